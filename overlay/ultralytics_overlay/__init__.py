@@ -1,0 +1,154 @@
+"""Lays a folder of Python files over the installed `ultralytics` package.
+
+For every file under the overlay folder, Python first runs upstream's file of the same path, if there is one, and then
+the overlay's, in the same module. A file that upstream does not have is simply found. `install` puts the import finder
+that does this in place; a `.pth` file calls it when Python starts, so this module imports nothing heavy.
+
+Set `ULTRALYTICS_OVERLAY=0` in the environment to leave the installed package as it is.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from importlib.machinery import PathFinder, SourceFileLoader
+
+TYPE_CHECKING = False  # type checkers read it as True; importing it from `typing` would cost milliseconds
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from importlib.machinery import ModuleSpec
+    from types import ModuleType
+    from typing import Any
+
+PACKAGE = "ultralytics"
+DISTRIBUTION = "small-object-detection"  # whose metadata states the supported versions of PACKAGE
+SWITCH = "ULTRALYTICS_OVERLAY"
+
+_here = os.path.dirname(os.path.abspath(__file__))
+# A wheel carries the overlay folder inside this package; a checkout has it at its top, beside `overlay/`.
+_homes = (_here, os.path.dirname(os.path.dirname(_here)))
+FOLDER = next((d for d in (os.path.join(home, PACKAGE) for home in _homes) if os.path.isdir(d)), "")
+
+
+class OverlayLoader:
+    """Runs upstream's module with its own loader and then an overlay file in the same module.
+
+    Everything else that Python asks of a loader is answered by upstream's.
+
+    Args:
+        loader: Upstream's loader.
+        path: The overlay file.
+    """
+
+    def __init__(self, loader: Any, path: str) -> None:
+        self._loader = loader
+        self._path = path
+
+    def create_module(self, spec: ModuleSpec) -> ModuleType | None:
+        """Return the module that upstream's loader makes."""
+        return self._loader.create_module(spec)
+
+    def exec_module(self, module: ModuleType) -> None:
+        """Run upstream's file and then the overlay's in `module`."""
+        self._loader.exec_module(module)
+        code = SourceFileLoader(module.__name__, self._path).get_code(module.__name__)
+        exec(code, module.__dict__)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._loader, name)
+
+
+class OverlayFinder:
+    """Finds upstream's modules with Python's own path finder and adds the overlay's files to them.
+
+    Args:
+        folder: Folder that is laid over the package.
+        package: Name of the package.
+    """
+
+    def __init__(self, folder: str, package: str = PACKAGE) -> None:
+        self.folder = folder
+        self.package = package
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        """Return the spec of a module of the package, or None for every other module.
+
+        Raises:
+            ModuleNotFoundError: If the package itself is not installed.
+        """
+        head, *rest = fullname.split(".")
+        if head != self.package:
+            return None
+        spec = PathFinder.find_spec(fullname, path, target)
+        if not rest and (spec is None or spec.origin is None):  # nothing, or only a folder of that name
+            raise ModuleNotFoundError(
+                f"'{self.package}' is not installed in this environment. Run: pip install {DISTRIBUTION}",
+                name=fullname,
+            )
+        if spec is None:
+            return None
+        base = os.path.join(self.folder, *rest)
+        if spec.submodule_search_locations is not None:  # a package
+            if os.path.isdir(base) and base not in spec.submodule_search_locations:
+                spec.submodule_search_locations.append(base)
+            file = os.path.join(base, "__init__.py")
+        else:
+            file = base + ".py"
+        if spec.loader is not None and os.path.isfile(file) and not _same_file(spec.origin, file):
+            spec.loader = OverlayLoader(spec.loader, file)  # type: ignore[assignment]
+        return spec
+
+
+def _same_file(a: str | None, b: str) -> bool:
+    return a is not None and os.path.abspath(a) == os.path.abspath(b)
+
+
+def install() -> None:
+    """Put the finder first in `sys.meta_path`, unless it is there already or `ULTRALYTICS_OVERLAY=0` is set."""
+    if os.environ.get(SWITCH) == "0" or any(isinstance(finder, OverlayFinder) for finder in sys.meta_path):
+        return
+    if not FOLDER:
+        raise ImportError(f"{DISTRIBUTION}: no folder '{PACKAGE}' beside '{_here}'; the checkout moved: reinstall it")
+    if PACKAGE in sys.modules:
+        raise ImportError(f"{DISTRIBUTION}: '{PACKAGE}' was imported before the overlay was installed")
+    sys.meta_path.insert(0, OverlayFinder(FOLDER))  # type: ignore[arg-type]
+
+
+def require(name: str, holds: bool, what: str) -> None:
+    """Refuse an upstream version in which a name no longer has the shape that an overlay file relies on.
+
+    Args:
+        name: Full name of what the overlay relies on, e.g. `ultralytics.utils.loss.BboxLoss.forward`.
+        holds: Whether it still has the expected shape.
+        what: What it lacks, as the end of the sentence "`name` ...".
+
+    Raises:
+        ImportError: If it does not hold. Names the installed version, the supported versions and the name.
+
+    Example:
+        >>> require("ultralytics.utils.loss.BboxLoss", True, "is gone")
+    """
+    if holds:
+        return
+    import importlib.metadata as metadata
+
+    try:
+        found = metadata.version(PACKAGE)
+        wanted = next(r for r in metadata.requires(DISTRIBUTION) or () if r.split(";")[0].startswith(PACKAGE))
+    except (metadata.PackageNotFoundError, StopIteration):
+        found, wanted = "of an unknown version", f"what {DISTRIBUTION} requires"
+    raise ImportError(
+        f"{PACKAGE} {found} is installed, but {DISTRIBUTION} supports {wanted}: `{name}` {what}. "
+        f"Install a supported version, or set {SWITCH}=0 to run {PACKAGE} without this fork."
+    )
+
+
+def require_parameters(function: Callable[..., Any], *names: str) -> None:
+    """Refuse an upstream version in which `function` no longer takes the parameters `names` (see `require`)."""
+    import inspect
+
+    missing = [name for name in names if name not in inspect.signature(function).parameters]
+    where = f"{function.__module__}.{function.__qualname__}"
+    require(where, not missing, f"no longer takes {', '.join(repr(name) for name in missing)}")

@@ -1,0 +1,12 @@
+"""Run every model trained on ASS2 over its validation images: python predict2.py --help."""
+
+import sys
+from pathlib import Path
+
+try:
+    from ultralytics.engine.predict_runs import main
+except ModuleNotFoundError as error:
+    sys.exit(f"predict2.py: {error}; install this project first: pip install -r requirements.txt")
+
+if __name__ == "__main__":
+    sys.exit(main("ASS2", root=Path(__file__).resolve().parent))

@@ -1,0 +1,90 @@
+"""Checks this fork's arguments as upstream checks its own, and puts a relative `project` where the user stands."""
+
+from __future__ import annotations
+
+import copy
+import math
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+from ultralytics_overlay import require_parameters
+
+from ultralytics.cfg import CFG_FLOAT_KEYS, CFG_FRACTION_KEYS
+from ultralytics.cfg import check_cfg as stock_check_cfg
+from ultralytics.cfg import check_dict_alignment as stock_check_dict_alignment
+from ultralytics.cfg import entrypoint as stock_entrypoint
+from ultralytics.cfg import get_save_dir as stock_get_save_dir
+from ultralytics.utils import SMALL_OBJECT_CFG_PATH, YAML
+from ultralytics.utils.errors import UserError
+
+require_parameters(stock_check_cfg, "cfg", "hard")
+require_parameters(stock_get_save_dir, "args", "name")
+require_parameters(stock_entrypoint, "debug")
+
+CFG_FRACTION_KEYS = CFG_FRACTION_KEYS | {"nwd"}
+CFG_FLOAT_KEYS = CFG_FLOAT_KEYS | {"nwd_c"}
+CFG_POSITIVE_KEYS = frozenset({"nwd_c"})
+
+
+def check_cfg(cfg: dict[str, Any], hard: bool = True) -> None:
+    """Check the types and values of arguments, this fork's included.
+
+    Args:
+        cfg: Arguments; values that upstream converts are converted in place.
+        hard: See upstream's `check_cfg`.
+
+    Raises:
+        TypeError: If an argument is of a wrong type.
+        ValueError: If an argument is out of its range.
+    """
+    stock_check_cfg(cfg, hard)
+    for k in CFG_POSITIVE_KEYS & cfg.keys():
+        if cfg[k] is not None and not 0 < cfg[k] < math.inf:
+            raise ValueError(f"'{k}={cfg[k]}' is an invalid value. '{k}' must be greater than 0.")
+
+
+def get_save_dir(args: SimpleNamespace, name: str | None = None) -> Path:
+    """Return the folder of a run, with a relative `project` taken from the working folder.
+
+    Args:
+        args: Arguments of the run.
+        name: See upstream's `get_save_dir`.
+
+    Returns:
+        The folder. Without `project` it is upstream's.
+    """
+    if getattr(args, "project", None) and not getattr(args, "save_dir", None):
+        args = copy.copy(args)
+        args.project = str(Path(args.project).expanduser().absolute())
+    return stock_get_save_dir(args, name)
+
+
+def entrypoint(debug: str = "") -> None:
+    """Run the `yolo` command; a mistake of the user ends it with one line and exit status 1 instead of a traceback.
+
+    Args:
+        debug: See upstream's `entrypoint`.
+    """
+    try:
+        stock_entrypoint(debug)
+    except Exception as error:
+        if message := _users_mistake(error):
+            sys.exit(f"yolo: {message}")
+        raise
+    if sys.argv[1:] == ["cfg"]:
+        YAML.print(SMALL_OBJECT_CFG_PATH)
+
+
+def _users_mistake(error: BaseException | None) -> str:
+    """Return the message of a mistake in the arguments, or of the `UserError` behind `error`, or an empty string."""
+    checks = {function.__code__ for function in (check_cfg, stock_check_cfg, stock_check_dict_alignment)}
+    while error is not None:
+        place = error.__traceback__
+        while place is not None and place.tb_next is not None:
+            place = place.tb_next
+        if isinstance(error, UserError) or (place is not None and place.tb_frame.f_code in checks):
+            return str(error).strip()
+        error = error.__cause__
+    return ""

@@ -1,0 +1,209 @@
+"""Makes model YAML rows of this fork's blocks, and names the row in which a model YAML is wrong."""
+
+from __future__ import annotations
+
+import ast
+import difflib
+import functools
+import inspect
+import textwrap
+from collections.abc import Callable
+from copy import deepcopy
+from types import TracebackType
+from typing import Any
+
+import torchvision
+import yaml
+from torch import nn
+from ultralytics_overlay import require
+
+from ultralytics.nn.modules import DWR, C3k2DWR, DualConv, ScreeningFusion, ScreeningLateral
+from ultralytics.nn.tasks import BaseModel, DetectionModel
+from ultralytics.nn.tasks import parse_model as stock_parse_model
+from ultralytics.utils.errors import UserError
+
+CHANNEL_BLOCKS = (DWR, C3k2DWR, DualConv, ScreeningLateral)  # take (c1, c2, ...)
+REPEAT_BLOCKS = (C3k2DWR,)  # take their repeat count after (c1, c2)
+FUSION_BLOCKS = (ScreeningFusion,)  # take the widths of their inputs, all alike, and keep them
+
+# Runs in parse_model before its first branch: C3k2DWR asks for YOLO11's head as C3k2 does, and fusion blocks get their
+# widths.
+_STATEMENTS = """
+if m is C3k2DWR:
+    legacy = False
+if m in FUSION_BLOCKS:
+    c2 = ch[f[0]]
+    args = [[ch[x] for x in f], *args]
+"""
+
+
+def _extend(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Return upstream's parse_model with this fork's blocks in its two sets of modules and in its branches.
+
+    The function is extended in its own syntax tree and compiled in this module, so that none of it is copied.
+
+    Raises:
+        ImportError: If upstream's function no longer has the sets, the branch or the variables that this relies on.
+    """
+    where = "ultralytics.nn.tasks.parse_model"
+    lines, first = inspect.getsourcelines(function)
+    tree = ast.parse(textwrap.dedent("".join(lines)))
+    ast.increment_lineno(tree, first - 1)  # tracebacks point into upstream's file
+
+    sets = {
+        node.targets[0].id: node.value.args[0].elts
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Assign)
+        and isinstance(node.targets[0], ast.Name)
+        and isinstance(node.value, ast.Call)
+        and node.value.args
+        and isinstance(node.value.args[0], ast.Set)
+    }
+    for name, blocks in (("base_modules", CHANNEL_BLOCKS), ("repeat_modules", REPEAT_BLOCKS)):
+        require(where, name in sets, f"no longer has the set `{name}`")
+        sets[name].extend(ast.Name(block.__name__, ast.Load()) for block in blocks)
+
+    branches = [
+        (loop, branch)
+        for loop in ast.walk(tree)
+        if isinstance(loop, ast.For)
+        for branch in loop.body
+        if isinstance(branch, ast.If) and ast.unparse(branch.test) == "m in base_modules"
+    ]
+    require(where, len(branches) == 1, "no longer has one branch `if m in base_modules`")
+    known = {*function.__code__.co_varnames, *function.__code__.co_cellvars}
+    for name in ("args", "c2", "ch", "f", "i", "legacy", "m", "n"):
+        require(where, name in known, f"no longer has the variable `{name}`")
+    loop, branch = branches[0]
+    statements = ast.parse(_STATEMENTS).body
+    fusion = statements[-1]
+    assert isinstance(fusion, ast.If)
+    fusion.orelse = [branch]
+    at = loop.body.index(branch)
+    for statement in statements:
+        ast.copy_location(statement, branch)
+    loop.body[at : at + 1] = statements
+
+    found: dict[str, Any] = {}
+    exec(compile(ast.fix_missing_locations(tree), inspect.getsourcefile(function) or where, "exec"), globals(), found)
+    return found[function.__name__]
+
+
+_parse_rows = _extend(stock_parse_model)
+
+
+@functools.wraps(stock_parse_model)
+def parse_model(d: dict[str, Any], *args: Any, **kwargs: Any) -> tuple[nn.Sequential, list[int]]:
+    """Build the layers of a model YAML, this fork's blocks included.
+
+    Args:
+        d: The model YAML as a dictionary.
+        *args: Passed on to upstream's parse_model: input channels, verbosity.
+        **kwargs: Likewise.
+
+    Returns:
+        The layers, and the indices of those whose output later layers need.
+
+    Raises:
+        UserError: If a row or a key is wrong. Names the file, the row and what is wrong with it.
+    """
+    rows = _check_rows(d)
+    _check_nwd(d)
+    try:
+        return _parse_rows(d, *args, **kwargs)
+    except Exception as error:
+        frame = _frame_of(error.__traceback__, _parse_rows.__code__.co_name)
+        if frame is None or not isinstance(i := frame.get("i"), int):
+            raise
+        raise _row_error(d, i, rows[i], f"{type(error).__name__}: {error}") from error
+
+
+def _name_of(d: dict[str, Any]) -> str:
+    return str(d.get("yaml_file") or "model YAML")
+
+
+def _row_error(d: dict[str, Any], index: int, row: Any, what: str) -> UserError:
+    text = yaml.safe_dump(row, default_flow_style=True, width=10_000).removesuffix("...\n").strip()
+    return UserError(f"{_name_of(d)}: row {index} `{text}`: {' '.join(what.split())}")
+
+
+def _check_rows(d: dict[str, Any]) -> list[Any]:
+    """Return a copy of the rows of a model YAML, checked as far as they can be before anything is built."""
+    for key in ("backbone", "head"):
+        if not isinstance(d.get(key), list):
+            raise UserError(f"{_name_of(d)}: `{key}` must be a list of rows [from, repeats, module, arguments]")
+    rows = deepcopy(d["backbone"] + d["head"])
+    for i, row in enumerate(rows):
+        if what := _wrong_with(row, i):
+            raise _row_error(d, i, row, what)
+    return rows
+
+
+def _wrong_with(row: Any, i: int) -> str:
+    """Say what is wrong with row `i` of a model YAML, or return an empty string."""
+    if not isinstance(row, list) or len(row) != 4:
+        return "must have 4 entries: [from, repeats, module, arguments]"
+    sources, repeats, name, arguments = row
+    for source in sources if isinstance(sources, list) and sources else [sources]:
+        if type(source) is not int:
+            return f"`from` must be a row number or a list of them, not {source!r}"
+        if source >= i > 0 or source < -max(i, 1) or (i == 0 and source > 0):
+            return f"`from` {source} is not an earlier row; use -1 for the row before, or 0 to {max(i - 1, 0)}"
+    if type(repeats) is not int or repeats < 1:
+        return f"repeats must be a whole number from 1, not {repeats!r}"
+    if not isinstance(name, str) or not _is_module(name):
+        modules = [key for key in globals() if _is_module(key)] + [f"nn.{key}" for key in vars(nn)]
+        near = difflib.get_close_matches(str(name), modules, n=1)
+        return f"unknown module {str(name)!r}" + (f"; did you mean {near[0]!r}?" if near else "")
+    if not isinstance(arguments, list):
+        return f"arguments must be a list, not {arguments!r}"
+    return ""
+
+
+def _is_module(name: str) -> bool:
+    home, _, attribute = name.rpartition(".")
+    homes = {"": globals(), "nn": vars(nn), "torchvision.ops": vars(torchvision.ops)}
+    value = homes.get(home, {}).get(attribute)
+    return callable(value) if home == "torchvision.ops" else isinstance(value, type) and issubclass(value, nn.Module)
+
+
+def _check_nwd(d: dict[str, Any]) -> None:
+    """Check the key `nwd` of a model YAML as the argument of that name is checked."""
+    from ultralytics.cfg import check_cfg  # cfg imports more than a model needs
+
+    try:
+        check_cfg({"nwd": d.get("nwd", 0.0)})
+    except (TypeError, ValueError) as error:
+        raise UserError(f"{_name_of(d)}: key `nwd`: {error}") from error
+
+
+def _frame_of(traceback: TracebackType | None, function: str) -> dict[str, Any] | None:
+    """Return the local variables of the innermost call of `function` in a traceback, or None."""
+    found = None
+    while traceback is not None:
+        if traceback.tb_frame.f_code.co_name == function and "m" in traceback.tb_frame.f_locals:
+            found = traceback.tb_frame.f_locals
+        traceback = traceback.tb_next
+    return found
+
+
+require("ultralytics.nn.tasks.BaseModel._predict_once", hasattr(BaseModel, "_predict_once"), "is gone")
+_stock_init = DetectionModel.__init__
+
+
+@functools.wraps(_stock_init)
+def _init(self: DetectionModel, *args: Any, **kwargs: Any) -> None:
+    """Build the model; name the row whose inputs do not fit in the forward pass that finds the strides."""
+    try:
+        _stock_init(self, *args, **kwargs)
+    except UserError:
+        raise
+    except Exception as error:
+        frame = _frame_of(error.__traceback__, BaseModel._predict_once.__name__)
+        if frame is None:
+            raise
+        i, d = frame["m"].i, self.yaml
+        raise _row_error(d, i, (d["backbone"] + d["head"])[i], f"inputs do not fit: {error}") from error
+
+
+DetectionModel.__init__ = _init  # in place: the models of the other tasks inherit from upstream's class

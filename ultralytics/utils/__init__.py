@@ -1,0 +1,10 @@
+"""Adds this fork's arguments to the defaults of every command, in place, since upstream shares the objects."""
+
+from pathlib import Path
+
+from ultralytics.utils import DEFAULT_CFG, DEFAULT_CFG_DICT, YAML
+
+SMALL_OBJECT_CFG_PATH = Path(__import__("ultralytics").__path__[-1]) / "cfg/small_object.yaml"
+_added = YAML.load(SMALL_OBJECT_CFG_PATH)
+DEFAULT_CFG_DICT.update(_added)
+vars(DEFAULT_CFG).update(_added)

@@ -1,0 +1,37 @@
+"""Finds this fork's model and data files by name, as upstream finds its own."""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+from typing import Any
+
+from ultralytics_overlay import FOLDER, require_parameters
+
+from ultralytics.utils.checks import check_file as stock_check_file
+
+require_parameters(stock_check_file, "file", "hard")
+
+
+@functools.wraps(stock_check_file)
+def check_file(file: str | Path, *args: Any, **kwargs: Any) -> Any:
+    """Return the path of a file, searching this fork's files where upstream has none of that name.
+
+    A path that starts with `ultralytics/` is this fork's file first, also where the command does not run from the root:
+    there upstream would take its own file of the same path.
+
+    Args:
+        file: Path or name of a file.
+        *args: See upstream's `check_file`.
+        **kwargs: Likewise.
+    """
+    name = str(file).strip()
+    if name and not Path(name).exists():
+        overlay = Path(FOLDER)
+        if Path(name).parts[:1] == (overlay.name,) and (path := overlay.parent / name).is_file():
+            return str(path)
+        if Path(name).name == name and not stock_check_file(name, hard=False, download=False):
+            found = sorted(overlay.rglob(name))
+            if len(found) == 1:
+                return str(found[0])
+    return stock_check_file(file, *args, **kwargs)

@@ -1,0 +1,114 @@
+"""Mixes the normalised Wasserstein distance into the box loss."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import torch
+from torch import nn
+from ultralytics_overlay import require, require_parameters
+
+from ultralytics.utils.loss import BboxLoss as StockBboxLoss
+from ultralytics.utils.loss import v8DetectionLoss
+from ultralytics.utils.nwd import DEFAULT_C, nwd
+
+require_parameters(StockBboxLoss.forward, "pred_bboxes", "target_bboxes", "target_scores", "fg_mask", "imgsz", "stride")
+require_parameters(v8DetectionLoss.__init__, "model")
+require(
+    "ultralytics.utils.loss.v8DetectionLoss.__init__",
+    "BboxLoss" in v8DetectionLoss.__init__.__code__.co_names,
+    "no longer builds a `BboxLoss`",
+)
+
+
+class BboxLoss(StockBboxLoss):
+    """Upstream's box loss with a share of the NWD (arXiv 2110.13389) beside CIoU.
+
+    The loss of a positive anchor is (1 - share)·(1 - CIoU) + share·(1 - NWD), weighted and normalised as upstream
+    weights CIoU. With a share of 0 it is upstream's to the last bit.
+
+    Args:
+        reg_max: Bins of the distribution over distances; see upstream.
+
+    Attributes:
+        nwd: Share of the NWD, 0..1.
+        nwd_c: Scale C of the NWD in input pixels.
+    """
+
+    nwd = 0.0
+    nwd_c = DEFAULT_C
+
+    def forward(
+        self,
+        pred_dist: torch.Tensor,
+        pred_bboxes: torch.Tensor,
+        anchor_points: torch.Tensor,
+        target_bboxes: torch.Tensor,
+        target_scores: torch.Tensor,
+        target_scores_sum: torch.Tensor,
+        fg_mask: torch.Tensor,
+        imgsz: torch.Tensor,
+        stride: torch.Tensor,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the box loss and the distance loss (DFL or L1), both scalars.
+
+        Args:
+            pred_dist: Predicted distances, shape (B, A, 4 * reg_max).
+            pred_bboxes: Predicted boxes, xyxy in units of their anchor's stride, shape (B, A, 4).
+            anchor_points: Centres of the anchors in units of their stride, shape (A, 2).
+            target_bboxes: Assigned boxes, xyxy in units of their anchor's stride, shape (B, A, 4).
+            target_scores: Assigned class scores, shape (B, A, classes).
+            target_scores_sum: Normaliser, at least 1, scalar.
+            fg_mask: Which anchors are positive, shape (B, A).
+            imgsz: Height and width of the input in pixels, shape (2,).
+            stride: Stride of each anchor in pixels, shape (A, 1).
+        """
+        loss_iou, loss_dist = super().forward(
+            pred_dist,
+            pred_bboxes,
+            anchor_points,
+            target_bboxes,
+            target_scores,
+            target_scores_sum,
+            fg_mask,
+            imgsz,
+            stride,
+        )
+        if not self.nwd:
+            return loss_iou, loss_dist
+        positive = fg_mask.nonzero(as_tuple=True)
+        weight = target_scores[positive].sum(-1)
+        pixels = stride[positive[1]]
+        similarity = nwd(pred_bboxes[positive] * pixels, target_bboxes[positive] * pixels, self.nwd_c)
+        loss_nwd = ((1.0 - similarity) * weight).sum() / target_scores_sum
+        return (1.0 - self.nwd) * loss_iou + self.nwd * loss_nwd, loss_dist
+
+
+def nwd_share(model: nn.Module) -> float:
+    """Return the share of the NWD in a model's box loss, 0..1.
+
+    It is the argument `nwd` where given, else the key `nwd` of the model's YAML, else 0.
+
+    Args:
+        model: Detection model with its arguments in `args` and its YAML in `yaml`.
+    """
+    share = getattr(model.args, "nwd", None)
+    if share is None:
+        share = getattr(model, "yaml", {}).get("nwd")
+    return float(share or 0.0)
+
+
+_stock_init = v8DetectionLoss.__init__
+
+
+@functools.wraps(_stock_init)
+def _init(self: v8DetectionLoss, model: nn.Module, *args: Any, **kwargs: Any) -> None:
+    """Build the loss; tell its box loss the share and the scale of the NWD."""
+    _stock_init(self, model, *args, **kwargs)
+    if isinstance(self.bbox_loss, BboxLoss):  # not rotated boxes: they have a loss of their own
+        self.bbox_loss.nwd = nwd_share(model)
+        self.bbox_loss.nwd_c = float(getattr(model.args, "nwd_c", None) or getattr(model, "nwd_c", DEFAULT_C))
+
+
+v8DetectionLoss.__init__ = _init  # in place: the losses of the other tasks inherit from upstream's class
