@@ -52,7 +52,14 @@ class OverlayLoader:
         """Run upstream's file and then the overlay's in `module`."""
         self._loader.exec_module(module)
         code = SourceFileLoader(module.__name__, self._path).get_code(module.__name__)
-        exec(code, module.__dict__)
+        try:
+            exec(code, module.__dict__)
+        except UpstreamMismatch:
+            raise
+        except ImportError as error:  # a name that the overlay imports from upstream is gone
+            if (error.name or "").split(".")[0] == PACKAGE:
+                raise _mismatch(str(error)) from error
+            raise
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._loader, name)
@@ -116,6 +123,24 @@ def install() -> None:
     sys.meta_path.insert(0, OverlayFinder(FOLDER))  # type: ignore[arg-type]
 
 
+class UpstreamMismatch(ImportError):
+    """The installed upstream package does not have the shape that the overlay relies on."""
+
+
+def _mismatch(what: str) -> UpstreamMismatch:
+    import importlib.metadata as metadata
+
+    try:
+        found = metadata.version(PACKAGE)
+        wanted = next(r for r in metadata.requires(DISTRIBUTION) or () if r.split(";")[0].startswith(PACKAGE))
+    except (metadata.PackageNotFoundError, StopIteration):
+        found, wanted = "of an unknown version", f"what {DISTRIBUTION} requires"
+    return UpstreamMismatch(
+        f"{PACKAGE} {found} is installed, but {DISTRIBUTION} supports {wanted}: {what}. "
+        f"Install a supported version, or set {SWITCH}=0 to run {PACKAGE} without this fork."
+    )
+
+
 def require(name: str, holds: bool, what: str) -> None:
     """Refuse an upstream version in which a name no longer has the shape that an overlay file relies on.
 
@@ -125,24 +150,13 @@ def require(name: str, holds: bool, what: str) -> None:
         what: What it lacks, as the end of the sentence "`name` ...".
 
     Raises:
-        ImportError: If it does not hold. Names the installed version, the supported versions and the name.
+        UpstreamMismatch: If it does not hold. Names the installed version, the supported versions and the name.
 
     Example:
         >>> require("ultralytics.utils.loss.BboxLoss", True, "is gone")
     """
-    if holds:
-        return
-    import importlib.metadata as metadata
-
-    try:
-        found = metadata.version(PACKAGE)
-        wanted = next(r for r in metadata.requires(DISTRIBUTION) or () if r.split(";")[0].startswith(PACKAGE))
-    except (metadata.PackageNotFoundError, StopIteration):
-        found, wanted = "of an unknown version", f"what {DISTRIBUTION} requires"
-    raise ImportError(
-        f"{PACKAGE} {found} is installed, but {DISTRIBUTION} supports {wanted}: `{name}` {what}. "
-        f"Install a supported version, or set {SWITCH}=0 to run {PACKAGE} without this fork."
-    )
+    if not holds:
+        raise _mismatch(f"`{name}` {what}")
 
 
 def require_parameters(function: Callable[..., Any], *names: str) -> None:

@@ -115,7 +115,8 @@ def find_images(source: str | Path) -> list[Path]:
     elif path.is_file():
         files = [path]
     else:
-        files = [Path(name) for name in sorted(glob.glob(str(source), recursive=True))]  # noqa: PTH207: it may be absolute
+        # Path.glob takes no absolute pattern
+        files = [Path(name) for name in sorted(glob.glob(str(source), recursive=True))]  # noqa: PTH207
         if not files:
             raise UserError(f"source {source}: no such image, folder, video or glob")
     files = [file for file in files if file.suffix[1:].lower() in IMG_FORMATS | VID_FORMATS]
