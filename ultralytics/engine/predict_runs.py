@@ -10,13 +10,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
-from ultralytics.data.scenes import make_demo
 from ultralytics.data.utils import IMG_FORMATS, VID_FORMATS
 from ultralytics.utils.patches import imread
 
 from ultralytics import YOLO
+from ultralytics.data.scenes import make_demo
 from ultralytics.utils import LOGGER, TQDM
 from ultralytics.utils.errors import UserError
+
+MOST_CLASSES = 12  # columns of the table before those without an object are left out
 
 
 @dataclass(frozen=True)
@@ -196,8 +198,10 @@ def predict(
 
 
 def table(rows: list[Row]) -> str:
-    """Return the rows as text, one line a model, with a column for each class."""
+    """Return the rows as text, one line a model, with a column for each class; of many, for those found."""
     classes = list(dict.fromkeys(name for row in rows for name in row.objects))
+    if len(classes) > MOST_CLASSES:
+        classes = [name for name in classes if any(row.objects[name] for row in rows)]
     cells = [["model", "images", *classes, "ms/image", "folder"]]
     cells += [
         [
