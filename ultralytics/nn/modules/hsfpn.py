@@ -104,7 +104,7 @@ class ScreeningFusion(nn.Module):
                 f"ScreeningFusion: takes a high and a low level of equal channels, not {list(channels)}; "
                 "bring both to one width with ScreeningLateral"
             )
-        self.up = ConvTranspose(channels[0], channels[0], 3, 2, 1)
+        self.up = ConvTranspose(channels[0], channels[0], 3, 2, 1, act=Conv.default_act)  # the model's, not its own
         self.up.conv_transpose.output_padding = (1, 1)  # exactly twice the size, which upstream's block cannot ask for
         self.gate = ChannelGate(channels[0], reduction)
 

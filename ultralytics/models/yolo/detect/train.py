@@ -2,37 +2,44 @@
 
 from __future__ import annotations
 
+from torch.utils.data import DataLoader
 from ultralytics.utils.torch_utils import unwrap_model
-from ultralytics_overlay import require
+from ultralytics_overlay import require_parameters
 
 from ultralytics.models.yolo.detect.train import DetectionTrainer as StockDetectionTrainer
 from ultralytics.utils import LOGGER, RANK, colorstr
 from ultralytics.utils.loss import nwd_share
 from ultralytics.utils.nwd import mean_box_size
 
-require(
-    "ultralytics.models.yolo.detect.train.DetectionTrainer._build_train_pipeline",
-    hasattr(StockDetectionTrainer, "_build_train_pipeline"),
-    "is gone",
-)
+require_parameters(StockDetectionTrainer.get_dataloader, "dataset_path", "batch_size", "rank", "mode")
 
 
 class DetectionTrainer(StockDetectionTrainer):
     """Upstream's trainer of detection models, which also measures C, the scale of the NWD, on the training boxes."""
 
-    def _build_train_pipeline(self) -> None:
-        super()._build_train_pipeline()
-        self._set_nwd_scale()
+    def get_dataloader(self, dataset_path: str, batch_size: int = 16, rank: int = 0, mode: str = "train") -> DataLoader:
+        """Return upstream's loader; the one for training also tells the model the scale of its boxes.
 
-    def _set_nwd_scale(self) -> None:
-        """Set `nwd_c` of the model to the mean size of the training boxes, before the EMA model is copied from it."""
+        Args:
+            dataset_path: Folder of the images.
+            batch_size: Images in a batch.
+            rank: Rank of the process in distributed training.
+            mode: `train` or `val`.
+        """
+        loader = super().get_dataloader(dataset_path, batch_size, rank, mode)
+        if mode == "train" and self.args.task in {"detect", "segment", "pose"}:  # their losses hold a BboxLoss
+            self._set_nwd_scale(loader)
+        return loader
+
+    def _set_nwd_scale(self, loader: DataLoader) -> None:
+        """Set `nwd_c` of the model, which the EMA model is copied from later, where its loss has a share of the NWD."""
         model = unwrap_model(self.model)
         model = getattr(model, "student_model", model)  # distillation: the student builds the loss
         share = nwd_share(model)
         if not share:
             return
         if self.args.nwd_c is None:
-            model.nwd_c = mean_box_size(self.train_loader.dataset.labels, self.args.imgsz)
+            model.nwd_c = mean_box_size(loader.dataset.labels, self.args.imgsz)
             source = "the mean size of the training boxes in input pixels"
         else:
             model.nwd_c = float(self.args.nwd_c)
