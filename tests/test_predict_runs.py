@@ -7,7 +7,6 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-
 from ultralytics import YOLO
 from ultralytics.engine import predict_runs
 from ultralytics.nn.tasks import DetectionModel

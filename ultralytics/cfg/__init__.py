@@ -9,8 +9,6 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from ultralytics_overlay import require_parameters
-
 from ultralytics.cfg import CFG_FLOAT_KEYS, CFG_FRACTION_KEYS
 from ultralytics.cfg import check_cfg as stock_check_cfg
 from ultralytics.cfg import check_dict_alignment as stock_check_dict_alignment
@@ -18,6 +16,7 @@ from ultralytics.cfg import entrypoint as stock_entrypoint
 from ultralytics.cfg import get_save_dir as stock_get_save_dir
 from ultralytics.utils import SMALL_OBJECT_CFG_PATH, YAML
 from ultralytics.utils.errors import UserError
+from ultralytics_overlay import require_parameters
 
 require_parameters(stock_check_cfg, "cfg", "hard")
 require_parameters(stock_get_save_dir, "args", "name")

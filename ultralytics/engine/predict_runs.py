@@ -10,13 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
-from ultralytics.data.utils import IMG_FORMATS, VID_FORMATS
-from ultralytics.utils.patches import imread
-
 from ultralytics import YOLO
 from ultralytics.data.scenes import make_demo
+from ultralytics.data.utils import IMG_FORMATS, VID_FORMATS
 from ultralytics.utils import LOGGER, TQDM
 from ultralytics.utils.errors import UserError
+from ultralytics.utils.patches import imread
 
 MOST_CLASSES = 12  # columns of the table before those without an object are left out
 

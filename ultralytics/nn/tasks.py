@@ -15,12 +15,11 @@ from typing import Any
 import torchvision
 import yaml
 from torch import nn
-from ultralytics_overlay import require
-
 from ultralytics.nn.modules import DWR, C3k2DWR, DualConv, ScreeningFusion, ScreeningLateral
 from ultralytics.nn.tasks import BaseModel, DetectionModel
 from ultralytics.nn.tasks import parse_model as stock_parse_model
 from ultralytics.utils.errors import UserError
+from ultralytics_overlay import require
 
 CHANNEL_BLOCKS = (DWR, C3k2DWR, DualConv, ScreeningLateral)  # take (c1, c2, ...)
 REPEAT_BLOCKS = (C3k2DWR,)  # take their repeat count after (c1, c2)

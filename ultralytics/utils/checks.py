@@ -6,9 +6,8 @@ import functools
 from pathlib import Path
 from typing import Any
 
-from ultralytics_overlay import FOLDER, require_parameters
-
 from ultralytics.utils.checks import check_file as stock_check_file
+from ultralytics_overlay import FOLDER, require_parameters
 
 require_parameters(stock_check_file, "file", "hard")
 

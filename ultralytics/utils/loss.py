@@ -7,11 +7,10 @@ from typing import Any
 
 import torch
 from torch import nn
-from ultralytics_overlay import require, require_parameters
-
 from ultralytics.utils.loss import BboxLoss as StockBboxLoss
 from ultralytics.utils.loss import v8DetectionLoss
 from ultralytics.utils.nwd import DEFAULT_C, nwd
+from ultralytics_overlay import require, require_parameters
 
 require_parameters(StockBboxLoss.forward, "pred_bboxes", "target_bboxes", "target_scores", "fg_mask", "imgsz", "stride")
 require_parameters(v8DetectionLoss.__init__, "model")

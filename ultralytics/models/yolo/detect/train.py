@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from torch.utils.data import DataLoader
-from ultralytics.utils.torch_utils import unwrap_model
-from ultralytics_overlay import require_parameters
-
 from ultralytics.models.yolo.detect.train import DetectionTrainer as StockDetectionTrainer
 from ultralytics.utils import LOGGER, RANK, colorstr
 from ultralytics.utils.loss import nwd_share
 from ultralytics.utils.nwd import mean_box_size
+from ultralytics.utils.torch_utils import unwrap_model
+from ultralytics_overlay import require_parameters
 
 require_parameters(StockDetectionTrainer.get_dataloader, "dataset_path", "batch_size", "rank", "mode")
 
