@@ -15,7 +15,7 @@ from typing import Any
 import torchvision
 import yaml
 from torch import nn
-from ultralytics.nn.modules import DWR, C3k2DWR, DualConv, ScreeningFusion, ScreeningLateral
+from ultralytics.nn.modules import DWR, C3k2DWR, Conv, DualConv, ScreeningFusion, ScreeningLateral
 from ultralytics.nn.tasks import BaseModel, DetectionModel
 from ultralytics.nn.tasks import parse_model as stock_parse_model
 from ultralytics.utils.errors import UserError
@@ -108,9 +108,11 @@ def parse_model(d: dict[str, Any], *args: Any, **kwargs: Any) -> tuple[nn.Sequen
     """
     rows = _check_rows(d)
     _check_nwd(d)
+    default_act = Conv.default_act
     try:
         return _parse_rows(d, *args, **kwargs)
     except Exception as error:
+        Conv.default_act = default_act  # of the whole process, and upstream restores it only where all rows are built
         frame = _frame_of(error.__traceback__, _parse_rows.__code__.co_name)
         if frame is None or not isinstance(i := frame.get("i"), int):
             raise

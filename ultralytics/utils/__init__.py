@@ -3,8 +3,9 @@
 from pathlib import Path
 
 from ultralytics.utils import DEFAULT_CFG, DEFAULT_CFG_DICT, YAML
+from ultralytics_overlay import FOLDER
 
-SMALL_OBJECT_CFG_PATH = Path(__import__("ultralytics").__path__[-1]) / "cfg/small_object.yaml"
+SMALL_OBJECT_CFG_PATH = Path(FOLDER) / "cfg/small_object.yaml"
 _added = YAML.load(SMALL_OBJECT_CFG_PATH)
 DEFAULT_CFG_DICT.update(_added)
 vars(DEFAULT_CFG).update(_added)

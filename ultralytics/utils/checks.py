@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,8 @@ def check_file(file: str | Path, *args: Any, **kwargs: Any) -> Any:
         **kwargs: Likewise.
     """
     name = str(file).strip()
-    if name and not Path(name).exists():
+    # Path.exists raises where a name is too long or a folder closed
+    if name and not os.path.exists(name):  # noqa: PTH110
         overlay = Path(FOLDER)
         if Path(name).parts[:1] == (overlay.name,) and (path := overlay.parent / name).is_file():
             return str(path)
