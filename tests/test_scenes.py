@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from ultralytics.data import scenes
 from ultralytics.data.scenes import DEMO_SETS, build_scene, label_scene, main, make_demo, paint_scene, plan_split
+from ultralytics.utils.errors import UserError
 
 ASS1, ASS2 = DEMO_SETS["ASS1-demo"], DEMO_SETS["ASS2-demo"]
 
@@ -152,7 +153,7 @@ def test_nothing_half_made_is_left(error: BaseException, tmp_path: Path, monkeyp
 def test_what_is_there_is_kept_unless_asked(small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = digest(small)
     make_demo("ASS1-demo", small, train=4, val=2)  # says that it is there
-    with pytest.raises(FileExistsError, match="--overwrite"):
+    with pytest.raises(UserError, match="--overwrite"):
         make_demo("ASS1-demo", small, train=5, val=2)
     assert digest(small) == before
     root = make_demo("ASS1-demo", tmp_path / "set", train=1, val=1)

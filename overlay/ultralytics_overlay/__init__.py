@@ -60,8 +60,15 @@ class OverlayLoader:
             if (error.name or "").split(".")[0] == PACKAGE:
                 raise _mismatch(str(error)) from error
             raise
+        except AttributeError as error:  # likewise an attribute, where the overlay's own top level asks for it
+            top = error.__traceback__ and error.__traceback__.tb_next
+            if top is not None and top.tb_next is None:
+                raise _mismatch(str(error)) from error
+            raise
 
     def __getattr__(self, name: str) -> Any:
+        if name == "_loader":  # asked for before it is set, as copying does
+            raise AttributeError(name)
         return getattr(self._loader, name)
 
 
@@ -91,7 +98,7 @@ class OverlayFinder:
         spec = PathFinder.find_spec(fullname, path, target)
         if not rest and (spec is None or spec.origin is None):  # nothing, or only a folder of that name
             raise ModuleNotFoundError(
-                f"'{self.package}' is not installed in this environment. Run: pip install {DISTRIBUTION}",
+                f"'{self.package}' is not installed in this environment. Run: pip install {self.package}",
                 name=fullname,
             )
         if spec is None:

@@ -41,7 +41,7 @@ def check_cfg(cfg: dict[str, Any], hard: bool = True) -> None:
     stock_check_cfg(cfg, hard)
     for k in CFG_POSITIVE_KEYS & cfg.keys():
         if cfg[k] is not None and not 0 < cfg[k] < math.inf:
-            raise ValueError(f"'{k}={cfg[k]}' is an invalid value. '{k}' must be greater than 0.")
+            raise ValueError(f"'{k}={cfg[k]}' is an invalid value. '{k}' must be finite and greater than 0.")
 
 
 def get_save_dir(args: SimpleNamespace, name: str | None = None) -> Path:

@@ -22,6 +22,7 @@ import cv2
 import numpy as np
 from ultralytics.data import scene_models as models
 from ultralytics.data.scene_models import Camera, Canvas, Mesh, bgr, place
+from ultralytics.utils.errors import UserError
 
 SMALL, LARGE = 32**2, 96**2  # COCO's limits on the box area, square pixels
 MIN_VISIBLE = 0.25  # of an object's own area; what shows less of itself is taken out of the scene
@@ -1351,8 +1352,7 @@ def make_demo(
         (Path): The folder.
 
     Raises:
-        ValueError: If the name or a number can't be used.
-        FileExistsError: If there are other images already and `overwrite` is not set.
+        UserError: If the name or a number can't be used, or there are other images already and `overwrite` is not set.
 
     Examples:
         >>> from ultralytics.data.scenes import make_demo
@@ -1361,21 +1361,21 @@ def make_demo(
     from ultralytics.utils import LOGGER
 
     if name not in DEMO_SETS:
-        raise ValueError(f"no demo set named '{name}': choose {' or '.join(DEMO_SETS)}")
+        raise UserError(f"no demo set named '{name}': choose {' or '.join(DEMO_SETS)}")
     demo = DEMO_SETS[name]
     counts = {"train": demo.train if train is None else train, "val": demo.val if val is None else val}
     for split, count in counts.items():
         if count < 1:
-            raise ValueError(f"{split} must be at least 1 image, not {count}")
+            raise UserError(f"{split} must be at least 1 image, not {count}")
     if seed < 0:
-        raise ValueError(f"seed must not be negative, got {seed}")
+        raise UserError(f"seed must not be negative, got {seed}")
     root = Path(root) if root is not None else Path("datasets") / name
     if (root / "images").exists() and not overwrite:
         found = {split: len(list((root / "images" / split).glob("*.jpg"))) for split in SPLITS}
         if found == counts:
             LOGGER.info(f"{name} is in {root} already: {found['train']} training and {found['val']} validation images")
             return root
-        raise FileExistsError(
+        raise UserError(
             f"{root / 'images'} holds {found['train']} training and {found['val']} validation images, not "
             f"{counts['train']} and {counts['val']}: pass --overwrite (overwrite=True) to replace them"
         )

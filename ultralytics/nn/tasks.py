@@ -116,7 +116,10 @@ def parse_model(d: dict[str, Any], *args: Any, **kwargs: Any) -> tuple[nn.Sequen
         frame = _frame_of(error.__traceback__, _parse_rows.__code__.co_name)
         if frame is None or not isinstance(i := frame.get("i"), int):
             raise
-        raise _row_error(d, i, rows[i], f"{type(error).__name__}: {error}") from error
+        what = f"{type(error).__name__}: {error}"
+        if isinstance(error, TypeError) and isinstance(rows[i][0], int) and "'int' object" in str(error):
+            what = "takes a list of rows as `from`, such as [-1, 6]"
+        raise _row_error(d, i, rows[i], what) from error
 
 
 def _name_of(d: dict[str, Any]) -> str:

@@ -77,7 +77,7 @@ class C3k2DWR(C3k2):
         (B, c1, H, W) to (B, c2, H, W).
 
     Raises:
-        ValueError: If the inner width `int(c2 * e)` is odd or `g` does not divide it.
+        ValueError: If DWR blocks have an odd width `int(c2 * e)`, or `g` does not divide half of it.
 
     Example:
         >>> C3k2DWR(64, 64, n=2)(torch.zeros(1, 64, 20, 20)).shape
@@ -95,8 +95,9 @@ class C3k2DWR(C3k2):
         g: int = 1,
         shortcut: bool = True,
     ) -> None:
-        super().__init__(c1, c2, n, c3k, e, attn, g, shortcut)
-        if not (c3k or attn):
+        dwr = not (c3k or attn)
+        super().__init__(c1, c2, n, c3k, e, attn, 1 if dwr else g, shortcut)
+        if dwr:
             self.m = nn.ModuleList(DWR(self.c, self.c, shortcut, g) for _ in range(n))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+from PIL import Image
 from torch.utils.data import DataLoader
+from ultralytics.data.utils import exif_size
 from ultralytics.models.yolo.detect.train import DetectionTrainer as StockDetectionTrainer
 from ultralytics.utils import LOGGER, RANK, colorstr
 from ultralytics.utils.loss import nwd_share
@@ -38,10 +42,19 @@ class DetectionTrainer(StockDetectionTrainer):
         if not share:
             return
         if self.args.nwd_c is None:
-            model.nwd_c = mean_box_size(loader.dataset.labels, self.args.imgsz)
+            model.nwd_c = mean_box_size(map(_with_shape, loader.dataset.labels), self.args.imgsz)
             source = "the mean size of the training boxes in input pixels"
         else:
             model.nwd_c = float(self.args.nwd_c)
             source = "argument nwd_c"
         if RANK in {-1, 0}:
             LOGGER.info(f"{colorstr('NWD:')} share {share:g} of the box loss, C = {model.nwd_c:.2f} px ({source})")
+
+
+def _with_shape(label: dict[str, Any]) -> dict[str, Any]:
+    """Return an image's labels with its (height, width), which a data set for `rect=True` has dropped."""
+    if "shape" in label:
+        return label
+    with Image.open(label["im_file"]) as image:  # reads the header only
+        width, height = exif_size(image)
+    return {**label, "shape": (height, width)}

@@ -1,0 +1,47 @@
+from __future__ import annotations
+
+import atexit
+import importlib.util
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+# Upstream reads these when it is first imported: its settings lie in a folder of this run, and nothing is downloaded.
+_config = Path(tempfile.mkdtemp(prefix="yolo-config-"))
+atexit.register(shutil.rmtree, _config, ignore_errors=True)
+os.environ.update(YOLO_CONFIG_DIR=str(_config), YOLO_OFFLINE="true", YOLO_AUTOINSTALL="false", YOLO_VERBOSE="true")
+_matplotlib = importlib.util.find_spec("matplotlib")
+assert _matplotlib is not None and _matplotlib.origin is not None
+(_config / "Ultralytics").mkdir()
+shutil.copy(  # a missing Arial.ttf would be downloaded
+    Path(_matplotlib.origin).parent / "mpl-data/fonts/ttf/DejaVuSans.ttf", _config / "Ultralytics/Arial.ttf"
+)
+
+Run = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@pytest.fixture(scope="session")
+def root() -> Path:
+    return Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="session")
+def run() -> Run:
+    """Return a function that runs a program, by default this Python, and returns what it wrote."""
+
+    def call(
+        *args: str | Path, cwd: Path, program: str | Path = sys.executable, **env: str
+    ) -> subprocess.CompletedProcess[str]:
+        mine = {k: v for k, v in os.environ.items() if k not in {"PYTHONPATH", "ULTRALYTICS_OVERLAY"}}
+        mine = {k: v for k, v in mine.items() if not k.startswith("PYTEST_")} | env
+        return subprocess.run(
+            [str(program), *map(str, args)], cwd=cwd, env=mine, capture_output=True, text=True, timeout=300
+        )
+
+    return call

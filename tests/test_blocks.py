@@ -1,0 +1,354 @@
+"""The blocks of `ultralytics/nn/modules/`, against references in plain functional calls."""
+
+import copy
+import inspect
+import itertools
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+from ultralytics.nn.modules import DWR, C3k2DWR, DualConv, ScreeningFusion, ScreeningLateral
+from ultralytics.nn.modules.block import Bottleneck, C3k, C3k2, PSABlock
+from ultralytics.nn.modules.hsfpn import ChannelGate
+from ultralytics.nn.tasks import DetectionModel
+
+BLOCKS = {
+    "DualConv": (lambda: DualConv(16, 24, s=2), [(16, 10, 7)]),
+    "DWR": (lambda: DWR(16, 16), [(16, 10, 7)]),
+    "C3k2DWR": (lambda: C3k2DWR(16, 24, n=2), [(16, 10, 7)]),
+    "C3k2DWR of C3k": (lambda: C3k2DWR(16, 24, c3k=True), [(16, 10, 7)]),
+    "ChannelGate": (lambda: ChannelGate(16), [(16, 10, 7)]),
+    "ScreeningLateral": (lambda: ScreeningLateral(16, 24), [(16, 10, 7)]),
+    "ScreeningFusion": (lambda: ScreeningFusion([16, 16]), [(16, 5, 7), (16, 10, 14)]),
+}
+every_block = pytest.mark.parametrize("name", BLOCKS)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread():
+    """Keep to one thread: the models are tiny, and threads that wait for each other are slow on a busy machine."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def randomised(module: nn.Module, seed: int = 0) -> nn.Module:
+    """Return the module in eval mode with random weights and BatchNorm statistics."""
+    g = torch.Generator().manual_seed(seed)
+    for m in module.modules():
+        if isinstance(m, (nn.Conv2d, nn.ConvTranspose2d)):
+            m.weight.data.normal_(0, m.weight[0].numel() ** -0.5, generator=g)
+        elif isinstance(m, nn.BatchNorm2d):
+            m.running_mean.normal_(0, 0.5, generator=g)
+            m.running_var.uniform_(0.5, 2, generator=g)
+            m.weight.data.uniform_(0.5, 2, generator=g)
+            m.bias.data.normal_(0, 0.5, generator=g)
+    return module.eval()
+
+
+def inputs(name: str, batch: int = 2) -> torch.Tensor | list[torch.Tensor]:
+    g = torch.Generator().manual_seed(1)
+    x = [torch.randn(batch, *shape, generator=g) for shape in BLOCKS[name][1]]
+    return x if len(x) > 1 else x[0]
+
+
+def norm(bn: nn.BatchNorm2d, x: torch.Tensor) -> torch.Tensor:
+    mean, var, weight, bias = (t.view(-1, 1, 1) for t in (bn.running_mean, bn.running_var, bn.weight, bn.bias))
+    return (x - mean) / (var + bn.eps).sqrt() * weight + bias
+
+
+def conv(m: nn.Module, x: torch.Tensor, k: int = 3, d: int = 1, g: int = 1) -> torch.Tensor:
+    """Convolution with kernel `k`, dilation `d` and `g` groups at the input's size, BatchNorm and SiLU."""
+    assert m.conv.weight.shape[2:] == (k, k)
+    return F.silu(norm(m.bn, F.conv2d(x, m.conv.weight, padding=d * (k // 2), dilation=d, groups=g)))
+
+
+def dwr(m: DWR, x: torch.Tensor, g: int = 1) -> torch.Tensor:
+    """DWR without its residual."""
+    region = conv(m.region, x, g=g)
+    branches = [conv(branch, region, d=d, g=g) for branch, d in ((m.d1, 1), (m.d3, 3), (m.d5, 5))]
+    return conv(m.merge, torch.cat(branches, 1), k=1)
+
+
+def gate(m: ChannelGate, x: torch.Tensor) -> torch.Tensor:
+    """Channel weights in numpy, float64."""
+    w1, w2 = (m.bottleneck[i].weight.detach().double().numpy()[:, :, 0, 0] for i in (0, 2))
+    flat = x.double().numpy().reshape(*x.shape[:2], -1)
+    total = sum(np.maximum(v @ w1.T, 0) @ w2.T for v in (flat.mean(-1), flat.max(-1)))
+    return torch.from_numpy(1 / (1 + np.exp(-total)))[:, :, None, None].float()
+
+
+# --- DualConv --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("size", [(8, 8), (7, 9), (1, 1)])
+@pytest.mark.parametrize(("c1", "c2", "s", "g"), [(16, 24, 1, 4), (16, 24, 2, 4), (8, 8, 2, 8), (6, 10, 1, 1)])
+def test_dualconv_is_grouped_3x3_plus_dense_1x1(size, c1, c2, s, g):
+    m = randomised(DualConv(c1, c2, s, g))
+    x = torch.randn(2, c1, *size, generator=torch.Generator().manual_seed(1))
+    total = F.conv2d(x, m.conv.weight, stride=s, padding=1, groups=g) + F.conv2d(x, m.cv2.weight, stride=s)
+    torch.testing.assert_close(m(x), F.silu(norm(m.bn, total)))
+    assert m(x).shape == (2, c2, -(-size[0] // s), -(-size[1] // s))
+
+
+@pytest.mark.parametrize(("c1", "c2", "g"), [(16, 24, 4), (64, 128, 4), (8, 8, 8), (6, 10, 1)])
+def test_dualconv_weights_in_closed_form(c1, c2, g):
+    parameters = sum(p.numel() for p in DualConv(c1, c2, g=g).parameters())
+    assert parameters == 9 * c1 * c2 // g + c1 * c2 + 2 * c2
+
+
+def test_dualconv_defaults():
+    assert [p.default for p in inspect.signature(DualConv).parameters.values()][2:] == [1, 4]
+
+
+@pytest.mark.parametrize(("c1", "c2", "g"), [(6, 8, 4), (8, 6, 4), (8, 8, 0), (8, 8, -1), (8, 8, 16)])
+def test_dualconv_groups_must_divide_both_widths(c1, c2, g):
+    with pytest.raises(ValueError, match=rf"g={g}\b.*\b{c1}\b.*\b{c2}\b"):
+        DualConv(c1, c2, g=g)
+
+
+def test_fuse_keeps_outputs_and_convolutions():
+    rows = [
+        [-1, 1, "Conv", [16, 3, 2]],
+        [-1, 1, "DualConv", [16, 2]],
+        [-1, 1, "DualConv", [24, 1, 8]],
+        [-1, 1, "C3k2DWR", [24]],
+        [-1, 1, "DualConv", [24, 2]],
+        [3, 1, "ScreeningLateral", [24]],
+        [[-2, -1], 1, "ScreeningFusion", []],
+    ]
+    head = [[[-1, 4], 1, "Detect", ["nc"]]]
+    model = randomised(DetectionModel({"nc": 2, "backbone": rows, "head": head}, verbose=False))
+    x = torch.randn(1, 3, 48, 32, generator=torch.Generator().manual_seed(1))
+    fused = copy.deepcopy(model).fuse(verbose=False)
+    before, after = model(x)[1]["feats"], fused(x)[1]["feats"]
+    for a, b in zip(before, after, strict=True):
+        assert a.std() > 0.1
+        torch.testing.assert_close(b, a, rtol=1e-5, atol=1e-5)
+
+    def count(m, kind):
+        return sum(isinstance(child, kind) for child in m.modules())
+
+    kinds = (nn.Conv2d, nn.ConvTranspose2d)
+    assert count(model.model[:-1], nn.BatchNorm2d) > 0
+    assert count(fused, nn.BatchNorm2d) == 0
+    assert count(fused, kinds) == count(model, kinds)
+    assert count(fused.model[1], nn.Conv2d) == 2
+
+
+# --- DWR -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("c1", "c2", "shortcut", "g", "added"),
+    [(8, 8, True, 1, True), (8, 8, False, 1, False), (8, 12, True, 1, False), (8, 8, True, 2, True)],
+)
+def test_dwr_reference(c1, c2, shortcut, g, added):
+    m = randomised(DWR(c1, c2, shortcut, g))
+    x = torch.randn(2, c1, 13, 11, generator=torch.Generator().manual_seed(1))
+    expected = dwr(m, x, g) + (x if added else 0)
+    torch.testing.assert_close(m(x), expected)
+
+
+def test_dwr_widths():
+    m = DWR(12, 16)
+    widths = [tuple(child.conv.weight.shape[:2]) for child in (m.region, m.d1, m.d3, m.d5, m.merge)]
+    assert widths == [(8, 12), (16, 8), (8, 8), (8, 8), (16, 32)]
+
+
+def test_dwr_reaches_what_its_dilations_predict():
+    m = DWR(2, 2, shortcut=False).eval()
+    for p in m.parameters():
+        nn.init.constant_(p, 0.5)
+    for bn in (b for b in m.modules() if isinstance(b, nn.BatchNorm2d)):
+        nn.init.zeros_(bn.bias)  # silence stays silent: SiLU(0) = 0
+    impulse = torch.zeros(1, 2, 21, 21)
+    impulse[..., 10, 10] = 1
+    reached = {(y - 10, x - 10) for y, x in m(impulse)[0, 0].nonzero().tolist()}
+    predicted = set()
+    for d in (1, 3, 5):
+        axis = {a + b for a in (-1, 0, 1) for b in (-d, 0, d)}
+        predicted |= set(itertools.product(axis, axis))
+    assert reached == predicted
+    assert max(max(offset) for offset in reached) == 6
+
+
+@pytest.mark.parametrize(("args", "match"), [((16, 15), r"15.*even"), ((16, 16, True, 0), "g=0")])
+def test_dwr_width_errors(args, match):
+    with pytest.raises(ValueError, match=match):
+        DWR(*args)
+
+
+@pytest.mark.parametrize(("c1", "c2", "g"), [(9, 16, 2), (16, 12, 4), (16, 16, 16)])
+def test_dwr_groups_must_divide(c1, c2, g):
+    with pytest.raises(ValueError, match=rf"g={g}\b.*\b{c1}\b.*\b{c2 // 2}\b"):
+        DWR(c1, c2, g=g)
+
+
+# --- C3k2DWR ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("n", [1, 2, 3])
+@pytest.mark.parametrize(("e", "g", "shortcut"), [(0.5, 1, True), (0.25, 2, True), (0.5, 1, False)])
+def test_c3k2dwr_reference(n, e, g, shortcut):
+    m = randomised(C3k2DWR(12, 16, n, e=e, g=g, shortcut=shortcut))
+    width = int(16 * e)
+    x = torch.randn(2, 12, 9, 7, generator=torch.Generator().manual_seed(1))
+    y = conv(m.cv1, x, k=1)
+    y = [y[:, :width], y[:, width:]]
+    for block in m.m:
+        y.append(dwr(block, y[-1], g) + (y[-1] if shortcut else 0))
+    torch.testing.assert_close(m(x), conv(m.cv2, torch.cat(y, 1), k=1))
+    assert [type(block) for block in m.m] == [DWR] * n
+
+
+def test_c3k2dwr_takes_the_arguments_of_c3k2():
+    assert issubclass(C3k2DWR, C3k2)
+    ours, stock = (
+        [(p.name, p.default) for p in inspect.signature(c.__init__).parameters.values()] for c in (C3k2DWR, C3k2)
+    )
+    assert ours == stock
+
+
+@pytest.mark.parametrize(("c3k", "attn"), [(True, False), (False, True), (True, True)])
+def test_c3k2dwr_gives_upstreams_inner_blocks_where_asked(c3k, attn):
+    args = (32, 64, 2, c3k, 0.5, attn)
+    torch.manual_seed(0)
+    ours, stock = randomised(C3k2DWR(*args)), randomised(C3k2(*args))
+    kinds = [Bottleneck, PSABlock] if attn else [C3k]
+    assert [[type(b) for b in block] if attn else [type(block)] for block in ours.m] == [kinds] * 2
+    x = torch.randn(1, 32, 8, 8)
+    torch.testing.assert_close(ours(x), stock(x), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(("args", "match"), [((16, 10), r"\b5\b.*even"), ((16, 24, 1, False, 0.5, False, 4), "groups")])
+def test_c3k2dwr_width_errors(args, match):
+    with pytest.raises(ValueError, match=match):
+        C3k2DWR(*args)
+
+
+# --- HS-FPN ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("shape", [(2, 16, 8, 8), (1, 16, 1, 1), (1, 16, 5, 3), (3, 16, 1, 40)])
+def test_channel_gate_reference(shape):
+    m = randomised(ChannelGate(16))
+    x = torch.randn(*shape, generator=torch.Generator().manual_seed(1)) * 2
+    y = m(x)
+    torch.testing.assert_close(y, gate(m, x))
+    assert y.shape == (*shape[:2], 1, 1)
+
+
+@pytest.mark.parametrize("reduction", [1, 2, 8])
+def test_channel_gate_reduction(reduction):
+    m = ChannelGate(16, reduction)
+    assert sum(p.numel() for p in m.parameters()) == 2 * 16 * (16 // reduction)
+
+
+@pytest.mark.parametrize(("c", "reduction"), [(16, 3), (16, 32), (16, 0), (16, -4)])
+@pytest.mark.parametrize(
+    "build",
+    [ChannelGate, lambda c, r: ScreeningLateral(c, 8, r), lambda c, r: ScreeningFusion([c, c], r)],
+    ids=["ChannelGate", "ScreeningLateral", "ScreeningFusion"],
+)
+def test_reduction_must_divide(build, c, reduction):
+    with pytest.raises(ValueError, match=rf"reduction {reduction}\b.*\b{c}\b"):
+        build(c, reduction)
+
+
+@pytest.mark.parametrize("shape", [(2, 16, 8, 8), (1, 16, 1, 1), (1, 16, 5, 3)])
+def test_screening_lateral_reference(shape):
+    m = randomised(ScreeningLateral(16, 8, 2))
+    x = torch.randn(*shape, generator=torch.Generator().manual_seed(1))
+    torch.testing.assert_close(m(x), conv(m.project, x * gate(m.gate, x), k=1))
+
+
+@pytest.mark.parametrize("size", [(4, 4), (5, 5), (1, 1), (4, 7), (3, 20)])
+@pytest.mark.parametrize("batch", [1, 2])
+def test_screening_fusion_reference(size, batch):
+    m = randomised(ScreeningFusion([8, 8]))
+    g = torch.Generator().manual_seed(1)
+    high = torch.randn(batch, 8, *size, generator=g)
+    low = torch.randn(batch, 8, 2 * size[0], 2 * size[1], generator=g)
+    # a transposed convolution is the convolution of the input with zeros between its values, by the flipped kernel
+    spread = torch.zeros(batch, 8, 2 * size[0] + 2, 2 * size[1] + 2)
+    spread[..., 1:-1:2, 1:-1:2] = high
+    kernel = m.up.conv_transpose.weight.transpose(0, 1).flip(2, 3)
+    up = F.silu(norm(m.up.bn, F.conv2d(spread, kernel)))
+    y = m([high, low])
+    assert y.shape == low.shape
+    torch.testing.assert_close(y, up + low * gate(m.gate, up.detach()))
+
+
+@pytest.mark.parametrize("channels", [[8, 16], [8], [8, 8, 8], []])
+def test_screening_fusion_takes_two_levels_of_one_width(channels):
+    with pytest.raises(ValueError, match="ScreeningFusion"):
+        ScreeningFusion(channels)
+
+
+# --- every block -----------------------------------------------------------------------------------------------------
+
+
+@every_block
+@pytest.mark.filterwarnings("ignore:.*deprecated")
+def test_torchscript(name):
+    m, x = randomised(BLOCKS[name][0]()), inputs(name)
+    torch.testing.assert_close(torch.jit.script(m)(x), m(x))
+
+
+@every_block
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_onnx_of_any_size(name, tmp_path):
+    import onnxruntime
+
+    m, x = randomised(BLOCKS[name][0]()), inputs(name)
+    levels = x if isinstance(x, list) else [x]
+    names = [f"x{i}" for i in range(len(levels))]
+    file = str(tmp_path / "block.onnx")
+    axes = {key: {0: f"{key}b", 2: f"{key}h", 3: f"{key}w"} for key in names}
+    torch.onnx.export(m, (x,), file, input_names=names, dynamic_axes=axes, opset_version=17, dynamo=False)
+    session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
+    for images in (levels, [F.pad(level[:1], [0, 2 * (i + 1), 0, 4 * (i + 1)]) for i, level in enumerate(levels)]):
+        (y,) = session.run(None, {key: image.numpy() for key, image in zip(names, images, strict=True)})
+        expected = m(images if isinstance(x, list) else images[0])
+        torch.testing.assert_close(torch.from_numpy(y), expected, rtol=1e-4, atol=1e-4)
+
+
+@every_block
+def test_gradients_reach_every_parameter(name):
+    m = randomised(BLOCKS[name][0]()).train()
+    y = m(inputs(name))
+    (y * torch.randn(y.shape, generator=torch.Generator().manual_seed(2))).sum().backward()
+    for key, p in m.named_parameters():
+        assert p.grad is not None, key
+        assert p.grad.isfinite().all(), key
+        assert p.grad.abs().max() > 0, key
+
+
+@every_block
+def test_bfloat16(name):
+    m, x = randomised(BLOCKS[name][0]()), inputs(name)
+    half = [v.bfloat16() for v in x] if isinstance(x, list) else x.bfloat16()
+    y = copy.deepcopy(m).bfloat16()(half)
+    assert y.dtype == torch.bfloat16
+    torch.testing.assert_close(y.float(), m(x), rtol=0.1, atol=0.1)
+
+
+def test_activation_of_the_model_yaml_reaches_every_block():
+    rows = [
+        [-1, 1, "DualConv", [16, 2, 1]],
+        [-1, 1, "DWR", [16]],
+        [-1, 1, "C3k2DWR", [16]],
+        [-1, 1, "DualConv", [16, 2]],
+        [2, 1, "ScreeningLateral", [16]],
+        [[3, 4], 1, "ScreeningFusion", []],
+    ]
+    head = [[[-1], 1, "Detect", ["nc"]]]
+    model = DetectionModel({"nc": 2, "activation": "nn.Hardswish()", "backbone": rows, "head": head}, verbose=False)
+    found = {}
+    for layer in model.model[:-1]:
+        found[layer.i] = {type(m.act) for m in layer.modules() if hasattr(m, "act")}
+    assert found == {i: {nn.Hardswish} for i in range(len(rows))}
