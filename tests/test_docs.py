@@ -5,7 +5,6 @@ import sys
 from pathlib import Path
 
 import pytest
-
 from ultralytics.cfg import DEFAULT_CFG_DICT
 from ultralytics.utils import SMALL_OBJECT_CFG_PATH, YAML
 

@@ -39,17 +39,10 @@ class BboxLoss(StockBboxLoss):
     nwd_c = DEFAULT_C
 
     def forward(
-        self,
-        pred_dist: torch.Tensor,
-        pred_bboxes: torch.Tensor,
-        anchor_points: torch.Tensor,
-        target_bboxes: torch.Tensor,
-        target_scores: torch.Tensor,
-        target_scores_sum: torch.Tensor,
-        fg_mask: torch.Tensor,
-        imgsz: torch.Tensor,
-        stride: torch.Tensor,
-    ) -> tuple[torch.Tensor, torch.Tensor]:
+        self, pred_dist: torch.Tensor, pred_bboxes: torch.Tensor, anchor_points: torch.Tensor,
+        target_bboxes: torch.Tensor, target_scores: torch.Tensor, target_scores_sum: torch.Tensor,
+        fg_mask: torch.Tensor, imgsz: torch.Tensor, stride: torch.Tensor,
+    ) -> tuple[torch.Tensor, torch.Tensor]:  # fmt: skip
         """Return the box loss and the distance loss (DFL or L1), both scalars.
 
         Args:
@@ -63,17 +56,8 @@ class BboxLoss(StockBboxLoss):
             imgsz: Height and width of the input in pixels, shape (2,).
             stride: Stride of each anchor in pixels, shape (A, 1).
         """
-        loss_iou, loss_dist = super().forward(
-            pred_dist,
-            pred_bboxes,
-            anchor_points,
-            target_bboxes,
-            target_scores,
-            target_scores_sum,
-            fg_mask,
-            imgsz,
-            stride,
-        )
+        positional = (pred_dist, pred_bboxes, anchor_points, target_bboxes, target_scores, target_scores_sum)
+        loss_iou, loss_dist = super().forward(*positional, fg_mask, imgsz, stride)
         if not self.nwd:
             return loss_iou, loss_dist
         positive = fg_mask.nonzero(as_tuple=True)

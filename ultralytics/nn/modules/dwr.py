@@ -85,16 +85,9 @@ class C3k2DWR(C3k2):
     """
 
     def __init__(
-        self,
-        c1: int,
-        c2: int,
-        n: int = 1,
-        c3k: bool = False,
-        e: float = 0.5,
-        attn: bool = False,
-        g: int = 1,
+        self, c1: int, c2: int, n: int = 1, c3k: bool = False, e: float = 0.5, attn: bool = False, g: int = 1,
         shortcut: bool = True,
-    ) -> None:
+    ) -> None:  # fmt: skip
         dwr = not (c3k or attn)
         super().__init__(c1, c2, n, c3k, e, attn, 1 if dwr else g, shortcut)
         if dwr:
