@@ -7,7 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from ultralytics.data import scenes
+from ultralytics.data import scene_paint, scenes
+from ultralytics.data.scene_layout import overlap, strokes
 from ultralytics.data.scenes import DEMO_SETS, build_scene, label_scene, main, make_demo, paint_scene, plan_split
 from ultralytics.utils.errors import UserError
 
@@ -102,8 +103,9 @@ def test_train_and_val_are_different_places() -> None:
 
 @pytest.mark.parametrize("demo", [ASS1, ASS2], ids=lambda d: d.name)
 def test_a_box_is_what_changes_when_its_object_goes(demo: scenes.DemoSet, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(scenes, "_expose", lambda picture, rng: picture)  # no noise, no blur
-    monkeypatch.setattr(scenes, "_shadows", lambda scene: np.zeros((scene.camera.height, scene.camera.width), np.uint8))
+    monkeypatch.setattr(scene_paint, "_expose", lambda picture, rng: picture)  # no noise, no blur
+    size = (demo.height, demo.width)
+    monkeypatch.setattr(scene_paint, "_shadows", lambda scene: np.zeros(size, np.uint8))
     plan = plan_split(demo, "train", 24)
     index = max(range(24), key=lambda i: len(plan[i])) if demo is ASS1 else 0
     scene = build_scene(demo, "train", index, plan[index])
@@ -132,7 +134,7 @@ def test_objects_do_not_stand_in_each_other() -> None:
     for i, a in enumerate(objects):
         for b in objects[i + 1 :]:
             if np.hypot(a.x - b.x, a.y - b.y) < 90:
-                assert not any(scenes._overlap(p, q) for p in scenes._strokes(a) for q in scenes._strokes(b))
+                assert not any(overlap(p, q) for p in strokes(a) for q in strokes(b))
 
 
 @pytest.mark.parametrize("error", [RuntimeError("no light"), KeyboardInterrupt()], ids=["error", "ctrl-c"])

@@ -7,19 +7,39 @@ has x to the right, y away from the camera, z up; the camera stands above the wo
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from itertools import pairwise
 
 import cv2
 import numpy as np
 
 NEAR = 1.0  # metres; nothing nearer to the camera is drawn
+DULL = ("vest", "trousers", "tyre", "concrete")  # materials that do not shine
+GLASS = ("glass", "glass_light", "cockpit")
 
 
+@lru_cache(maxsize=512)
 def bgr(code: str) -> np.ndarray:
-    """Turn "#rrggbb" into BGR as float32, shape (3,), 0 to 255."""
-    return np.array([int(code[i : i + 2], 16) for i in (5, 3, 1)], np.float32)
+    """Turn "#rrggbb" into BGR as float32, shape (3,), 0 to 255; not to be written to."""
+    colour = np.array([int(code[i : i + 2], 16) for i in (5, 3, 1)], np.float32)
+    colour.setflags(write=False)
+    return colour
+
+
+def normals(quads: np.ndarray) -> np.ndarray:
+    """Find the normals of quads (N, 4, 3), not scaled: (N, 3). `np.cross` costs more for the few faces of a part."""
+    a, b = (quads[:, 2] - quads[:, 0]).T, (quads[:, 3] - quads[:, 1]).T
+    normal = np.empty((len(quads), 3), quads.dtype)
+    for i, j, k in ((0, 1, 2), (1, 2, 0), (2, 0, 1)):
+        np.subtract(a[j] * b[k], a[k] * b[j], out=normal[:, i])
+    return normal
+
+
+def each_corner(combine: np.ufunc, quads: np.ndarray) -> np.ndarray:
+    """Combine the corners of quads (N, 4, ...) as a reduction along axis 1 would, which is slow for so few."""
+    return combine(combine(quads[:, 0], quads[:, 1]), combine(quads[:, 2], quads[:, 3]))
 
 
 @dataclass(frozen=True)
@@ -40,10 +60,30 @@ class Mesh:
     decal: np.ndarray
     materials: tuple[str, ...]
 
-    @property
+    @cached_property
     def half_size(self) -> tuple[float, float]:
         """Half length and half width of the footprint, metres."""
         return float(np.abs(self.vertices[:, 0]).max()), float(np.abs(self.vertices[:, 1]).max())
+
+    @cached_property
+    def gloss(self) -> np.ndarray:
+        """How much each face shines, (F,) 0 to 1."""
+        return np.array([0.0 if n in DULL else 0.35 for n in self.materials], np.float32)[self.slots]
+
+    @cached_property
+    def glass(self) -> np.ndarray:
+        """Which faces are windows, (F,) bool."""
+        return np.array([n in GLASS for n in self.materials])[self.slots]
+
+    @cached_property
+    def solid(self) -> np.ndarray:
+        """Faces that cast a shadow, all but the painted ones, (N, 4) vertex indices."""
+        return self.faces[~self.decal]
+
+
+FIRST_QUAD = np.arange(4, dtype=np.int32)[None]
+BOX_CORNERS = np.array([[x, y, z] for z in (-1, 1) for y in (-1, 1) for x in (-1, 1)], np.float32)
+BOX_FACES = np.array([[0, 1, 3, 2], [4, 5, 7, 6], [0, 1, 5, 4], [2, 3, 7, 6], [0, 2, 6, 4], [1, 3, 7, 5]], np.int32)
 
 
 class MeshBuilder:
@@ -53,6 +93,7 @@ class MeshBuilder:
         self.vertices: list[np.ndarray] = []
         self.faces: list[np.ndarray] = []
         self.names: list[str] = []
+        self.inside: list[np.ndarray] = []
         self.decals: list[bool] = []
         self.count = 0
 
@@ -68,26 +109,28 @@ class MeshBuilder:
         """
         v = np.asarray(vertices, np.float32).reshape(-1, 3)
         f = np.asarray(faces, np.int32).reshape(-1, 4)
-        p = v[f]
-        normal = np.cross(p[:, 2] - p[:, 0], p[:, 3] - p[:, 1])
-        inward = (normal * (p.mean(1) - np.asarray(inside, np.float32))).sum(1) < 0
-        f = np.where(inward[:, None], f[:, ::-1], f)
         self.vertices.append(v)
         self.faces.append(f + self.count)
+        behind = np.empty((len(f), 3), np.float32)
+        behind[:] = inside
+        self.inside.append(behind)
         self.names += [materials] * len(f) if isinstance(materials, str) else materials
         self.decals += [decal] * len(f)
         self.count += len(v)
 
     def quad(self, corners, material: str, inside) -> None:
         """Add one painted quad (4, 3)."""
-        self.add(corners, [[0, 1, 2, 3]], material, inside, decal=True)
+        self.add(corners, FIRST_QUAD, material, inside, decal=True)
+
+    def quads(self, corners: list, materials: str | list[str], inside) -> None:
+        """Add painted quads (N, 4, 3)."""
+        if corners:
+            self.add(corners, np.arange(4 * len(corners)), materials, inside, decal=True)
 
     def box(self, centre, size, material: str, top: str | None = None) -> None:
         """Add a box by its centre and (length, width, height)."""
-        corners = np.array([[x, y, z] for z in (-1, 1) for y in (-1, 1) for x in (-1, 1)], np.float32)
-        v = corners * np.asarray(size, np.float32) / 2 + np.asarray(centre, np.float32)
-        f = [[0, 1, 3, 2], [4, 5, 7, 6], [0, 1, 5, 4], [2, 3, 7, 6], [0, 2, 6, 4], [1, 3, 7, 5]]
-        self.add(v, f, [material, top or material] + [material] * 4, centre)
+        v = BOX_CORNERS * np.asarray(size, np.float32) / 2 + np.asarray(centre, np.float32)
+        self.add(v, BOX_FACES, [material, top or material] + [material] * 4, centre)
 
     def loft(self, rings, material, caps: tuple[str | None, str | None] = (None, None)) -> None:
         """Add a tube through rings.
@@ -161,8 +204,12 @@ class MeshBuilder:
     def build(self) -> Mesh:
         """Join all parts."""
         materials = tuple(dict.fromkeys(self.names))
-        slots = np.array([materials.index(n) for n in self.names], np.int32)
+        index = {name: i for i, name in enumerate(materials)}
+        slots = np.array([index[n] for n in self.names], np.int32)
         vertices, faces = np.concatenate(self.vertices), np.concatenate(self.faces)
+        p = vertices[faces]
+        inward = (normals(p) * (p.mean(1) - np.concatenate(self.inside))).sum(1) < 0
+        faces[inward] = faces[inward, ::-1]
         return Mesh(vertices, faces, slots, np.array(self.decals), materials)
 
 
@@ -748,25 +795,23 @@ def building(kind: str, length: float, depth: float, height: float, near: bool) 
             else:
                 floors = max(2, round(height / 3.6))
                 bands = [((i + 0.3) * height / floors, (i + 0.78) * height / floors) for i in range(floors)]
+            corners, names, panes = [], [], 2 if near else 1
             for low, high in bands:
-                panes = 2 if near else 1
                 for p in range(panes):
                     a, b = y0 + wide * p / panes + 0.12, y0 + wide * (p + 1) / panes - 0.12
-                    name = "glass_light" if (p + round(mid) + round(low)) % 3 == 0 else "glass"
-                    m.quad([(back, a, low), (back, b, low), (back, b, high), (back, a, high)], name, inside)
+                    names.append("glass_light" if (p + round(mid) + round(low)) % 3 == 0 else "glass")
+                    corners.append([(back, a, low), (back, b, low), (back, b, high), (back, a, high)])
+            m.quads(corners, names, inside)
         m.box((0.6, mid, height + 0.35), (depth + 3.0, wide, 0.7), "trim", "roof")
     for i, y in enumerate(ys[1:-1:2]):
         m.box(((-1) ** i * depth * 0.2, y, height + 1.8), (5.0, 4.0, 2.4), "steel")
     for end, y in ((-1, ys[0]), (1, ys[-1])):
-        for low, high in ((0.3, 0.55), (0.6, 0.88)):
-            for a in np.arange(-depth / 2 + 1, depth / 2 - 4, 6.0 if near else 15.0):
+        corners, yy = [], y + end * 0.08
+        for low, high in ((0.3 * height, 0.55 * height), (0.6 * height, 0.88 * height)):
+            for a in np.arange(-depth / 2 + 1, depth / 2 - 4, 6.0 if near else 15.0).tolist():
                 b = a + (5.0 if near else 12.0)
-                yy = y + end * 0.08
-                m.quad(
-                    [(a, yy, height * low), (b, yy, height * low), (b, yy, height * high), (a, yy, height * high)],
-                    "glass",
-                    (0, 0, height / 2),
-                )
+                corners.append([(a, yy, low), (b, yy, low), (b, yy, high), (a, yy, high)])
+        m.quads(corners, "glass", (0, 0, height / 2))
     return m.build()
 
 
@@ -779,13 +824,12 @@ def jet_bridge(reach: float, door: float) -> Mesh:
     for x0, x1, w in ((0, half, 3.1), (half, reach - 1.5, 2.7)):
         m.box(((x0 + x1) / 2, 0, door + 1.35), (x1 - x0, w, 2.7), "bridge", "roof")
         for side in (-1, 1):
-            y = side * (w / 2 + 0.05)
-            for a in np.arange(x0 + 0.6, x1 - 2.0, 3.0):
-                m.quad(
-                    [(a, y, door + 1.1), (a + 2.2, y, door + 1.1), (a + 2.2, y, door + 2.1), (a, y, door + 2.1)],
-                    "glass_light",
-                    ((x0 + x1) / 2, 0, door + 1),
-                )
+            y, low, high = side * (w / 2 + 0.05), door + 1.1, door + 2.1
+            corners = [
+                [(a, y, low), (a + 2.2, y, low), (a + 2.2, y, high), (a, y, high)]
+                for a in np.arange(x0 + 0.6, x1 - 2.0, 3.0).tolist()
+            ]
+            m.quads(corners, "glass_light", ((x0 + x1) / 2, 0, door + 1))
     m.box((reach - 0.6, 0, door + 1.4), (2.4, 3.7, 3.0), "dark", "roof")
     x = reach - 4.5
     for side in (-1, 1):
@@ -848,7 +892,7 @@ class Camera:
     horizon: float
     panorama: bool = False
 
-    @property
+    @cached_property
     def pitch(self) -> float:
         """Downward tilt of the pinhole, radians."""
         return math.atan2(self.height / 2 - self.horizon, self.focal)
@@ -879,10 +923,10 @@ class Camera:
 
 
 def place(mesh: Mesh, x: float, y: float, heading: float, z: float = 0.0) -> np.ndarray:
-    """Move a mesh's vertices into the world: (V, 3) metres; `heading` in radians from +x to +y."""
+    """Move a mesh's vertices into the world: (V, 3) float32, metres; `heading` in radians from +x to +y."""
     c, s = math.cos(heading), math.sin(heading)
-    v = mesh.vertices
-    return np.stack([x + v[:, 0] * c - v[:, 1] * s, y + v[:, 0] * s + v[:, 1] * c, z + v[:, 2]], 1)
+    turn = np.array([[c, s, 0], [-s, c, 0], [0, 0, 1]], np.float32)
+    return mesh.vertices @ turn + np.array([x, y, z], np.float32)
 
 
 class Canvas:
@@ -893,101 +937,161 @@ class Canvas:
         shape = (camera.height * scale, camera.width * scale)
         self.near = np.zeros(shape, np.float32)  # inverse depth
         self.face = np.zeros(shape, np.int32)  # 0: nothing, else 1 + index of the face
-        self.colours: list[np.ndarray] = [np.zeros((1, 3), np.uint8)]
+        self.colours: list[np.ndarray] = [np.zeros((1, 4), np.uint8)]
         self.count = 1
         self.drawn: list[tuple[int, int, int, int]] = []  # touched areas in samples: x0, y0, x1, y1
 
     def draw(
-        self, mesh: Mesh, vertices: np.ndarray, colours: np.ndarray
+        self, mesh: Mesh, vertices: np.ndarray, shade: Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
     ) -> tuple[tuple[int, int], tuple[int, int, int, int], float]:
         """Draw a placed mesh.
 
         Args:
             mesh (Mesh): The model.
-            vertices (np.ndarray): (V, 3) its vertices in the world.
-            colours (np.ndarray): (F, 3) lit colours, BGR, 0 to 255.
+            vertices (np.ndarray): (V, 3) float32, its vertices in the world.
+            shade (Callable): Gives the lit colours (N, 3), BGR, 0 to 255, from the quads (N, 4, 3) that face the
+                camera, their normals (N, 3) and which of the mesh's faces they are (N,).
 
         Returns:
             faces (tuple[int, int]): Range of values in `self.face` that stand for this mesh.
             area (tuple[int, int, int, int]): x0, y0, x1, y1 in samples where it may have been drawn.
             samples (float): How many samples it would cover if nothing stood before it or cut it off.
         """
-        pixels, depth = self.camera.project(vertices)
         start = self.count
-        quads = vertices[mesh.faces]
-        normal = np.cross(quads[:, 2] - quads[:, 0], quads[:, 3] - quads[:, 1])
-        eye = np.array([0, 0, self.camera.mount], np.float32)
-        seen = ((quads.mean(1) - eye) * normal).sum(1) < 0
-        seen &= depth[mesh.faces].min(1) > NEAR
-        self.colours.append(np.clip(colours, 0, 255).astype(np.uint8))
-        self.count += len(mesh.faces)
-        p = (pixels * self.scale - 0.5)[mesh.faces[seen]].astype(np.float32)  # (n, 4, 2), centre of sample i at i
-        w = (1 / depth)[mesh.faces[seen]].astype(np.float32)
         rows, cols = self.near.shape
-        if not len(p):
-            return (start, self.count), (0, 0, 0, 0), 0.0
-        low, high = np.floor(p.min((0, 1))).astype(int), np.ceil(p.max((0, 1))).astype(int) + 1
+        pixels, depth = self.camera.project(vertices)
+        quads = vertices[mesh.faces]
+        normal = normals(quads)
+        eye = np.array([0, 0, self.camera.mount], np.float32)
+        towards = np.einsum("ij,ij->i", each_corner(np.add, quads) - 4 * eye, normal)
+        which = np.flatnonzero((towards < 0) & (each_corner(np.minimum, depth[mesh.faces]) > NEAR))
+        if not len(which):
+            return (start, start), (0, 0, 0, 0), 0.0
+        faces = mesh.faces[which]
+        p = (pixels * self.scale - 0.5).astype(np.float32)[faces]  # (n, 4, 2), centre of sample i at i
+        least, most = each_corner(np.minimum, p), each_corner(np.maximum, p)
+        low, high = np.floor(least.min(0)).astype(int), np.ceil(most.max(0)).astype(int) + 1
         x0, y0, x1, y1 = max(low[0], 0), max(low[1], 0), min(high[0], cols), min(high[1], rows)
         if x0 >= x1 or y0 >= y1:
-            return (start, self.count), (0, 0, 0, 0), 0.0
+            return (start, start), (0, 0, 0, 0), 0.0
+        colours = np.full((len(which), 4), 255, np.uint8)
+        colours[:, :3] = np.clip(shade(quads[which], normal[which], which), 0, 255)
+        self.colours.append(colours)
+        self.count += len(which)
         # 1/depth is a plane over the image; solve it for each face from its diagonals and its mean
+        w = (1 / depth).astype(np.float32)[faces]
         d1, d2 = p[:, 2] - p[:, 0], p[:, 3] - p[:, 1]
         w1, w2 = w[:, 2] - w[:, 0], w[:, 3] - w[:, 1]
         det = d1[:, 0] * d2[:, 1] - d1[:, 1] * d2[:, 0]
-        flat = np.abs(det) < 2.0
-        det = np.where(flat, 1, det)
-        gx = np.where(flat, 0, (w1 * d2[:, 1] - w2 * d1[:, 1]) / det)
-        gy = np.where(flat, 0, (w2 * d1[:, 0] - w1 * d2[:, 0]) / det)
-        middle = p.mean(1)
+        inverse = np.where(np.abs(det) < 2.0, 0, 1 / np.where(det == 0, 1, det))
+        gx = (w1 * d2[:, 1] - w2 * d1[:, 1]) * inverse
+        gy = (w2 * d1[:, 0] - w1 * d2[:, 0]) * inverse
+        middle = each_corner(np.add, p) / 4
         base = w.mean(1) - gx * middle[:, 0] - gy * middle[:, 1]
-        lift = np.where(mesh.decal[seen], 1.0006, 1.0).astype(np.float32)
-        gx, gy, base = (gx * lift).astype(np.float32), (gy * lift).astype(np.float32), (base * lift).astype(np.float32)
-        bounds = np.concatenate([np.floor(p.min(1)), np.ceil(p.max(1)) + 1], 1).astype(int)
+        plane = np.stack([gx, gy, base], 1) * np.where(mesh.decal[which], 1.0006, 1.0)[:, None]
+        # The samples that a face may cover, and those of them that lie in the image
+        bounds = np.floor(np.concatenate([least + 0.5, most + 1.5], 1)).astype(np.int32)
+        size = (bounds[:, 2:] - bounds[:, :2]).max(1)
         bounds = np.clip(bounds, (x0, y0, x0, y0), (x1, y1, x1, y1))
-        origin = np.array([x0, y0], np.float32)
-        corners = np.round((np.clip(p, -20000, 20000) - origin) * 16).astype(np.int32)
-        ids = np.flatnonzero(seen) + start
+        inside = (bounds[:, :2] < bounds[:, 2:]).all(1)
+        covered = np.zeros((y1 - y0, x1 - x0), bool)
+        done = 0
+        for side in (4, 8, 16, 32):
+            group = np.flatnonzero(inside & (size > done) & (size <= side))
+            done = side
+            for i in range(0, len(group), 65536 // side**2):
+                part = group[i : i + 65536 // side**2]
+                self._draw_small(
+                    side, p[part], plane[part].astype(np.float32), bounds[part], part + start, covered, x0, y0
+                )
+        large = np.flatnonzero(inside & (size > done))
+        if len(large):
+            self._draw_large(p[large], plane[large].astype(np.float32), bounds[large], large + start, covered, x0, y0)
+        self.drawn.append((x0, y0, x1, y1))
+        whole = float((high - low).prod()) / max(1.0, (x1 - x0) * (y1 - y0))
+        return (start, self.count), (x0, y0, x1, y1), np.count_nonzero(covered) * whole
+
+    def _draw_small(
+        self, side: int, p: np.ndarray, plane: np.ndarray, bounds: np.ndarray, ids: np.ndarray,
+        covered: np.ndarray, x0: int, y0: int,
+    ) -> None:  # fmt: skip
+        """Draw faces (n, 4, 2) at most `side` samples wide and tall, all at once."""
+        # Along each edge (nx, ny) points inward; a sample counts from half a sample outside on, as it does in OpenCV
+        edge = np.roll(p, -1, 1) - p
+        nx, ny = -edge[..., 1], edge[..., 0]
+        d1, d2 = p[:, 2] - p[:, 0], p[:, 3] - p[:, 1]
+        turned = d1[:, 0] * d2[:, 1] < d1[:, 1] * d2[:, 0]
+        nx[turned], ny[turned] = -nx[turned], -ny[turned]
+        corner = bounds[:, :2].astype(np.float32)
+        shift = p - corner[:, None]
+        c = 0.5 * np.maximum(np.abs(nx), np.abs(ny)) - nx * shift[..., 0] - ny * shift[..., 1]
+        steps = np.arange(side, dtype=np.float32)
+        across = nx[..., None] * steps  # (n, 4, side)
+        down = ny[..., None] * steps + c[..., None]
+        lowest = across[:, 0, None, :] + down[:, 0, :, None]  # (n, side, side)
+        for i in (1, 2, 3):
+            np.minimum(lowest, across[:, i, None, :] + down[:, i, :, None], out=lowest)
+        wide, tall = (bounds[:, 2:] - bounds[:, :2]).T
+        hit = lowest >= 0
+        hit &= (steps < wide[:, None])[:, None, :]
+        hit &= (steps < tall[:, None])[:, :, None]
+        index, row, col = np.unravel_index(np.flatnonzero(hit), hit.shape)
+        x, y = col + bounds[index, 0], row + bounds[index, 1]
+        value = plane[index, 0] * x.astype(np.float32) + (plane[index, 1] * y.astype(np.float32) + plane[index, 2])
+        covered[y - y0, x - x0] = True
+        near, face = self.near.reshape(-1), self.face.reshape(-1)
+        at = y * self.near.shape[1] + x
+        np.maximum.at(near, at, value)
+        wins = near[at] == value
+        face[at[wins]] = ids[index[wins]]
+
+    def _draw_large(
+        self, p: np.ndarray, plane: np.ndarray, bounds: np.ndarray, ids: np.ndarray,
+        covered: np.ndarray, x0: int, y0: int,
+    ) -> None:  # fmt: skip
+        """Draw faces (n, 4, 2) one by one."""
+        rows, cols = self.near.shape
+        corners = np.round((np.clip(p, -20000, 20000) - np.array([x0, y0], np.float32)) * 16).astype(np.int32)
         xs, ys = np.arange(cols, dtype=np.float32), np.arange(rows, dtype=np.float32)[:, None]
-        stencil = np.zeros((y1 - y0, x1 - x0), np.int32)
-        for i, (a, b, c, d) in enumerate(bounds.tolist()):
-            if a >= c or b >= d:
-                continue
-            face = int(ids[i])
-            cv2.fillConvexPoly(stencil, corners[i], face, cv2.LINE_8, 4)
+        stencil = np.zeros(covered.shape, np.int32)
+        for quad, face, (gx, gy, base), (a, b, c, d) in zip(corners, ids.tolist(), plane, bounds.tolist(), strict=True):
+            cv2.fillConvexPoly(stencil, quad, face, cv2.LINE_8, 4)
             near = self.near[b:d, a:c]
-            value = xs[a:c] * gx[i] + (ys[b:d] * gy[i] + base[i])
+            value = xs[a:c] * gx + (ys[b:d] * gy + base)
             wins = stencil[b - y0 : d - y0, a - x0 : c - x0] == face
             wins &= value > near
             np.copyto(near, value, where=wins)
             np.copyto(self.face[b:d, a:c], face, where=wins)
-        self.drawn.append((x0, y0, x1, y1))
-        whole = float((high - low).prod()) / max(1.0, (x1 - x0) * (y1 - y0))
-        return (start, self.count), (x0, y0, x1, y1), np.count_nonzero(stencil) * whole
+        covered |= stencil > 0
 
     def visible(self, faces: tuple[int, int], area: tuple[int, int, int, int]) -> tuple[np.ndarray | None, int]:
         """Find what is seen of a mesh: its box (4,) xyxy in image pixels (None if hidden) and the number of samples."""
         x0, y0, x1, y1 = area
-        view = self.face[y0:y1, x0:x1]
-        seen = (view >= faces[0]) & (view < faces[1])
-        rows, cols = np.flatnonzero(seen.any(1)), np.flatnonzero(seen.any(0))
-        if not len(rows):
+        if faces[0] == faces[1] or x0 >= x1 or y0 >= y1:
             return None, 0
-        box = np.array([x0 + cols[0], y0 + rows[0], x0 + cols[-1] + 1, y0 + rows[-1] + 1], np.float32) / self.scale
-        return box, int(np.count_nonzero(seen))
+        seen = cv2.inRange(self.face[y0:y1, x0:x1], faces[0], faces[1] - 1)
+        count = cv2.countNonZero(seen)
+        if not count:
+            return None, 0
+        x, y, wide, tall = cv2.boundingRect(seen)
+        box = np.array([x0 + x, y0 + y, x0 + x + wide, y0 + y + tall], np.float32) / self.scale
+        return box, count
 
-    def composite(self, image: np.ndarray, tile: int = 128) -> None:
+    def composite(self, image: np.ndarray, tile: int = 64) -> None:
         """Lay what was drawn over a BGR uint8 image in place, each pixel the mean of its samples."""
-        colours, s = np.concatenate(self.colours), self.scale
+        colours, s = np.concatenate(self.colours).view(np.uint32).ravel(), self.scale  # BGRA, A = 255
         height, width = image.shape[:2]
-        todo = set()
+        todo = np.zeros((-(-height // tile), -(-width // tile)), bool)
         for x0, y0, x1, y1 in self.drawn:
-            for row in range(y0 // s // tile, (y1 - 1) // s // tile + 1):
-                todo |= {(row, col) for col in range(x0 // s // tile, (x1 - 1) // s // tile + 1)}
-        for row, col in sorted(todo):
+            todo[y0 // s // tile : (y1 - 1) // s // tile + 1, x0 // s // tile : (x1 - 1) // s // tile + 1] = True
+        for row, col in np.argwhere(todo).tolist():
             a, b, c, d = col * tile, row * tile, min((col + 1) * tile, width), min((row + 1) * tile, height)
             face = self.face[b * s : d * s, a * s : c * s]
             if not face.any():
                 continue
-            back = cv2.resize(image[b:d, a:c], None, fx=s, fy=s, interpolation=cv2.INTER_NEAREST)
-            mixed = np.where((face > 0)[..., None], colours[face], back)
-            image[b:d, a:c] = cv2.resize(mixed, (c - a, d - b), interpolation=cv2.INTER_AREA)
+            samples = colours[face].view(np.uint8).reshape(*face.shape, 4)
+            mean = cv2.resize(samples, (c - a, d - b), interpolation=cv2.INTER_AREA) if s > 1 else samples
+            alpha = mean[..., 3]
+            rest = cv2.merge([cv2.bitwise_not(alpha)] * 3)
+            back = cv2.multiply(image[b:d, a:c], rest, scale=1 / 255)
+            image[b:d, a:c] = cv2.add(back, cv2.cvtColor(mean, cv2.COLOR_BGRA2BGR))
