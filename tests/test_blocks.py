@@ -26,15 +26,6 @@ BLOCKS = {
 every_block = pytest.mark.parametrize("name", BLOCKS)
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """Keep to one thread: the models are tiny, and threads that wait for each other are slow on a busy machine."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 def randomised(module: nn.Module, seed: int = 0) -> nn.Module:
     """Return the module in eval mode with random weights and BatchNorm statistics."""
     g = torch.Generator().manual_seed(seed)

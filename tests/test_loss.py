@@ -20,15 +20,6 @@ MODEL = Path(__file__).parents[1] / "ultralytics/cfg/models/11/yolo11n.yaml"  # 
 DIRECTIONS = [(1, 0), (1, 1), (0, 1), (-1, 1), (-1, 0), (-1, -1), (0, -1), (1, -1)]
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """Keep to one thread: the models are tiny, and threads that wait for each other are slow on a busy machine."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 def random_boxes(rng: np.random.Generator, *shape: int, size: float = 600) -> np.ndarray:
     """Return boxes, xyxy, with corners in 0..2 * size."""
     corner = rng.uniform(0, size, (*shape, 2))

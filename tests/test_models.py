@@ -36,15 +36,6 @@ every_design = pytest.mark.parametrize("design", DESIGNS)
 every_scale = pytest.mark.parametrize("scale", SCALES)
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """Keep to one thread: the models are tiny, and threads that wait for each other are slow on a busy machine."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 def rows_of(design: str) -> list[list]:
     d = yaml.safe_load((FOLDER / f"yolo11{design}.yaml").read_text())
     return d["backbone"] + d["head"]

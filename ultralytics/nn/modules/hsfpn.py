@@ -17,7 +17,7 @@ class ChannelGate(nn.Module):
     """Channel attention weights of a feature map.
 
     The average-pooled and the max-pooled vector go through one shared two-layer bottleneck; the sigmoid of their sum
-    weighs the channels. Sums as a mean and a maximum over the map, so that any input size can be exported.
+    weighs the channels. Pooling is a mean and a maximum over the map, which export for every input size.
 
     Args:
         c: Channels.
