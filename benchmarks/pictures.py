@@ -18,6 +18,12 @@ def fit(image: np.ndarray, width: int) -> np.ndarray:
     return cv2.resize(image, (width, round(image.shape[0] * width / image.shape[1])), interpolation=cv2.INTER_AREA)
 
 
+def objects_in(picture: Path, data: str) -> int:
+    """Return the number of objects that a demo set's labels give an image of the same name."""
+    label = ROOT / "datasets" / data / "labels/val" / f"{picture.stem}.txt"
+    return len(label.read_text(encoding="utf-8").splitlines())
+
+
 def main() -> int:
     """Put a panorama above two apron views, as predict2.py and predict1.py saved them, into docs/detections.jpg."""
     panoramas = sorted((PREDICTED / "ASS2/demo").glob("*.jpg"))
@@ -25,10 +31,10 @@ def main() -> int:
     if not panoramas or len(views) < 2:
         print(f"no pictures under {PREDICTED}/ASS1/demo and ASS2/demo; run: make demo", file=sys.stderr)
         return 1
-    # The largest files hold the most to see; a fixed rule, not a choice of what went well.
-    largest = sorted(views, key=lambda path: path.stat().st_size)[-2:]
-    panorama = cv2.imread(str(max(panoramas, key=lambda path: path.stat().st_size)))
-    below = np.hstack([fit(cv2.imread(str(path)), WIDTH // 2) for path in largest])
+    # Those with the most objects by their labels: a fixed rule, not a choice of what went well.
+    busiest = sorted(views, key=lambda path: objects_in(path, "ASS1-demo"))[-2:]
+    panorama = cv2.imread(str(max(panoramas, key=lambda path: objects_in(path, "ASS2-demo"))))
+    below = np.hstack([fit(cv2.imread(str(path)), WIDTH // 2) for path in busiest])
     picture = np.vstack((fit(panorama, WIDTH), below))
     target = ROOT / "docs/detections.jpg"
     temporary = target.with_name(".detections.jpg")
