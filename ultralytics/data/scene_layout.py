@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 from ultralytics.data import scene_models as models
 from ultralytics.data.scene_models import Camera, Mesh, bgr, place
+from ultralytics.utils.size_groups import COCO_LARGE, COCO_SMALL
 
 if TYPE_CHECKING:
     from ultralytics.data.scenes import DemoSet
 
-SMALL, LARGE = 32**2, 96**2  # COCO's limits on the box area, square pixels
 WOODS = 3000.0  # metres to the trees that close the view
 
 
@@ -340,7 +340,7 @@ def _settle(scene: Scene, thing: Thing, size: int, rng: np.random.Generator) -> 
             )
     box, _ = scene.outline(thing)
     wide, tall = (box[2:] - box[:2]).tolist()
-    low, high = (0, SMALL * 1.08, LARGE * 1.08)[size], (SMALL * 0.95, LARGE * 0.92, 3e5)[size]
+    low, high = (0, COCO_SMALL * 1.08, COCO_LARGE * 1.08)[size], (COCO_SMALL * 0.95, COCO_LARGE * 0.92, 3e5)[size]
     if wide <= 0 or not low < wide * tall < high or min(wide, tall) < 5:
         return False
     clipped = np.clip(box, 0, (cam.width, cam.height) * 2)

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import shutil
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -20,8 +19,10 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+from ultralytics.data.layout import SPLITS, making, put_in_place
 from ultralytics.data.scene_layout import Scene, panorama_scene, surface_scene
 from ultralytics.data.scene_paint import label_scene, paint_scene
+from ultralytics.data.yolo_labels import yolo_lines
 from ultralytics.utils.errors import UserError
 
 __all__ = (
@@ -34,7 +35,6 @@ __all__ = (
     "paint_scene",
     "plan_split",
     "render_scene",
-    "yolo_lines",
 )
 
 
@@ -71,7 +71,7 @@ DEMO_SETS = {
         "ASS2-demo", 2, 3840, 1080, ("airplane", "truck"), 24, 8, classes={"airplane": 23.41, "truck": 60.73},
     ),
 }  # fmt: skip
-SPLITS = {"train": 0, "val": 1}
+STREAMS = {"train": 0, "val": 1}  # of random numbers
 
 
 # The plan of a set ----------------------------------------------------------------------------------------------------
@@ -99,7 +99,7 @@ def plan_split(demo: DemoSet, split: str, count: int, seed: int = 0) -> list[lis
         (list[list[tuple[str, int]]]): For each image its objects as (class name, size): 0 small, 1 medium, 2 large,
             -1 as it comes.
     """
-    rng = np.random.default_rng([seed, demo.key, SPLITS[split]])
+    rng = np.random.default_rng([seed, demo.key, STREAMS[split]])
     plan: list[list[tuple[str, int]]] = [[] for _ in range(count)]
     if demo.shares is None:
         spread = rng.uniform(0.8, 1.2, count)
@@ -124,7 +124,7 @@ def plan_split(demo: DemoSet, split: str, count: int, seed: int = 0) -> list[lis
 
 def build_scene(demo: DemoSet, split: str, index: int, wanted: list[tuple[str, int]], seed: int = 0) -> Scene:
     """Lay out the scene of one image of a set."""
-    rng = np.random.default_rng([seed, demo.key, SPLITS[split], index])
+    rng = np.random.default_rng([seed, demo.key, STREAMS[split], index])
     return (panorama_scene if demo.shares is None else surface_scene)(demo, wanted, rng)
 
 
@@ -146,19 +146,10 @@ def render_scene(
         classes (np.ndarray): (N,) int64.
     """
     scene = build_scene(demo, split, index, wanted, seed)
-    return paint_scene(scene, np.random.default_rng([seed, demo.key, SPLITS[split], index, 1]))
+    return paint_scene(scene, np.random.default_rng([seed, demo.key, STREAMS[split], index, 1]))
 
 
 # Data sets ------------------------------------------------------------------------------------------------------------
-
-
-def yolo_lines(boxes: np.ndarray, classes: np.ndarray, width: int, height: int) -> str:
-    """Write boxes (N, 4) xyxy in pixels as YOLO label lines, `class cx cy w h` as shares of the image's sides."""
-    lines = []
-    for cls, (x0, y0, x1, y1) in zip(classes.tolist(), boxes.astype(np.float64).tolist(), strict=True):
-        values = ((x0 + x1) / 2 / width, (y0 + y1) / 2 / height, (x1 - x0) / width, (y1 - y0) / height)
-        lines.append(f"{cls} " + " ".join(f"{v:.6f}" for v in values) + "\n")
-    return "".join(lines)
 
 
 def _write_image(root: Path, demo: DemoSet, split: str, index: int, wanted: list[tuple[str, int]], seed: int) -> None:
@@ -185,28 +176,6 @@ def _render_split(root: Path, demo: DemoSet, split: str, count: int, seed: int, 
             job.result()
     finally:
         pool.shutdown(cancel_futures=True)
-
-
-def _put_in_place(made: Path, root: Path) -> None:
-    """Move `labels`, then `images`, from where they were made to where they belong, old ones aside until then."""
-    aside: list[tuple[Path, Path]] = []
-    try:
-        for kind in ("images", "labels"):  # without images a set counts as missing, so they leave first and come last
-            if (root / kind).exists():
-                old = made / f"old-{kind}"
-                (root / kind).rename(old)
-                aside.append((old, root / kind))
-        for kind in ("labels", "images"):
-            (made / kind).rename(root / kind)
-    except BaseException:
-        for old, home in aside:
-            if home.exists():
-                shutil.rmtree(home)
-            old.rename(home)
-        raise
-    for split in SPLITS:  # lists of the old images that training may have left
-        for cache in root.glob(f"labels/{split}.cache*"):
-            cache.unlink()
 
 
 def make_demo(
@@ -262,14 +231,10 @@ def make_demo(
             f"{root / 'images'} holds {found['train']} training and {found['val']} validation images, not "
             f"{counts['train']} and {counts['val']}: pass --overwrite (overwrite=True) to replace them"
         )
-    made = root / f".making-{os.getpid()}"
-    made.mkdir(parents=True)
-    try:
+    with making(root) as made:
         for split, count in counts.items():
             _render_split(made, demo, split, count, seed, threads or os.cpu_count() or 1)
-        _put_in_place(made, root)
-    finally:
-        shutil.rmtree(made, ignore_errors=True)
+        put_in_place(made, root)
     LOGGER.info(f"{name} is in {root}: {counts['train']} training and {counts['val']} validation images")
     return root
 

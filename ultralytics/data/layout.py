@@ -1,0 +1,115 @@
+"""The layout of a data set, `images/{train,val}` and `labels/{train,val}`, and how one comes to be in its place."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+from ultralytics.data.yolo_labels import parse_labels
+from ultralytics.utils import TQDM
+
+SPLITS = ("train", "val")
+
+
+@dataclass(frozen=True)
+class Sample:
+    """An image with its labels.
+
+    Attributes:
+        image: File of the image.
+        name: File name that it gets in a data set, unique there, whatever the case.
+        text: Its label lines in YOLO's format, empty for an image without objects.
+    """
+
+    image: Path
+    name: str
+    text: str
+
+    @cached_property
+    def labels(self) -> np.ndarray:
+        """Objects (N, 5): class, cx, cy, w, h as shares; see `parse_labels` for what it raises."""
+        return parse_labels(self.text, f"labels of {self.image.name}")
+
+
+@contextmanager
+def making(root: Path) -> Iterator[Path]:
+    """Give a folder inside `root` to build in; it is gone afterwards, as is what a killed process left of its own."""
+    for left in root.glob(".making-*"):
+        if not _runs(left.name.rpartition("-")[2]):
+            shutil.rmtree(left, ignore_errors=True)
+    made = root / f".making-{os.getpid()}"
+    shutil.rmtree(made, ignore_errors=True)  # of an earlier process of this number
+    made.mkdir(parents=True)
+    try:
+        yield made
+    finally:
+        shutil.rmtree(made, ignore_errors=True)
+
+
+def _runs(pid: str) -> bool:
+    """Say whether there is a process of this number."""
+    if os.name == "nt":
+        return True  # there a signal of 0 would end it
+    try:
+        os.kill(int(pid), 0)
+    except (ValueError, ProcessLookupError):
+        return False
+    except OSError:  # another user's
+        return True
+    return True
+
+
+def lay_out(samples: Sequence[Sample], sides: Sequence[str], made: Path, move: bool = False) -> None:
+    """Write images and labels of a data set into a folder that `making` gave.
+
+    Args:
+        samples: Images with their labels.
+        sides: `train` or `val` for each.
+        made: The folder; gets `images/{train,val}` and `labels/{train,val}`.
+        move: Move the images instead of copying them.
+    """
+    for kind in ("images", "labels"):
+        for side in SPLITS:
+            (made / kind / side).mkdir(parents=True, exist_ok=True)
+    for sample, side in TQDM(
+        zip(samples, sides, strict=True), desc="laying out", total=len(samples), unit="image", leave=False
+    ):
+        image = made / "images" / side / sample.name
+        if move:
+            sample.image.replace(image)
+        else:
+            shutil.copyfile(sample.image, image)
+        (made / "labels" / side / sample.name).with_suffix(".txt").write_text(sample.text, encoding="utf-8")
+
+
+def put_in_place(made: Path, root: Path) -> None:
+    """Move what `made` holds (`labels`, other files, `images` last) to `root`, with all of the old back on failure.
+
+    Without `images/` a set counts as missing, so a process that is killed in between leaves one that is made anew.
+    """
+    names = sorted((path.name for path in made.iterdir()), key=lambda name: (name == "images", name))
+    aside: list[tuple[Path, Path]] = []
+    try:
+        for name in reversed(names):
+            if (root / name).exists():
+                old = made / f"old-{name}"
+                (root / name).rename(old)
+                aside.append((old, root / name))
+        for name in names:
+            (made / name).rename(root / name)
+    except BaseException:
+        for old, home in aside:
+            if home.is_dir():
+                shutil.rmtree(home)
+            old.replace(home)
+        raise
+    for split in SPLITS:  # lists of the old images that training may have left
+        for cache in root.glob(f"labels/{split}.cache*"):
+            with suppress(FileNotFoundError):
+                cache.unlink()
