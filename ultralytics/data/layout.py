@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -86,6 +87,23 @@ def lay_out(samples: Sequence[Sample], sides: Sequence[str], made: Path, move: b
         else:
             shutil.copyfile(sample.image, image)
         (made / "labels" / side / sample.name).with_suffix(".txt").write_text(sample.text, encoding="utf-8")
+
+
+def unique_names(images: Sequence[Path], base: Path) -> list[str]:
+    """Name images after their files, with folders in front where the stem alone, whatever its case, is not unique."""
+    names = [path.name for path in images]
+    for depth in range(1, 64):
+        count: dict[str, int] = defaultdict(int)
+        for name in names:
+            count[Path(name).stem.casefold()] += 1
+        clash = [i for i, name in enumerate(names) if count[Path(name).stem.casefold()] > 1]
+        if not clash:
+            break
+        for i in clash:
+            folders = images[i].relative_to(base).parts[:-1]
+            own = images[i].name if depth <= len(folders) else f"{images[i].stem}_{i}{images[i].suffix}"
+            names[i] = "_".join((*folders[-depth:], own))
+    return names
 
 
 def put_in_place(made: Path, root: Path) -> None:
