@@ -9,7 +9,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from ultralytics.cfg import CFG_FLOAT_KEYS, CFG_FRACTION_KEYS
+from ultralytics.cfg import CFG_BOOL_KEYS, CFG_FLOAT_KEYS, CFG_FRACTION_KEYS
 from ultralytics.cfg import check_cfg as stock_check_cfg
 from ultralytics.cfg import check_dict_alignment as stock_check_dict_alignment
 from ultralytics.cfg import entrypoint as stock_entrypoint
@@ -22,8 +22,9 @@ require_parameters(stock_check_cfg, "cfg", "hard")
 require_parameters(stock_get_save_dir, "args", "name")
 require_parameters(stock_entrypoint, "debug")
 
-CFG_FRACTION_KEYS = CFG_FRACTION_KEYS | {"nwd"}
+CFG_FRACTION_KEYS = CFG_FRACTION_KEYS | {"nwd", "nwd_assign"}
 CFG_FLOAT_KEYS = CFG_FLOAT_KEYS | {"nwd_c"}
+CFG_BOOL_KEYS = CFG_BOOL_KEYS | {"size_metrics"}
 CFG_POSITIVE_KEYS = frozenset({"nwd_c"})
 
 

@@ -1,4 +1,4 @@
-"""Mixes the normalised Wasserstein distance into the box loss."""
+"""Mixes the normalised Wasserstein distance into the box loss, and tells the assigner its share."""
 
 from __future__ import annotations
 
@@ -10,15 +10,17 @@ from torch import nn
 from ultralytics.utils.loss import BboxLoss as StockBboxLoss
 from ultralytics.utils.loss import v8DetectionLoss
 from ultralytics.utils.nwd import DEFAULT_C, nwd
+from ultralytics.utils.tal import TaskAlignedAssigner
 from ultralytics_overlay import require, require_parameters
 
 require_parameters(StockBboxLoss.forward, "pred_bboxes", "target_bboxes", "target_scores", "fg_mask", "imgsz", "stride")
 require_parameters(v8DetectionLoss.__init__, "model")
-require(
-    "ultralytics.utils.loss.v8DetectionLoss.__init__",
-    "BboxLoss" in v8DetectionLoss.__init__.__code__.co_names,
-    "no longer builds a `BboxLoss`",
-)
+for _name in ("BboxLoss", "TaskAlignedAssigner"):
+    require(
+        "ultralytics.utils.loss.v8DetectionLoss.__init__",
+        _name in v8DetectionLoss.__init__.__code__.co_names,
+        f"no longer builds a `{_name}`",
+    )
 
 
 class BboxLoss(StockBboxLoss):
@@ -68,17 +70,18 @@ class BboxLoss(StockBboxLoss):
         return (1.0 - self.nwd) * loss_iou + self.nwd * loss_nwd, loss_dist
 
 
-def nwd_share(model: nn.Module) -> float:
-    """Return the share of the NWD in a model's box loss, 0..1.
+def nwd_share(model: nn.Module, key: str = "nwd") -> float:
+    """Return a share of the NWD in a model's training, 0..1.
 
-    It is the argument `nwd` where given, else the key `nwd` of the model's YAML, else 0.
+    It is the argument `key` where given, else the key of that name in the model's YAML, else 0.
 
     Args:
         model: Detection model with its arguments in `args` and its YAML in `yaml`.
+        key: `nwd` for the box loss, `nwd_assign` for the assignment.
     """
-    share = getattr(model.args, "nwd", None)
+    share = getattr(model.args, key, None)
     if share is None:
-        share = getattr(model, "yaml", {}).get("nwd")
+        share = getattr(model, "yaml", {}).get(key)
     return float(share or 0.0)
 
 
@@ -87,11 +90,14 @@ _stock_init = v8DetectionLoss.__init__
 
 @functools.wraps(_stock_init)
 def _init(self: v8DetectionLoss, model: nn.Module, *args: Any, **kwargs: Any) -> None:
-    """Build the loss; tell its box loss the share and the scale of the NWD."""
+    """Build the loss; tell its box loss and its assigner their shares and the scale of the NWD."""
     _stock_init(self, model, *args, **kwargs)
-    if isinstance(self.bbox_loss, BboxLoss):  # not rotated boxes: they have a loss of their own
-        self.bbox_loss.nwd = nwd_share(model)
-        self.bbox_loss.nwd_c = float(getattr(model.args, "nwd_c", None) or getattr(model, "nwd_c", DEFAULT_C))
+    c = float(getattr(model.args, "nwd_c", None) or getattr(model, "nwd_c", DEFAULT_C))
+    # A subclass for rotated boxes, masks or keypoints may put a loss or an assigner of its own in their place.
+    if isinstance(self.bbox_loss, BboxLoss):
+        self.bbox_loss.nwd, self.bbox_loss.nwd_c = nwd_share(model), c
+    if isinstance(self.assigner, TaskAlignedAssigner):
+        self.assigner.nwd_assign, self.assigner.nwd_c = nwd_share(model, "nwd_assign"), c
 
 
 v8DetectionLoss.__init__ = _init  # in place: the losses of the other tasks inherit from upstream's class

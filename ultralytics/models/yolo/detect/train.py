@@ -1,4 +1,4 @@
-"""Gives the box loss of a model in training the scale of the normalised Wasserstein distance."""
+"""Gives the loss of a model in training the scale of the normalised Wasserstein distance."""
 
 from __future__ import annotations
 
@@ -11,10 +11,12 @@ from ultralytics.models.yolo.detect.train import DetectionTrainer as StockDetect
 from ultralytics.utils import LOGGER, RANK, colorstr
 from ultralytics.utils.loss import nwd_share
 from ultralytics.utils.nwd import mean_box_size
+from ultralytics.utils.size_metrics import SIZE_KEYS, measures_size
 from ultralytics.utils.torch_utils import unwrap_model
 from ultralytics_overlay import require_parameters
 
 require_parameters(StockDetectionTrainer.get_dataloader, "dataset_path", "batch_size", "rank", "mode")
+require_parameters(StockDetectionTrainer.save_metrics, "metrics")
 
 
 class DetectionTrainer(StockDetectionTrainer):
@@ -34,12 +36,29 @@ class DetectionTrainer(StockDetectionTrainer):
             self._set_nwd_scale(loader)
         return loader
 
+    def save_metrics(self, metrics: dict[str, float]) -> None:
+        """Add an epoch's row to `results.csv`, which has columns for the sizes also before the first validation.
+
+        Upstream writes values without their names, so a row must have the columns that the file began with.
+
+        Args:
+            metrics: Losses, results and learning rates of the epoch by name.
+        """
+        if measures_size(self.args):
+            metrics = {**metrics, **{key: 0.0 for key in SIZE_KEYS.values() if key not in metrics}}
+            if self.csv.exists():
+                with self.csv.open(encoding="utf-8") as file:
+                    columns = file.readline().strip().split(",")[2:]  # after the epoch and the time
+                metrics = {column: metrics.get(column, 0.0) for column in columns}
+        super().save_metrics(metrics)
+
     def _set_nwd_scale(self, loader: DataLoader) -> None:
-        """Set `nwd_c` of the model, which the EMA model is copied from later, where its loss has a share of the NWD."""
+        """Set `nwd_c` of the model, which the EMA model is copied from later, where its loss uses the NWD."""
         model = unwrap_model(self.model)
         model = getattr(model, "student_model", model)  # distillation: the student builds the loss
-        share = nwd_share(model)
-        if not share:
+        shares = {"box loss": nwd_share(model), "assignment of small objects": nwd_share(model, "nwd_assign")}
+        used = " and ".join(f"share {share:g} of the {what}" for what, share in shares.items() if share)
+        if not used:
             return
         if self.args.nwd_c is None:
             model.nwd_c = mean_box_size(map(_with_shape, loader.dataset.labels), self.args.imgsz)
@@ -48,7 +67,7 @@ class DetectionTrainer(StockDetectionTrainer):
             model.nwd_c = float(self.args.nwd_c)
             source = "argument nwd_c"
         if RANK in {-1, 0}:
-            LOGGER.info(f"{colorstr('NWD:')} share {share:g} of the box loss, C = {model.nwd_c:.2f} px ({source})")
+            LOGGER.info(f"{colorstr('NWD:')} {used}, C = {model.nwd_c:.2f} px ({source})")
 
 
 def _with_shape(label: dict[str, Any]) -> dict[str, Any]:

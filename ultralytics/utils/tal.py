@@ -1,0 +1,87 @@
+"""Mixes the normalised Wasserstein distance into the assignment of small objects to anchors."""
+
+from __future__ import annotations
+
+from types import FunctionType
+
+import torch
+from ultralytics.utils.nwd import DEFAULT_C, nwd
+from ultralytics.utils.size_groups import COCO_SMALL, SIZE_GROUPS
+from ultralytics.utils.tal import TaskAlignedAssigner as StockTaskAlignedAssigner
+from ultralytics_overlay import require, require_parameters
+
+require_parameters(StockTaskAlignedAssigner.iou_calculation, "gt_bboxes", "pd_bboxes")
+require(
+    "ultralytics.utils.tal.TaskAlignedAssigner",
+    any(
+        "iou_calculation" in member.__code__.co_names
+        for member in vars(StockTaskAlignedAssigner).values()
+        if isinstance(member, FunctionType)
+    ),
+    "no longer takes its overlaps from `iou_calculation`",
+)
+
+FADE_START = SIZE_GROUPS["tiny"][1] ** 0.5
+"""Size √(w·h) in pixels up to which an object has the full share of the NWD: 16, where AI-TOD's tiny objects end."""
+
+FADE_END = COCO_SMALL**0.5
+"""Size √(w·h) in pixels from which on an object has no share of the NWD: 32, where COCO's small objects end."""
+
+
+def size_fade(xyxy: torch.Tensor) -> torch.Tensor:
+    """Return how much of the share of the NWD an object has: 1 to `FADE_START`, then linearly to 0 at `FADE_END`.
+
+    Args:
+        xyxy: Boxes, shape (..., 4), in input pixels.
+
+    Returns:
+        Factors in 0..1, shape (...), in float32 or wider: an area in pixels overflows half precision.
+
+    Example:
+        >>> size_fade(torch.tensor([[0.0, 0, 9, 4], [0, 0, 36, 16], [0, 0, 16, 64]]))
+        tensor([1.0000, 0.5000, 0.0000])
+    """
+    side = (xyxy[..., 2:] - xyxy[..., :2]).to(torch.promote_types(xyxy.dtype, torch.float32))
+    return ((FADE_END - side.clamp(min=0).prod(-1).sqrt()) / (FADE_END - FADE_START)).clamp(0, 1)
+
+
+class TaskAlignedAssigner(StockTaskAlignedAssigner):
+    """Upstream's assigner with a share of the NWD (arXiv 2110.13389, section 4.2) in the overlap of small objects.
+
+    The overlap of an object and a prediction is (1 - s)·CIoU + s·NWD, with CIoU at least 0 and s = `nwd_assign` ·
+    `size_fade` of the object. From 32 px on, or with a share of 0, it is upstream's to the last bit.
+
+    The IoU of boxes of a few pixels is 0 after a shift of a few pixels. Upstream enlarges such objects (to the stride
+    of the second level) only to choose candidate anchors; the overlap is that of the true box, so all candidates may
+    tie at 0, and the positive ones among them then train towards a score of 0, with a weight of 0 in the box loss. NWD
+    ranks them by distance instead.
+
+    Upstream uses the overlap three times: in the metric that ranks candidates, to choose between objects that claim
+    one anchor, and as the score that the best candidate is trained towards. All three use this one, as in upstream:
+    with CIoU as the score, the positives that NWD finds would not train. So the scores of small objects rise: a
+    prediction off by a distance d (see `nwd`) is trained towards exp(-d / C), not 0. The box loss measures with the
+    same mixture.
+
+    The assigners of rotated boxes, and those that measure masks or keypoints, inherit from upstream's and stay as
+    they are.
+
+    Attributes:
+        nwd_assign: Share of the NWD, 0..1.
+        nwd_c: Scale C of the NWD in input pixels, the box loss's.
+    """
+
+    nwd_assign = 0.0
+    nwd_c = DEFAULT_C
+
+    def iou_calculation(self, gt_bboxes: torch.Tensor, pd_bboxes: torch.Tensor) -> torch.Tensor:
+        """Return the overlaps of pairs of objects and predictions, 0..1, shape (N,).
+
+        Args:
+            gt_bboxes: Boxes of the objects, xyxy in input pixels, shape (N, 4).
+            pd_bboxes: Predicted boxes, xyxy in input pixels, shape (N, 4).
+        """
+        overlap = super().iou_calculation(gt_bboxes, pd_bboxes)
+        if not self.nwd_assign:
+            return overlap
+        share = self.nwd_assign * size_fade(gt_bboxes)
+        return ((1.0 - share) * overlap + share * nwd(gt_bboxes, pd_bboxes, self.nwd_c)).to(overlap.dtype)
