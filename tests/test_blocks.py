@@ -201,7 +201,23 @@ def test_c3k2dwr_takes_the_arguments_of_c3k2():
     ours, stock = (
         [(p.name, p.default) for p in inspect.signature(c.__init__).parameters.values()] for c in (C3k2DWR, C3k2)
     )
-    assert ours == stock
+    assert ours == [*stock, ("depthwise", False)]
+
+
+def test_depthwise_dwr_sees_each_channel_alone_through_each_dilation():
+    m = randomised(DWR(8, 8, depthwise=True))
+    x = torch.randn(2, 8, 9, 7, generator=torch.Generator().manual_seed(1))
+    region = conv(m.region, x, k=3)
+    seen = []
+    for block, d in ((m.d1, 1), (m.d3, 3), (m.d5, 5)):
+        alone = [
+            F.conv2d(region[:, i : i + 1], block.conv.weight[i : i + 1], padding=d, dilation=d)
+            for i in range(region.shape[1])
+        ]
+        seen.append(F.silu(norm(block.bn, torch.cat(alone, 1))))
+    torch.testing.assert_close(m(x), x + conv(m.merge, torch.cat(seen, 1), k=1))
+    assert [type(b) for b in C3k2DWR(16, 16, depthwise=True).m] == [DWR]
+    assert C3k2DWR(16, 16, depthwise=True).m[0].d3.conv.groups == 4
 
 
 @pytest.mark.parametrize(("c3k", "attn"), [(True, False), (False, True), (True, True)])
@@ -272,6 +288,25 @@ def test_screening_fusion_reference(size, batch):
     y = m([high, low])
     assert y.shape == low.shape
     torch.testing.assert_close(y, up + low * gate(m.gate, up.detach()))
+
+
+@pytest.mark.parametrize("mode", ["nearest", "bilinear"])
+def test_screening_fusion_without_a_transposed_convolution(mode):
+    m = randomised(ScreeningFusion([8, 8], 4, mode))
+    g = torch.Generator().manual_seed(1)
+    high, low = torch.randn(2, 8, 3, 5, generator=g), torch.randn(2, 8, 6, 10, generator=g)
+    up = high.repeat_interleave(2, 2).repeat_interleave(2, 3)
+    if mode == "bilinear":  # a weighted mean of the four nearest, edges repeated
+        near = F.pad(high, (1, 1, 1, 1), mode="replicate")
+        up = torch.empty_like(low)
+        for dy, dx in itertools.product((0, 1), repeat=2):
+            rows, columns = slice(dy * 2, dy * 2 + 3), slice(dx * 2, dx * 2 + 5)
+            here, beside = near[:, :, 1:-1, 1:-1], near[:, :, 1:-1, columns]
+            above, corner = near[:, :, rows, 1:-1], near[:, :, rows, columns]
+            up[:, :, dy::2, dx::2] = (9 * here + 3 * beside + 3 * above + corner) / 16
+    torch.testing.assert_close(m([high, low]), up + low * gate(m.gate, up))
+    with pytest.raises(ValueError, match="transpose, nearest or bilinear, not cubic"):
+        ScreeningFusion([8, 8], 4, "cubic")
 
 
 @pytest.mark.parametrize("channels", [[8, 16], [8], [8, 8, 8], []])

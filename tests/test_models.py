@@ -269,9 +269,11 @@ def test_missing_head(tmp_path):
     assert "`head`" in error_of(write(tmp_path / "broken.yaml", ROWS, head=""))
 
 
+@pytest.mark.parametrize("key", ["nwd", "nwd_assign"])
 @pytest.mark.parametrize("value", ["2", "-0.1", "a", "[0.5]", ".nan"])
-def test_wrong_share_of_the_nwd(value, tmp_path):
-    assert "nwd" in error_of(write(tmp_path / "broken.yaml", [*ROWS[:7], ROWS[8]], f"nwd: {value}")).split("broken")[1]
+def test_wrong_share_of_the_nwd(key, value, tmp_path):
+    message = error_of(write(tmp_path / "broken.yaml", [*ROWS[:7], ROWS[8]], f"{key}: {value}"))
+    assert f"key `{key}`" in message.split("broken")[1]
 
 
 def test_failed_build_leaves_no_trace(tmp_path, monkeypatch):

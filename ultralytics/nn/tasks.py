@@ -172,13 +172,14 @@ def _is_module(name: str) -> bool:
 
 
 def _check_nwd(d: dict[str, Any]) -> None:
-    """Check the key `nwd` of a model YAML as the argument of that name is checked."""
+    """Check the keys `nwd` and `nwd_assign` of a model YAML as the arguments of those names are checked."""
     from ultralytics.cfg import check_cfg  # cfg imports more than a model needs
 
-    try:
-        check_cfg({"nwd": d.get("nwd", 0.0)})
-    except (TypeError, ValueError) as error:
-        raise UserError(f"{_name_of(d)}: key `nwd`: {error}") from error
+    for key in ("nwd", "nwd_assign"):
+        try:
+            check_cfg({key: d.get(key, 0.0)})
+        except (TypeError, ValueError) as error:
+            raise UserError(f"{_name_of(d)}: key `{key}`: {error}") from error
 
 
 def _frame_of(traceback: TracebackType | None, function: str) -> dict[str, Any] | None:

@@ -24,6 +24,7 @@ class DWR(nn.Module):
         c2: Output channels, even.
         shortcut: Whether to add the input where `c1 == c2`.
         g: Groups of the 3x3 convolutions. Must divide `c1` and `c2 // 2`.
+        depthwise: Whether the three dilated convolutions are depthwise, as the paper draws them; then each gives c2/2.
 
     Shape:
         (B, c1, H, W) to (B, c2, H, W).
@@ -36,7 +37,7 @@ class DWR(nn.Module):
         torch.Size([1, 32, 20, 20])
     """
 
-    def __init__(self, c1: int, c2: int, shortcut: bool = True, g: int = 1) -> None:
+    def __init__(self, c1: int, c2: int, shortcut: bool = True, g: int = 1, depthwise: bool = False) -> None:
         super().__init__()
         half = c2 // 2
         if c2 % 2:
@@ -44,10 +45,11 @@ class DWR(nn.Module):
         if g < 1 or c1 % g or half % g:
             raise ValueError(f"DWR: groups g={g} must divide input channels {c1} and half the output channels {half}")
         self.region = Conv(c1, half, 3, g=g)
-        self.d1 = Conv(half, c2, 3, g=g, d=1)
-        self.d3 = Conv(half, half, 3, g=g, d=3)
-        self.d5 = Conv(half, half, 3, g=g, d=5)
-        self.merge = Conv(2 * c2, c2, 1)
+        wide, groups = (half, half) if depthwise else (c2, g)
+        self.d1 = Conv(half, wide, 3, g=groups, d=1)
+        self.d3 = Conv(half, half, 3, g=groups, d=3)
+        self.d5 = Conv(half, half, 3, g=groups, d=5)
+        self.merge = Conv(wide + c2, c2, 1)
         self.add = shortcut and c1 == c2
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -60,8 +62,8 @@ class DWR(nn.Module):
 class C3k2DWR(C3k2):
     """C3k2 whose inner blocks are DWR, or C3k where `c3k` asks for it.
 
-    Takes C3k2's row arguments and its repeat count, `[c2, c3k, e, attn, g, shortcut]`. Unlike C3k2's, its `c3k` is the
-    row's own at every scale, so that the larger models keep their DWR blocks.
+    Takes C3k2's row arguments and its repeat count, `[c2, c3k, e, attn, g, shortcut]`, and `depthwise` last. Unlike
+    C3k2's, its `c3k` is the row's own at every scale, so that the larger models keep their DWR blocks.
 
     Args:
         c1: Input channels.
@@ -72,6 +74,7 @@ class C3k2DWR(C3k2):
         attn: Whether the inner blocks are C3k2's attention blocks instead of DWR.
         g: Groups of the inner blocks' 3x3 convolutions.
         shortcut: Whether the inner blocks add their input.
+        depthwise: See `DWR`.
 
     Shape:
         (B, c1, H, W) to (B, c2, H, W).
@@ -86,12 +89,12 @@ class C3k2DWR(C3k2):
 
     def __init__(
         self, c1: int, c2: int, n: int = 1, c3k: bool = False, e: float = 0.5, attn: bool = False, g: int = 1,
-        shortcut: bool = True,
+        shortcut: bool = True, depthwise: bool = False,
     ) -> None:  # fmt: skip
         dwr = not (c3k or attn)
         super().__init__(c1, c2, n, c3k, e, attn, 1 if dwr else g, shortcut)
         if dwr:
-            self.m = nn.ModuleList(DWR(self.c, self.c, shortcut, g) for _ in range(n))
+            self.m = nn.ModuleList(DWR(self.c, self.c, shortcut, g, depthwise) for _ in range(n))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Apply the block to a (B, c1, H, W) feature map (a plain loop: TorchScript takes no generator)."""
