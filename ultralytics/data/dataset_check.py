@@ -30,7 +30,8 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 from ultralytics.data.check_pictures import draw_sheet, read_pixels
 from ultralytics.data.image_hash import difference_hash, near_pairs
-from ultralytics.data.utils import IMG_FORMATS, check_det_dataset, img2label_paths
+from ultralytics.data.layout import read_data_yaml
+from ultralytics.data.utils import IMG_FORMATS, img2label_paths
 from ultralytics.utils import LOGGER, TQDM, patches
 from ultralytics.utils.errors import UserError
 from ultralytics.utils.metrics import bbox_ioa
@@ -209,15 +210,8 @@ def open_set(data: str | Path) -> DataSet:
     Raises:
         UserError: If the YAML cannot be used, or a split has no images.
     """
-    try:
-        info = check_det_dataset(data)
-        names = [info["names"][index] for index in range(len(info["names"]))]
-    except UserError:
-        raise
-    except Exception as error:  # upstream's own are of many types, and a `download:` script may raise any
-        why = str(error.args[0]) if error.args else type(error).__name__
-        why = " ".join(why.partition("\nNote dataset")[0].replace("❌", "").split())
-        raise UserError(why if str(data) in why else f"{data}: {why}") from None
+    info = read_data_yaml(data)
+    names = [info["names"][index] for index in range(len(info["names"]))]
     splits = [split for split in ("train", "val", "test") if info.get(split)]
     dataset = DataSet(Path(info["yaml_file"]).resolve(), Path(info["path"]).resolve(), names, info["channels"], splits)
     entries: dict[str, Entry] = {}

@@ -10,10 +10,13 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from ultralytics.data.utils import check_det_dataset
 from ultralytics.data.yolo_labels import parse_labels
 from ultralytics.utils import TQDM
+from ultralytics.utils.errors import UserError
 
 SPLITS = ("train", "val")
 
@@ -36,6 +39,28 @@ class Sample:
     def labels(self) -> np.ndarray:
         """Objects (N, 5): class, cx, cy, w, h as shares; see `parse_labels` for what it raises."""
         return parse_labels(self.text, f"labels of {self.image.name}")
+
+
+def read_data_yaml(data: str | Path) -> dict[str, Any]:
+    """Read the YAML file of a data set as training does, which makes a missing set that has a `download:`.
+
+    Args:
+        data: The file.
+
+    Returns:
+        Upstream's dictionary: `train`, `val` and `test` with full paths, `names`, `nc`, `path`, `yaml_file` and more.
+
+    Raises:
+        UserError: If the file cannot be used, or the images are missing and cannot be made.
+    """
+    try:
+        return check_det_dataset(data)
+    except UserError:
+        raise
+    except Exception as error:  # upstream's own are of many types, and a `download:` script may raise any
+        why = str(error.args[0]) if error.args else type(error).__name__
+        why = " ".join(why.partition("\nNote dataset")[0].replace("❌", "").split())
+        raise UserError(why if str(data) in why else f"{data}: {why}") from error
 
 
 @contextmanager
