@@ -1,0 +1,454 @@
+"""Trains and validates models side by side under identical arguments: python benchmarks/compare.py --help.
+
+| preset   | data                   | epochs | imgsz | batch | lr0   |
+| -------- | ---------------------- | -----: | ----: | ----: | ----: |
+| quick    | both demo sets, --data |     20 |   320 |     4 | 0.002 |
+| standard | both demo sets, --data |    100 |   640 |    16 | 0.002 |
+| full     | both demo sets, --data |    300 |   640 |    16 | 0.002 |
+
+In all of them: from scratch (pretrained=False), AdamW (`optimizer=auto` would choose by the number of steps) with
+momentum=0.9, nbs=batch (a step each batch), warmup_epochs=1 and warmup_bias_lr=0, close_mosaic=epochs//4, amp=False,
+patience=0, max_det=1000, cache=ram. Without a preset: standard on --data alone. Each option overrides its preset.
+
+Models, unless --models names others: the five of this fork, each with and without the NWD (`nwd=0`), then
+`yolo11n.yaml`, `benchmarks/models/yolo11n-p2.yaml`, `yolov8n-p2.yaml`, `yolo26n.yaml` and `yolo26n-p2.yaml`.
+
+A run is validated at ten epochs on its way, which gives its curve, and at the end with its best and its last weights.
+`--out` gets `results.csv` (a row for each finished run; the same command goes on where it was stopped), `curves.csv`,
+`report.md` with its pictures, and `runs/` with a log and the weights of each run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import hashlib
+import json
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from report import COLUMNS, CURVE_COLUMNS, add_rows, read_rows, write_report
+from ultralytics import YOLO, __version__
+from ultralytics.cfg import get_cfg, smart_value
+from ultralytics.data import YOLODataset
+from ultralytics.data.utils import check_det_dataset
+from ultralytics.models.yolo.detect import DetectionTrainer
+from ultralytics.nn.tasks import CHANNEL_BLOCKS, FUSION_BLOCKS, yaml_model_load
+from ultralytics.utils import DEFAULT_CFG_DICT, LOGGER, torch_utils
+from ultralytics.utils import ROOT as UPSTREAM
+from ultralytics.utils.errors import UserError
+from ultralytics.utils.loss import nwd_share
+from ultralytics.utils.size_groups import SIZE_GROUPS
+from ultralytics.utils.size_metrics import COCO_SMALL_NAME
+
+ROOT = Path(__file__).resolve().parents[1]
+PRESETS = {"quick": (20, 320, 4, 0.002), "standard": (100, 640, 16, 0.002), "full": (300, 640, 16, 0.002)}
+COMMON = {
+    "pretrained": False, "optimizer": "AdamW", "momentum": 0.9, "warmup_epochs": 1, "warmup_bias_lr": 0.0, "amp": False,
+    "patience": 0, "max_det": 1000, "cache": "ram",
+}  # fmt: skip
+DEMO_SETS = tuple(str(ROOT / f"datasets/{name}/{name}.yaml") for name in ("ASS1-demo", "ASS2-demo"))
+OURS = ("", "-smallob", "-dwr-smallob", "-hsfpn-smallob", "-hsfpn-dwr-smallob")
+MODELS = (
+    *(f"{ROOT}/ultralytics/cfg/models/11/yolo11n{name}.yaml{nwd}" for name in OURS for nwd in ("", "+nwd=0")),
+    "yolo11n.yaml", f"{ROOT}/benchmarks/models/yolo11n-p2.yaml", "yolov8n-p2.yaml", "yolo26n.yaml", "yolo26n-p2.yaml",
+)  # fmt: skip
+CURVE_POINTS = 10
+# Set for each run below, so neither a model nor --set may give them.
+RESERVED = (
+    "model", "data", "seed", "epochs", "imgsz", "device", "workers", "project", "name", "exist_ok", "save_dir",
+    "resume", "mode", "task", "val", "save", "save_period", "plots", "size_metrics", "cfg", "time",
+)  # fmt: skip
+VALIDATION = ("max_det", "iou", "conf", "single_cls", "split", "agnostic_nms", "classes")  # of the training arguments
+
+
+@dataclass(frozen=True)
+class Model:
+    """A model to compare: its label, the path or name of its YAML, and the training arguments that are its own."""
+
+    label: str
+    path: str
+    overrides: dict[str, Any]
+
+    @cached_property
+    def version(self) -> str:
+        """Identify the content of the YAML, which may change under the same label."""
+        return digest({k: v for k, v in yaml_model_load(self.path).items() if k != "yaml_file"})
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training: a model, a data YAML, a seed and all training arguments that matter to the result."""
+
+    model: Model
+    data: str
+    seed: int
+    arguments: dict[str, Any]
+
+    @cached_property
+    def key(self) -> str:
+        """Identify the run by what it computes; the commit does not count."""
+        return digest([self.model.label, self.model.version, shown(self.data), self.seed, self.arguments])
+
+    @property
+    def name(self) -> str:
+        """Name the run for the user."""
+        return f"{self.model.label} on {Path(self.data).stem}, seed {self.seed}"
+
+    @property
+    def folder(self) -> str:
+        """Name the folder of the run."""
+        return re.sub(r"[^\w.=-]+", "_", f"{Path(self.data).stem}-{self.model.label}-s{self.seed}-{self.key[:8]}")
+
+
+def digest(value: Any) -> str:
+    """Return a text that is the same for the same value."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()[:16]
+
+
+def shown(path: str) -> str:
+    """Return a path as results show it: from the project's root where it lies there; a name stays as it is."""
+    full = Path(path).expanduser().absolute()
+    return full.relative_to(ROOT).as_posix() if full.is_relative_to(ROOT) and Path(path).name != path else path
+
+
+def parse_overrides(pairs: Iterable[str]) -> dict[str, Any]:
+    """Return training arguments given as `key=value`; raise UserError where one cannot be used."""
+    found = {}
+    for pair in pairs:
+        key, equals, value = pair.partition("=")
+        if not equals or not value:
+            raise UserError(f"`{pair}` must be key=value")
+        if key not in DEFAULT_CFG_DICT:
+            near = difflib.get_close_matches(key, DEFAULT_CFG_DICT, n=1)
+            raise UserError(f"`{key}` is no training argument" + (f"; did you mean `{near[0]}`?" if near else ""))
+        if key in RESERVED:
+            raise UserError(f"`{key}` is the same for all runs or set by an option; see --help")
+        found[key] = smart_value(value)
+    try:
+        get_cfg(overrides=dict(found))
+    except (TypeError, ValueError) as error:
+        raise UserError(_first_line(error)) from None
+    return found
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().partition("\n")[0]
+
+
+def parse_model(text: str) -> Model:
+    """Read `[label=]path.yaml[+key=value...]`; raise UserError where that cannot be used.
+
+    Example:
+        >>> parse_model("plain=yolo11n.yaml+nwd=0")
+        Model(label='plain', path='yolo11n.yaml', overrides={'nwd': 0})
+    """
+    match = re.fullmatch(r"(?:([^=+/\\]+)=)?(.+?\.ya?ml)((?:\+[^+]+)*)", text)
+    if not match:
+        raise UserError(f"model `{text}` must be [label=]model.yaml[+key=value...]")
+    label, path, rest = match.groups()
+    try:
+        overrides = parse_overrides(filter(None, rest.split("+")))
+        yaml_model_load(path)
+    except (OSError, AttributeError, TypeError, ValueError, yaml.YAMLError) as error:
+        raise UserError(f"model `{text}`: {_first_line(error)}") from None
+    if label is None:
+        unscaled = re.sub(r"(\d+)[nslmx](?=[-.])", r"\1", path)
+        stock = Path(path).name == path and not Path(path).exists() and any((UPSTREAM / "cfg/models").rglob(unscaled))
+        label = f"stock {Path(path).stem}" if stock else Path(path).stem
+        label = " ".join([label, *(f"{k}={v}" for k, v in overrides.items())])
+    return Model(label, path, overrides)
+
+
+class CurveTrainer(DetectionTrainer):
+    """Upstream's trainer, which validates and saves at some epochs only and measures the time without validation.
+
+    Attributes:
+        curve: Epoch, seconds of training up to it, AP50 and AP of each validation.
+        seconds: Seconds of training so far.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.curve: list[tuple[int, float, float, float]] = []
+        self.seconds = 0.0
+        self._started = 0.0
+        self.add_callback("on_train_epoch_start", CurveTrainer._start)
+        self.add_callback("on_train_epoch_end", CurveTrainer._end)
+        self.add_callback("on_fit_epoch_end", CurveTrainer._record)
+
+    def _start(self) -> None:
+        self._started = time.perf_counter()
+
+    def _end(self) -> None:
+        self.seconds += time.perf_counter() - self._started
+        every = max(1, round(self.epochs / CURVE_POINTS))
+        # Weights that were not validated are not saved: upstream would take them for as good as those before.
+        self.args.val = self.args.save = (self.epoch + 1) % every == 0 or self.epoch + 1 == self.epochs
+
+    def _record(self) -> None:
+        if self.args.val:
+            scores = (float(self.metrics[f"metrics/{name}(B)"]) for name in ("mAP50", "mAP50-95"))
+            self.curve.append((self.epoch + 1, round(self.seconds, 3), *scores))
+
+    def final_eval(self) -> None:
+        """Skip upstream's last validation: both weights are validated anew afterwards."""
+
+
+def train_one(folder: Path) -> None:
+    """Train and validate the run that `folder/run.json` describes; write what was measured to `folder/result.json`."""
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    spec = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+    torch_utils.NUM_THREADS = spec["threads"]  # upstream would take all processors but one
+    arguments, place = spec["arguments"], {"data": spec["data"], "device": spec["device"], "workers": spec["workers"]}
+    model = YOLO(spec["model"], task="detect")
+    model.train(
+        trainer=CurveTrainer, **arguments, **place, seed=spec["seed"], project=str(folder.parent), name=folder.name,
+        exist_ok=True, plots=False, size_metrics=False,
+    )  # fmt: skip
+    trainer = model.trainer
+    if trainer.batch_size != arguments["batch"]:
+        raise MemoryError(f"the device's memory is too small for batch={arguments['batch']}")
+
+    def validate(weights: Path, sizes: bool) -> Any:
+        options = {k: arguments[k] for k in ("imgsz", "batch", *VALIDATION) if k in arguments}
+        save = {"project": str(folder), "name": "val", "exist_ok": True, "plots": False}
+        return YOLO(weights).val(**options, **place, **save, size_metrics=sizes, verbose=False)
+
+    same = trainer.best.read_bytes() == trainer.last.read_bytes()
+    for weights in (trainer.best, trainer.last):
+        torch_utils.strip_optimizer(weights)  # a third of the size
+    best = validate(trainer.best, sizes=True)
+    last = best if same else validate(trainer.last, sizes=False)
+    network, cpu = torch_utils.unwrap_model(trainer.model), trainer.device.type != "cuda"
+    shares = {"nwd": nwd_share(network), "nwd_assign": nwd_share(network, "nwd_assign")}
+    stock_blocks = not any(isinstance(module, CHANNEL_BLOCKS + FUSION_BLOCKS) for module in network.modules())
+    row = {
+        "AP": best.box.map, "AP50": best.box.map50, "AP_last": last.box.map, "AP50_last": last.box.map50,
+        "parameters": torch_utils.get_num_params(network),
+        "GFLOPs": round(torch_utils.get_flops(network, arguments["imgsz"]), 3),
+        "strides": " ".join(f"{stride:g}" for stride in network.stride.tolist()),
+        "stock": "yes" if stock_blocks and not any(shares.values()) else "no", **shares,
+        "train_s": round(trainer.seconds, 3), "threads": torch.get_num_threads(),
+        "inference_ms": round(best.speed["inference"], 3), "postprocess_ms": round(best.speed["postprocess"], 3),
+        "machine": ("" if cpu else f"{torch.cuda.get_device_name(trainer.device)}, ")
+        + f"{torch_utils.get_cpu_info()}, {_cores()} cores",
+        "torch": torch.__version__, "ultralytics": __version__,
+    }  # fmt: skip
+    if best.size is not None:
+        sizes = best.size
+        row |= {"AP_small": sizes.ap[COCO_SMALL_NAME], "AR_small": sizes.ar[COCO_SMALL_NAME]}
+        for group in SIZE_GROUPS:
+            values = sizes.ap[group], sizes.ap50[group], sizes.ar[group], sizes.counts[group]
+            row |= dict(zip((f"{what} {group}" for what in ("AP", "AP50", "AR", "objects")), values, strict=True))
+    _write(folder / "result.json", json.dumps({"row": row, "curve": trainer.curve}))
+
+
+def _end_with_parent() -> None:
+    """End this process as soon as its parent is gone, however that ended: the pipe to it closes then."""
+    os.read(0, 1)
+    os._exit(1)
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _write(file: Path, text: str) -> None:
+    temporary = file.with_name(f".{file.name}.{os.getpid()}")
+    temporary.write_text(text, encoding="utf-8", newline="")
+    temporary.replace(file)
+
+
+class Comparison:
+    """Works off runs as child processes, some at a time, keeps their results and notes in `failed` which failed."""
+
+    def __init__(self, args: argparse.Namespace, command: str) -> None:
+        self.out, self.device, self.jobs, self.command = args.out.absolute(), args.device, args.jobs, command
+        self.deadline = float("inf") if args.time is None else time.monotonic() + 60 * args.time
+        self.commit = _commit()
+        self.failed: list[str] = []
+
+    def work_off(self, runs: list[Run]) -> int:
+        """Do the runs that have no row yet; return how many are left because the time is used up."""
+        done = {row["key"] for row in read_rows(self.out / "results.csv")}
+        pending = deque(run for run in runs if run.key not in done)
+        LOGGER.info(f"{len(runs)} runs, {len(runs) - len(pending)} of them finished before; results in {self.out}")
+        running: dict[subprocess.Popen[bytes], tuple[Run, float]] = {}
+        total, finished, start = len(pending), 0, time.monotonic()
+        try:
+            while (pending or running) and time.monotonic() < self.deadline:
+                while pending and len(running) < self.jobs:
+                    run = pending.popleft()
+                    running[self._start(run)] = run, time.monotonic()
+                time.sleep(0.1)
+                for process in [process for process in running if process.poll() is not None]:
+                    run, started = running.pop(process)
+                    finished += 1
+                    minutes = (time.monotonic() - start) / 60 / finished * (total - finished)
+                    left = f"{total - finished} remain, about {minutes:.1f} min" if total > finished else "the last one"
+                    said = self._finish(run, process.returncode)
+                    LOGGER.info(f"{finished}/{total} {run.name}: {said} ({time.monotonic() - started:.0f} s; {left})")
+        finally:
+            for process in running:
+                process.kill()
+                process.wait()
+        return total - finished
+
+    def _start(self, run: Run) -> subprocess.Popen[bytes]:
+        folder = self.out / "runs" / run.folder
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        share = max(1, _cores() // self.jobs)
+        spec = {
+            "model": run.model.path, "data": run.data, "seed": run.seed, "arguments": run.arguments,
+            "device": self.device, "threads": share, "workers": min(8, share),
+        }  # fmt: skip
+        _write(folder / "run.json", json.dumps(spec))
+        command = [sys.executable, str(Path(__file__).resolve()), "--run", str(folder)]
+        with (folder / "log.txt").open("wb") as log:  # its standard input is the pipe by which it sees this process end
+            return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=log, stderr=subprocess.STDOUT)
+
+    def _finish(self, run: Run, status: int) -> str:
+        """Keep what a finished run measured; return what to say of it."""
+        folder = self.out / "runs" / run.folder
+        if status or not (folder / "result.json").is_file():
+            last = (folder / "log.txt").read_text(encoding="utf-8", errors="replace").strip().splitlines()[-1:]
+            self.failed.append(f"{run.name}: {''.join(last)[:300]} ({folder / 'log.txt'})")
+            return f"FAILED, {''.join(last)[:300]}"
+        result = json.loads((folder / "result.json").read_text(encoding="utf-8"))
+        arguments, own = dict(run.arguments), run.model.overrides
+        about = {"key": run.key, "model": run.model.label, "data": shown(run.data), "seed": run.seed}
+        curve = [about | dict(zip(CURVE_COLUMNS[4:], point, strict=True)) for point in result["curve"]]
+        row = about | {k: arguments.pop(k) for k in ("epochs", "imgsz", "batch")} | result["row"]
+        row |= {
+            "yaml": shown(run.model.path), "version": run.model.version, "overrides": json.dumps(own),
+            "settings": json.dumps({k: v for k, v in arguments.items() if k not in own}, sort_keys=True),
+            "commit": self.commit, "finished": datetime.now().isoformat(timespec="seconds"), "command": self.command,
+        }  # fmt: skip
+        add_rows(self.out / "curves.csv", CURVE_COLUMNS, run.key, curve)  # first, so that a row has its curve
+        add_rows(self.out / "results.csv", COLUMNS, run.key, [row])
+        return ", ".join(f"{name} {row[name]:.3f}" for name in ("AP", "AP50", "AP_small") if name in row)
+
+
+def _commit() -> str:
+    """Return the commit of this project, `-dirty` where files differ from it, or `unknown`."""
+    command = ["git", "-C", str(ROOT), "describe", "--always", "--dirty", "--abbrev=10", "--exclude=*"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+
+
+def prepare_data(data: str) -> None:
+    """Draw or fetch a data set where it is missing, and scan its labels, before runs would do so side by side."""
+    try:
+        found = check_det_dataset(data)
+        for split in ("train", "val"):
+            YOLODataset(img_path=found[split], data=found, task="detect", augment=False, prefix=f"{split}: ")
+    except Exception as error:
+        raise UserError(f"data `{data}`: {_first_line(error)}") from error
+
+
+def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
+    """Read the command line; what the presets give is filled in."""
+    about = (__doc__ or "").splitlines()
+    parser = argparse.ArgumentParser(description=about[0], epilog="\n".join(about[2:]))
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    add = parser.add_argument
+    add("--preset", choices=PRESETS, help="see below")
+    add("--data", nargs="+", default=[], metavar="YAML", help="data YAMLs")
+    add("--models", nargs="+", default=MODELS, metavar="MODEL", help="[label=]model.yaml[+key=value...]")
+    add("--seeds", nargs="+", type=int, default=[0, 1, 2], metavar="SEED", help="default: 0 1 2")
+    add("--epochs", type=int, help="epochs of each training")
+    add("--imgsz", type=int, help="size of the input in pixels")
+    add("--batch", type=int, help="images in a batch")
+    add("--set", nargs="+", default=[], metavar="KEY=VALUE", help="further training arguments of all runs")
+    add("--jobs", type=int, default=2, help="runs at a time, default 2; processors are shared out among them")
+    add("--device", help="as for yolo, e.g. 0 or cpu; default: a GPU where there is one")
+    add("--time", type=float, metavar="MINUTES", help="end after so many minutes; the same command goes on later")
+    add("--out", type=Path, default=Path("runs/compare"), metavar="DIR", help="default: runs/compare")
+    add("--report", type=Path, metavar="DIR", help="only write the report of the results in DIR")
+    add("--run", type=Path, help=argparse.SUPPRESS)  # a child's folder
+    args = parser.parse_args(argv)
+    args.data = [*(DEMO_SETS if args.preset else ()), *args.data]
+    for name, value in zip(("epochs", "imgsz", "batch", "lr0"), PRESETS[args.preset or "standard"], strict=True):
+        if getattr(args, name, None) is None:
+            setattr(args, name, value)
+    return args
+
+
+def plan(args: argparse.Namespace) -> list[Run]:
+    """Return the runs of a command, seed by seed, so that a comparison cut short has all models."""
+    if not args.data:
+        raise UserError("--data or --preset must name data")
+    for name in ("epochs", "imgsz", "batch", "jobs"):
+        if getattr(args, name) < 1:
+            raise UserError(f"--{name} must be at least 1, not {getattr(args, name)}")
+    gpu = (args.device or "0").removeprefix("cuda").removeprefix(":") or "0"
+    if args.device not in {None, "cpu", "mps"} and not (gpu.isdigit() and int(gpu) < torch.cuda.device_count()):
+        raise UserError(f"--device {args.device}: must be cpu or one GPU; there are {torch.cuda.device_count()} here")
+    models = [parse_model(text) for text in args.models]
+    labels = [model.label for model in models]
+    if twice := [label for label in labels if labels.count(label) > 1]:
+        raise UserError(f"two models are labelled `{twice[0]}`; write label=model.yaml")
+    size = {"epochs": args.epochs, "imgsz": args.imgsz, "batch": args.batch}
+    common = COMMON | size | {"lr0": args.lr0, "nbs": args.batch, "close_mosaic": args.epochs // 4}
+    common |= parse_overrides(args.set)
+    for data in args.data:
+        prepare_data(data)
+    runs = [
+        Run(model, str(Path(data).absolute()) if Path(data).exists() else data, seed, common | model.overrides)
+        for seed in args.seeds
+        for data in args.data
+        for model in models
+    ]
+    return list({run.key: run for run in runs}.values())  # a data set may be named twice
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Do what the command line asks; return the exit status."""
+    args = parse_arguments(argv)
+    if args.run:
+        train_one(args.run)
+        return 0
+    try:
+        if args.report:
+            write_report(args.report)
+            return 0
+        runs = plan(args)
+        args.out.mkdir(parents=True, exist_ok=True)
+        command = shlex.join(["python", "benchmarks/compare.py", *(sys.argv[1:] if argv is None else argv)])
+        comparison = Comparison(args, command)
+        left = comparison.work_off(runs)
+        if (args.out / "results.csv").is_file():
+            write_report(args.out)
+    except (UserError, OSError) as error:
+        sys.exit(f"compare.py: {error}")
+    except KeyboardInterrupt:
+        LOGGER.info("stopped; the same command goes on where it was")
+        return 130
+    if left:
+        LOGGER.info(f"time is up: {left} runs are left; the same command goes on with them")
+    for failure in comparison.failed:
+        LOGGER.error(f"failed: {failure}")
+    return 1 if comparison.failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,360 @@
+"""Measures models side by side, in one run: python benchmarks/speed.py --help.
+
+| measurement       | what is timed                                                                                  |
+| ----------------- | ---------------------------------------------------------------------------------------------- |
+| PyTorch CPU, CUDA | a forward of the fused model, batch 1, FP32, called as predict does: decoded boxes, no NMS     |
+| ONNX Runtime CPU  | the same of the graph that `yolo export format=onnx` writes                                    |
+| training step     | as upstream trains: forward, the model's own loss, backward, clipped gradients, AdamW and EMA, |
+|                   | on made-up images with 20 small boxes each; on CUDA in mixed precision; without loading data   |
+
+Each round runs every model once per measurement, so what slows the machine hits all alike. The tables give the median
+and the quartiles over the rounds and the median of the rounds' ratios to `benchmarks/models/yolo11n-p2.yaml`, the stock
+YOLO11 with a P2 head, or to the first model where that is not among --models. Weights are random.
+
+`--out` gets `speed.csv`, a row for each model and measurement, and `speed.md` with the tables.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import io
+import logging
+import shlex
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from copy import deepcopy
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from compare import ROOT, Model, _commit, _cores, _write, parse_model, shown
+from torch import nn
+from ultralytics import YOLO, __version__
+from ultralytics.cfg import get_cfg
+from ultralytics.nn.tasks import guess_model_task, yaml_model_load
+from ultralytics.utils import LOGGER, TQDM
+from ultralytics.utils.errors import UserError
+from ultralytics.utils.torch_utils import ModelEMA, autocast, get_cpu_info, get_flops, get_num_params
+
+BLOCKS = ("", "-smallob", "-dwr-smallob", "-hsfpn-smallob", "-hsfpn-dwr-smallob")
+OURS = tuple(f"{ROOT}/ultralytics/cfg/models/11/yolo11n{blocks}.yaml" for blocks in BLOCKS)
+REFERENCE = f"{ROOT}/benchmarks/models/yolo11n-p2.yaml"
+MODELS = (*OURS, "yolo11n.yaml", REFERENCE, "yolov8n-p2.yaml", "yolo26n.yaml", "yolo26n-p2.yaml")
+WARM_UP = 2  # rounds that are not counted
+BOXES = 20  # in each image of a training step
+Call = Callable[[], Any]
+Times = dict[tuple[str, str], list[float]]  # milliseconds of each round by model and measurement
+
+
+@dataclass
+class Contender:
+    """A model to measure: what it is, the network (not fused), its GFLOPs and what is timed by measurement."""
+
+    model: Model
+    network: nn.Module
+    gflops: float
+    calls: dict[str, Call] = field(default_factory=dict)
+
+
+class Layer(NamedTuple):
+    """A row of a model YAML in a profile: its index, type, stride(s), median milliseconds and share of all rows."""
+
+    index: int
+    kind: str
+    stride: str
+    ms: float
+    share: float
+
+
+def build(text: str, *sizes: int) -> Contender:
+    """Build a model `[label=]model.yaml[+key=value...]` for images of some sizes; the first is that of the GFLOPs.
+
+    Raises:
+        UserError: If it cannot be built, does not detect or does not take images of a size.
+    """
+    model = parse_model(text)
+    try:
+        if guess_model_task(yaml_model_load(model.path)) != "detect":
+            raise UserError("it is no detection model")
+        network = YOLO(model.path, task="detect").model
+    except Exception as error:
+        raise UserError(f"model `{text}`: {str(error).strip().partition(chr(10))[0]}") from error
+    for size in sizes:
+        if size % (stride := int(max(network.stride))):
+            raise UserError(f"model `{text}`: the image size {size} is no multiple of its stride {stride}")
+    return Contender(model, network, get_flops(network, sizes[0]))
+
+
+def fused(network: nn.Module, device: torch.device) -> nn.Module:
+    """Return a fused copy of a model."""
+    return deepcopy(network).to(device).eval().fuse(verbose=False)
+
+
+def onnx_call(path: str, imgsz: int, threads: int) -> Call:
+    """Return a forward of the exported model on one image."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
+    logging.disable(logging.WARNING)  # what the exporter tells of each model
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            yolo = YOLO(path, task="detect")
+            yolo.model.pt_path = f"{folder}/model.pt"  # the exporter writes beside it
+            file = yolo.export(format="onnx", imgsz=imgsz, device="cpu")
+            session = onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
+    finally:
+        logging.disable(logging.NOTSET)
+    feed = {"images": torch.rand(1, 3, imgsz, imgsz).numpy()}
+    return lambda: session.run(None, feed)
+
+
+def training_call(contender: Contender, imgsz: int, batch: int, device: torch.device) -> Callable[[], float]:
+    """Return a training step of a copy of a model, which returns its loss."""
+    network = deepcopy(contender.network).to(device).train()
+    network.args = get_cfg(overrides=dict(contender.model.overrides))
+    random, boxes, amp = torch.Generator().manual_seed(0), batch * BOXES, device.type == "cuda"
+    xywh = torch.rand(boxes, 4, generator=random) * torch.tensor([0.8, 0.8, 0.07, 0.07])  # in shares of the image
+    labels = {
+        "img": torch.rand(batch, 3, imgsz, imgsz, generator=random), "bboxes": xywh + 0.02,
+        "cls": torch.randint(network.model[-1].nc, (boxes, 1), generator=random).float(),
+        "batch_idx": torch.arange(batch).repeat_interleave(BOXES),
+    }  # fmt: skip
+    labels = {name: value.to(device) for name, value in labels.items()}
+    optimizer = torch.optim.AdamW(network.parameters(), lr=1e-4)
+    scaler, ema = torch.amp.GradScaler(device.type, enabled=amp), ModelEMA(network)
+
+    def step() -> float:
+        with autocast(amp, device=device.type):
+            loss = network(labels)[0].sum()
+        scaler.scale(loss).backward()
+        scaler.unscale_(optimizer)
+        nn.utils.clip_grad_norm_(network.parameters(), max_norm=10.0)
+        scaler.step(optimizer)
+        scaler.update()
+        optimizer.zero_grad()
+        ema.update(network)
+        return float(loss.detach())
+
+    return step
+
+
+def now(cuda: bool) -> float:
+    """Return the time in milliseconds, on CUDA when all work is done."""
+    if cuda:
+        torch.cuda.synchronize()
+    return 1e3 * time.perf_counter()
+
+
+def timed(call: Call, cuda: bool) -> float:
+    """Return the milliseconds that a call takes."""
+    start = now(cuda)
+    call()
+    return now(cuda) - start
+
+
+def measure(contenders: list[Contender], rounds: int) -> Times:
+    """Time every call of every model once a round, each round starting with another model."""
+    times: Times = {(c.model.label, what): [] for c in contenders for what in c.calls}
+    with TQDM(total=(WARM_UP + rounds) * len(times), desc="speed", unit="call", leave=False) as bar:
+        for i in range(-WARM_UP, rounds):
+            first = i % len(contenders)
+            for what in contenders[0].calls:
+                for contender in contenders[first:] + contenders[:first]:
+                    ms = timed(contender.calls[what], "CUDA" in what)
+                    if i >= 0:
+                        times[contender.model.label, what].append(ms)
+                    bar.update()
+    return times
+
+
+def summary(times: Times, reference: str) -> dict[tuple[str, str], dict[str, float]]:
+    """Return median and quartiles in milliseconds and the median of the rounds' ratios to a reference model.
+
+    Example:
+        >>> summary({("a", "x"): [1.0, 2.0, 3.0]}, "a")["a", "x"]
+        {'median_ms': 2.0, 'q1_ms': 1.5, 'q3_ms': 2.5, 'ratio': 1.0}
+    """
+    found = {}
+    for (label, what), values in times.items():
+        q1, median, q3 = statistics.quantiles(values, n=4, method="inclusive")
+        ratio = statistics.median(a / b for a, b in zip(values, times[reference, what], strict=True))
+        found[label, what] = {"median_ms": median, "q1_ms": q1, "q3_ms": q3, "ratio": ratio}
+    return found
+
+
+def profile(network: nn.Module, imgsz: int, device: torch.device, rounds: int) -> tuple[list[Layer], float]:
+    """Time the rows of a model, fused, on one image.
+
+    Returns:
+        Its rows, the dearest first, and the median milliseconds of the whole forward without hooks.
+    """
+    model, image, cuda = fused(network, device), torch.rand(1, 3, imgsz, imgsz).to(device), device.type == "cuda"
+    times: list[list[float]] = [[] for _ in model.model]
+    strides, totals = [""] * len(times), []
+
+    def enter(layer: nn.Module, _: Any) -> None:
+        times[layer.i].append(-now(cuda))
+
+    def leave(layer: nn.Module, _: Any, output: Any) -> None:
+        times[layer.i][-1] += now(cuda)
+        mapped = isinstance(output, torch.Tensor) and output.ndim == 4
+        found = [imgsz / output.shape[-1]] if mapped else layer.stride.tolist()  # of the head: of its levels
+        strides[layer.i] = ", ".join(f"{stride:g}" for stride in found)
+
+    with torch.inference_mode():
+        for _ in TQDM(range(WARM_UP + rounds), desc=f"profile, {device.type}", unit="round", leave=False):
+            totals.append(timed(lambda: model(image), cuda))
+            hooks = [layer.register_forward_pre_hook(enter) for layer in model.model]
+            hooks += [layer.register_forward_hook(leave) for layer in model.model]
+            model(image)
+            for hook in hooks:
+                hook.remove()
+    medians = [statistics.median(values[WARM_UP:]) for values in times]
+    kinds = [layer.type.rpartition(".")[2] for layer in model.model]
+    shares = [ms / sum(medians) for ms in medians]
+    layers = [Layer(*row) for row in zip(range(len(times)), kinds, strides, medians, shares, strict=True)]
+    return sorted(layers, key=lambda layer: -layer.ms), statistics.median(totals[WARM_UP:])
+
+
+def speed_table(rows: list[dict[str, Any]], reference: str) -> str:
+    """Return the table of models by measurement from the rows of `speed.csv`."""
+    whats = list(dict.fromkeys(row["measurement"] for row in rows))
+    head = " | ".join(f"{what}, ms | ratio" for what in whats)
+    lines = [f"| model | M parameters | GFLOPs | {head} |", f"| --- |{' ---: |' * (2 + 2 * len(whats))}"]
+    for i in range(0, len(rows), len(whats)):
+        row = rows[i]
+        name = row["model"] + " (reference)" * (row["model"] == reference)
+        cells = [name, f"{row['parameters'] / 1e6:.2f}", f"{row['GFLOPs']:.1f}"]
+        for row in rows[i : i + len(whats)]:
+            cells += [f"{row['median_ms']:.1f} ({row['q1_ms']:.1f}-{row['q3_ms']:.1f})", f"{row['ratio']:.2f}"]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def profile_text(label: str, place: str, layers: list[Layer], total: float) -> str:
+    """Return the profile of a model as text with a table."""
+    dearest = ", ".join(f"row {m.index} `{m.kind}` (stride {m.stride}) {m.share:.1%}" for m in layers[:3])
+    lines = [f"| {m.index} | {m.kind} | {m.stride} | {m.ms:.2f} | {m.share:.1%} |" for m in layers]
+    return (
+        f"## The rows of {label}, PyTorch {place}\n\nThe dearest: {dearest}. All rows together take "
+        f"{sum(m.ms for m in layers):.1f} ms, the forward as a whole {total:.1f} ms (medians).\n\n"
+        "| row | module | stride | ms | share |\n| ---: | --- | ---: | ---: | ---: |\n" + "\n".join(lines) + "\n"
+    )
+
+
+def prepare(args: argparse.Namespace) -> tuple[list[Contender], Contender, list[torch.device]]:
+    """Return the models to measure, that to profile and the devices, the one to train on last.
+
+    Raises:
+        UserError: If something in the command cannot be used.
+    """
+    for name, least in (("imgsz", 32), ("train_imgsz", 32), ("rounds", 2), ("threads", 1), ("batch", 1)):
+        if getattr(args, name) < least:
+            raise UserError(f"--{name.replace('_', '-')} must be at least {least}, not {getattr(args, name)}")
+    gpus = torch.cuda.device_count()
+    device = args.device or ("0" if gpus else "cpu")
+    if device != "cpu" and not (device.isdecimal() and int(device) < gpus):
+        raise UserError(f"--device {device}: must be cpu or the number of a GPU; there are {gpus} here")
+    devices = [torch.device("cpu")]
+    if device != "cpu":
+        devices.append(torch.device("cuda", int(device)))
+        torch.cuda.set_device(devices[-1])
+    labels = [parse_model(text).label for text in args.models]
+    if twice := [label for label in labels if labels.count(label) > 1]:
+        raise UserError(f"two models are labelled `{twice[0]}`; write label=model.yaml")
+    texts = list(dict.fromkeys([*args.models, args.profile]))
+    with TQDM(texts, desc="building", unit="model", leave=False) as bar:  # closed before an error is shown
+        built = {text: build(text, args.imgsz, args.train_imgsz) for text in bar}
+    return [built[text] for text in args.models], built[args.profile], devices
+
+
+def run(args: argparse.Namespace, command: str) -> None:
+    """Measure what the command line asks for and write it."""
+    commit = _commit()  # before anything is written
+    contenders, profiled, devices = prepare(args)
+    args.out.mkdir(parents=True, exist_ok=True)
+    places = [device.type.upper() for device in devices]
+    lacking = [name for name in ("onnx", "onnxruntime", "onnxslim") if find_spec(name) is None]
+    for c in TQDM(contenders, desc="preparing", unit="model", leave=False):
+        for device, place in zip(devices, places, strict=True):
+            model, image = fused(c.network, device), torch.rand(1, 3, args.imgsz, args.imgsz).to(device)
+            c.calls[f"PyTorch {place}"] = torch.inference_mode()(lambda model=model, image=image: model(image))
+        if not lacking:
+            c.calls["ONNX Runtime CPU"] = onnx_call(c.model.path, args.imgsz, args.threads)
+        c.calls[f"training step {places[-1]}"] = training_call(c, args.train_imgsz, args.batch, devices[-1])
+    torch.set_num_threads(args.threads)  # after the exporter, which sets them too
+    reference = next((c for c in contenders if shown(c.model.path) == shown(REFERENCE)), contenders[0]).model.label
+    results = summary(measure(contenders, args.rounds), reference)
+    gpu = f"{torch.cuda.get_device_name(devices[-1])}, " if len(devices) > 1 else ""
+    about = {
+        "reference": reference, "rounds": args.rounds, "threads": args.threads,
+        "machine": f"{gpu}{get_cpu_info()}, {_cores()} cores", "torch": torch.__version__,
+        "onnxruntime": "none" if lacking else version("onnxruntime"), "ultralytics": __version__, "commit": commit,
+        "command": command,
+    }  # fmt: skip
+    rows = [
+        {
+            "model": c.model.label, "yaml": shown(c.model.path), "parameters": get_num_params(c.network),
+            "GFLOPs": round(c.gflops, 3), "measurement": what,
+            "imgsz": args.train_imgsz if what.startswith("training") else args.imgsz,
+            "batch": args.batch if what.startswith("training") else 1,
+            **{name: round(value, 4) for name, value in results[c.model.label, what].items()}, **about,
+        }
+        for c in contenders for what in c.calls
+    ]  # fmt: skip
+    text = (
+        f"# Speed\n\n`{command}`\n\n{args.rounds} rounds, CPU threads: {args.threads}; {about['machine']}; torch "
+        f"{torch.__version__}, onnxruntime {about['onnxruntime']}, ultralytics {__version__}, commit {commit}.\n\n"
+        f"Forward and GFLOPs: {args.imgsz} px, batch 1, decoded boxes without NMS. Training step: {args.train_imgsz} "
+        f"px, batch {args.batch}. Median (quartiles); ratio: median of the rounds' ratios to {reference}.\n\n"
+        + (f"ONNX Runtime is left out: not installed: {', '.join(lacking)}.\n\n" if lacking else "")
+        + speed_table(rows, reference)
+    )
+    for device, place in zip(devices, places, strict=True):
+        layers, total = profile(profiled.network, args.imgsz, device, args.rounds)
+        text += "\n" + profile_text(profiled.model.label, place, layers, total)
+    lines = io.StringIO()
+    writer = csv.DictWriter(lines, list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    _write(args.out / "speed.csv", lines.getvalue())
+    _write(args.out / "speed.md", text)
+    LOGGER.info(f"{text}\nspeed.csv and speed.md are in {args.out}")
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Do what the command line asks; return the exit status."""
+    about = (__doc__ or "").splitlines()
+    parser = argparse.ArgumentParser(description=about[0], epilog="\n".join(about[2:]))
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    add = parser.add_argument
+    add("--models", nargs="+", default=MODELS, metavar="MODEL", help="[label=]model.yaml[+key=value...]")
+    add("--profile", default=OURS[0], metavar="MODEL", help="model whose rows are timed, default: our yolo11n")
+    add("--imgsz", type=int, default=640, help="size of the image of a forward in pixels, default 640")
+    add("--train-imgsz", type=int, default=320, help="size of the images of a training step, default 320")
+    add("--batch", type=int, default=8, help="images of a training step, default 8")
+    add("--rounds", type=int, default=15, help="rounds to take the median of, default 15")
+    add("--threads", type=int, default=1, help="threads on the CPU, default 1")
+    add("--device", help="cpu, or the number of a GPU to measure beside it; default: the first, if any")
+    add("--out", type=Path, default=ROOT / "benchmarks/results", metavar="DIR", help="default: benchmarks/results")
+    args = parser.parse_args(argv)
+    try:
+        run(args, shlex.join(["python", "benchmarks/speed.py", *(sys.argv[1:] if argv is None else argv)]))
+    except (UserError, OSError) as error:
+        sys.exit(f"speed.py: {error}")
+    except KeyboardInterrupt:
+        LOGGER.info("stopped; nothing was written")
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
