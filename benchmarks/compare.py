@@ -52,6 +52,7 @@ from ultralytics.nn.tasks import CHANNEL_BLOCKS, FUSION_BLOCKS, yaml_model_load
 from ultralytics.utils import DEFAULT_CFG_DICT, LOGGER, torch_utils
 from ultralytics.utils import ROOT as UPSTREAM
 from ultralytics.utils.errors import UserError
+from ultralytics.utils.files import replacing
 from ultralytics.utils.loss import nwd_share
 from ultralytics.utils.size_groups import SIZE_GROUPS
 from ultralytics.utils.size_metrics import COCO_SMALL_NAME
@@ -247,7 +248,7 @@ def train_one(folder: Path) -> None:
         "train_s": round(trainer.seconds, 3), "threads": torch.get_num_threads(),
         "inference_ms": round(best.speed["inference"], 3), "postprocess_ms": round(best.speed["postprocess"], 3),
         "machine": ("" if cpu else f"{torch.cuda.get_device_name(trainer.device)}, ")
-        + f"{torch_utils.get_cpu_info()}, {_cores()} cores",
+        + f"{torch_utils.get_cpu_info()}, {cores()} cores",
         "torch": torch.__version__, "ultralytics": __version__,
     }  # fmt: skip
     if best.size is not None:
@@ -256,7 +257,8 @@ def train_one(folder: Path) -> None:
         for group in SIZE_GROUPS:
             values = sizes.ap[group], sizes.ap50[group], sizes.ar[group], sizes.counts[group]
             row |= dict(zip((f"{what} {group}" for what in ("AP", "AP50", "AR", "objects")), values, strict=True))
-    _write(folder / "result.json", json.dumps({"row": row, "curve": trainer.curve}))
+    with replacing(folder / "result.json") as new:
+        new.write_text(json.dumps({"row": row, "curve": trainer.curve}), encoding="utf-8")
 
 
 def _end_with_parent() -> None:
@@ -265,14 +267,9 @@ def _end_with_parent() -> None:
     os._exit(1)
 
 
-def _cores() -> int:
+def cores() -> int:
+    """Return how many processors this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _write(file: Path, text: str) -> None:
-    temporary = file.with_name(f".{file.name}.{os.getpid()}")
-    temporary.write_text(text, encoding="utf-8", newline="")
-    temporary.replace(file)
 
 
 class Comparison:
@@ -281,7 +278,7 @@ class Comparison:
     def __init__(self, args: argparse.Namespace, command: str) -> None:
         self.out, self.device, self.jobs, self.command = args.out.absolute(), args.device, args.jobs, command
         self.deadline = float("inf") if args.time is None else time.monotonic() + 60 * args.time
-        self.commit = _commit()
+        self.commit = commit()
         self.failed: list[str] = []
 
     def work_off(self, runs: list[Run]) -> int:
@@ -314,12 +311,12 @@ class Comparison:
         folder = self.out / "runs" / run.folder
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
-        share = max(1, _cores() // self.jobs)
+        share = max(1, cores() // self.jobs)
         spec = {
             "model": run.model.path, "data": run.data, "seed": run.seed, "arguments": run.arguments,
             "device": self.device, "threads": share, "workers": min(8, share),
         }  # fmt: skip
-        _write(folder / "run.json", json.dumps(spec))
+        (folder / "run.json").write_text(json.dumps(spec), encoding="utf-8")
         command = [sys.executable, str(Path(__file__).resolve()), "--run", str(folder)]
         with (folder / "log.txt").open("wb") as log:  # its standard input is the pipe by which it sees this process end
             return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=log, stderr=subprocess.STDOUT)
@@ -346,7 +343,7 @@ class Comparison:
         return ", ".join(f"{name} {row[name]:.3f}" for name in ("AP", "AP50", "AP_small") if name in row)
 
 
-def _commit() -> str:
+def commit() -> str:
     """Return the commit of this project, `-dirty` where files differ from it, or `unknown`."""
     command = ["git", "-C", str(ROOT), "describe", "--always", "--dirty", "--abbrev=10", "--exclude=*"]
     try:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 import re
 import statistics
 from collections.abc import Iterable
@@ -15,6 +14,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 from ultralytics.utils.errors import UserError
+from ultralytics.utils.files import replacing
 from ultralytics.utils.size_groups import SIZE_GROUPS
 
 GROUP_COLUMNS = [f"{what} {group}" for group in SIZE_GROUPS for what in ("AP", "AP50", "AR", "objects")]
@@ -53,12 +53,10 @@ def read_rows(file: Path) -> list[Row]:
 def add_rows(file: Path, columns: list[str], key: str, rows: list[dict[str, Any]]) -> None:
     """Put rows into a CSV file, in one step, in place of those with the same key."""
     kept = [row for row in read_rows(file) if row["key"] != key]
-    temporary = file.with_name(f".{file.name}.{os.getpid()}")
-    with temporary.open("w", encoding="utf-8", newline="") as lines:
+    with replacing(file) as new, new.open("w", encoding="utf-8", newline="") as lines:
         writer = csv.DictWriter(lines, columns, extrasaction="ignore", lineterminator="\n")
         writer.writeheader()
         writer.writerows([*kept, *rows])
-    temporary.replace(file)
 
 
 class Entry:
@@ -109,9 +107,8 @@ def write_report(folder: Path) -> None:
         drawn.append(_draw_costs(entries, folder / f"{name}-AP-against-GFLOPs.png"))
         text += _section(setting, entries) + "".join(f"\n![{picture.stem}]({picture.name})\n" for picture in drawn)
     commands = "\n".join(dict.fromkeys(row["command"] for row in rows))
-    temporary = folder / f".report.md.{os.getpid()}"
-    temporary.write_text(f"{text}\n## Made by\n\n```\n{commands}\n```\n", encoding="utf-8")
-    temporary.replace(folder / "report.md")
+    with replacing(folder / "report.md") as new:
+        new.write_text(f"{text}\n## Made by\n\n```\n{commands}\n```\n", encoding="utf-8")
 
 
 def _section(setting: tuple[str, ...], entries: list[Entry]) -> str:
@@ -245,7 +242,6 @@ def _draw_costs(entries: list[Entry], picture: Path) -> Path:
 
 
 def _save(figure: Figure, picture: Path) -> Path:
-    temporary = picture.with_name(f".{os.getpid()}-{picture.name}")
-    figure.savefig(temporary, dpi=130)
-    temporary.replace(picture)
+    with replacing(picture) as new:
+        figure.savefig(new, dpi=130)
     return picture

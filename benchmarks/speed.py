@@ -34,13 +34,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from compare import ROOT, Model, _commit, _cores, _write, parse_model, shown
+from compare import ROOT, Model, commit, cores, parse_model, shown
 from torch import nn
 from ultralytics import YOLO, __version__
 from ultralytics.cfg import get_cfg
 from ultralytics.nn.tasks import guess_model_task, yaml_model_load
 from ultralytics.utils import LOGGER, TQDM
 from ultralytics.utils.errors import UserError
+from ultralytics.utils.files import replacing
 from ultralytics.utils.torch_utils import ModelEMA, autocast, get_cpu_info, get_flops, get_num_params
 
 BLOCKS = ("", "-smallob", "-dwr-smallob", "-hsfpn-smallob", "-hsfpn-dwr-smallob")
@@ -278,7 +279,7 @@ def prepare(args: argparse.Namespace) -> tuple[list[Contender], Contender, list[
 
 def run(args: argparse.Namespace, command: str) -> None:
     """Measure what the command line asks for and write it."""
-    commit = _commit()  # before anything is written
+    made_by = commit()  # before anything is written
     contenders, profiled, devices = prepare(args)
     args.out.mkdir(parents=True, exist_ok=True)
     places = [device.type.upper() for device in devices]
@@ -296,8 +297,8 @@ def run(args: argparse.Namespace, command: str) -> None:
     gpu = f"{torch.cuda.get_device_name(devices[-1])}, " if len(devices) > 1 else ""
     about = {
         "reference": reference, "rounds": args.rounds, "threads": args.threads,
-        "machine": f"{gpu}{get_cpu_info()}, {_cores()} cores", "torch": torch.__version__,
-        "onnxruntime": "none" if lacking else version("onnxruntime"), "ultralytics": __version__, "commit": commit,
+        "machine": f"{gpu}{get_cpu_info()}, {cores()} cores", "torch": torch.__version__,
+        "onnxruntime": "none" if lacking else version("onnxruntime"), "ultralytics": __version__, "commit": made_by,
         "command": command,
     }  # fmt: skip
     rows = [
@@ -312,7 +313,7 @@ def run(args: argparse.Namespace, command: str) -> None:
     ]  # fmt: skip
     text = (
         f"# Speed\n\n`{command}`\n\n{args.rounds} rounds, CPU threads: {args.threads}; {about['machine']}; torch "
-        f"{torch.__version__}, onnxruntime {about['onnxruntime']}, ultralytics {__version__}, commit {commit}.\n\n"
+        f"{torch.__version__}, onnxruntime {about['onnxruntime']}, ultralytics {__version__}, commit {made_by}.\n\n"
         f"Forward and GFLOPs: {args.imgsz} px, batch 1, decoded boxes without NMS. Training step: {args.train_imgsz} "
         f"px, batch {args.batch}. Median (quartiles); ratio: median of the rounds' ratios to {reference}.\n\n"
         + (f"ONNX Runtime is left out: not installed: {', '.join(lacking)}.\n\n" if lacking else "")
@@ -325,8 +326,9 @@ def run(args: argparse.Namespace, command: str) -> None:
     writer = csv.DictWriter(lines, list(rows[0]), lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
-    _write(args.out / "speed.csv", lines.getvalue())
-    _write(args.out / "speed.md", text)
+    for name, content in (("speed.csv", lines.getvalue()), ("speed.md", text)):
+        with replacing(args.out / name) as new:
+            new.write_text(content, encoding="utf-8", newline="")
     LOGGER.info(f"{text}\nspeed.csv and speed.md are in {args.out}")
 
 

@@ -16,9 +16,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 from ultralytics.data import YOLODataset
-from ultralytics.data.layout import SPLITS, making, put_in_place, unique_names
-from ultralytics.data.utils import check_det_dataset
+from ultralytics.data.layout import SPLITS, making, put_in_place, read_data_yaml, unique_names
 from ultralytics.data.yolo_labels import yolo_lines
+from ultralytics.engine.slicing import tile_grid
 from ultralytics.utils import LOGGER, TQDM, YAML
 from ultralytics.utils.errors import UserError
 from ultralytics.utils.ops import xywhn2xyxy
@@ -43,22 +43,6 @@ class Tile:
     xyxy: tuple[int, int, int, int]
     boxes: np.ndarray
     classes: np.ndarray
-
-
-def starts(length: int, tile: int, overlap: float) -> list[int]:
-    """Return where tiles start along one side; the last ends with the image.
-
-    Args:
-        length: Length of the side in pixels.
-        tile: Side of a tile in pixels.
-        overlap: Share of a tile that the next one covers again, at least.
-
-    Example:
-        >>> starts(1280, 640, 0.2)
-        [0, 512, 640]
-    """
-    step = max(1, int(tile * (1 - overlap)))
-    return [*range(0, max(length - tile, 0), step), max(length - tile, 0)]
 
 
 def cut_boxes(boxes: np.ndarray, xyxy: tuple[int, int, int, int], keep: float) -> tuple[np.ndarray, np.ndarray, bool]:
@@ -88,15 +72,14 @@ def plan(dataset: YOLODataset, tile: int, overlap: float, keep: float, empty: fl
         height, width = label["shape"]
         boxes = xywhn2xyxy(label["bboxes"].astype(np.float64), width, height)
         boxes = np.clip(boxes.round(2), 0, (width, height) * 2)  # labels are rounded: a box of whole pixels stays one
-        for y in starts(height, tile, overlap):
-            for x in starts(width, tile, overlap):
-                xyxy = x, y, min(x + tile, width), min(y + tile, height)
-                inside, which, touched = cut_boxes(boxes, xyxy, keep)
-                made = Tile(file, f"{Path(name).stem}_{x}_{y}", xyxy, inside, label["cls"][which, 0].astype(int))
-                if len(inside):
-                    full.append(made)
-                elif not touched:
-                    blank.append(made)
+        for x0, y0, x1, y1 in tile_grid(height, width, tile, overlap).tolist():
+            inside, which, touched = cut_boxes(boxes, (x0, y0, x1, y1), keep)
+            classes = label["cls"][which, 0].astype(int)
+            made = Tile(file, f"{Path(name).stem}_{x0}_{y0}", (x0, y0, x1, y1), inside, classes)
+            if len(inside):
+                full.append(made)
+            elif not touched:
+                blank.append(made)
     blank.sort(key=lambda made: hashlib.sha256(made.name.encode()).digest())  # a choice that stays the same
     return full + blank[: round(empty * len(full))]
 
@@ -108,7 +91,7 @@ def cut(data: str, out: Path, tile: int = 640, overlap: float = 0.2, keep: float
         data: Its data YAML.
         out: Folder of the new set.
         tile: Side of a tile in pixels; a smaller image is a tile as it is.
-        overlap: Share of a tile that the next one covers again, at least, from 0 to below 1.
+        overlap: Share of a tile that the next one covers again, at least, 0 to 0.9.
         keep: Share of its area from which on a box stays in a tile.
         empty: Tiles without objects to keep, for each with objects.
 
@@ -118,12 +101,12 @@ def cut(data: str, out: Path, tile: int = 640, overlap: float = 0.2, keep: float
     Raises:
         UserError: If an argument is out of its range, the data cannot be used or `out` holds images already.
     """
-    if tile < 32 or not 0 <= overlap < 1 or not 0 < keep <= 1 or not empty >= 0:
-        raise UserError("tile must be at least 32, overlap from 0 to below 1, keep from above 0 to 1, empty at least 0")
+    if tile < 64 or not 0 <= overlap <= 0.9 or not 0 < keep <= 1 or not empty >= 0:
+        raise UserError("tile must be at least 64, overlap from 0 to 0.9, keep from above 0 to 1, empty at least 0")
     if (out / "images").exists():
         raise UserError(f"{out}: holds images already; remove them or choose another folder")
+    found = read_data_yaml(data)
     try:
-        found = check_det_dataset(data)
         sets = {split: YOLODataset(img_path=found[split], data=found, task="detect", augment=False) for split in SPLITS}
     except Exception as error:
         raise UserError(f"{data}: {str(error).strip().partition(chr(10))[0]}") from error

@@ -10,6 +10,8 @@ import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 
 # Upstream reads these when it is first imported: its settings lie in a folder of this run, and nothing is downloaded.
@@ -24,6 +26,24 @@ shutil.copy(  # a missing Arial.ttf would be downloaded
 )
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+def write_data(folder: Path, names: tuple[str, ...], images: dict[str, int]) -> Path:
+    """Write a data set of 96x72 px images with one bright rectangle each; return its YAML."""
+    rng = np.random.default_rng(len(names))
+    for split, count in images.items():
+        for kind in ("images", "labels"):
+            (folder / kind / split).mkdir(parents=True)
+        for i in range(count):
+            image = rng.integers(0, 60, (72, 96, 3), dtype=np.uint8)
+            x, y = rng.integers(4, 40, 2)
+            image[y : y + 20, x : x + 30] = 220
+            cv2.imwrite(str(folder / f"images/{split}/{i}.png"), image)
+            label = f"{i % len(names)} {(x + 15) / 96:.6f} {(y + 10) / 72:.6f} {30 / 96:.6f} {20 / 72:.6f}\n"
+            (folder / f"labels/{split}/{i}.txt").write_text(label)
+    file = folder / f"{folder.name}.yaml"
+    file.write_text(f"train: images/train\nval: images/val\nnames: {list(names)}\n")
+    return file
 
 
 @pytest.fixture(scope="session")

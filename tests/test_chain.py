@@ -7,30 +7,14 @@ import subprocess
 import sys
 from pathlib import Path
 
-import cv2
 import numpy as np
 import pytest
 import torch
+from conftest import write_data
 
 ROOT = Path(__file__).resolve().parents[1]
 YOLO11 = "ultralytics/cfg/models/11/yolo11.yaml"
 SMALL = ("epochs=1", "imgsz=64", "batch=2", "device=cpu", "plots=False", "seed=0")
-
-
-def write_data(folder: Path, names: tuple[str, ...], images: dict[str, int]) -> None:
-    """Write a data set of 96x72 px images with one bright rectangle each."""
-    rng = np.random.default_rng(len(names))
-    for split, count in images.items():
-        for kind in ("images", "labels"):
-            (folder / kind / split).mkdir(parents=True)
-        for i in range(count):
-            image = rng.integers(0, 60, (72, 96, 3), dtype=np.uint8)
-            x, y = rng.integers(4, 40, 2)
-            image[y : y + 20, x : x + 30] = 220
-            cv2.imwrite(str(folder / f"images/{split}/{i}.png"), image)
-            label = f"{i % len(names)} {(x + 15) / 96:.6f} {(y + 10) / 72:.6f} {30 / 96:.6f} {20 / 72:.6f}\n"
-            (folder / f"labels/{split}/{i}.txt").write_text(label)
-    (folder / f"{folder.name}.yaml").write_text(f"train: images/train\nval: images/val\nnames: {list(names)}\n")
 
 
 def run(folder: Path, *command: str, **environment: str) -> str:

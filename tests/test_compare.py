@@ -17,6 +17,7 @@ import numpy as np
 import psutil
 import pytest
 import torch
+from conftest import write_data
 
 ROOT = Path(__file__).resolve().parents[1]
 SCRIPT = ROOT / "benchmarks/compare.py"
@@ -34,24 +35,6 @@ def tools() -> Iterator[dict[str, ModuleType]]:
 
     yield {"compare": compare, "report": report, "tiles": tiles}
     sys.path.remove(str(ROOT / "benchmarks"))
-
-
-def write_data(folder: Path, images: dict[str, int]) -> Path:
-    """Write a data set of 64x64 px images with one bright square each; return its YAML."""
-    rng = np.random.default_rng(0)
-    for split, count in images.items():
-        for kind in ("images", "labels"):
-            (folder / kind / split).mkdir(parents=True)
-        for i in range(count):
-            image = rng.integers(0, 60, (64, 64, 3), dtype=np.uint8)
-            x, y = rng.integers(0, 44, 2)
-            image[y : y + 20, x : x + 20] = 220
-            cv2.imwrite(str(folder / f"images/{split}/{i}.png"), image)
-            label = f"{i % 2} {(x + 10) / 64:.6f} {(y + 10) / 64:.6f} {20 / 64:.6f} {20 / 64:.6f}\n"
-            (folder / f"labels/{split}/{i}.txt").write_text(label)
-    yaml = folder / f"{folder.name}.yaml"
-    yaml.write_text("train: images/train\nval: images/val\nnames: [a, b]\n")
-    return yaml
 
 
 def rows_of(file: Path) -> list[dict[str, str]]:
@@ -73,7 +56,7 @@ def children_of(folder: Path) -> list[psutil.Process]:
 def runs(tools: dict[str, ModuleType], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """Kill a comparison in the middle, finish it with a model more that fails, and call it again without that."""
     folder = tmp_path_factory.mktemp("compare")
-    data = write_data(folder / "squares", {"train": 4, "val": 2})
+    data = write_data(folder / "squares", ("a", "b"), {"train": 4, "val": 2})
     for name, row in (("one", "Conv, [16, 3, 2]"), ("two", "DualConv, [16, 2]"), ("bad", "DualConv, [16, 2, 3]")):
         (folder / f"{name}.yaml").write_text(TINY.format(row))
     out = folder / "out"
@@ -186,7 +169,7 @@ def test_weights_are_those_of_validated_epochs(
         return metrics, value
 
     monkeypatch.setattr(compare.CurveTrainer, "validate", validated)
-    data = write_data(tmp_path / "squares", {"train": 2, "val": 1})
+    data = write_data(tmp_path / "squares", ("a", "b"), {"train": 2, "val": 1})
     trainer = compare.CurveTrainer(
         overrides={
             "model": str(tmp_path / "one.yaml"), "data": str(data), "project": str(tmp_path), "name": "run",
@@ -258,7 +241,7 @@ def test_wrong_arguments_give_one_line(
     tools: dict[str, ModuleType], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], said: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    data = write_data(tmp_path / "squares", {"train": 1, "val": 1})
+    data = write_data(tmp_path / "squares", ("a", "b"), {"train": 1, "val": 1})
     with pytest.raises(SystemExit) as end:
         tools["compare"].main([argument.format(data=data) for argument in arguments])
     assert isinstance(end.value.code, str)
@@ -268,7 +251,7 @@ def test_wrong_arguments_give_one_line(
 
 
 def test_without_time_nothing_is_started(tools: dict[str, ModuleType], tmp_path: Path) -> None:
-    data = write_data(tmp_path / "squares", {"train": 1, "val": 1})
+    data = write_data(tmp_path / "squares", ("a", "b"), {"train": 1, "val": 1})
     assert tools["compare"].main(["--data", str(data), "--time", "0", "--out", str(tmp_path / "out")]) == 0
     assert list((tmp_path / "out").iterdir()) == []
 
@@ -277,7 +260,7 @@ def test_data_in_a_read_only_folder_can_be_used(
     tools: dict[str, ModuleType], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("ultralytics.data.utils.is_dir_writeable", lambda _: False)
-    data = write_data(tmp_path / "squares", {"train": 1, "val": 1})
+    data = write_data(tmp_path / "squares", ("a", "b"), {"train": 1, "val": 1})
     tools["compare"].prepare_data(str(data))
     assert not list(tmp_path.rglob("*.cache"))
 
@@ -401,23 +384,6 @@ def test_the_stock_opponent_is_yolo11_down_to_p2(monkeypatch: pytest.MonkeyPatch
     assert sizes[1] > 1.5 * sizes[0]
 
 
-@pytest.mark.parametrize(
-    ("length", "tile", "overlap", "expected"),
-    [
-        (640, 640, 0.2, [0]),
-        (100, 640, 0.2, [0]),
-        (641, 640, 0.2, [0, 1]),
-        (1280, 640, 0.0, [0, 640]),
-        (1280, 640, 0.2, [0, 512, 640]),
-        (100, 40, 0.5, [0, 20, 40, 60]),
-    ],
-)
-def test_tiles_start_where_they_should(
-    tools: dict[str, ModuleType], length: int, tile: int, overlap: float, expected: list[int]
-) -> None:
-    assert tools["tiles"].starts(length, tile, overlap) == expected
-
-
 @pytest.fixture(scope="module")
 def tiled(tools: dict[str, ModuleType], tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """Cut images of random boxes, each of a class of its own, and of none; return the folders of both sets."""
@@ -462,7 +428,8 @@ def test_tiles_hold_what_a_count_of_pixels_says(tiled: tuple[Path, Path]) -> Non
             image = cv2.imread(str(file))
             height, width = image.shape[:2]
             boxes = pixels(source / f"labels/{split}/{file.stem}.txt", width, height)
-            ys, xs = ([*range(0, side - 64, 48), side - 64] for side in (height, width))
+            gaps = [-(-(side - 64) // 48) for side in (height, width)]  # the fewest that overlap by 16 px and more
+            ys, xs = ([i * (s - 64) // n for i in range(n + 1)] for s, n in zip((height, width), gaps, strict=True))
             for x, y in ((x, y) for y in ys for x in xs):
                 name = f"{file.stem}_{x}_{y}"
                 expected, touched = {}, False
@@ -533,11 +500,11 @@ def test_a_hand_made_case_gives_the_tiles_of_the_closed_form(tools: dict[str, Mo
 
 
 def test_wrong_tiles_give_one_line(tools: dict[str, ModuleType], tmp_path: Path) -> None:
-    data = write_data(tmp_path / "squares", {"train": 1, "val": 1})
+    data = write_data(tmp_path / "squares", ("a", "b"), {"train": 1, "val": 1})
     out = str(tmp_path / "out")
     cases = [
-        ([str(data), "--out", out, "--overlap", "1"], "overlap from 0 to below 1"),
-        ([str(data), "--out", out, "--tile", "3"], "tile must be at least 32"),
+        ([str(data), "--out", out, "--overlap", "1"], "overlap from 0 to 0.9"),
+        ([str(data), "--out", out, "--tile", "3"], "tile must be at least 64"),
         ([str(data), "--out", str(data.parent)], "holds images already"),
         ([str(tmp_path / "none.yaml"), "--out", out], "none.yaml"),
     ]

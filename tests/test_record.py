@@ -512,6 +512,18 @@ def start(file: RecordFile, folder: Path) -> multiprocessing.process.BaseProcess
     return process
 
 
+def start_two(
+    file: RecordFile, folder: Path, said: list[str], size: int
+) -> tuple[multiprocessing.process.BaseProcess, threading.Thread]:
+    """Fetch in a process, which stalls at a size of the partial file, and in a thread that waits for it."""
+    process = start(file, folder)
+    until(lambda: size_of(folder / "a.zip.part") == size)
+    thread = threading.Thread(target=fetch, args=(file, folder))
+    thread.start()
+    until(lambda: bool(said))
+    return process, thread
+
+
 @needs_lock
 def test_a_killed_process_is_gone_on_from(server: RecordServer, file: RecordFile, tmp_path: Path) -> None:
     part = tmp_path / "a.zip.part"
@@ -533,11 +545,7 @@ def test_two_processes_at_once_download_it_once(
     server: RecordServer, file: RecordFile, tmp_path: Path, said: list[str]
 ) -> None:
     server.stall = 80_000
-    process = start(file, tmp_path)
-    until(lambda: size_of(tmp_path / "a.zip.part") == 80_000)
-    second = threading.Thread(target=fetch, args=(file, tmp_path))
-    second.start()
-    until(lambda: bool(said))
+    process, second = start_two(file, tmp_path, said, 80_000)
     assert "waiting for another process" in said[0]
     server.resume()
     second.join(20)
@@ -554,11 +562,7 @@ def test_a_waiting_process_downloads_afresh_what_the_first_puts_aside(
     damaged = bytes(10) + DATA[10:]
     (tmp_path / "a.zip.part").write_bytes(damaged[:1000])
     server.stall = 80_000
-    process = start(file, tmp_path)
-    until(lambda: size_of(tmp_path / "a.zip.part") == 81_000)
-    second = threading.Thread(target=fetch, args=(file, tmp_path))
-    second.start()
-    until(lambda: bool(said))
+    process, second = start_two(file, tmp_path, said, 81_000)
     server.resume()
     second.join(20)
     process.join(20)
@@ -571,11 +575,7 @@ def test_a_waiting_process_goes_on_when_the_first_is_killed(
     server: RecordServer, file: RecordFile, tmp_path: Path, said: list[str]
 ) -> None:
     server.stall = 80_000
-    process = start(file, tmp_path)
-    until(lambda: size_of(tmp_path / "a.zip.part") == 80_000)
-    second = threading.Thread(target=fetch, args=(file, tmp_path))
-    second.start()
-    until(lambda: bool(said))
+    process, second = start_two(file, tmp_path, said, 80_000)
     server.stall = None
     process.kill()
     process.join()

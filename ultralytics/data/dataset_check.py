@@ -34,6 +34,7 @@ from ultralytics.data.layout import read_data_yaml
 from ultralytics.data.utils import IMG_FORMATS, img2label_paths
 from ultralytics.utils import LOGGER, TQDM, patches
 from ultralytics.utils.errors import UserError
+from ultralytics.utils.files import replacing
 from ultralytics.utils.metrics import bbox_ioa
 from ultralytics.utils.ops import segments2boxes, xywh2xyxy
 
@@ -695,12 +696,14 @@ def check(data: str | Path, imgsz: int = 640, out: str | Path | None = None) -> 
     out.mkdir(parents=True, exist_ok=True)
     about = {"data": str(dataset.yaml), "imgsz": imgsz, "harmful": report.harmful, "counts": counts}
     text = json.dumps(about | {"findings": [asdict(finding) for finding in findings]}, indent=1, ensure_ascii=False)
-    _replace(out / "check.json", text.encode())
+    with replacing(out / "check.json") as new:
+        new.write_text(text, encoding="utf-8")
     sheet = draw_sheet(findings)
     if sheet is None:
         (out / "check.jpg").unlink(missing_ok=True)
     else:
-        _replace(out / "check.jpg", sheet)
+        with replacing(out / "check.jpg") as new:
+            new.write_bytes(sheet)
     pictures = f", pictures in {out / 'check.jpg'}" if sheet else ""
     LOGGER.info(f"{report.table()}\nall of them in {out / 'check.json'}{pictures}")
     return report
@@ -710,9 +713,3 @@ def in_parallel(function: Callable, items: Sequence, what: str) -> Iterator:
     """Call a function for each item on all CPUs; give the results in order, with a progress bar."""
     with ThreadPool(os.cpu_count()) as pool:  # threads do: images are decoded without Python's lock
         yield from TQDM(pool.imap(function, items), desc=what, total=len(items), unit="image", leave=False)
-
-
-def _replace(file: Path, data: bytes) -> None:
-    new = file.with_name(f".{file.name}.new")
-    new.write_bytes(data)
-    new.replace(file)

@@ -23,6 +23,7 @@ from typing import Any, TypeVar
 import requests
 from ultralytics.utils import LOGGER, TQDM
 from ultralytics.utils.errors import UserError
+from ultralytics.utils.files import replacing
 from urllib3.exceptions import HTTPError, ProtocolError
 from urllib3.exceptions import TimeoutError as LateError
 from urllib3.util import Retry
@@ -114,11 +115,10 @@ def list_files(url: str = RECORD_URL, cache: Path | None = None) -> list[RecordF
         raise
     files = _parse(url, answer)
     if kept:
-        new = kept.with_name(f"{kept.name}.{os.getpid()}")
         try:
             kept.parent.mkdir(parents=True, exist_ok=True)
-            new.write_bytes(answer)
-            new.replace(kept)
+            with replacing(kept) as new:
+                new.write_bytes(answer)
         except OSError as error:
             LOGGER.warning(f"{kept}: the listing of {url} could not be kept: {error.strerror}")
     return files
