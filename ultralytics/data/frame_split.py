@@ -24,6 +24,7 @@ from ultralytics.data.image_hash import difference_hash, near_pairs
 from ultralytics.data.layout import SPLITS, Sample, lay_out, put_in_place
 from ultralytics.utils import LOGGER, TQDM
 from ultralytics.utils.errors import UserError
+from ultralytics.utils.groups import connected
 from ultralytics.utils.size_groups import SIZE_GROUPS, size_group
 
 VAL_SHARE = 0.2
@@ -130,10 +131,7 @@ def _alike(frames: Sequence[Frame], members: list[int], distance: int) -> list[l
     seen = np.array([k for k, i in enumerate(members) if frames[i].look is not None], np.int64)
     if len(seen):
         for left, right, _ in near_pairs(np.array([frames[members[k]].look for k in seen]), distance):
-            while ((a := label[seen[left]]) != (b := label[seen[right]])).any():
-                least = np.arange(len(number))  # each label takes the least of those that it touches
-                np.minimum.at(least, np.maximum(a, b), np.minimum(a, b))
-                label = least[label]
+            label = connected(len(number), label[seen[left]], label[seen[right]])[label]
     groups = defaultdict(list)
     for i, k in zip(members, label.tolist(), strict=True):
         groups[k].append(i)

@@ -28,6 +28,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from ultralytics.utils.groups import connected
 
 _SLACK = 0.05  # the tolerance at a tile's edge, as a share of the box's side: large boxes are less exact
 
@@ -172,7 +173,7 @@ def merge(
     same = (((part_i >= need) & (part_j >= need)) | ~(is_open[i] | is_open[j])).all(1)
     same &= _iou(part_i + margin / 2, part_j + margin / 2) >= match
     same &= np.minimum(score[i], score[j]) >= believe * np.maximum(score[i], score[j])
-    group = _components(len(box), i[same], j[same])
+    group = connected(len(box), i[same], j[same])
 
     order = np.lexsort((np.arange(len(box)), -score))
     order = order[~gone[order]]
@@ -265,16 +266,3 @@ def _nms(box: np.ndarray, kind: np.ndarray, iou: float) -> np.ndarray:
         rest = keep[i] & keep[j] & ~wins[i]
         i, j = i[rest], j[rest]
     return np.flatnonzero(keep)
-
-
-def _components(n: int, i: np.ndarray, j: np.ndarray) -> np.ndarray:
-    """Return for each of n nodes the least node that the edges (i, j) lead to."""
-    label = np.arange(n)
-    while True:
-        low = label.copy()
-        np.minimum.at(low, i, label[j])
-        np.minimum.at(low, j, label[i])
-        low = low[low]
-        if (low == label).all():
-            return label
-        label = low
