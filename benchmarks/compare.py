@@ -13,7 +13,7 @@ patience=0, max_det=1000, cache=ram. Without a preset: standard on --data alone.
 Models, unless --models names others: the five of this fork, each with and without the NWD (`nwd=0`), then
 `yolo11n.yaml`, `benchmarks/models/yolo11n-p2.yaml`, `yolov8n-p2.yaml`, `yolo26n.yaml` and `yolo26n-p2.yaml`.
 
-A run is validated at ten epochs on its way, which gives its curve, and at the end with its best and its last weights.
+A run is validated at five epochs on its way, which gives its curve, and with its best weights at the end.
 `--out` gets `results.csv` (a row for each finished run; the same command goes on where it was stopped), `curves.csv`,
 `report.md` with its pictures, and `runs/` with a log and the weights of each run.
 """
@@ -21,10 +21,13 @@ A run is validated at ten epochs on its way, which gives its curve, and at the e
 from __future__ import annotations
 
 import argparse
+import contextlib
 import difflib
+import gc
 import hashlib
 import json
 import os
+import queue
 import re
 import shlex
 import shutil
@@ -43,6 +46,7 @@ from typing import Any
 import torch
 import yaml
 from report import COLUMNS, CURVE_COLUMNS, add_rows, read_rows, write_report
+from torch import nn
 from ultralytics import YOLO, __version__
 from ultralytics.cfg import get_cfg, smart_value
 from ultralytics.data import YOLODataset
@@ -69,7 +73,7 @@ MODELS = (
     *(f"{ROOT}/ultralytics/cfg/models/11/yolo11n{name}.yaml{nwd}" for name in OURS for nwd in ("", "+nwd=0")),
     "yolo11n.yaml", f"{ROOT}/benchmarks/models/yolo11n-p2.yaml", "yolov8n-p2.yaml", "yolo26n.yaml", "yolo26n-p2.yaml",
 )  # fmt: skip
-CURVE_POINTS = 10
+CURVE_POINTS = 5
 # Set for each run below, so neither a model nor --set may give them.
 RESERVED = (
     "model", "data", "seed", "epochs", "imgsz", "device", "workers", "project", "name", "exist_ok", "save_dir",
@@ -176,6 +180,22 @@ def parse_model(text: str) -> Model:
     return Model(label, path, overrides)
 
 
+class Network(nn.Module):
+    """What of a model runs on images alone: its layers, without the loss.
+
+    Args:
+        model: Detection model; it stays in its mode, training or evaluation.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.training, self.model = model.training, model
+
+    def forward(self, images: torch.Tensor) -> Any:
+        """Return what the model's head does, from images (B, C, H, W)."""
+        return self.model._predict_once(images)
+
+
 class CurveTrainer(DetectionTrainer):
     """Upstream's trainer, which validates and saves at some epochs only and measures the time without validation.
 
@@ -189,9 +209,33 @@ class CurveTrainer(DetectionTrainer):
         self.curve: list[tuple[int, float, float, float]] = []
         self.seconds = 0.0
         self._started = 0.0
+        self.add_callback("on_train_start", CurveTrainer._replay)
         self.add_callback("on_train_epoch_start", CurveTrainer._start)
         self.add_callback("on_train_epoch_end", CurveTrainer._end)
         self.add_callback("on_fit_epoch_end", CurveTrainer._record)
+        self.add_callback("on_train_end", CurveTrainer._replay_no_more)
+
+    def _replay(self) -> None:
+        """On CUDA, replay the network's passes as graphs: a small model's step is mostly the launching of kernels."""
+        if self.device.type != "cuda":
+            return
+        self._model_train()
+        model = torch_utils.unwrap_model(self.model)
+        shape = self.batch_size, self.data["channels"], self.args.imgsz, self.args.imgsz
+        images = torch.zeros(shape, device=self.device)
+        state = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+        network = torch.cuda.make_graphed_callables(Network(model), (images,), allow_unused_input=True)
+        model.load_state_dict(state)  # recording has moved the statistics of the BatchNorms
+        eager = model.predict
+
+        def predict(x: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
+            recorded = model.training and x.shape == images.shape and not args and not any(kwargs.values())
+            return network(x) if recorded else eager(x, *args, **kwargs)
+
+        model.predict = predict
+
+    def _replay_no_more(self) -> None:
+        torch_utils.unwrap_model(self.model).__dict__.pop("predict", None)
 
     def _start(self) -> None:
         self._started = time.perf_counter()
@@ -211,9 +255,34 @@ class CurveTrainer(DetectionTrainer):
         """Skip upstream's last validation: both weights are validated anew afterwards."""
 
 
+def work() -> None:
+    """Do the runs whose folders come as lines on the standard input, one after the other, each with a log of its own.
+
+    The first that fails ends this process, and so does the end of the input, which is the end of the parent too.
+    """
+    folders: queue.SimpleQueue[Path] = queue.SimpleQueue()
+
+    def listen() -> None:
+        rest = b""  # read without Python's own buffer: its lock, held here, would stop the loaders that fork from this
+        while received := os.read(0, 4096):
+            *lines, rest = (rest + received).split(b"\n")
+            for line in lines:
+                folders.put(Path(os.fsdecode(line)))
+        os._exit(1)
+
+    threading.Thread(target=listen, daemon=True).start()
+    while True:
+        folder = folders.get()
+        with (folder / "log.txt").open("wb") as log:
+            for stream in (1, 2):
+                os.dup2(log.fileno(), stream)
+        train_one(folder)
+        gc.collect()  # a recorded network and its memory hang together in a circle
+        torch.cuda.empty_cache()
+
+
 def train_one(folder: Path) -> None:
     """Train and validate the run that `folder/run.json` describes; write what was measured to `folder/result.json`."""
-    threading.Thread(target=_end_with_parent, daemon=True).start()
     spec = json.loads((folder / "run.json").read_text(encoding="utf-8"))
     torch_utils.NUM_THREADS = spec["threads"]  # upstream would take all processors but one
     arguments, place = spec["arguments"], {"data": spec["data"], "device": spec["device"], "workers": spec["workers"]}
@@ -226,21 +295,17 @@ def train_one(folder: Path) -> None:
     if trainer.batch_size != arguments["batch"]:
         raise MemoryError(f"the device's memory is too small for batch={arguments['batch']}")
 
-    def validate(weights: Path, sizes: bool) -> Any:
-        options = {k: arguments[k] for k in ("imgsz", "batch", *VALIDATION) if k in arguments}
-        save = {"project": str(folder), "name": "val", "exist_ok": True, "plots": False}
-        return YOLO(weights).val(**options, **place, **save, size_metrics=sizes, verbose=False)
-
-    same = trainer.best.read_bytes() == trainer.last.read_bytes()
     for weights in (trainer.best, trainer.last):
         torch_utils.strip_optimizer(weights)  # a third of the size
-    best = validate(trainer.best, sizes=True)
-    last = best if same else validate(trainer.last, sizes=False)
+    options = {k: arguments[k] for k in ("imgsz", "batch", *VALIDATION) if k in arguments}
+    save = {"project": str(folder), "name": "val", "exist_ok": True, "plots": False}
+    best = YOLO(trainer.best).val(**options, **place, **save, verbose=False)
+    *_, AP50_last, AP_last = trainer.curve[-1]
     network, cpu = torch_utils.unwrap_model(trainer.model), trainer.device.type != "cuda"
     shares = {"nwd": nwd_share(network), "nwd_assign": nwd_share(network, "nwd_assign")}
     stock_blocks = not any(isinstance(module, CHANNEL_BLOCKS + FUSION_BLOCKS) for module in network.modules())
     row = {
-        "AP": best.box.map, "AP50": best.box.map50, "AP_last": last.box.map, "AP50_last": last.box.map50,
+        "AP": best.box.map, "AP50": best.box.map50, "AP_last": AP_last, "AP50_last": AP50_last,
         "parameters": torch_utils.get_num_params(network),
         "GFLOPs": round(torch_utils.get_flops(network, arguments["imgsz"]), 3),
         "strides": " ".join(f"{stride:g}" for stride in network.stride.tolist()),
@@ -259,12 +324,6 @@ def train_one(folder: Path) -> None:
             row |= dict(zip((f"{what} {group}" for what in ("AP", "AP50", "AR", "objects")), values, strict=True))
     with replacing(folder / "result.json") as new:
         new.write_text(json.dumps({"row": row, "curve": trainer.curve}), encoding="utf-8")
-
-
-def _end_with_parent() -> None:
-    """End this process as soon as its parent is gone, however that ended: the pipe to it closes then."""
-    os.read(0, 1)
-    os._exit(1)
 
 
 def cores() -> int:
@@ -287,28 +346,45 @@ class Comparison:
         pending = deque(run for run in runs if run.key not in done)
         LOGGER.info(f"{len(runs)} runs, {len(runs) - len(pending)} of them finished before; results in {self.out}")
         running: dict[subprocess.Popen[bytes], tuple[Run, float]] = {}
+        idle: list[subprocess.Popen[bytes]] = []  # processes that have done a run: starting one takes long on a GPU
         total, finished, start = len(pending), 0, time.monotonic()
         try:
             while (pending or running) and time.monotonic() < self.deadline:
                 while pending and len(running) < self.jobs:
                     run = pending.popleft()
-                    running[self._start(run)] = run, time.monotonic()
+                    process = idle.pop() if idle else self._start()
+                    self._give(process, run)
+                    running[process] = run, time.monotonic()
                 time.sleep(0.1)
-                for process in [process for process in running if process.poll() is not None]:
-                    run, started = running.pop(process)
+                for process, (run, started) in list(running.items()):
+                    ended = process.poll() is not None
+                    if not ended and not (self._folder(run) / "result.json").is_file():
+                        continue
+                    del running[process]
+                    if not ended:
+                        idle.append(process)
                     finished += 1
                     minutes = (time.monotonic() - start) / 60 / finished * (total - finished)
                     left = f"{total - finished} remain, about {minutes:.1f} min" if total > finished else "the last one"
-                    said = self._finish(run, process.returncode)
+                    said = self._finish(run)
                     LOGGER.info(f"{finished}/{total} {run.name}: {said} ({time.monotonic() - started:.0f} s; {left})")
         finally:
-            for process in running:
+            for process in [*running, *idle]:
                 process.kill()
                 process.wait()
         return total - finished
 
-    def _start(self, run: Run) -> subprocess.Popen[bytes]:
-        folder = self.out / "runs" / run.folder
+    def _folder(self, run: Run) -> Path:
+        return self.out / "runs" / run.folder
+
+    def _start(self) -> subprocess.Popen[bytes]:
+        (self.out / "runs").mkdir(exist_ok=True)
+        command = [sys.executable, str(Path(__file__).resolve()), "--work", str(self.out / "runs")]
+        with (self.out / "runs" / "log.txt").open("ab") as log:  # of what comes before the first run
+            return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=log, stderr=subprocess.STDOUT)
+
+    def _give(self, process: subprocess.Popen[bytes], run: Run) -> None:
+        folder = self._folder(run)
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
         share = max(1, cores() // self.jobs)
@@ -317,16 +393,17 @@ class Comparison:
             "device": self.device, "threads": share, "workers": min(8, share),
         }  # fmt: skip
         (folder / "run.json").write_text(json.dumps(spec), encoding="utf-8")
-        command = [sys.executable, str(Path(__file__).resolve()), "--run", str(folder)]
-        with (folder / "log.txt").open("wb") as log:  # its standard input is the pipe by which it sees this process end
-            return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=log, stderr=subprocess.STDOUT)
+        with contextlib.suppress(BrokenPipeError):  # it has ended and is found so
+            process.stdin.write(os.fsencode(folder) + b"\n")
+            process.stdin.flush()
 
-    def _finish(self, run: Run, status: int) -> str:
+    def _finish(self, run: Run) -> str:
         """Keep what a finished run measured; return what to say of it."""
-        folder = self.out / "runs" / run.folder
-        if status or not (folder / "result.json").is_file():
-            last = (folder / "log.txt").read_text(encoding="utf-8", errors="replace").strip().splitlines()[-1:]
-            self.failed.append(f"{run.name}: {''.join(last)[:300]} ({folder / 'log.txt'})")
+        folder = self._folder(run)
+        if not (folder / "result.json").is_file():
+            log = next(file for file in (folder / "log.txt", folder.parent / "log.txt") if file.is_file())
+            last = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()[-1:]
+            self.failed.append(f"{run.name}: {''.join(last)[:300]} ({log})")
             return f"FAILED, {''.join(last)[:300]}"
         result = json.loads((folder / "result.json").read_text(encoding="utf-8"))
         arguments, own = dict(run.arguments), run.model.overrides
@@ -381,7 +458,7 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     add("--time", type=float, metavar="MINUTES", help="end after so many minutes; the same command goes on later")
     add("--out", type=Path, default=Path("runs/compare"), metavar="DIR", help="default: runs/compare")
     add("--report", type=Path, metavar="DIR", help="only write the report of the results in DIR")
-    add("--run", type=Path, help=argparse.SUPPRESS)  # a child's folder
+    add("--work", type=Path, help=argparse.SUPPRESS)  # a child's; the folder is there to be seen in lists of processes
     args = parser.parse_args(argv)
     args.data = [*(DEMO_SETS if args.preset else ()), *args.data]
     for name, value in zip(("epochs", "imgsz", "batch", "lr0"), PRESETS[args.preset or "standard"], strict=True):
@@ -421,9 +498,8 @@ def plan(args: argparse.Namespace) -> list[Run]:
 def main(argv: list[str] | None = None) -> int:
     """Do what the command line asks; return the exit status."""
     args = parse_arguments(argv)
-    if args.run:
-        train_one(args.run)
-        return 0
+    if args.work:
+        work()
     try:
         if args.report:
             write_report(args.report)

@@ -47,7 +47,7 @@ def children_of(folder: Path) -> list[psutil.Process]:
     found = []
     for process in psutil.process_iter(["cmdline"]):
         line = process.info["cmdline"] or []
-        if "--run" in line and line[-1].startswith(str(folder)) and process.status() != psutil.STATUS_ZOMBIE:
+        if "--work" in line and line[-1].startswith(str(folder)) and process.status() != psutil.STATUS_ZOMBIE:
             found.append(process)
     return found
 

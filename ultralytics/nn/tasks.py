@@ -15,7 +15,7 @@ from typing import Any
 import torchvision
 import yaml
 from torch import nn
-from ultralytics.nn.modules import DWR, C3k2DWR, Conv, DualConv, ScreeningFusion, ScreeningLateral
+from ultralytics.nn.modules import DWR, C3k2DWR, Conv, DualConv, LightDetect, ScreeningFusion, ScreeningLateral
 from ultralytics.nn.tasks import BaseModel, DetectionModel
 from ultralytics.nn.tasks import parse_model as stock_parse_model
 from ultralytics.utils.errors import UserError
@@ -23,6 +23,7 @@ from ultralytics_overlay import require
 
 CHANNEL_BLOCKS = (DWR, C3k2DWR, DualConv, ScreeningLateral)  # take (c1, c2, ...)
 REPEAT_BLOCKS = (C3k2DWR,)  # take their repeat count after (c1, c2)
+HEADS = (LightDetect,)  # take what Detect takes
 FUSION_BLOCKS = (ScreeningFusion,)  # take the widths of their inputs, all alike, and keep them
 
 # Runs in parse_model before its first branch: C3k2DWR asks for YOLO11's head as C3k2 does, and fusion blocks get their
@@ -61,6 +62,10 @@ def _extend(function: Callable[..., Any]) -> Callable[..., Any]:
     for name, blocks in (("base_modules", CHANNEL_BLOCKS), ("repeat_modules", REPEAT_BLOCKS)):
         require(where, name in sets, f"no longer has the set `{name}`")
         sets[name].extend(ast.Name(block.__name__, ast.Load()) for block in blocks)
+    heads = [node.elts for node in ast.walk(tree) if isinstance(node, ast.Set) and "Detect" in map(ast.unparse, node.elts)]
+    require(where, len(heads) > 0, "no longer has a set of heads with `Detect`")
+    for names in heads:
+        names.extend(ast.Name(head.__name__, ast.Load()) for head in HEADS)
 
     branches = [
         (loop, branch)
