@@ -68,9 +68,10 @@ def test_the_trained_model_is_ours_and_mixes_nwd(chain: tuple[Path, list[str]]) 
     folder, printed = chain
     state = torch.load(folder / "runs/ASS1/yolo11n/weights/best.pt", weights_only=False)
     blocks = [type(module).__name__ for module in state["model"].modules()]
-    assert blocks.count("DWR") == 5
+    assert (blocks.count("ScreeningFusion"), blocks.count("LightDetect")) == (3, 1)
     size = np.sqrt(30 * 20) * 64 / 96  # every box is 30x20 px in an image whose longer side is scaled to 64
-    assert f"share 0.5 of the box loss, C = {size:.2f} px" in printed[0]
+    shares = "share 0.5 of the box loss and share 0.5 of the assignment of small objects"
+    assert f"{shares}, C = {size:.2f} px" in printed[0]
     assert "nwd: null" in (folder / "runs/ASS1/yolo11n/args.yaml").read_text()
 
 

@@ -3,9 +3,11 @@
 import csv
 import json
 import logging
+import os
 import re
 import subprocess
 import sys
+import textwrap
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -153,6 +155,53 @@ def test_a_comparison_leaves_a_report_with_pictures(runs: dict[str, Any]) -> Non
         assert image.shape[1] > 1000
         assert image.std() > 5
     assert not [path for path in runs["out"].iterdir() if path.name.startswith(".")]
+
+
+def test_a_process_does_one_run_after_the_other_and_ends_with_its_input(tmp_path: Path) -> None:
+    """Loaders fork from it while it waits for its next run; a lock of that waiting must not stop them."""
+    code = """
+        import sys
+        sys.path.insert(0, sys.argv[1])
+        import compare
+        from torch.utils.data import DataLoader
+
+        def train_one(folder):
+            print("sum", sum(int(x) for x in DataLoader(range(5), num_workers=1)), flush=True)
+            (folder / "done").touch()
+
+        compare.train_one = train_one
+        compare.work()
+    """
+    command = [sys.executable, "-c", textwrap.dedent(code), str(SCRIPT.parent)]
+    process = subprocess.Popen(command, stdin=subprocess.PIPE)
+    folders = [tmp_path / name for name in ("one", "two, ünïcode")]
+    for folder in folders:
+        folder.mkdir()
+        process.stdin.write(os.fsencode(folder) + b"\n")
+    process.stdin.flush()
+    end = time.monotonic() + 60
+    while not all((folder / "done").exists() for folder in folders) and time.monotonic() < end:
+        time.sleep(0.02)
+    assert [(folder / "log.txt").read_text() for folder in folders] == ["sum 10\n"] * 2
+    assert process.poll() is None
+    process.stdin.close()
+    assert process.wait(10) == 1
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_replayed_passes_train_as_others_do(
+    tools: dict[str, ModuleType], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compare = tools["compare"]
+    data = write_data(tmp_path / "squares", ("a", "b"), {"train": 4, "val": 2})
+    arguments = {"data": str(data), "epochs": 1, "imgsz": 64, "batch": 2, "device": 0, "plots": False, "val": False}
+    losses = []
+    for replay in (compare.CurveTrainer._replay, lambda trainer: None):
+        monkeypatch.setattr(compare.CurveTrainer, "_replay", replay)
+        model = compare.YOLO("yolo11n.yaml")
+        model.train(trainer=compare.CurveTrainer, **compare.COMMON, **arguments, project=str(tmp_path / "runs"))
+        losses.append({name: float(loss) for name, loss in model.trainer.tloss.items()})
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
 
 
 def test_weights_are_those_of_validated_epochs(

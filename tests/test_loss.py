@@ -407,7 +407,7 @@ def dataset(tmp_path) -> Path:
     return file
 
 
-@pytest.mark.parametrize("arguments", [{}, {"nwd_c": 7}, {"nwd": 0}, {"rect": True}], ids=str)
+@pytest.mark.parametrize("arguments", [{}, {"nwd_c": 7}, {"nwd": 0, "nwd_assign": 0}, {"rect": True}], ids=str)
 def test_trainer_sets_the_scale(dataset, arguments):
     overrides = {"model": str(MODEL), "data": str(dataset), "imgsz": 64, "epochs": 1, "batch": 2, "workers": 0}
     overrides |= {"plots": False, "project": str(dataset.parent / "runs"), "device": "cpu", "amp": False}

@@ -2,6 +2,7 @@
 
 import functools
 import math
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ import torch
 import yaml
 from torch import nn
 from ultralytics import YOLO
-from ultralytics.nn.modules import DWR, C3k2, C3k2DWR, Conv, Detect, DualConv, DWConv
+from ultralytics.nn.modules import DWR, C3k2, C3k2DWR, Conv, Detect, DualConv, DWConv, LightDetect
 from ultralytics.nn.tasks import (
     ClassificationModel,
     DetectionModel,
@@ -85,7 +86,7 @@ def test_model_by_name(design):
 @every_scale
 def test_heads(design, scale):
     *layers, head = layers_of(design, scale)
-    assert type(head) is Detect
+    assert type(head) is (Detect if design else LightDetect)
     assert head.nl == 4
     for branch in head.cv3:  # YOLO11's class branch is depthwise, older families' is not
         assert [type(m) for m in (*branch[0], *branch[1])] == [DWConv, Conv, DWConv, Conv]
@@ -102,6 +103,35 @@ def test_heads(design, scale):
     assert [shape[1] for shape in levels] == [scaled_width(rows[f][3][0], scale) for f in rows[-1][0]]
     if "hsfpn" in design:
         assert {shape[1] for shape in levels} == {256 * SCALES[scale][1]}
+
+
+def walk(outputs) -> Iterator[torch.Tensor]:
+    """Yield the tensors in what a head returns."""
+    for value in outputs.values() if isinstance(outputs, dict) else outputs:
+        yield from [value] if isinstance(value, torch.Tensor) else walk(value)
+
+
+def test_the_recommended_model_is_a_measured_one():
+    """Its rows of results are those of a candidate, so the two must stay alike."""
+    ours = yaml.safe_load((FOLDER / "yolo11.yaml").read_text())
+    measured = yaml.safe_load((FOLDER.parents[3] / "benchmarks/models/yolo11-light-mixed.yaml").read_text())
+    assert ours == measured | {"nwd_assign": 0.5}
+
+
+@pytest.mark.parametrize("end2end", [False, True])
+def test_the_light_head_is_upstreams_with_separable_box_branches(end2end):
+    stock, light = (kind(3, 16, end2end, (32, 64)) for kind in (Detect, LightDetect))
+    for branches in ("cv3", *(("one2one_cv3",) if end2end else ())):
+        shapes = [[tensor.shape for tensor in getattr(head, branches).state_dict().values()] for head in (stock, light)]
+        assert shapes[0] == shapes[1]
+    for branches in ("cv2", *(("one2one_cv2",) if end2end else ())):
+        for c, branch in zip((32, 64), getattr(light, branches), strict=True):
+            convs = [m for m in branch.modules() if isinstance(m, nn.Conv2d)]
+            found = [(m.in_channels, m.out_channels, m.kernel_size[0], m.groups) for m in convs]
+            assert found == [(c, c, 3, c), (c, 64, 1, 1), (64, 64, 3, 64), (64, 64, 1, 1), (64, 64, 1, 1)]
+    images = [torch.rand(2, c, s, s) for c, s in ((32, 8), (64, 4))]
+    for of_stock, of_light in zip(*(list(walk(head.train()(images))) for head in (stock, light)), strict=True):
+        assert of_stock.shape == of_light.shape
 
 
 @every_design

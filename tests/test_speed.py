@@ -133,8 +133,8 @@ def test_profile(speed: ModuleType, done: dict[str, Any]) -> None:
     assert [layer.ms for layer in layers] == sorted((layer.ms for layer in layers), reverse=True)
     assert sum(layer.ms for layer in layers) == pytest.approx(total, rel=0.5)
     found = {layer.index: (layer.kind, layer.stride) for layer in layers}
-    assert found[0] == ("Conv", "2") and found[1] == ("DualConv", "4")
-    assert found[len(network.model) - 1] == ("Detect", "4, 8, 16, 32")
+    assert found[0] == ("Conv", "2") and found[5] == ("DualConv", "16")
+    assert found[len(network.model) - 1] == ("LightDetect", "4, 8, 16, 32")
     text = speed.profile_text("ours", "CPU", layers, total)
     for layer in layers[:3]:
         assert f"row {layer.index} `{layer.kind}` (stride {layer.stride})" in text.splitlines()[2]

@@ -62,7 +62,9 @@ def _extend(function: Callable[..., Any]) -> Callable[..., Any]:
     for name, blocks in (("base_modules", CHANNEL_BLOCKS), ("repeat_modules", REPEAT_BLOCKS)):
         require(where, name in sets, f"no longer has the set `{name}`")
         sets[name].extend(ast.Name(block.__name__, ast.Load()) for block in blocks)
-    heads = [node.elts for node in ast.walk(tree) if isinstance(node, ast.Set) and "Detect" in map(ast.unparse, node.elts)]
+    heads = [
+        node.elts for node in ast.walk(tree) if isinstance(node, ast.Set) and "Detect" in map(ast.unparse, node.elts)
+    ]
     require(where, len(heads) > 0, "no longer has a set of heads with `Detect`")
     for names in heads:
         names.extend(ast.Name(head.__name__, ast.Load()) for head in HEADS)

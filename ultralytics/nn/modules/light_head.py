@@ -28,8 +28,10 @@ class LightDetect(Detect):
         width = self.cv2[0][-1].in_channels
         self.cv2 = nn.ModuleList(
             nn.Sequential(
-                nn.Sequential(DWConv(c, c, 3), Conv(c, width, 1)),
-                nn.Sequential(DWConv(width, width, 3), Conv(width, width, 1)),
+                DWConv(c, c, 3),  # upstream reads a level's width off the first convolution of its branch
+                Conv(c, width, 1),
+                DWConv(width, width, 3),
+                Conv(width, width, 1),
                 nn.Conv2d(width, 4 * self.reg_max, 1),
             )
             for c in ch
