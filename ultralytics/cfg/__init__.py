@@ -9,7 +9,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from ultralytics.cfg import CFG_BOOL_KEYS, CFG_FLOAT_KEYS, CFG_FRACTION_KEYS
+from ultralytics.cfg import CFG_BOOL_KEYS, CFG_FLOAT_KEYS, CFG_FRACTION_KEYS, CFG_INT_KEYS, CFG_INT_MIN
 from ultralytics.cfg import check_cfg as stock_check_cfg
 from ultralytics.cfg import check_dict_alignment as stock_check_dict_alignment
 from ultralytics.cfg import entrypoint as stock_entrypoint
@@ -22,10 +22,15 @@ require_parameters(stock_check_cfg, "cfg", "hard")
 require_parameters(stock_get_save_dir, "args", "name")
 require_parameters(stock_entrypoint, "debug")
 
-CFG_FRACTION_KEYS = CFG_FRACTION_KEYS | {"nwd", "nwd_assign"}
+CFG_FRACTION_KEYS = CFG_FRACTION_KEYS | {"nwd", "nwd_assign", "slice_skip", "slice_full_ratio", "slice_keep"}
+CFG_FRACTION_KEYS |= {"slice_overlap", "slice_empty"}
+CFG_INT_KEYS = CFG_INT_KEYS | {"slice_batch"}
+CFG_INT_MIN = {**CFG_INT_MIN, "slice_batch": 1}
 CFG_FLOAT_KEYS = CFG_FLOAT_KEYS | {"nwd_c"}
-CFG_BOOL_KEYS = CFG_BOOL_KEYS | {"size_metrics"}
+CFG_BOOL_KEYS = CFG_BOOL_KEYS | {"size_metrics", "slice_full"}
 CFG_POSITIVE_KEYS = frozenset({"nwd_c"})
+MIN_TILE = 64  # pixels; the least side of a tile
+MAX_OVERLAP = 0.9  # of the side of a tile
 
 
 def check_cfg(cfg: dict[str, Any], hard: bool = True) -> None:
@@ -43,6 +48,21 @@ def check_cfg(cfg: dict[str, Any], hard: bool = True) -> None:
     for k in CFG_POSITIVE_KEYS & cfg.keys():
         if cfg[k] is not None and not 0 < cfg[k] < math.inf:
             raise ValueError(f"'{k}={cfg[k]}' is an invalid value. '{k}' must be finite and greater than 0.")
+    if (overlap := cfg.get("slice_overlap") or 0) > MAX_OVERLAP:
+        raise ValueError(f"'slice_overlap={overlap}' is an invalid value. It must be between 0.0 and {MAX_OVERLAP}.")
+    _check_slice(cfg.get("slice") or 0, cfg.get("task"))
+
+
+def _check_slice(slice: Any, task: str | None) -> None:
+    """Check the side of tiles, for the task that it is given for."""
+    if slice in {0, "auto"}:
+        pass
+    elif isinstance(slice, bool) or not isinstance(slice, (int, float)) or slice != int(slice):
+        raise TypeError(f"'slice={slice}' is invalid. 'slice' must be a whole number of pixels, 0 or 'auto'.")
+    elif slice < MIN_TILE:
+        raise ValueError(f"'slice={slice}' is an invalid value. 'slice' must be at least {MIN_TILE} pixels, or 0.")
+    if slice and task not in {None, "detect"}:
+        raise ValueError(f"'slice={slice}' is invalid for task={task}. Slicing works for task=detect.")
 
 
 def get_save_dir(args: SimpleNamespace, name: str | None = None) -> Path:
