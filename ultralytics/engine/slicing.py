@@ -24,11 +24,22 @@ very unsure boxes of a validation (confidence 0.001) neither replace nor enlarge
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
+from ultralytics.cfg import MAX_OVERLAP, MIN_TILE
 from ultralytics.utils.groups import connected
+
+Detect = Callable[[list[np.ndarray]], list[torch.Tensor]]
+"""Runs a model on images (H, W, C) of one shape; returns (x1, y1, x2, y2, score, class) of each, shapes (N, 6), in its
+pixels and after NMS."""
+
+MERGE_IOU = 0.5
+"""Highest IoU of two objects of a class in a sliced image: what two tiles show of one object agrees less than what the
+NMS of a pass compares."""
 
 _SLACK = 0.05  # the tolerance at a tile's edge, as a share of the box's side: large boxes are less exact
 
@@ -48,6 +59,161 @@ class Merged:
     scores: torch.Tensor
     classes: torch.Tensor
     index: torch.Tensor
+
+
+@dataclass(frozen=True)
+class Found:
+    """What the tiles of an image showed, before it is merged.
+
+    Attributes:
+        rows: (x1, y1, x2, y2, score, class) in pixels of the image, shape (N, 6).
+        sources: For each, the row of its tile in `tiles`, shape (N,), int64.
+        tiles: All tiles of the image, run or not, as from `tile_grid`.
+        run: How many of them were run; the others were skipped.
+    """
+
+    rows: torch.Tensor
+    sources: torch.Tensor
+    tiles: np.ndarray
+    run: int
+
+
+@dataclass(frozen=True)
+class Slicer:
+    """Finds objects in the tiles of a large image, and merges them with those of the whole image.
+
+    The tiles are views of the image until `batch` of them are handed to the model, so the memory that slicing adds is
+    that of one batch of inputs and of the boxes found, whatever the size of the image.
+
+    Args:
+        tile: Side of a tile in pixels, see `tile_grid`.
+        overlap: Least overlap of neighbouring tiles as a share of their side, see `tile_grid`.
+        batch: Tiles that the model is given at a time, at least 1.
+        full: Whether what the pass over the whole image found belongs to the result.
+        skip: Least score, 0..1, of that pass within a tile for the tile to be run; 0 runs all.
+
+    Example:
+        >>> image = np.zeros((640, 1000, 3), np.uint8)
+        >>> nothing = lambda tiles: [torch.zeros(0, 6) for tile in tiles]
+        >>> slicer = Slicer(640)
+        >>> slicer.wants(image), slicer.find(image, nothing).run
+        (True, 2)
+    """
+
+    tile: int
+    overlap: float = 0.2
+    batch: int = 8
+    full: bool = True
+    skip: float = 0.0
+
+    def wants(self, image: np.ndarray) -> bool:
+        """Return whether an image (H, W, C) is larger than a tile; others are run as without slicing."""
+        return max(image.shape[:2]) > self.tile
+
+    def find(self, image: np.ndarray, detect: Detect, hints: torch.Tensor | None = None) -> Found:
+        """Run a model on the tiles of an image.
+
+        Args:
+            image: Image (H, W, C).
+            detect: Runs the model on some tiles.
+            hints: Points (x, y) in pixels of the image, shape (K, 2), one or more in each tile that is worth running;
+                None runs all tiles.
+        """
+        tiles = tile_grid(*image.shape[:2], self.tile, self.overlap)
+        which = np.arange(len(tiles)) if hints is None else _with_points(tiles, hints.cpu().numpy())
+        rows, sources = [torch.zeros(0, 6)], [torch.zeros(0, dtype=torch.int64)]
+        for start in range(0, len(which), self.batch):
+            chosen = which[start : start + self.batch]
+            views = [image[y1:y2, x1:x2] for x1, y1, x2, y2 in tiles[chosen]]
+            for index, found in zip(chosen, detect(views), strict=True):
+                found = found[:, :6].float().cpu()
+                found[:, :4] += torch.from_numpy(np.tile(tiles[index, :2], 2))
+                rows.append(found)
+                sources.append(torch.full((len(found),), int(index)))
+        return Found(torch.cat(rows), torch.cat(sources), tiles, len(which))
+
+    def merge(
+        self, image_hw: tuple[int, int], found: Found, whole: torch.Tensor, *,
+        iou: float = MERGE_IOU, agnostic: bool = False, max_det: int = 300,
+    ) -> torch.Tensor:  # fmt: skip
+        """Merge what the tiles showed with what the pass over the whole image found, see `merge`.
+
+        Args:
+            image_hw: Height and width of the image in pixels.
+            found: What the tiles showed.
+            whole: (x1, y1, x2, y2, score, class) of the pass over the whole image in its pixels, shape (M, 6); not
+                looked at without `full`.
+            iou: Highest IoU of two boxes that both stay, 0..1.
+            agnostic: Whether boxes of different classes are merged.
+            max_det: Most rows of the result, at least 1.
+
+        Returns:
+            The objects of the image as rows like those of `whole`, by falling score, on its device.
+        """
+        rows, sources = found.rows, found.sources
+        if self.full:
+            rows = torch.cat((rows, whole[:, :6].float().cpu()))
+            sources = torch.cat((sources, torch.full((len(whole),), -1)))
+        classes = torch.zeros_like(rows[:, 5]) if agnostic else rows[:, 5]
+        merged = merge(rows[:, :4], rows[:, 4], classes, sources, found.tiles, image_hw, iou=iou)
+        columns = merged.boxes, merged.scores[:, None], rows[merged.index, 5:]
+        return torch.cat(columns, 1)[:max_det].to(whole.device)
+
+
+def slicer_of(args: Any, model: Any, imgsz: int) -> Slicer | None:
+    """Return the slicer that arguments ask for, or None.
+
+    Args:
+        args: Arguments with `slice` and its companions.
+        model: The model, of which `slice=auto` takes the size of the objects that it was trained on.
+        imgsz: Longer side of the model's input in pixels.
+    """
+    side = getattr(args, "slice", 0)
+    if not side:
+        return None
+    if side == "auto":
+        side = auto_tile(imgsz, getattr(getattr(model, "model", model), "object_size", None))
+    return Slicer(int(side), args.slice_overlap, args.slice_batch, args.slice_full, args.slice_skip)
+
+
+def auto_tile(imgsz: int, object_size: float | None) -> int:
+    """Return the side of tiles for `slice=auto`, in pixels, a multiple of 32.
+
+    It shows the median object at its native size; one of more than 32 px, where COCO's small objects end, at 32 px.
+
+    Args:
+        imgsz: Longer side of the model's input in pixels.
+        object_size: Median √(w·h) of the objects in pixels of the images, None where it is not known.
+
+    Example:
+        >>> auto_tile(640, 20), auto_tile(640, 48)
+        (640, 960)
+    """
+    return max(MIN_TILE, round(imgsz * max(1.0, (object_size or 0) / 32) / 32) * 32)
+
+
+def likely_points(preds: Any, score: float, nc: int) -> list[torch.Tensor]:
+    """Return where a model's raw output has at least a score, for each image: points (x, y) in input pixels, (K, 2).
+
+    Args:
+        preds: Output of a detection model before NMS, (B, 4 + nc, anchors) with xywh boxes, or after, (B, N, 6) with
+            xyxy boxes, or a list that begins with such.
+        score: Least score, 0..1.
+        nc: Number of classes.
+    """
+    preds = preds[0] if isinstance(preds, (list, tuple)) else preds
+    if preds.shape[-1] == 6 and preds.shape[1] != 4 + nc:
+        return [(rows[:, :2] + rows[:, 2:4])[rows[:, 4] >= score] / 2 for rows in preds]
+    return [image[:2, image[4 : 4 + nc].amax(0) >= score].T for image in preds]
+
+
+def _with_points(tiles: np.ndarray, points: np.ndarray) -> np.ndarray:
+    """Return the rows of the tiles in which a point lies."""
+    has = np.zeros(len(tiles), dtype=bool)
+    for row, (x1, y1, x2, y2) in enumerate(tiles):
+        x, y = points[:, 0], points[:, 1]
+        has[row] = bool(((x >= x1) & (x <= x2) & (y >= y1) & (y <= y2)).any())
+    return np.flatnonzero(has)
 
 
 def tile_grid(height: int, width: int, tile: int, overlap: float) -> np.ndarray:
@@ -72,10 +238,10 @@ def tile_grid(height: int, width: int, tile: int, overlap: float) -> np.ndarray:
     """
     if height < 1 or width < 1:
         raise ValueError(f"an image of {height}x{width} pixels can't be tiled")
-    if tile < 64:
-        raise ValueError(f"a tile must have at least 64 pixels a side, not {tile}")
-    if not 0 <= overlap <= 0.9:
-        raise ValueError(f"the overlap of tiles must be 0..0.9 of their side, not {overlap}")
+    if tile < MIN_TILE:
+        raise ValueError(f"a tile must have at least {MIN_TILE} pixels a side, not {tile}")
+    if not 0 <= overlap <= MAX_OVERLAP:
+        raise ValueError(f"the overlap of tiles must be 0..{MAX_OVERLAP} of their side, not {overlap}")
     step = tile - math.ceil(overlap * tile - 1e-9)  # 0.55 * 100 is a little more than 55
 
     def spans(length: int) -> list[tuple[int, int]]:
@@ -95,7 +261,7 @@ def merge(
     tiles: np.ndarray | torch.Tensor,
     image_hw: tuple[int, int],
     *,
-    iou: float = 0.5,
+    iou: float = MERGE_IOU,
     margin: float = 2.0,
     cover: float = 0.7,
     match: float = 0.5,

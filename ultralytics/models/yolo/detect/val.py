@@ -1,16 +1,21 @@
-"""Measures accuracy by object size beside upstream's box metrics."""
+"""Measures accuracy by object size beside upstream's box metrics, and validates large images by tiles."""
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import numpy as np
 import torch
 from torch import distributed as dist
+from ultralytics.data.augment import LetterBox
+from ultralytics.engine.slicing import Slicer, likely_points, slicer_of
 from ultralytics.models.yolo.detect.val import DetectionValidator as StockDetectionValidator
 from ultralytics.utils import LOGGER, RANK, ops
+from ultralytics.utils.patches import imread
 from ultralytics.utils.plotting import plot_size_metrics
 from ultralytics.utils.size_metrics import SizeRecords, measures_size
+from ultralytics.utils.torch_utils import autocast
 from ultralytics_overlay import require, require_parameters
 
 require_parameters(StockDetectionValidator.init_metrics, "model")
@@ -27,13 +32,19 @@ for _method, _name in (("update_metrics", "_process_batch"), ("get_stats", "resu
 class DetectionValidator(StockDetectionValidator):
     """Upstream's validator, which also measures accuracy by object size unless `size_metrics=False`.
 
-    It does so for the tasks detect, segment and pose; for rotated boxes and tasks without boxes it is upstream's.
+    It does so for the tasks detect, segment and pose; for rotated boxes and tasks without boxes it is upstream's. With
+    `slice` images larger than a tile are also run by tiles, read anew at full resolution, see `engine.slicing`; what is
+    found goes into upstream's metrics, plots and files in place of what the whole image shows alone.
 
     Attributes:
         size_records: The boxes of the images seen, or None where accuracy by size is not measured.
+        slicer: How images are cut, None without `slice`.
+        tiles: How many tiles were run and skipped so far.
     """
 
     size_records: SizeRecords | None = None
+    slicer: Slicer | None = None
+    tiles = 0, 0
 
     def init_metrics(self, model: torch.nn.Module) -> None:
         """Start a validation of `model`."""
@@ -41,6 +52,64 @@ class DetectionValidator(StockDetectionValidator):
         self.size_records = SizeRecords() if measures_size(self.args) else None
         if self.metrics.size is not None:  # of an earlier validation
             self.metrics.size = None
+        imgsz = self.args.imgsz
+        imgsz = max(imgsz) if isinstance(imgsz, (list, tuple)) else imgsz
+        self.slicer = slicer_of(self.args, model, imgsz) if self.args.task == "detect" else None
+        if self.slicer is not None:
+            self._model, self._tile_shape = model, LetterBox((imgsz, imgsz), auto=bool(self.args.rect), stride=32)
+            self.tiles, self._tile_seconds = (0, 0), 0.0
+
+    def preprocess(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """Return upstream's batch, and remember it for the tiles of its images."""
+        self._batch = super().preprocess(batch)
+        return self._batch
+
+    def postprocess(self, preds: Any) -> list[dict[str, torch.Tensor]]:
+        """Return upstream's detections of each image, in which what its tiles show is merged.
+
+        Args:
+            preds: Output of the model for the whole images.
+
+        Returns:
+            For each image `bboxes`, xyxy in pixels of its input, shape (N, 4), `conf` and `cls`, shape (N,).
+        """
+        if self.slicer is None:
+            return super().postprocess(preds)
+        batch, skip = self._batch, self.slicer.skip
+        large = [i for i, (height, width) in enumerate(batch["ori_shape"]) if max(height, width) > self.slicer.tile]
+        points = likely_points(preds, skip, self.nc) if large and skip else None
+        outputs = super().postprocess(preds)
+        started = time.perf_counter()
+        for i in large:
+            gain, pad = batch["ratio_pad"][i]
+            gain, pad = torch.tensor(gain).flip(0).repeat(2), torch.tensor(pad).repeat(2)  # of xyxy
+            hints = None if points is None else (points[i].float().cpu() - pad[:2]) / gain[:2]
+            image = imread(batch["im_file"][i], flags=self.dataloader.dataset.cv2_flag)
+            found = self.slicer.find(image, self._detect, hints)
+            self.tiles = self.tiles[0] + found.run, self.tiles[1] + len(found.tiles) - found.run
+            whole = _rows(outputs[i]).cpu()
+            whole[:, :4] = (whole[:, :4] - pad) / gain
+            options = {"agnostic": self.args.single_cls or self.args.agnostic_nms, "max_det": self.args.max_det}
+            rows = self.slicer.merge(image.shape[:2], found, whole, **options)
+            rows[:, :4] = rows[:, :4] * gain + pad
+            rows = rows.to(self.device)
+            outputs[i] = {"bboxes": rows[:, :4], "conf": rows[:, 4], "cls": rows[:, 5], "extra": rows[:, 6:]}
+        self._tile_seconds += time.perf_counter() - started
+        return outputs
+
+    def _detect(self, tiles: list[np.ndarray]) -> list[torch.Tensor]:
+        """Run the model on tiles (H, W, C); return rows (x1, y1, x2, y2, score, class) in the pixels of each."""
+        images = np.stack([self._tile_shape(image=tile) for tile in tiles])
+        images = images[..., None] if images.ndim == 3 else images  # grey images
+        inputs = torch.from_numpy(np.ascontiguousarray(images.transpose(0, 3, 1, 2)[:, ::-1]))  # BGR to RGB
+        inputs = super().preprocess({"img": inputs.to(self.device)})["img"]
+        with autocast(self.training and self.args.quantize == 16, device=self.device.type):
+            preds = self._model(inputs)
+        rows = []
+        for tile, found in zip(tiles, super().postprocess(preds), strict=True):
+            rows.append(_rows(found))
+            ops.scale_boxes(inputs.shape[2:], rows[-1][:, :4], tile.shape)
+        return rows
 
     def _process_batch(self, preds: dict[str, torch.Tensor], batch: dict[str, Any]) -> dict[str, np.ndarray]:
         """Return upstream's matches of one image's predictions, and record both.
@@ -53,7 +122,7 @@ class DetectionValidator(StockDetectionValidator):
         if self.size_records is not None:
             shapes = batch["imgsz"], batch["ori_shape"], batch["ratio_pad"]
             targets = _original(torch.cat((batch["bboxes"], batch["cls"][:, None]), 1), *shapes)
-            found = _original(torch.cat((preds["bboxes"], preds["conf"][:, None], preds["cls"][:, None]), 1), *shapes)
+            found = _original(_rows(preds), *shapes)
             columns = targets[:, :4], targets[:, 4], found[:, :4], found[:, 4], found[:, 5]
             self.size_records.add(batch["ori_shape"], *columns)
         return super()._process_batch(preds, batch)
@@ -75,7 +144,11 @@ class DetectionValidator(StockDetectionValidator):
         return super().get_stats()
 
     def finalize_metrics(self) -> None:
-        """Draw upstream's plots and `size_metrics.png`."""
+        """Draw upstream's plots and `size_metrics.png`; count the time of tiles as inference."""
+        if self.slicer is not None:
+            moved = 1e3 * self._tile_seconds / max(1, len(self.dataloader.dataset))
+            self.speed["inference"] += moved
+            self.speed["postprocess"] -= moved
         super().finalize_metrics()
         if self.size_records is not None and self.metrics.size is not None and self.args.plots:
             plot_size_metrics(self.metrics.size, self.save_dir / "size_metrics.png", self.on_plot)
@@ -83,8 +156,15 @@ class DetectionValidator(StockDetectionValidator):
     def print_results(self) -> None:
         """Print upstream's table and, outside training, the one by object size."""
         super().print_results()
+        if self.slicer is not None and not self.training:
+            LOGGER.info(f"Tiles of {self.slicer.tile} px: {self.tiles[0]} run, {self.tiles[1]} skipped")
         if self.size_records is not None and self.metrics.size is not None and not self.training:
             LOGGER.info(self.metrics.size.table(per_class=self.args.verbose and self.nc > 1))
+
+
+def _rows(preds: dict[str, torch.Tensor]) -> torch.Tensor:
+    """Return detections as rows (x1, y1, x2, y2, score, class), shape (N, 6)."""
+    return torch.cat((preds["bboxes"], preds["conf"][:, None], preds["cls"][:, None]), 1).float()
 
 
 def _original(rows: torch.Tensor, imgsz: Any, ori_shape: Any, ratio_pad: Any) -> np.ndarray:

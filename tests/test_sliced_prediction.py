@@ -1,0 +1,286 @@
+"""Prediction, validation and tracking of large images by tiles, against one that runs a tile at a time."""
+
+import json
+import tracemalloc
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from ultralytics import YOLO
+from ultralytics.cfg import check_cfg, get_cfg
+from ultralytics.engine.slicing import Slicer, auto_tile, likely_points, merge, slicer_of, tile_grid
+from ultralytics.utils.size_groups import SIZE_GROUPS
+
+TINY = """
+nc: {}
+reg_max: 1
+backbone:
+  - [-1, 1, Conv, [8, 3, 2]]
+  - [-1, 1, Conv, [16, 3, 2]]
+  - [-1, 1, Conv, [16, 3, 2]]
+head:
+  - [[1, 2], 1, Detect, [nc]]
+"""
+TILE, IMGSZ = 96, 64
+SHARPNESS = 8.0
+PLAIN = {"imgsz": IMGSZ, "conf": 0.6, "max_det": 1000, "verbose": False, "device": "cpu"}
+SLICED = PLAIN | {"slice": TILE, "slice_overlap": 0.25, "slice_batch": 3}
+
+
+def build(folder: Path, classes: int) -> YOLO:
+    """Return a model of random weights that finds much in noise."""
+    (folder / "tiny.yaml").write_text(TINY.format(classes))
+    torch.manual_seed(3)
+    model = YOLO(folder / "tiny.yaml", task="detect")
+    network = model.model.train()
+    for module in network.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.momentum = 1.0  # take the statistics of the next images, so that what follows varies
+    with torch.no_grad():
+        network(torch.rand(4, 3, IMGSZ, IMGSZ))
+        for boxes, scores in zip(network.eval().model[-1].cv2, network.model[-1].cv3, strict=True):
+            boxes[-1].bias.fill_(1.5)
+            scores[-1].weight.mul_(SHARPNESS)
+            scores[-1].bias.fill_(-2.0)
+    model.model.names = {i: f"class{i}" for i in range(classes)}
+    return model
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> YOLO:
+    return build(tmp_path_factory.mktemp("model"), 2)
+
+
+@pytest.fixture(scope="module")
+def image() -> np.ndarray:
+    """Return blocks of noise, so that boxes differ from place to place."""
+    noise = np.random.default_rng(1).integers(0, 256, (21, 34, 3), dtype=np.uint8)
+    return cv2.resize(noise, (256, 160), interpolation=cv2.INTER_CUBIC)
+
+
+def one_by_one(model: YOLO, image: np.ndarray, full: bool = True, tiles: np.ndarray | None = None) -> torch.Tensor:
+    """Cut, run and merge one tile at a time, as slowly as possible."""
+    grid = tile_grid(*image.shape[:2], TILE, 0.25)
+    rows, sources = [], []
+    for index, (x1, y1, x2, y2) in enumerate(grid):
+        if tiles is not None and index not in tiles:
+            continue
+        found = model.predict(image[y1:y2, x1:x2].copy(), **PLAIN)[0].boxes.data.clone()
+        found[:, :4] += torch.tensor([x1, y1, x1, y1])
+        rows.append(found)
+        sources += [index] * len(found)
+    if full:
+        rows.append(model.predict(image, **PLAIN)[0].boxes.data)
+        sources += [-1] * len(rows[-1])
+    rows = torch.cat(rows)
+    merged = merge(rows[:, :4], rows[:, 4], rows[:, 5], torch.tensor(sources), grid, image.shape[:2])
+    found = torch.cat((merged.boxes, merged.scores[:, None], merged.classes[:, None]), 1)
+    found[:, 0:4:2] = found[:, 0:4:2].clamp(0, image.shape[1])
+    found[:, 1:4:2] = found[:, 1:4:2].clamp(0, image.shape[0])
+    return found
+
+
+def same(found: torch.Tensor, expected: torch.Tensor) -> None:
+    """Compare rows whatever their order: batches differ from single images in the last bits."""
+    assert len(found) == len(expected) > 0
+    found, expected = (rows[np.lexsort(rows.numpy().round(2).T)] for rows in (found, expected))
+    torch.testing.assert_close(found, expected, atol=2e-3, rtol=1e-3)
+
+
+@pytest.mark.parametrize("full", [True, False])
+@pytest.mark.parametrize("batch", [1, 3, 50])
+def test_prediction_is_that_of_one_tile_at_a_time(model: YOLO, image: np.ndarray, full: bool, batch: int) -> None:
+    result = model.predict(image, **SLICED | {"slice_full": full, "slice_batch": batch})[0]
+    same(result.boxes.data, one_by_one(model, image, full))
+    assert result.tiles == (len(tile_grid(*image.shape[:2], TILE, 0.25)), 0)
+    assert result.orig_shape == image.shape[:2] and result.boxes.data.device.type == "cpu"
+    assert len(result.boxes) > len(model.predict(image, **PLAIN)[0].boxes)
+
+
+def test_small_images_are_as_without_slicing(model: YOLO, image: np.ndarray) -> None:
+    small = image[:TILE, :TILE].copy()
+    sliced, plain = (model.predict(small, **options)[0] for options in (SLICED, PLAIN))
+    assert torch.equal(sliced.boxes.data, plain.boxes.data) and not hasattr(sliced, "tiles")
+
+
+def test_a_batch_holds_small_and_large_images(model: YOLO, image: np.ndarray) -> None:
+    images = [image, image[:50, :60].copy(), image[:, :200].copy()]
+    together = model.predict(images, **SLICED)
+    for single, result in zip(images, together, strict=True):
+        alone = model.predict(single, **SLICED | {"rect": False})[0]  # images of several shapes are padded to squares
+        same(result.boxes.data, alone.boxes.data)
+
+
+@pytest.mark.parametrize(("height", "width"), [(1, 300), (300, 1), (97, 96)])
+def test_odd_shapes(model: YOLO, height: int, width: int) -> None:
+    result = model.predict(np.full((height, width, 3), 90, np.uint8), **SLICED)[0]
+    assert result.tiles[0] == len(tile_grid(height, width, TILE, 0.25))
+
+
+def test_skipping_runs_the_tiles_with_hints_only(model: YOLO, image: np.ndarray) -> None:
+    grid = tile_grid(*image.shape[:2], TILE, 0.25)
+    scores = []
+    for x1, y1, x2, y2 in grid:  # the highest score of the pass over the whole image whose centre lies in a tile
+        whole = model.predict(image, **PLAIN | {"conf": 0.001, "iou": 1.0, "max_det": 10_000})[0].boxes
+        x, y = whole.xywh[:, 0], whole.xywh[:, 1]
+        inside = (x >= x1) & (x <= x2) & (y >= y1) & (y <= y2)
+        scores.append(float(whole.conf[inside].max()) if inside.any() else 0.0)
+    limit = float(np.mean(sorted(scores)[len(scores) // 2 - 1 : len(scores) // 2 + 1]))  # half of them
+    chosen = np.flatnonzero(np.array(scores) >= limit)
+    assert 0 < len(chosen) < len(grid)
+    result = model.predict(image, **SLICED | {"slice_skip": limit})[0]
+    assert result.tiles == (len(chosen), len(grid) - len(chosen))
+    same(result.boxes.data, one_by_one(model, image, tiles=chosen))
+    assert model.predict(image, **SLICED | {"slice_skip": 1.0})[0].tiles[0] == 0
+
+
+def test_points_of_raw_outputs() -> None:
+    raw = torch.tensor([[[10.0, 20], [30, 40], [4, 4], [6, 6], [0.2, 0.9], [0.3, 0.1]]])  # (1, 4 + 2, 2)
+    assert [points.tolist() for points in likely_points(raw, 0.5, 2)] == [[[20.0, 40.0]]]
+    assert [points.tolist() for points in likely_points([raw, None], 0.3, 2)] == [[[10.0, 30.0], [20.0, 40.0]]]
+    rows = torch.tensor([[[0.0, 0, 10, 20, 0.6, 1], [0, 0, 4, 4, 0.4, 0], [8, 8, 9, 9, 0.1, 0]]])  # after NMS
+    assert [points.tolist() for points in likely_points(rows, 0.4, 2)] == [[[5.0, 10.0], [2.0, 2.0]]]
+
+
+def test_an_exported_model_is_sliced_too(tmp_path: Path, image: np.ndarray) -> None:
+    model = build(tmp_path, 2)
+    model.save(tmp_path / "tiny.pt")
+    exported = YOLO(YOLO(tmp_path / "tiny.pt").export(format="torchscript", imgsz=IMGSZ), task="detect")
+    found, expected = (each.predict(image, **SLICED | {"rect": False})[0].boxes for each in (exported, model))
+    assert len(found) == pytest.approx(len(expected), rel=0.02)
+    distance = (found.xyxy[:, None] - expected.xyxy[None]).abs().amax(2).amin(1)
+    assert float(distance.quantile(0.95)) < 0.05
+
+
+def test_files_are_those_of_whole_images(model: YOLO, image: np.ndarray, tmp_path: Path) -> None:
+    cv2.imwrite(str(tmp_path / "a.png"), image)
+    wanted = {"save": True, "save_txt": True, "save_conf": True, "save_crop": True}
+    result = model.predict(tmp_path / "a.png", project=str(tmp_path / "runs"), name="x", **SLICED | wanted)[0]
+    assert cv2.imread(str(next((tmp_path / "runs/x").glob("a.*")))).shape == image.shape
+    rows = np.loadtxt(tmp_path / "runs/x/labels/a.txt")
+    assert rows[:, 1:5] == pytest.approx(result.boxes.xywhn.numpy(), abs=1e-4)
+    assert len(list((tmp_path / "runs/x/crops").rglob("*.jpg"))) == len(result.boxes)
+
+
+@pytest.mark.parametrize("tracker", ["bytetrack.yaml", "tracktrack.yaml"])
+def test_tracks_over_the_frames_of_a_video(model: YOLO, image: np.ndarray, tmp_path: Path, tracker: str) -> None:
+    video = cv2.VideoWriter(str(tmp_path / "a.avi"), cv2.VideoWriter_fourcc(*"MJPG"), 5, image.shape[1::-1])
+    for _ in range(4):
+        video.write(image)
+    video.release()
+    sliced = list(model.track(tmp_path / "a.avi", tracker=tracker, stream=True, **SLICED))
+    assert len(sliced) == 4 and all(found.run == 8 for found in model.predictor.found.values())
+    found = model.predict(image, **SLICED)[0].boxes
+    assert len(sliced[3].boxes) > 0.8 * int((found.conf > 0.7).sum()) > len(model.predict(image, **PLAIN)[0].boxes)
+    first, last = (set(result.boxes.id.tolist()) for result in (sliced[2], sliced[3]))
+    assert len(first & last) > 0.8 * len(first)
+
+
+def test_validation_measures_what_prediction_finds(tmp_path: Path, image: np.ndarray) -> None:
+    model = build(tmp_path, 1)
+    for split in ("train", "val"):
+        (tmp_path / f"data/images/{split}").mkdir(parents=True)
+        (tmp_path / f"data/labels/{split}").mkdir(parents=True)
+    pictures = {"large": image, "small": image[:60, :90], "high": np.ascontiguousarray(image.transpose(1, 0, 2))}
+    for name, picture in pictures.items():
+        cv2.imwrite(str(tmp_path / f"data/images/val/{name}.png"), picture)
+        (tmp_path / f"data/labels/val/{name}.txt").write_text("0 0.5 0.5 0.2 0.2\n")
+    data = tmp_path / "data/data.yaml"
+    data.write_text("train: images/val\nval: images/val\nnames: [thing]\n")
+    shared = {
+        **SLICED,
+        "iou": 0.6,
+        "slice_full": False,
+        "project": str(tmp_path / "runs"),
+        "name": "val",
+        "exist_ok": True,
+    }
+    metrics = model.val(data=str(data), batch=2, save_json=True, plots=False, **shared)
+    rows = json.loads((tmp_path / "runs/val/predictions.json").read_text())
+    for name, picture in pictures.items():
+        boxes = torch.tensor([row["bbox"] for row in rows if str(row["file_name"]).startswith(name)])
+        boxes[:, 2:] += boxes[:, :2]
+        expected = model.predict(picture, **SLICED | {"iou": 0.6, "slice_full": False})[0].boxes.xyxy
+        assert len(boxes) == len(expected) or name == "small"  # padded otherwise in validation, as without slicing
+        distance = (boxes.clip(0)[:, None] - expected[None]).abs().amax(2).amin(1)
+        assert float(distance.max()) < 0.01 or name == "small"
+    assert sum(metrics.size.counts[group] for group in SIZE_GROUPS) == 3
+    assert metrics.speed["inference"] > 0 and metrics.speed["postprocess"] >= 0
+
+
+def test_training_validates_by_tiles(tmp_path: Path, image: np.ndarray, caplog: pytest.LogCaptureFixture) -> None:
+    seen = []
+
+    def at_end(validator) -> None:
+        seen.append((validator.training, validator.tiles))
+
+    model = build(tmp_path, 1)
+    (tmp_path / "images").mkdir()
+    (tmp_path / "labels").mkdir()
+    cv2.imwrite(str(tmp_path / "images/a.png"), image)
+    (tmp_path / "labels/a.txt").write_text("0 0.5 0.5 0.2 0.2\n")
+    (tmp_path / "data.yaml").write_text("train: images\nval: images\nnames: [thing]\n")
+    model.add_callback("on_val_end", at_end)
+    small = {"epochs": 1, "imgsz": IMGSZ, "batch": 1, "workers": 0, "plots": False, "device": "cpu", "max_det": 100}
+    model.train(data=str(tmp_path / "data.yaml"), slice=TILE, slice_overlap=0.25, project=str(tmp_path), **small)
+    assert (True, (8, 0)) in seen
+
+
+def test_memory_does_not_grow_with_the_image() -> None:
+    """What slicing adds to the image itself is a batch of tiles, whatever the image's size."""
+    peaks = []
+    for side in (2_000, 20_000):
+        image = np.broadcast_to(np.zeros(3, np.uint8), (side, side, 3))
+        tracemalloc.start()
+        found = Slicer(640, batch=4).find(image, lambda tiles: [torch.zeros(0, 6) for _ in np.stack(tiles)])
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+        assert found.run == len(tile_grid(side, side, 640, 0.2))
+    batch = 4 * 640 * 640 * 3
+    assert batch <= peaks[0] <= peaks[1] <= batch + 4_000_000
+
+
+def test_the_side_of_tiles(model: YOLO) -> None:
+    args = get_cfg(overrides={"slice": "auto"})
+    assert slicer_of(get_cfg(), model, 640) is None
+    assert slicer_of(args, model, 320).tile == 320  # a model that does not know the size of its objects
+    model.model.object_size = 64.0
+    assert slicer_of(args, model, 320).tile == auto_tile(320, 64.0) == 640
+    del model.model.object_size
+    assert [auto_tile(640, size) for size in (None, 4.0, 32.0, 40.0, 1000.0)] == [640, 640, 640, 800, 20_000]
+    assert auto_tile(32, None) == 64
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "said"),
+    [
+        ({"slice": 63}, ValueError, "'slice=63' is an invalid value. 'slice' must be at least 64 pixels"),
+        ({"slice": -640}, ValueError, "'slice=-640' is an invalid value"),
+        ({"slice": "much"}, TypeError, "'slice=much' is invalid. 'slice' must be a whole number"),
+        ({"slice": 640.5}, TypeError, "'slice=640.5' is invalid"),
+        ({"slice": True}, TypeError, "'slice=True' is invalid"),
+        ({"slice_overlap": 0.95}, ValueError, "'slice_overlap=0.95' is an invalid value. It must be between"),
+        ({"slice_overlap": "a"}, TypeError, "'slice_overlap=a' is of invalid type str"),
+        ({"slice_batch": 0}, ValueError, "'slice_batch=0' is an invalid value. 'slice_batch' must be >= 1"),
+        ({"slice_skip": 1.5}, ValueError, "Valid 'slice_skip' values are between 0.0 and 1.0"),
+        ({"slice_full": "maybe"}, TypeError, "'slice_full' must be a bool"),
+        ({"slice": 640, "task": "classify"}, ValueError, "'slice=640' is invalid for task=classify"),
+        ({"slice": "auto", "task": "segment"}, ValueError, "'slice=auto' is invalid for task=segment"),
+    ],
+)
+def test_wrong_arguments(arguments: dict, error: type[Exception], said: str) -> None:
+    with pytest.raises(error) as caught:
+        check_cfg(dict(arguments))
+    assert said in str(caught.value)
+
+
+@pytest.mark.parametrize("slice", [0, 64, 640, 640.0, "auto"])
+def test_right_arguments(slice: object) -> None:
+    check_cfg({"slice": slice, "task": "detect", "slice_overlap": 0.9, "slice_full": False})
+
+
+def test_tensors_are_not_sliced(model: YOLO, caplog: pytest.LogCaptureFixture) -> None:
+    result = model.predict(torch.rand(1, 3, IMGSZ, 2 * IMGSZ), **SLICED)[0]
+    assert not hasattr(result, "tiles")
