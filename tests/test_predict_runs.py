@@ -79,6 +79,25 @@ def test_counts_of_the_table_are_those_of_the_saved_labels(root: Path, weights: 
     assert row.milliseconds > 0
 
 
+def test_the_table_shows_what_slicing_found_beyond_whole_images(root: Path, weights: Path) -> None:
+    write_images(root / "large", 2)
+    for file in (root / "large").iterdir():
+        cv2.imwrite(str(file), cv2.resize(cv2.imread(str(file)), (200, 150)))
+    files = predict_runs.find_images(root / "large")
+    options = {"imgsz": 64, "conf": 0.0, "device": "cpu", "max_det": 40}
+    plain, sliced = (predict_runs.predict("m", weights, files, root / "out/m", slice=s, **options) for s in (0, 64))
+    assert plain.plain is None and sliced.plain == plain.objects.total()
+    header, row = predict_runs.table([sliced]).strip().splitlines()
+    assert re.split(r"  +", header)[2:6] == ["airplane", "truck", "whole images alone", "by slicing"]
+    assert row.split()[4:6] == [str(sliced.plain), f"{sliced.objects.total() - sliced.plain:+d}"]
+
+
+def test_only_panoramas_are_sliced_by_default() -> None:
+    assert predict_runs._parser("ASS2").parse_args([]).slice == "auto"
+    assert predict_runs._parser("ASS1").parse_args([]).slice == 0
+    assert predict_runs._parser("ASS2").parse_args(["--slice", "0"]).slice == 0
+
+
 def test_models_are_chosen_by_name(root: Path) -> None:
     assert run(root, "--models", "small", "--out", str(root / "out")) == 0
     assert [path.name for path in (root / "out").iterdir()] == ["small"]
@@ -148,7 +167,7 @@ def test_sources_image_glob_and_video(root: Path) -> None:
     assert cv2.VideoCapture(str(saved[0])).get(cv2.CAP_PROP_FRAME_COUNT) == 4
 
 
-@pytest.mark.parametrize("argv", [["--conf", "2"], ["--conf", "x"], ["--imgsz", "0"], ["--imgsz", "a"]])
+@pytest.mark.parametrize("argv", [["--conf", "2"], ["--conf", "x"], ["--imgsz", "0"], ["--imgsz", "a"], ["--slice", "10"]])
 def test_bad_arguments_end_with_status_2(argv: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as end:
         predict_runs.main("ASS1", Path(), argv)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import cv2
 from ultralytics import YOLO
+from ultralytics.cfg import MIN_TILE
 from ultralytics.data.scenes import make_demo
 from ultralytics.data.utils import IMG_FORMATS, VID_FORMATS
 from ultralytics.utils import LOGGER, TQDM
@@ -30,6 +31,7 @@ class Row:
         objects: Number of objects by class name.
         milliseconds: Mean time for an image: preprocessing, inference and postprocessing.
         folder: Where the annotated images lie.
+        plain: Number of objects that the pass over whole images finds alone, None without slicing.
     """
 
     model: str
@@ -37,6 +39,7 @@ class Row:
     objects: Counter[str]
     milliseconds: float
     folder: Path
+    plain: int | None = None
 
 
 def main(dataset: str, root: Path, argv: list[str] | None = None) -> int:
@@ -58,7 +61,9 @@ def main(dataset: str, root: Path, argv: list[str] | None = None) -> int:
     except UserError as error:
         LOGGER.error(str(error))
         return 1
-    options = {key: getattr(args, key) for key in ("imgsz", "conf", "device") if getattr(args, key) is not None}
+    options = {
+        key: getattr(args, key) for key in ("imgsz", "conf", "device", "slice") if getattr(args, key) is not None
+    }
     rows = []
     for model, path in weights.items():
         try:
@@ -166,12 +171,15 @@ def predict(
         files: Images and videos.
         folder: Folder for the annotated images; labels go into its `labels/`.
         save_txt: Whether to save labels in YOLO format as well.
-        **options: Arguments of `yolo predict`, such as `imgsz`, `conf` and `device`.
+        **options: Arguments of `yolo predict`, such as `imgsz`, `conf`, `device` and `slice`.
 
     Returns:
         Row of the table.
     """
     model = YOLO(weights)
+    if model.task != "detect":
+        options.pop("slice", None)
+    plain = 0 if options.get("slice") else None
     images, objects, time = 0, Counter(dict.fromkeys(model.names.values(), 0)), 0.0
     with tempfile.TemporaryDirectory() as scratch:
         manifest = Path(scratch) / "files.txt"
@@ -192,21 +200,29 @@ def predict(
         for result in TQDM(results, desc=name, total=None if videos else len(files)):
             images += 1
             objects.update(result.names[int(c)] for c in result.boxes.cls)
+            if plain is not None:
+                plain += getattr(result, "plain", len(result.boxes))
             time += sum(result.speed.values())
-    return Row(name, images, objects, time / max(images, 1), folder)
+    return Row(name, images, objects, time / max(images, 1), folder, plain)
 
 
 def table(rows: list[Row]) -> str:
-    """Return the rows as text, one line a model, with a column for each class; of many, for those found."""
+    """Return the rows as text, one line a model, with a column for each class; of many, for those found.
+
+    Of sliced images two columns compare with the objects that the pass over the whole images finds alone.
+    """
     classes = list(dict.fromkeys(name for row in rows for name in row.objects))
     if len(classes) > MOST_CLASSES:
         classes = [name for name in classes if any(row.objects[name] for row in rows)]
-    cells = [["model", "images", *classes, "ms/image", "folder"]]
+    sliced = any(row.plain is not None for row in rows)
+    added = ["whole images alone", "by slicing"] if sliced else []
+    cells = [["model", "images", *classes, *added, "ms/image", "folder"]]
     cells += [
         [
             row.model,
             str(row.images),
             *(str(row.objects[name]) for name in classes),
+            *((str(row.plain), f"{row.objects.total() - (row.plain or 0):+d}") if sliced else ()),
             f"{row.milliseconds:.1f}",
             str(row.folder),
         ]
@@ -236,11 +252,20 @@ def _parser(dataset: str) -> argparse.ArgumentParser:
     add("--source", "frames/*.jpg", f"image, folder, video or glob (default: {dataset}'s validation images)")
     add("--weights", "best.pt", f"weights to run instead of those under runs/{dataset}", nargs="+", type=Path)
     add("--imgsz", "1280", "input size in pixels (default: the size that the model was trained at)", type=_size)
+    text = "also run images larger than this by tiles of this side in pixels; 0: none; auto: chosen for the model"
+    default = "auto" if dataset == "ASS2" else 0  # its images are panoramas
+    add("--slice", "640", f"{text}\n(default: {default})", type=_slice, default=default)
     add("--conf", "0.4", "least confidence, 0 to 1 (default: 0.25)", type=_confidence)
     add("--device", "cpu", "device, as in yolo (default: a GPU where there is one)")
     add("--save-txt", "", "also save labels in YOLO format under labels/", action="store_true")
     add("--out", "found", f"folder for the results (default: runs/predict/{dataset})", type=Path)
     return parser
+
+
+def _slice(text: str) -> int | str:
+    if text != "auto" and (not text.isdecimal() or 0 < int(text) < MIN_TILE):
+        raise argparse.ArgumentTypeError(f"'{text}' must be auto, 0 or a whole number of pixels, at least {MIN_TILE}")
+    return text if text == "auto" else int(text)
 
 
 def _size(text: str) -> int:

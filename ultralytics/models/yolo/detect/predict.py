@@ -23,8 +23,9 @@ require_parameters(nms.non_max_suppression, "prediction", "conf_thres", "iou_thr
 class DetectionPredictor(StockDetectionPredictor):
     """Upstream's predictor of boxes, which runs images larger than `slice` by tiles as well, see `engine.slicing`.
 
-    The results are of the whole images, so all that comes after them is upstream's. Each has `tiles`, how many tiles
-    were run and skipped. The time of the tiles counts as inference.
+    The results are of the whole images, so all that comes after them is upstream's. Those of large images have `tiles`,
+    how many tiles were run and skipped, and `plain`, how many objects the pass over the whole image found (0 without
+    `slice_full`). The time of the tiles counts as inference.
 
     Attributes:
         slicer: How images are cut, None without `slice`.
@@ -101,6 +102,7 @@ class DetectionPredictor(StockDetectionPredictor):
             result = results[i]
             options = {"agnostic": self.args.agnostic_nms, "max_det": self.args.max_det}
             rows = self.slicer.merge(result.orig_shape, found, result.boxes.data, **options)
+            result.plain = len(result.boxes) if self.slicer.full else 0
             result.update(boxes=rows)
             result.tiles = found.run, len(found.tiles) - found.run
         return results
