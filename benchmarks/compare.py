@@ -79,7 +79,10 @@ RESERVED = (
     "model", "data", "seed", "epochs", "imgsz", "device", "workers", "project", "name", "exist_ok", "save_dir",
     "resume", "mode", "task", "val", "save", "save_period", "plots", "size_metrics", "cfg", "time",
 )  # fmt: skip
-VALIDATION = ("max_det", "iou", "conf", "single_cls", "split", "agnostic_nms", "classes")  # of the training arguments
+VALIDATION = (  # of the training arguments
+    "max_det", "iou", "conf", "single_cls", "split", "agnostic_nms", "classes", "slice", "slice_overlap", "slice_batch",
+    "slice_full", "slice_skip",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
