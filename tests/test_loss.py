@@ -381,6 +381,11 @@ def test_mean_box_size_against_numpy():
         sizes += [math.sqrt(float(w) * shape[1] * gain * float(h) * shape[0] * gain) for _, _, w, h in boxes]
     assert mean_box_size(labels, 320) == pytest.approx(np.mean(sizes), rel=1e-9)
     assert mean_box_size(labels, 640) == pytest.approx(2 * np.mean(sizes), rel=1e-9)
+    assert mean_box_size(labels, 320, tile=10_000) == mean_box_size(labels, 320)
+    longest = max(max(label["shape"]) for label in labels)
+    assert mean_box_size([label for label in labels if max(label["shape"]) == longest], 64, tile=32) == pytest.approx(
+        mean_box_size([label for label in labels if max(label["shape"]) == longest], 64) * longest / 32
+    )
 
 
 @pytest.mark.parametrize("labels", [[], [{"shape": (480, 640), "bboxes": np.zeros((0, 4), np.float32)}]])

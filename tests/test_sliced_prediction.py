@@ -226,6 +226,11 @@ def test_training_validates_by_tiles(tmp_path: Path, image: np.ndarray, caplog: 
     small = {"epochs": 1, "imgsz": IMGSZ, "batch": 1, "workers": 0, "plots": False, "device": "cpu", "max_det": 100}
     model.train(data=str(tmp_path / "data.yaml"), slice=TILE, slice_overlap=0.25, project=str(tmp_path), **small)
     assert (True, (8, 0)) in seen
+    best = YOLO(tmp_path / "train/weights/best.pt")
+    size = (0.2 * 160 * 0.2 * 256) ** 0.5  # of the one object
+    assert best.model.object_size == pytest.approx(size, rel=1e-4)
+    best.predict(image, slice="auto", imgsz=IMGSZ, verbose=False)
+    assert best.predictor.slicer.tile == auto_tile(IMGSZ, size) == 64
 
 
 def test_memory_does_not_grow_with_the_image() -> None:

@@ -32,6 +32,7 @@ import numpy as np
 import torch
 from ultralytics.cfg import MAX_OVERLAP, MIN_TILE
 from ultralytics.utils.groups import connected
+from ultralytics.utils.size_groups import COCO_SMALL
 
 Detect = Callable[[list[np.ndarray]], list[torch.Tensor]]
 """Runs a model on images (H, W, C) of one shape; returns (x1, y1, x2, y2, score, class) of each, shapes (N, 6), in its
@@ -179,7 +180,8 @@ def slicer_of(args: Any, model: Any, imgsz: int) -> Slicer | None:
 def auto_tile(imgsz: int, object_size: float | None) -> int:
     """Return the side of tiles for `slice=auto`, in pixels, a multiple of 32.
 
-    It shows the median object at its native size; one of more than 32 px, where COCO's small objects end, at 32 px.
+    A tile is scaled to `imgsz`, so the median object is shown at its native size or, where it is larger than 32 px, at
+    32 px, where COCO's small objects end: smaller tiles would only show less of the image.
 
     Args:
         imgsz: Longer side of the model's input in pixels.
@@ -189,7 +191,7 @@ def auto_tile(imgsz: int, object_size: float | None) -> int:
         >>> auto_tile(640, 20), auto_tile(640, 48)
         (640, 960)
     """
-    return max(MIN_TILE, round(imgsz * max(1.0, (object_size or 0) / 32) / 32) * 32)
+    return max(MIN_TILE, round(imgsz * max(1.0, (object_size or 0) / COCO_SMALL**0.5) / 32) * 32)
 
 
 def likely_points(preds: Any, score: float, nc: int) -> list[torch.Tensor]:

@@ -6,6 +6,7 @@ https://arxiv.org/abs/2110.13389.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 
 import numpy as np
@@ -45,13 +46,14 @@ def nwd(box1: torch.Tensor, box2: torch.Tensor, c: float, xywh: bool = False) ->
     return torch.exp(-distance / c)
 
 
-def mean_box_size(labels: Iterable[Mapping[str, np.ndarray]], imgsz: int) -> float:
+def mean_box_size(labels: Iterable[Mapping[str, np.ndarray]], imgsz: int, tile: int | None = None) -> float:
     """Return the mean √(w·h) of a data set's boxes in input pixels, the scale C of the NWD.
 
     Args:
         labels: Per image, `bboxes`, normalised xywh, shape (N, 4), and `shape`, the original (height, width); the
             `labels` of an Ultralytics data set.
         imgsz: Side in pixels to which the longer side of each image is scaled.
+        tile: Side in pixels of the tiles that larger images are cut into before; None: they are not.
 
     Returns:
         The mean size in pixels, or `DEFAULT_C` where there is no box of any size.
@@ -60,7 +62,7 @@ def mean_box_size(labels: Iterable[Mapping[str, np.ndarray]], imgsz: int) -> flo
     for label in labels:
         height, width = label["shape"]
         boxes = np.asarray(label["bboxes"], dtype=np.float64)
-        scale = imgsz / max(height, width)
+        scale = imgsz / min(max(height, width), tile or math.inf)
         total += float(np.sqrt(boxes[:, 2] * width * boxes[:, 3] * height).sum()) * scale
         count += len(boxes)
     return total / count if total > 0 else DEFAULT_C

@@ -1,39 +1,82 @@
-"""Gives the loss of a model in training the scale of the normalised Wasserstein distance."""
+"""Trains on slices, and gives the loss of a model the scale of the normalised Wasserstein distance."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from PIL import Image
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
+from ultralytics.data import build
+from ultralytics.data.sliced import SlicedDataset, object_size
 from ultralytics.data.utils import exif_size
 from ultralytics.models.yolo.detect.train import DetectionTrainer as StockDetectionTrainer
-from ultralytics.utils import LOGGER, RANK, colorstr
+from ultralytics.utils import LOGGER, RANK, YAML, colorstr
+from ultralytics.utils.errors import UserError
 from ultralytics.utils.loss import nwd_share
 from ultralytics.utils.nwd import mean_box_size
 from ultralytics.utils.size_metrics import SIZE_KEYS, measures_size
 from ultralytics.utils.torch_utils import unwrap_model
-from ultralytics_overlay import require_parameters
+from ultralytics_overlay import require, require_parameters
 
+require_parameters(StockDetectionTrainer.build_dataset, "img_path", "mode", "batch")
+require(
+    "ultralytics.data.build.build_yolo_dataset",
+    "YOLODataset" in build.build_yolo_dataset.__code__.co_names,
+    "no longer builds a `YOLODataset`",
+)
 require_parameters(StockDetectionTrainer.get_dataloader, "dataset_path", "batch_size", "rank", "mode")
 require_parameters(StockDetectionTrainer.save_metrics, "metrics")
 
 
 class DetectionTrainer(StockDetectionTrainer):
-    """Upstream's trainer of detection models, which also measures C, the scale of the NWD, on the training boxes."""
+    """Upstream's trainer of detection models, which also trains on slices and measures the scale C of the NWD."""
+
+    def build_dataset(self, img_path: str, mode: str = "train", batch: int | None = None) -> Dataset:
+        """Return upstream's data set, or, for training with `slice`, one of tiles.
+
+        Args:
+            img_path: Folder of the images.
+            mode: `train` or `val`.
+            batch: Images in a batch.
+        """
+        if mode != "train" or not self.args.slice:
+            return super().build_dataset(img_path, mode, batch)
+        stock, build.YOLODataset = build.YOLODataset, SlicedDataset  # upstream has no argument for the class
+        try:
+            dataset = super().build_dataset(img_path, mode, batch)
+        finally:
+            build.YOLODataset = stock
+        if self.args.slice == "auto":
+            self._set_slice(dataset.tile)
+        return dataset
+
+    def _set_slice(self, tile: int) -> None:
+        """Put the side of a tile in pixels in the place of `auto`, for the validation, `args.yaml` and checkpoints."""
+        self.args.slice = tile
+        if RANK in {-1, 0}:
+            YAML.save(self.save_dir / "args.yaml", vars(self.args))  # upstream wrote it before the labels were read
+            reason = "which shows the median training object at its native size, or at 32 px if it is larger"
+            LOGGER.info(f"{colorstr('slice:')} auto is {tile} px, {reason}")
 
     def get_dataloader(self, dataset_path: str, batch_size: int = 16, rank: int = 0, mode: str = "train") -> DataLoader:
-        """Return upstream's loader; the one for training also tells the model the scale of its boxes.
+        """Return upstream's loader; the one for training also tells the model the size and scale of its boxes.
 
         Args:
             dataset_path: Folder of the images.
             batch_size: Images in a batch.
             rank: Rank of the process in distributed training.
             mode: `train` or `val`.
+
+        Raises:
+            UserError: If `slice` is given to a model whose trainer builds data sets of its own.
         """
         loader = super().get_dataloader(dataset_path, batch_size, rank, mode)
         if mode == "train" and self.args.task in {"detect", "segment", "pose"}:  # their losses hold a BboxLoss
             self._set_nwd_scale(loader)
+        if mode == "train" and self.args.task == "detect":
+            if self.args.slice and not isinstance(loader.dataset, SlicedDataset):
+                raise UserError(f"slice={self.args.slice} is not supported by the training of this kind of model")
+            unwrap_model(self.model).object_size = object_size(map(_with_shape, loader.dataset.labels))
         return loader
 
     def save_metrics(self, metrics: dict[str, float]) -> None:
@@ -61,7 +104,8 @@ class DetectionTrainer(StockDetectionTrainer):
         if not used:
             return
         if self.args.nwd_c is None:
-            model.nwd_c = mean_box_size(map(_with_shape, loader.dataset.labels), self.args.imgsz)
+            tile = getattr(loader.dataset, "tile", None)
+            model.nwd_c = mean_box_size(map(_with_shape, loader.dataset.labels), self.args.imgsz, tile)
             source = "the mean size of the training boxes in input pixels"
         else:
             model.nwd_c = float(self.args.nwd_c)

@@ -12,6 +12,7 @@ from ultralytics.data.augment import LetterBox
 from ultralytics.engine.slicing import Slicer, likely_points, slicer_of
 from ultralytics.models.yolo.detect.val import DetectionValidator as StockDetectionValidator
 from ultralytics.utils import LOGGER, RANK, ops
+from ultralytics.utils.errors import UserError
 from ultralytics.utils.patches import imread
 from ultralytics.utils.plotting import plot_size_metrics
 from ultralytics.utils.size_metrics import SizeRecords, measures_size
@@ -55,6 +56,8 @@ class DetectionValidator(StockDetectionValidator):
         imgsz = self.args.imgsz
         imgsz = max(imgsz) if isinstance(imgsz, (list, tuple)) else imgsz
         self.slicer = slicer_of(self.args, model, imgsz) if self.args.task == "detect" else None
+        if self.slicer is not None and type(self).postprocess is not DetectionValidator.postprocess:
+            raise UserError(f"slice={self.args.slice} is not supported by the validation of this kind of model")
         if self.slicer is not None:
             self._model, self._tile_shape = model, LetterBox((imgsz, imgsz), auto=bool(self.args.rect), stride=32)
             self.tiles, self._tile_seconds = (0, 0), 0.0
