@@ -25,7 +25,9 @@ def test_every_new_argument_is_in_the_readme() -> None:
         assert name in DEFAULT_CFG_DICT
 
 
-@pytest.mark.parametrize("document", ["README.md", "docs/models.md", "docs/benchmarks.md", "docs/data.md", "docs/slicing.md"])
+@pytest.mark.parametrize(
+    "document", ["README.md", "docs/models.md", "docs/benchmarks.md", "docs/data.md", "docs/slicing.md"]
+)
 def test_every_file_that_a_document_names_exists(document: str) -> None:
     text = (ROOT / document).read_text(encoding="utf-8")
     links = [link for link in re.findall(r"\]\(([^)#]+)\)", text) if "://" not in link]

@@ -167,7 +167,9 @@ def test_sources_image_glob_and_video(root: Path) -> None:
     assert cv2.VideoCapture(str(saved[0])).get(cv2.CAP_PROP_FRAME_COUNT) == 4
 
 
-@pytest.mark.parametrize("argv", [["--conf", "2"], ["--conf", "x"], ["--imgsz", "0"], ["--imgsz", "a"], ["--slice", "10"]])
+@pytest.mark.parametrize(
+    "argv", [["--conf", "2"], ["--conf", "x"], ["--imgsz", "0"], ["--imgsz", "a"], ["--slice", "10"]]
+)
 def test_bad_arguments_end_with_status_2(argv: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as end:
         predict_runs.main("ASS1", Path(), argv)

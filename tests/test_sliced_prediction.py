@@ -230,7 +230,7 @@ def test_training_validates_by_tiles(tmp_path: Path, image: np.ndarray, caplog: 
     size = (0.2 * 160 * 0.2 * 256) ** 0.5  # of the one object
     assert best.model.object_size == pytest.approx(size, rel=1e-4)
     best.predict(image, slice="auto", imgsz=IMGSZ, verbose=False)
-    assert best.predictor.slicer.tile == auto_tile(IMGSZ, size) == 64
+    assert best.predictor.slicer.tile == auto_tile(IMGSZ, size) == 96  # 64 * 40.5 / 32, to the nearest 32
 
 
 def test_memory_does_not_grow_with_the_image() -> None:
