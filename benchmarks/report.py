@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from matplotlib import colormaps
 from matplotlib.figure import Figure
 from ultralytics.utils.errors import UserError
 from ultralytics.utils.files import replacing
@@ -183,9 +184,10 @@ def _ratio(value: float, reference: float) -> str:
 def _styles(entries: list[Entry]) -> dict[str, dict[str, Any]]:
     """Return colour, line and marker by label: a colour for each YAML, squares for stock, dashes for variants."""
     yamls = sorted({entry.yaml for entry in entries})
+    palette = colormaps["tab10" if len(yamls) <= 10 else "tab20"].colors
     return {
         entry.label: {
-            "color": f"C{yamls.index(entry.yaml) % 10}", "linestyle": "--" if entry.own else "-",
+            "color": palette[yamls.index(entry.yaml) % len(palette)], "linestyle": "--" if entry.own else "-",
             "marker": "s" if entry.stock else "o", "markerfacecolor": "white" if entry.own else None,
         }
         for entry in entries
