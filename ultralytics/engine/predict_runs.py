@@ -209,13 +209,14 @@ def predict(
 def table(rows: list[Row]) -> str:
     """Return the rows as text, one line a model, with a column for each class; of many, for those found.
 
-    Of sliced images two columns compare with the objects that the pass over the whole images finds alone.
+    For sliced images, `plain` is the number of objects that the pass over the whole images finds alone, and `gained` how
+    many more slicing finds.
     """
     classes = list(dict.fromkeys(name for row in rows for name in row.objects))
     if len(classes) > MOST_CLASSES:
         classes = [name for name in classes if any(row.objects[name] for row in rows)]
     sliced = any(row.plain is not None for row in rows)
-    added = ["whole images alone", "by slicing"] if sliced else []
+    added = ["plain", "gained"] if sliced else []
     cells = [["model", "images", *classes, *added, "ms/image", "folder"]]
     cells += [
         [

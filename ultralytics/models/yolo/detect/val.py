@@ -59,7 +59,9 @@ class DetectionValidator(StockDetectionValidator):
         if self.slicer is not None and type(self).postprocess is not DetectionValidator.postprocess:
             raise UserError(f"slice={self.args.slice} is not supported by the validation of this kind of model")
         if self.slicer is not None:
-            self._model, self._tile_shape = model, LetterBox((imgsz, imgsz), auto=bool(self.args.rect), stride=32)
+            stride = max(32, int(torch.as_tensor(getattr(model, "stride", 32)).max()))
+            self._model = model
+            self._tile_shape = LetterBox((imgsz, imgsz), auto=bool(self.args.rect), stride=stride)
             self.tiles, self._tile_seconds = (0, 0), 0.0
 
     def preprocess(self, batch: dict[str, Any]) -> dict[str, Any]:
