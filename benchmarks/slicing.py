@@ -1,0 +1,409 @@
+"""Compares sliced prediction with SAHI's in one run: python benchmarks/slicing.py --help.
+
+| variant           | what is timed, from an image in memory to boxes                                              |
+| ----------------- | -------------------------------------------------------------------------------------------- |
+| plain             | the whole image alone                                                                        |
+| this fork         | `slice`: tiles in batches and the whole image, merged                                        |
+| this fork, skip X | the same with `slice_skip=X`                                                                 |
+| SAHI              | `get_sliced_prediction` with the same weights, tiles, overlap, batch, input size, confidence |
+
+All variants take turns on each image, in an order that rotates. Beside them the network alone is timed on as many
+inputs as this fork gives it; the overhead is what this fork and SAHI need beyond that, as a share of it. Accuracy is
+measured in pixels of the whole images. `DATA.yaml@2` puts the validation images together to mosaics of 2x2 at native
+resolution, which makes large images of small ones. Peak memory is that of a process that runs one variant on the largest
+image. At a confidence below 0.1 SAHI merges by NMS, by its own choice.
+
+SAHI is needed by this benchmark only: pip install sahi
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import io
+import re
+import shlex
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import torch
+from compare import ROOT, commit, cores, shown
+from matplotlib.figure import Figure
+from ultralytics import YOLO
+from ultralytics.cfg import MIN_TILE
+from ultralytics.data import YOLODataset
+from ultralytics.data.layout import read_data_yaml
+from ultralytics.engine.slicing import tile_grid
+from ultralytics.utils import LOGGER, TQDM
+from ultralytics.utils.errors import UserError
+from ultralytics.utils.files import replacing
+from ultralytics.utils.ops import xywhn2xyxy
+from ultralytics.utils.patches import imread
+from ultralytics.utils.size_metrics import COCO_SMALL_NAME, SizeRecords, load_coco_eval
+from ultralytics.utils.torch_utils import get_cpu_info
+
+MAX_DET = 1000
+GREY = 114  # of what a mosaic's cells leave free, as upstream pads
+Run = Callable[[np.ndarray], np.ndarray]  # an image (H, W, 3), BGR, to rows x1, y1, x2, y2, score, class
+COLUMNS = [
+    "data",
+    "variant",
+    "AP",
+    "AP50",
+    "AP_small",
+    "AR_small",
+    "seconds",
+    "bare seconds",
+    "tiles",
+    "skipped",
+    "images",
+    "peak MiB",
+]
+
+
+@dataclass
+class Sample:
+    """An image (H, W, 3), BGR, with its objects: xyxy in pixels, shape (N, 4), and classes, shape (N,)."""
+
+    image: np.ndarray
+    boxes: np.ndarray
+    classes: np.ndarray
+
+
+@dataclass
+class Measured:
+    """What was measured of a variant: the boxes of all images, and per image seconds, tiles run and tiles skipped."""
+
+    records: SizeRecords = field(default_factory=SizeRecords)
+    seconds: list[float] = field(default_factory=list)
+    tiles: list[tuple[int, int]] = field(default_factory=list)
+
+
+def samples(data: str, mosaic: int, most: int | None) -> tuple[list[Sample], dict[int, str]]:
+    """Return the validation images of a data YAML, as mosaics of `mosaic` x `mosaic` of them, and its class names."""
+    found = read_data_yaml(data)
+    labels = YOLODataset(img_path=found["val"], data=found, task="detect", augment=False).labels
+    count = None if most is None else most * mosaic**2
+    read = []
+    for label in labels[:count]:
+        image = imread(label["im_file"])
+        boxes = xywhn2xyxy(label["bboxes"].astype(np.float64), image.shape[1], image.shape[0])
+        read.append(Sample(image, boxes, label["cls"][:, 0]))
+    groups = [read[i : i + mosaic**2] for i in range(0, len(read), mosaic**2)]
+    return [put_together(group, mosaic) if mosaic > 1 else group[0] for group in groups], found["names"]
+
+
+def put_together(group: list[Sample], side: int) -> Sample:
+    """Put up to `side` x `side` images at native resolution into cells as large as the largest of them."""
+    height, width = (max(sample.image.shape[axis] for sample in group) for axis in (0, 1))
+    image = np.full((side * height, side * width, 3), GREY, np.uint8)
+    boxes = []
+    for i, sample in enumerate(group):
+        y, x = i // side * height, i % side * width
+        image[y : y + sample.image.shape[0], x : x + sample.image.shape[1]] = sample.image
+        boxes.append(sample.boxes + np.array([x, y, x, y]))
+    return Sample(image, np.concatenate(boxes), np.concatenate([sample.classes for sample in group]))
+
+
+def ours(args: argparse.Namespace, tiles: list[tuple[int, int]] | None = None, **more: object) -> tuple[Run, YOLO]:
+    """Return this fork's prediction, which notes tiles run and skipped, and its model."""
+    model = YOLO(args.model)
+    options = {"imgsz": args.imgsz, "conf": args.conf, "device": args.device, "max_det": MAX_DET, "verbose": False}
+
+    def run(image: np.ndarray) -> np.ndarray:
+        result = model.predict(image, **options, **more)[0]
+        if tiles is not None:
+            tiles.append(getattr(result, "tiles", (0, 0)))
+        return result.boxes.data.cpu().numpy()
+
+    return run, model
+
+
+def sahi(args: argparse.Namespace) -> Run:
+    """Return SAHI's prediction, with its own merging."""
+    from sahi import AutoDetectionModel
+    from sahi.predict import get_sliced_prediction
+
+    model = AutoDetectionModel.from_pretrained(
+        "ultralytics", args.model, confidence_threshold=args.conf, device=args.device, image_size=args.imgsz
+    )
+    tiles = {"slice_height": args.tile, "slice_width": args.tile, "batch_size": args.batch, "verbose": 0}
+    tiles |= {"overlap_height_ratio": args.overlap, "overlap_width_ratio": args.overlap}
+
+    def run(image: np.ndarray) -> np.ndarray:
+        found = get_sliced_prediction(np.ascontiguousarray(image[..., ::-1]), model, **tiles).object_prediction_list
+        rows = [(*item.bbox.to_xyxy(), item.score.value, item.category.id) for item in found]
+        return np.array(rows, np.float64).reshape(-1, 6)
+
+    return run
+
+
+def bare(args: argparse.Namespace, model: YOLO, image: np.ndarray, tiles: int) -> float:
+    """Return the seconds of the network alone on as many inputs as this fork gives it."""
+    predictor = model.predictor
+    whole = predictor.preprocess([image])
+    tile = predictor.preprocess([np.zeros((args.tile, args.tile, 3), np.uint8)])
+    batches = [min(args.batch, tiles - i) for i in range(0, tiles, args.batch)]
+    inputs = [whole, *(tile.expand(n, -1, -1, -1).contiguous() for n in batches)]
+    with torch.inference_mode():
+        start = time.perf_counter()
+        for x in inputs:
+            predictor.model(x)
+        if x.device.type == "cuda":
+            torch.cuda.synchronize()
+        return time.perf_counter() - start
+
+
+def variants(args: argparse.Namespace) -> dict[str, tuple[Run, YOLO | None, list[tuple[int, int]]]]:
+    """Return the variants by name: how to run them, their model and the list in which they note their tiles."""
+    sliced = {"slice": args.tile, "slice_overlap": args.overlap, "slice_batch": args.batch}
+    found = {}
+    for name, more in (("plain", {}), *((f"this fork, skip {s:g}" if s else "this fork", sliced | {"slice_skip": s})
+                                        for s in args.skip)):  # fmt: skip
+        tiles: list[tuple[int, int]] = []
+        found[name] = *ours(args, tiles, **more), tiles
+    if not args.no_sahi:
+        found["SAHI"] = sahi(args), None, []
+    return found
+
+
+def compare(args: argparse.Namespace, name: str, images: list[Sample], names: dict[int, str]) -> list[dict]:
+    """Run all variants on all images by turns; return a row for each."""
+    runs = variants(args)
+    measured = {variant: Measured() for variant in runs}
+    bares, order = [], list(runs)
+    for run, _, tiles in runs.values():
+        run(images[0].image)  # the first is slower
+        tiles.clear()
+    for turn, sample in enumerate(TQDM(images * args.rounds, desc=name)):
+        for variant in order[turn % len(order) :] + order[: turn % len(order)]:
+            start = time.perf_counter()
+            rows = runs[variant][0](sample.image)
+            measured[variant].seconds.append(time.perf_counter() - start)
+            if turn < len(images):
+                rows = rows[np.argsort(-rows[:, 4], kind="stable")[:MAX_DET]]
+                found = rows[:, :4], rows[:, 4], rows[:, 5]
+                measured[variant].records.add(sample.image.shape[:2], sample.boxes, sample.classes, *found)
+        height, width = sample.image.shape[:2]
+        bares.append(
+            bare(args, runs["this fork"][1], sample.image, len(tile_grid(height, width, args.tile, args.overlap)))
+        )
+    table = []
+    for variant, result in measured.items():
+        size, (ap, ap50) = result.records.evaluate(names, MAX_DET), overall(result.records, names)
+        run, skipped = zip(*(runs[variant][2] or [("", "")]), strict=True)
+        table.append({
+            "data": name, "variant": variant, "AP": ap, "AP50": ap50,
+            "AP_small": size.ap[COCO_SMALL_NAME], "AR_small": size.ar[COCO_SMALL_NAME],
+            "seconds": statistics.mean(result.seconds), "bare seconds": statistics.mean(bares),
+            "tiles": statistics.mean(run) if run[0] != "" else "",
+            "skipped": statistics.mean(skipped) if run[0] != "" else "",
+        })  # fmt: skip
+    return table
+
+
+def overall(records: SizeRecords, names: dict[int, str]) -> tuple[float, float]:
+    """Return COCO's AP and AP50 of all sizes, 0..1, of the classes that have objects."""
+    coco, evaluator_type = load_coco_eval() or (None, None)
+    if coco is None:
+        raise UserError("faster-coco-eval is missing. Run: pip install faster-coco-eval")
+
+    def dataset(part: int) -> object:
+        """Return the objects (part 0) or the predictions (part 1) as a COCO data set."""
+        rows = [(i, row) for i, image in enumerate(records.images, 1) for row in image[part].tolist()]
+        boxes = [(i, [x1, y1, x2 - x1, y2 - y1], rest) for i, (x1, y1, x2, y2, *rest) in rows]
+        return coco({
+            "images": [{"id": i} for i in range(1, len(records.images) + 1)],
+            "categories": [{"id": c} for c in names],
+            "annotations": [
+                {"id": n, "image_id": i, "bbox": box, "area": box[2] * box[3], "iscrowd": 0,
+                 "category_id": int(rest[-1]), "score": rest[0]}
+                for n, (i, box, rest) in enumerate(boxes, 1)
+            ],
+        })  # fmt: skip
+
+    evaluator = evaluator_type(dataset(0), dataset(1), iouType="bbox", print_function=LOGGER.debug)
+    evaluator.params.maxDets = [1, 10, MAX_DET]
+    evaluator.evaluate()
+    evaluator.accumulate()
+    precision = evaluator.eval["precision"][:, :, :, 0, -1]  # (IoU, recall, classes) of all sizes; -1 without objects
+    return tuple(float(part[part > -1].mean()) for part in (precision, precision[0]))
+
+
+def peak(args: argparse.Namespace, variant: str, data: str) -> float:
+    """Return the largest resident memory, in MiB, of a process that runs one variant on the largest image."""
+    command = [sys.executable, __file__, *args.given, "--peak", variant, data]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise UserError(f"the memory of `{variant}` could not be measured: {done.stderr.strip()[-300:]}")
+    return float(done.stdout.strip().splitlines()[-1])
+
+
+def print_peak(args: argparse.Namespace) -> None:
+    """Run one variant on the largest image, and print the peak of this process's memory in MiB."""
+    variant, data = args.peak
+    images, _ = load(data, args.images)
+    image = max((sample.image for sample in images), key=lambda image: image.size)
+    args.skip = [0.0]
+    args.no_sahi = variant != "SAHI"
+    variants(args)[variant][0](image)
+    status = Path("/proc/self/status").read_text(encoding="utf-8")  # getrusage would count the parent's memory, too
+    print(int(re.search(r"VmHWM:\s*(\d+) kB", status)[1]) / 1024)
+
+
+def load(data: str, most: int | None) -> tuple[list[Sample], dict[int, str]]:
+    """Return the images and class names of `DATA.yaml` or `DATA.yaml@K`."""
+    file, _, mosaic = data.partition("@")
+    if mosaic and not (mosaic.isdecimal() and 1 <= int(mosaic) <= 8):
+        raise UserError(f"--data {data}: what follows @ must be a number from 1 to 8")
+    return samples(file, int(mosaic or 1), most)
+
+
+def title(data: str) -> str:
+    """Name a data set as the tables do."""
+    file, _, mosaic = data.partition("@")
+    return Path(file).stem + (f", mosaics of {mosaic}x{mosaic}" if mosaic else "")
+
+
+def report(args: argparse.Namespace, rows: list[dict]) -> str:
+    """Return the tables as Markdown."""
+    command = shlex.join(["python", "benchmarks/slicing.py", *args.given])
+    about = f"tiles of {args.tile} px, overlap {args.overlap:g}, batch {args.batch}, input {args.imgsz} px, confidence "
+    about += f"{args.conf:g}, weights `{shown(args.model)}`"
+    lines = [
+        "# Sliced prediction", "", f"{about}. AP in percent; seconds per image, mean.", "",
+        f"Commit {commit()}, {get_cpu_info()}, {cores()} cores, device {args.device}, torch {torch.__version__}, "
+        f"Ultralytics {version('ultralytics')}{'' if args.no_sahi else ', SAHI ' + version('sahi')}.", "",
+        "```", command, "```",
+    ]  # fmt: skip
+    for name in dict.fromkeys(row["data"] for row in rows):
+        part = [row for row in rows if row["data"] == name]
+        reference = next((row["seconds"] for row in part if row["variant"] == "SAHI"), None)
+        every = f"Bare forward passes of all tiles and the whole image: {part[0]['bare seconds']:.2f} s per image."
+        head = "variant", "AP", "AP50", "AP_small", "AR_small", "seconds", "speed against SAHI", "overhead"
+        head += "tiles run", "skipped", "peak MiB"
+        lines += ["", f"## {name}", "", f"{part[0]['images']} images. {every}", ""]
+        lines += [f"| {' | '.join(head)} |", "| --- |" + " ---: |" * (len(head) - 1)]
+        for row in part:
+            scores = (f"{100 * row[key]:.2f}" for key in ("AP", "AP50", "AP_small", "AR_small"))
+            speed = f"{reference / row['seconds']:.2f}" if reference else "-"
+            all_tiles = row["variant"] in {"SAHI", "this fork"}
+            over = f"{100 * (row['seconds'] / row['bare seconds'] - 1):.1f} %" if all_tiles else "-"
+            counts = (f"{row[key]:.1f}" if row[key] != "" else "-" for key in ("tiles", "skipped"))
+            memory = f"{row['peak MiB']:.0f}" if row.get("peak MiB") else "-"
+            cells = row["variant"], *scores, f"{row['seconds']:.2f}", speed, over, *counts, memory
+            lines.append(f"| {' | '.join(cells)} |")
+        lines += ["", f"![AP and recall against time]({picture_name(name)})"]
+    return "\n".join(lines) + "\n"
+
+
+def picture_name(name: str) -> str:
+    """Return the file name of a data set's picture."""
+    return f"skip-{name.replace(', ', '-').replace(' ', '-')}.png"
+
+
+def draw(rows: list[dict], picture: Path) -> None:
+    """Draw AP and AR of small objects against seconds per image, a point for each variant of one data set."""
+    figure = Figure(figsize=(9, 5), layout="constrained")
+    ax = figure.subplots()
+    skips = sorted((row for row in rows if row["variant"].startswith("this fork")), key=lambda row: row["seconds"])
+    for key, colour in (("AP", "C0"), ("AR_small", "C1")):
+        ax.plot(
+            [r["seconds"] for r in skips], [100 * r[key] for r in skips], "o-", color=colour, label=f"this fork, {key}"
+        )
+        for row in rows:
+            if row not in skips:
+                marker = "s" if row["variant"] == "SAHI" else "^"
+                ax.plot(
+                    row["seconds"], 100 * row[key], marker, color=colour, label=f"{row['variant']}, {key}", markersize=9
+                )
+    for row in skips:
+        text = row["variant"].partition(", ")[2] or "all tiles"
+        ax.annotate(
+            text, (row["seconds"], 100 * row["AP"]), (0, 7), textcoords="offset points", fontsize=8, ha="center"
+        )
+    ax.set(title=rows[0]["data"], xlabel="seconds per image", ylabel="%", ylim=(0, None), xlim=(0, None))
+    ax.grid(alpha=0.3)
+    ax.legend(frameon=False, fontsize=9)
+    with replacing(picture) as new:
+        figure.savefig(new, dpi=130)
+
+
+def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
+    """Read and check the command line."""
+    about = (__doc__ or "").splitlines()
+    parser = argparse.ArgumentParser(description=about[0], epilog="\n".join(about[2:]))
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    add = parser.add_argument
+    add("--model", required=True, metavar="WEIGHTS", help="weights that Ultralytics and SAHI can load")
+    add("--data", nargs="+", required=True, metavar="YAML[@K]", help="data YAMLs; @K: as mosaics of K x K images")
+    add("--tile", type=int, default=640, help="side of a tile in pixels, default 640")
+    add("--overlap", type=float, default=0.2, help="overlap of tiles, default 0.2")
+    add("--batch", type=int, default=8, help="tiles in a batch, default 8")
+    add("--imgsz", type=int, default=640, help="size of the network's input, default 640")
+    add("--conf", type=float, default=0.01, help="least confidence, default 0.01")
+    add("--skip", nargs="+", type=float, default=[0, 0.001, 0.01, 0.1], metavar="SCORE", help="values of slice_skip")
+    add("--images", type=int, help="images of each data set to take, default all")
+    add("--rounds", type=int, default=1, help="how often each image is timed, default once")
+    add("--device", default="0" if torch.cuda.is_available() else "cpu", help="cpu or the number of a GPU")
+    add("--no-sahi", action="store_true", help="leave SAHI out")
+    add("--no-peak", action="store_true", help="leave out the memory")
+    add("--out", type=Path, default=ROOT / "benchmarks/results/slicing", metavar="DIR", help="folder of the results")
+    add("--peak", nargs=2, help=argparse.SUPPRESS)
+    args = parser.parse_args(argv)
+    args.given = sys.argv[1:] if argv is None else argv
+    if args.peak:
+        args.given = args.given[: args.given.index("--peak")]
+    if args.tile < MIN_TILE or not 0 <= args.overlap <= 0.9 or min(args.batch, args.rounds, args.images or 1) < 1:
+        raise UserError(
+            f"--tile must be at least {MIN_TILE}, --overlap 0 to 0.9, --batch, --rounds and --images at least 1"
+        )
+    if not Path(args.model).is_file():
+        raise UserError(f"--model {args.model}: no such file")
+    args.skip = sorted({0.0, *args.skip})
+    if not args.no_sahi and find_spec("sahi") is None:
+        raise UserError("SAHI is not installed; run: pip install sahi, or give --no-sahi")
+    return args
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Do what the command line asks; return the exit status."""
+    try:
+        args = parse_arguments(argv)
+        if args.peak:
+            print_peak(args)
+            return 0
+        rows = []
+        for data in args.data:
+            images, names = load(data, args.images)
+            part = compare(args, title(data), images, names)
+            for row in part:
+                row["images"] = len(images)
+                row["peak MiB"] = "" if args.no_peak or "skip" in row["variant"] else peak(args, row["variant"], data)
+            rows += part
+        args.out.mkdir(parents=True, exist_ok=True)
+        text = io.StringIO()
+        writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+        for name in dict.fromkeys(row["data"] for row in rows):
+            draw([row for row in rows if row["data"] == name], args.out / picture_name(name))
+        for file, content in (("slicing.csv", text.getvalue()), ("slicing.md", report(args, rows))):
+            with replacing(args.out / file) as new:
+                new.write_text(content, encoding="utf-8")
+        LOGGER.info((args.out / "slicing.md").read_text(encoding="utf-8"))
+    except (UserError, OSError) as error:
+        sys.exit(f"slicing.py: {error}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,91 @@
+"""The benchmark of slicing, without SAHI."""
+
+import csv
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from test_sliced_prediction import build
+from ultralytics import YOLO
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT / "benchmarks"))
+import slicing  # noqa: E402
+
+
+@pytest.fixture(scope="module")
+def command(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """Return a command over two drawn images and weights that find something in them."""
+    folder = tmp_path_factory.mktemp("slicing")
+    for kind in ("images", "labels"):
+        (folder / kind).mkdir()
+    rng = np.random.default_rng(0)
+    for i, size in enumerate(((160, 120), (128, 150))):
+        noise = rng.integers(0, 256, (12, 16, 3), dtype=np.uint8)
+        cv2.imwrite(str(folder / f"images/{i}.png"), cv2.resize(noise, size, interpolation=cv2.INTER_CUBIC))
+        (folder / f"labels/{i}.txt").write_text("0 0.5 0.5 0.25 0.25\n1 0.2 0.3 0.1 0.2\n")
+    (folder / "set.yaml").write_text("train: images\nval: images\nnames: [a, b]\n")
+    build(folder, 2).save(folder / "tiny.pt")
+    values = {"model": folder / "tiny.pt", "data": folder / "set.yaml", "tile": 64, "imgsz": 64, "device": "cpu"}
+    options = [text for key, value in values.items() for text in (f"--{key}", str(value))]
+    return [*options, "--no-sahi", "--out", str(folder / "out")]
+
+
+def test_the_table_holds_each_variant(command: list[str]) -> None:
+    assert slicing.main([*command, "--skip", "0.5", "--no-peak"]) == 0
+    out = Path(command[-1])
+    with (out / "slicing.csv").open() as lines:
+        rows = {row["variant"]: row for row in csv.DictReader(lines)}
+    assert list(rows) == ["plain", "this fork", "this fork, skip 0.5"]
+    tiles = len(slicing.tile_grid(120, 160, 64, 0.2)) + len(slicing.tile_grid(150, 128, 64, 0.2))
+    assert float(rows["this fork"]["tiles"]) == tiles / 2
+    assert float(rows["this fork, skip 0.5"]["tiles"]) + float(rows["this fork, skip 0.5"]["skipped"]) == tiles / 2
+    text = (out / "slicing.md").read_text()
+    assert all(f"| {variant} |" in text for variant in rows)
+    assert cv2.imread(str(out / "skip-set.png")) is not None
+
+
+def test_scores_are_those_of_a_validation(command: list[str]) -> None:
+    """With one box a place and class, upstream's AP and COCO's differ only by how they sample precision."""
+    args = slicing.parse_arguments([*command, "--conf", "0.3"])
+    images, names = slicing.load(args.data[0], None)
+    row = next(row for row in slicing.compare(args, "x", images, names) if row["variant"] == "this fork")
+    options = {"imgsz": 64, "conf": 0.3, "max_det": slicing.MAX_DET, "slice": 64, "device": "cpu", "plots": False}
+    box = YOLO(args.model).val(data=args.data[0], verbose=False, project=str(Path(command[-1]) / "val"), **options).box
+    assert (row["AP"], row["AP50"]) == pytest.approx((box.map, box.map50), abs=0.05)
+
+
+def test_mosaics_move_boxes_with_their_images(command: list[str]) -> None:
+    singles, _ = slicing.load(command[3], None)
+    (mosaic,), _ = slicing.load(f"{command[3]}@2", None)
+    assert mosaic.image.shape == (300, 320, 3) and len(mosaic.boxes) == 4
+    for box, source, (left, top) in zip(mosaic.boxes[::2], singles, ((0, 0), (160, 0)), strict=True):
+        x1, y1, x2, y2 = box.astype(int)
+        own = source.image[y1 - top : y2 - top, x1 - left : x2 - left]
+        assert np.array_equal(mosaic.image[y1:y2, x1:x2], own)
+    assert (mosaic.image[200, 10] == slicing.GREY).all()
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").is_file(), reason="needs Linux")
+def test_memory_is_that_of_a_process_of_its_own(command: list[str]) -> None:
+    args = slicing.parse_arguments(command)
+    assert 50 < slicing.peak(args, "this fork", args.data[0]) < 4000
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        (["--tile", "32"], "--tile must be at least 64"),
+        (["--overlap", "0.95"], "--overlap 0 to 0.9"),
+        (["--model", "missing.pt"], "--model missing.pt: no such file"),
+        (["--data", "missing.yaml"], "missing.yaml"),
+        (["--data", "set.yaml@x"], "what follows @ must be a number from 1 to 8"),
+    ],
+)
+def test_mistakes_give_one_line(command: list[str], more: list[str], said: str) -> None:
+    with pytest.raises(SystemExit) as caught:
+        slicing.main([*command, *more])
+    assert str(caught.value).startswith("slicing.py: ") and said in str(caught.value)
+    assert "\n" not in str(caught.value)
