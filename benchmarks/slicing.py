@@ -10,8 +10,8 @@
 All variants take turns on each image, in an order that rotates. Beside them the network alone is timed on as many
 inputs as this fork gives it; the overhead is what this fork and SAHI need beyond that, as a share of it. Accuracy is
 measured in pixels of the whole images. `DATA.yaml@2` puts the validation images together to mosaics of 2x2 at native
-resolution, which makes large images of small ones. Peak memory is that of a process that runs one variant on the largest
-image. At a confidence below 0.1 SAHI merges by NMS, by its own choice.
+resolution, which makes large images of small ones. Peak memory is that of a process that runs one variant on the
+largest image. At a confidence below 0.1 SAHI merges by NMS, by its own choice.
 
 SAHI is needed by this benchmark only: pip install sahi
 """
