@@ -209,8 +209,8 @@ def predict(
 def table(rows: list[Row]) -> str:
     """Return the rows as text, one line a model, with a column for each class; of many, for those found.
 
-    For sliced images, `plain` is the number of objects that the pass over the whole images finds alone, and `gained` how
-    many more slicing finds.
+    For sliced images, `plain` is the number of objects that the pass over the whole images finds alone, and `gained`
+    how many more slicing finds.
     """
     classes = list(dict.fromkeys(name for row in rows for name in row.objects))
     if len(classes) > MOST_CLASSES:
