@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parents[1]
 MODEL = "model=ultralytics/cfg/models/11/yolo11.yaml"
 SHORT = "rect=True optimizer=AdamW warmup_epochs=1 scale=0.3 val=False cache=ram device=cpu exist_ok=True"
 COMMANDS = (
-    f"yolo detect train {MODEL} data=datasets/ASS1-demo/ASS1-demo.yaml imgsz=384 batch=2 nbs=2 epochs=22 "
+    f"yolo detect train {MODEL} data=datasets/ASS1-demo/ASS1-demo.yaml imgsz=384 batch=2 nbs=2 epochs=18 "
     f"lr0=0.002 {SHORT} pretrained=False project=runs/ASS1 name=demo",
     f"yolo detect train {MODEL} data=datasets/ASS2-demo/ASS2-demo.yaml imgsz=1280 batch=1 nbs=1 epochs=9 "
     f"lr0=0.001 {SHORT} pretrained=runs/ASS1/demo/weights/best.pt project=runs/ASS2 name=demo",

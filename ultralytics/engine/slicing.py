@@ -173,7 +173,8 @@ def slicer_of(args: Any, model: Any, imgsz: int) -> Slicer | None:
     if not side:
         return None
     if side == "auto":
-        side = auto_tile(imgsz, getattr(getattr(model, "model", model), "object_size", None))
+        sizes = (getattr(each, "object_size", None) for each in (model, getattr(model, "model", None)))
+        side = auto_tile(imgsz, next(filter(None, sizes), None))
     return Slicer(int(side), args.slice_overlap, args.slice_batch, args.slice_full, args.slice_skip)
 
 

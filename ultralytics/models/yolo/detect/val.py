@@ -106,8 +106,9 @@ class DetectionValidator(StockDetectionValidator):
         """Run the model on tiles (H, W, C); return rows (x1, y1, x2, y2, score, class) in the pixels of each."""
         images = np.stack([self._tile_shape(image=tile) for tile in tiles])
         images = images[..., None] if images.ndim == 3 else images  # grey images
-        inputs = torch.from_numpy(np.ascontiguousarray(images.transpose(0, 3, 1, 2)[:, ::-1]))  # BGR to RGB
-        inputs = super().preprocess({"img": inputs.to(self.device)})["img"]
+        images = images[..., ::-1] if images.shape[-1] == 3 else images  # BGR to RGB
+        inputs = torch.from_numpy(np.ascontiguousarray(images.transpose(0, 3, 1, 2)))
+        inputs = super().preprocess({"img": inputs})["img"]
         with autocast(self.training and self.args.quantize == 16, device=self.device.type):
             preds = self._model(inputs)
         rows = []
