@@ -41,12 +41,16 @@ def detections(panorama: Path, views: list[Path]) -> np.ndarray:
 
 
 def slicing(panorama: Path) -> np.ndarray:
-    """Put the part of a panorama with the most objects, as found in the whole image, above the same with slicing."""
+    """Put the part of a panorama with the most objects, as found in the whole image, above the same with slicing.
+
+    The tiles are half as wide as the panorama, so that objects look twice as large as in the demo's training.
+    """
     data = ROOT / "datasets/ASS2-demo"
     labels = np.loadtxt(data / "labels/val" / f"{panorama.stem}.txt", ndmin=2)
     model, parts = YOLO(WEIGHTS), []
-    for slice in (0, "auto"):
-        result = model.predict(data / "images/val" / panorama.name, slice=slice, verbose=False)[0]
+    file = data / "images/val" / panorama.name
+    for slice in (0, cv2.imread(str(file)).shape[1] // 2):
+        result = model.predict(file, slice=slice, verbose=False)[0]
         picture = result.plot(line_width=2, labels=False, conf=False)
         height, width = picture.shape[:2]
         x, y = labels[:, 1] * width, labels[:, 2] * height

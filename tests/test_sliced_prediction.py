@@ -229,6 +229,7 @@ def test_training_validates_by_tiles(tmp_path: Path, image: np.ndarray, caplog: 
     best = YOLO(tmp_path / "train/weights/best.pt")
     size = (0.2 * 160 * 0.2 * 256) ** 0.5  # of the one object
     assert best.model.object_size == pytest.approx(size, rel=1e-4)
+    assert best.model.train_scale == IMGSZ / TILE
     best.predict(image, slice="auto", imgsz=IMGSZ, verbose=False)
     assert best.predictor.slicer.tile == auto_tile(IMGSZ, size) == 96  # 64 * 40.5 / 32, to the nearest 32
 
@@ -256,6 +257,12 @@ def test_the_side_of_tiles(model: YOLO) -> None:
     del model.model.object_size
     assert [auto_tile(640, size) for size in (None, 4.0, 32.0, 40.0, 1000.0)] == [640, 640, 640, 800, 20_000]
     assert auto_tile(32, None) == 64
+    # Half of the training images' 1920 px, as objects then look twice as large as in the training at a third of it.
+    assert auto_tile(640, 20.0, 640 / 1920) == 960 and auto_tile(640, 20.0, 640 / 640) == 640
+    assert auto_tile(640, 64.0, 640 / 1920) == 1280
+    model.model.train_scale = 0.25
+    assert slicer_of(args, model, 320).tile == 640
+    del model.model.train_scale
 
 
 @pytest.mark.parametrize(

@@ -42,6 +42,10 @@ MERGE_IOU = 0.5
 """Highest IoU of two objects of a class in a sliced image: what two tiles show of one object agrees less than what the
 NMS of a pass compares."""
 
+MAGNIFICATION = 2.0
+"""How much larger than in its training `slice=auto` shows objects to a model, at most. Upstream scales images at random
+by up to 1.5, so a model stands that; their native size, three times as large, was worse on the demo panoramas."""
+
 _SLACK = 0.05  # the tolerance at a tile's edge, as a share of the box's side: large boxes are less exact
 
 
@@ -166,33 +170,39 @@ def slicer_of(args: Any, model: Any, imgsz: int) -> Slicer | None:
 
     Args:
         args: Arguments with `slice` and its companions.
-        model: The model, of which `slice=auto` takes the size of the objects that it was trained on.
+        model: The model, of which `slice=auto` takes the size and the scale of the objects that it was trained on.
         imgsz: Longer side of the model's input in pixels.
     """
     side = getattr(args, "slice", 0)
     if not side:
         return None
     if side == "auto":
-        sizes = (getattr(each, "object_size", None) for each in (model, getattr(model, "model", None)))
-        side = auto_tile(imgsz, next(filter(None, sizes), None))
+        known = [vars(each) for each in (model, getattr(model, "model", None)) if each is not None]
+        size, scale = (next((x[name] for x in known if name in x), None) for name in ("object_size", "train_scale"))
+        side = auto_tile(imgsz, size, scale)
     return Slicer(int(side), args.slice_overlap, args.slice_batch, args.slice_full, args.slice_skip)
 
 
-def auto_tile(imgsz: int, object_size: float | None) -> int:
+def auto_tile(imgsz: int, object_size: float | None, train_scale: float | None = None) -> int:
     """Return the side of tiles for `slice=auto`, in pixels, a multiple of 32.
 
     A tile is scaled to `imgsz`, so the median object is shown at its native size or, where it is larger than 32 px, at
-    32 px, where COCO's small objects end: smaller tiles would only show less of the image.
+    32 px, where COCO's small objects end: smaller tiles would only show less of the image. But a model that was trained
+    on images made smaller has not seen objects of native size: they are shown at most `MAGNIFICATION` times as large as
+    in its training.
 
     Args:
         imgsz: Longer side of the model's input in pixels.
         object_size: Median √(w·h) of the objects in pixels of the images, None where it is not known.
+        train_scale: Median scale of the images in training, input pixels by image pixels, None where it is not known.
 
     Example:
-        >>> auto_tile(640, 20), auto_tile(640, 48)
-        (640, 960)
+        >>> auto_tile(640, 20), auto_tile(640, 48), auto_tile(640, 20, train_scale=1 / 6)
+        (640, 960, 1920)
     """
-    return max(MIN_TILE, round(imgsz * max(1.0, (object_size or 0) / COCO_SMALL**0.5) / 32) * 32)
+    native = max(1.0, (object_size or 0) / COCO_SMALL**0.5)
+    trained = 1 / (MAGNIFICATION * train_scale) if train_scale else 0
+    return max(MIN_TILE, round(imgsz * max(native, trained) / 32) * 32)
 
 
 def likely_points(preds: Any, score: float, nc: int) -> list[torch.Tensor]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from math import inf
+from statistics import median
 from typing import Any
 
 from PIL import Image
@@ -76,7 +78,10 @@ class DetectionTrainer(StockDetectionTrainer):
         if mode == "train" and self.args.task == "detect":
             if self.args.slice and not isinstance(loader.dataset, SlicedDataset):
                 raise UserError(f"slice={self.args.slice} is not supported by the training of this kind of model")
-            unwrap_model(self.model).object_size = object_size(map(_with_shape, loader.dataset.labels))
+            labels, tile = [_with_shape(label) for label in loader.dataset.labels], getattr(loader.dataset, "tile", inf)
+            model = unwrap_model(self.model)  # these go into checkpoints; `slice=auto` asks for them
+            model.object_size = object_size(labels)
+            model.train_scale = median(self.args.imgsz / min(max(label["shape"]), tile) for label in labels)
         return loader
 
     def save_metrics(self, metrics: dict[str, float]) -> None:
