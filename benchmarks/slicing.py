@@ -325,11 +325,10 @@ def draw(rows: list[dict], picture: Path) -> None:
                 ax.plot(
                     row["seconds"], 100 * row[key], marker, color=colour, label=f"{row['variant']}, {key}", markersize=9
                 )
-    for row in skips:
+    for i, row in enumerate(skips):
+        place = row["seconds"], 100 * row["AP"]
         text = row["variant"].partition(", ")[2] or "all tiles"
-        ax.annotate(
-            text, (row["seconds"], 100 * row["AP"]), (0, 7), textcoords="offset points", fontsize=8, ha="center"
-        )
+        ax.annotate(text, place, (0, 8 + 11 * (i % 4)), textcoords="offset points", fontsize=8, ha="center")
     ax.set(title=rows[0]["data"], xlabel="seconds per image", ylabel="%", ylim=(0, None), xlim=(0, None))
     ax.grid(alpha=0.3)
     ax.legend(frameon=False, fontsize=9)
