@@ -146,13 +146,12 @@ def sahi(args: argparse.Namespace) -> Run:
     return run
 
 
-def bare(args: argparse.Namespace, model: YOLO, image: np.ndarray, tiles: int) -> float:
-    """Return the seconds of the network alone on as many inputs as this fork gives it."""
+def bare(args: argparse.Namespace, model: YOLO, image: np.ndarray) -> float:
+    """Return the seconds of the network alone on the inputs that this fork gives it: all tiles and the whole image."""
     predictor = model.predictor
-    whole = predictor.preprocess([image])
-    tile = predictor.preprocess([np.zeros((args.tile, args.tile, 3), np.uint8)])
-    batches = [min(args.batch, tiles - i) for i in range(0, tiles, args.batch)]
-    inputs = [whole, *(tile.expand(n, -1, -1, -1).contiguous() for n in batches)]
+    tiles = [image[y1:y2, x1:x2] for x1, y1, x2, y2 in tile_grid(*image.shape[:2], args.tile, args.overlap)]
+    batches = [tiles[i : i + args.batch] for i in range(0, len(tiles), args.batch)]
+    inputs = [predictor.preprocess(batch) for batch in ([image], *batches)]
     with torch.inference_mode():
         start = time.perf_counter()
         for x in inputs:
@@ -184,7 +183,10 @@ def compare(args: argparse.Namespace, name: str, images: list[Sample], names: di
         run(images[0].image)  # the first is slower
         tiles.clear()
     for turn, sample in enumerate(TQDM(images * args.rounds, desc=name)):
-        for variant in order[turn % len(order) :] + order[: turn % len(order)]:
+        at = turn % len(order)
+        for variant in order[at:] + order[:at]:
+            if variant == "this fork":
+                bares.append(bare(args, runs[variant][1], sample.image))
             start = time.perf_counter()
             rows = runs[variant][0](sample.image)
             measured[variant].seconds.append(time.perf_counter() - start)
@@ -192,10 +194,6 @@ def compare(args: argparse.Namespace, name: str, images: list[Sample], names: di
                 rows = rows[np.argsort(-rows[:, 4], kind="stable")[:MAX_DET]]
                 found = rows[:, :4], rows[:, 4], rows[:, 5]
                 measured[variant].records.add(sample.image.shape[:2], sample.boxes, sample.classes, *found)
-        height, width = sample.image.shape[:2]
-        bares.append(
-            bare(args, runs["this fork"][1], sample.image, len(tile_grid(height, width, args.tile, args.overlap)))
-        )
     table = []
     for variant, result in measured.items():
         size, (ap, ap50) = result.records.evaluate(names, MAX_DET), overall(result.records, names)
