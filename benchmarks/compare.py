@@ -13,7 +13,8 @@ patience=0, max_det=1000, cache=ram. Without a preset: standard on --data alone.
 Models, unless --models names others: the five of this fork, each with and without the NWD (`nwd=0`), then
 `yolo11n.yaml`, `benchmarks/models/yolo11n-p2.yaml`, `yolov8n-p2.yaml`, `yolo26n.yaml` and `yolo26n-p2.yaml`.
 
-A run is validated at five epochs on its way, which gives its curve, and with its best weights at the end.
+A run is validated at five epochs on its way, which gives its curve, and with its best weights at the end. With
+`--again slice=640` the best weights are validated once more with these arguments, which gives a row of its own.
 `--out` gets `results.csv` (a row for each finished run; the same command goes on where it was stopped), `curves.csv`,
 `report.md` with its pictures, and `runs/` with a log and the weights of each run.
 """
@@ -107,11 +108,17 @@ class Run:
     data: str
     seed: int
     arguments: dict[str, Any]
+    again: tuple[dict[str, Any], ...] = ()  # further arguments to validate its weights with
 
     @cached_property
     def key(self) -> str:
         """Identify the run by what it computes; the commit does not count."""
         return digest([self.model.label, self.model.version, shown(self.data), self.seed, self.arguments])
+
+    @property
+    def keys(self) -> list[str]:
+        """Identify the rows of its validations, beginning with its own."""
+        return [self.key, *(digest([self.key, more]) for more in self.again)]
 
     @property
     def name(self) -> str:
@@ -301,32 +308,38 @@ def train_one(folder: Path) -> None:
     for weights in (trainer.best, trainer.last):
         torch_utils.strip_optimizer(weights)  # a third of the size
     options = {k: arguments[k] for k in ("imgsz", "batch", *VALIDATION) if k in arguments}
-    save = {"project": str(folder), "name": "val", "exist_ok": True, "plots": False}
-    best = YOLO(trainer.best).val(**options, **place, **save, verbose=False)
+    options |= place | {"project": str(folder), "name": "val", "exist_ok": True, "plots": False, "verbose": False}
+    scores, *again = (validate(trainer.best, options | more) for more in ({}, *spec["again"]))
     *_, AP50_last, AP_last = trainer.curve[-1]
     network, cpu = torch_utils.unwrap_model(trainer.model), trainer.device.type != "cuda"
     shares = {"nwd": nwd_share(network), "nwd_assign": nwd_share(network, "nwd_assign")}
     stock_blocks = not any(isinstance(module, CHANNEL_BLOCKS + FUSION_BLOCKS) for module in network.modules())
     row = {
-        "AP": best.box.map, "AP50": best.box.map50, "AP_last": AP_last, "AP50_last": AP50_last,
         "parameters": torch_utils.get_num_params(network),
         "GFLOPs": round(torch_utils.get_flops(network, arguments["imgsz"]), 3),
         "strides": " ".join(f"{stride:g}" for stride in network.stride.tolist()),
         "stock": "yes" if stock_blocks and not any(shares.values()) else "no", **shares,
         "train_s": round(trainer.seconds, 3), "threads": torch.get_num_threads(),
-        "inference_ms": round(best.speed["inference"], 3), "postprocess_ms": round(best.speed["postprocess"], 3),
         "machine": ("" if cpu else f"{torch.cuda.get_device_name(trainer.device)}, ")
         + f"{torch_utils.get_cpu_info()}, {cores()} cores",
         "torch": torch.__version__, "ultralytics": __version__,
     }  # fmt: skip
-    if best.size is not None:
-        sizes = best.size
-        row |= {"AP_small": sizes.ap[COCO_SMALL_NAME], "AR_small": sizes.ar[COCO_SMALL_NAME]}
+    rows = [row | scores | {"AP_last": AP_last, "AP50_last": AP50_last}, *(row | more for more in again)]
+    with replacing(folder / "result.json") as new:
+        new.write_text(json.dumps({"rows": rows, "curve": trainer.curve}), encoding="utf-8")
+
+
+def validate(weights: Path, options: dict[str, Any]) -> dict[str, Any]:
+    """Validate weights; return what was measured by its column."""
+    found = YOLO(weights).val(**options)
+    scores = {"AP": found.box.map, "AP50": found.box.map50}
+    scores |= {f"{part}_ms": round(found.speed[part], 3) for part in ("inference", "postprocess")}
+    if (sizes := found.size) is not None:
+        scores |= {"AP_small": sizes.ap[COCO_SMALL_NAME], "AR_small": sizes.ar[COCO_SMALL_NAME]}
         for group in SIZE_GROUPS:
             values = sizes.ap[group], sizes.ap50[group], sizes.ar[group], sizes.counts[group]
-            row |= dict(zip((f"{what} {group}" for what in ("AP", "AP50", "AR", "objects")), values, strict=True))
-    with replacing(folder / "result.json") as new:
-        new.write_text(json.dumps({"row": row, "curve": trainer.curve}), encoding="utf-8")
+            scores |= dict(zip((f"{what} {group}" for what in ("AP", "AP50", "AR", "objects")), values, strict=True))
+    return scores
 
 
 def cores() -> int:
@@ -346,7 +359,7 @@ class Comparison:
     def work_off(self, runs: list[Run]) -> int:
         """Do the runs that have no row yet; return how many are left because the time is used up."""
         done = {row["key"] for row in read_rows(self.out / "results.csv")}
-        pending = deque(run for run in runs if run.key not in done)
+        pending = deque(run for run in runs if not done.issuperset(run.keys))
         LOGGER.info(f"{len(runs)} runs, {len(runs) - len(pending)} of them finished before; results in {self.out}")
         running: dict[subprocess.Popen[bytes], tuple[Run, float]] = {}
         idle: list[subprocess.Popen[bytes]] = []  # processes that have done a run: starting one takes long on a GPU
@@ -393,7 +406,7 @@ class Comparison:
         share = max(1, cores() // self.jobs)
         spec = {
             "model": run.model.path, "data": run.data, "seed": run.seed, "arguments": run.arguments,
-            "device": self.device, "threads": share, "workers": min(8, share),
+            "device": self.device, "threads": share, "workers": min(8, share), "again": run.again,
         }  # fmt: skip
         (folder / "run.json").write_text(json.dumps(spec), encoding="utf-8")
         with contextlib.suppress(BrokenPipeError):  # it has ended and is found so
@@ -412,15 +425,20 @@ class Comparison:
         arguments, own = dict(run.arguments), run.model.overrides
         about = {"key": run.key, "model": run.model.label, "data": shown(run.data), "seed": run.seed}
         curve = [about | dict(zip(CURVE_COLUMNS[4:], point, strict=True)) for point in result["curve"]]
-        row = about | {k: arguments.pop(k) for k in ("epochs", "imgsz", "batch")} | result["row"]
-        row |= {
-            "yaml": shown(run.model.path), "version": run.model.version, "overrides": json.dumps(own),
+        add_rows(self.out / "curves.csv", CURVE_COLUMNS, run.key, curve)  # first, so that a row has its curve
+        about |= {k: arguments.pop(k) for k in ("epochs", "imgsz", "batch")}
+        about |= {
+            "yaml": shown(run.model.path), "version": run.model.version,
             "settings": json.dumps({k: v for k, v in arguments.items() if k not in own}, sort_keys=True),
             "commit": self.commit, "finished": datetime.now().isoformat(timespec="seconds"), "command": self.command,
         }  # fmt: skip
-        add_rows(self.out / "curves.csv", CURVE_COLUMNS, run.key, curve)  # first, so that a row has its curve
-        add_rows(self.out / "results.csv", COLUMNS, run.key, [row])
-        return ", ".join(f"{name} {row[name]:.3f}" for name in ("AP", "AP50", "AP_small") if name in row)
+        said = []
+        for key, more, row in zip(run.keys, ({}, *run.again), result["rows"], strict=True):
+            what = ", validated with " + " ".join(f"{k}={v}" for k, v in more.items()) if more else ""
+            names = {"key": key, "model": run.model.label + what, "overrides": json.dumps(own | more)}
+            add_rows(self.out / "results.csv", COLUMNS, key, [about | names | row])
+            said.append(", ".join(f"{name} {row[name]:.3f}" for name in ("AP", "AP50", "AP_small") if name in row))
+        return "; again ".join(said)
 
 
 def commit() -> str:
@@ -456,6 +474,7 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     add("--imgsz", type=int, help="size of the input in pixels")
     add("--batch", type=int, help="images in a batch")
     add("--set", nargs="+", default=[], metavar="KEY=VALUE", help="further training arguments of all runs")
+    add("--again", nargs="+", default=[], metavar="KEY=VALUE", help="arguments to validate the best weights with again")
     add("--jobs", type=int, default=2, help="runs at a time, default 2; processors are shared out among them")
     add("--device", help="as for yolo, e.g. 0 or cpu; default: a GPU where there is one")
     add("--time", type=float, metavar="MINUTES", help="end after so many minutes; the same command goes on later")
@@ -487,14 +506,20 @@ def plan(args: argparse.Namespace) -> list[Run]:
     size = {"epochs": args.epochs, "imgsz": args.imgsz, "batch": args.batch}
     common = COMMON | size | {"lr0": args.lr0, "nbs": args.batch, "close_mosaic": args.epochs // 4}
     common |= parse_overrides(args.set)
+    again = parse_overrides(args.again)
+    if strange := [key for key in again if key not in VALIDATION]:
+        raise UserError(f"--again {strange[0]}: only these can be used: {', '.join(VALIDATION)}")
     for data in args.data:
         prepare_data(data)
     runs = [
-        Run(model, str(Path(data).absolute()) if Path(data).exists() else data, seed, common | model.overrides)
+        Run(
+            model, str(Path(data).absolute()) if Path(data).exists() else data, seed, common | model.overrides,
+            (again,) if again and not again.items() <= (common | model.overrides).items() else (),
+        )
         for seed in args.seeds
         for data in args.data
         for model in models
-    ]
+    ]  # fmt: skip
     return list({run.key: run for run in runs}.values())  # a data set may be named twice
 
 

@@ -202,6 +202,8 @@ def _draw_curves(entries: list[Entry], curves: list[Row], picture: Path) -> Path
     for entry in entries:
         keys = [row["key"] for row in entry.rows]
         points = {(row["key"], int(row["epoch"])): row for row in curves if row["key"] in keys}
+        if not points:  # of weights that were validated again
+            continue
         epochs = sorted({epoch for _, epoch in points if all((key, epoch) in points for key in keys)})
         seconds, ap50 = (
             np.array([[float(points[k, e][c]) for e in epochs] for k in keys]) for c in ("seconds", "AP50")
