@@ -121,7 +121,7 @@ def ours(args: argparse.Namespace, tiles: list[tuple[int, int]] | None = None, *
     def run(image: np.ndarray) -> np.ndarray:
         result = model.predict(image, **options, **more)[0]
         if tiles is not None:
-            tiles.append(getattr(result, "tiles", (0, 0)))
+            tiles.append(result.tiles or (0, 0))
         return result.boxes.data.cpu().numpy()
 
     return run, model

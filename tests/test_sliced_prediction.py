@@ -1,6 +1,8 @@
 """Prediction, validation and tracking of large images by tiles, against one that runs a tile at a time."""
 
 import json
+import logging
+import re
 import tracemalloc
 from pathlib import Path
 
@@ -11,6 +13,8 @@ import torch
 from ultralytics import YOLO
 from ultralytics.cfg import check_cfg, get_cfg
 from ultralytics.engine.slicing import Slicer, auto_tile, likely_points, merge, slicer_of, tile_grid
+from ultralytics.models.rtdetr import RTDETRPredictor
+from ultralytics.utils.errors import UserError
 from ultralytics.utils.size_groups import SIZE_GROUPS
 
 TINY = """
@@ -102,7 +106,7 @@ def test_prediction_is_that_of_one_tile_at_a_time(model: YOLO, image: np.ndarray
 def test_small_images_are_as_without_slicing(model: YOLO, image: np.ndarray) -> None:
     small = image[:TILE, :TILE].copy()
     sliced, plain = (model.predict(small, **options)[0] for options in (SLICED, PLAIN))
-    assert torch.equal(sliced.boxes.data, plain.boxes.data) and not hasattr(sliced, "tiles")
+    assert torch.equal(sliced.boxes.data, plain.boxes.data) and sliced.tiles is None
 
 
 def test_a_batch_holds_small_and_large_images(model: YOLO, image: np.ndarray) -> None:
@@ -171,7 +175,7 @@ def test_tracks_over_the_frames_of_a_video(model: YOLO, image: np.ndarray, tmp_p
         video.write(image)
     video.release()
     sliced = list(model.track(tmp_path / "a.avi", tracker=tracker, stream=True, **SLICED))
-    assert len(sliced) == 4 and all(found.run == 8 for found in model.predictor.found.values())
+    assert len(sliced) == 4 and all(result.tiles == (8, 0) and result.plain > 0 for result in sliced)
     found = model.predict(image, **SLICED)[0].boxes
     assert len(sliced[3].boxes) > 0.8 * int((found.conf > 0.7).sum()) > len(model.predict(image, **PLAIN)[0].boxes)
     first, last = (set(result.boxes.id.tolist()) for result in (sliced[2], sliced[3]))
@@ -265,6 +269,60 @@ def test_the_side_of_tiles(model: YOLO) -> None:
     del model.model.train_scale
 
 
+def damage(video: Path, mark: bytes, frames: range) -> None:
+    """Overwrite some frames of a video, which begin with a mark each."""
+    data = bytearray(video.read_bytes())
+    starts = [
+        match.start() for match in re.finditer(re.escape(mark), bytes(data)) if match.start() > data.find(b"movi")
+    ]
+    for frame in frames:
+        data[starts[frame] + len(mark) + 4 : starts[frame + 1]] = bytes(
+            starts[frame + 1] - starts[frame] - 4 - len(mark)
+        )
+    video.write_bytes(data)
+
+
+@pytest.mark.parametrize(
+    ("corrupt", "stride"), [(range(2, 3), 1), (range(1, 4), 1), (range(2, 3), 2), (range(2, 4), 3)]
+)
+def test_corrupt_frames_of_a_video_are_named_and_skipped(
+    model: YOLO, tmp_path: Path, caplog: pytest.LogCaptureFixture, corrupt: range, stride: int
+) -> None:
+    file, count = tmp_path / "a.avi", 8
+    video = cv2.VideoWriter(str(file), cv2.VideoWriter_fourcc(*"MJPG"), 5, (256, 160))
+    for number in range(count):
+        video.write(np.full((160, 256, 3), 30 * number, np.uint8))
+    video.release()
+    damage(file, b"00dc", corrupt)
+    caplog.set_level(logging.WARNING, "ultralytics")
+    logging.getLogger("ultralytics").addHandler(caplog.handler)
+    save = {"save_txt": True, "project": str(tmp_path), "name": "x", "conf": 0.0001, "save_conf": True}
+    results = model.predict(file, **SLICED | save, vid_stride=stride, save=True)
+    logging.getLogger("ultralytics").removeHandler(caplog.handler)
+    sampled = [number for number in range(count) if (number + 1) % stride == 0]
+    read = [number for number in sampled if number not in corrupt]
+    assert [round(result.orig_img.mean() / 30) for result in results] == read
+    named = [number + 1 for number in sampled if number in corrupt]
+    said = [record.getMessage() for record in caplog.records if "corrupt" in record.getMessage()]
+    assert [message[message.index(str(file)) :] for message in said] == [
+        f"{file}: frame {number} of {count} is corrupt and skipped" for number in named
+    ]
+    numbers = sorted(int(path.stem.rpartition("_")[2]) for path in (tmp_path / "x/labels").glob("*.txt"))
+    assert numbers == [sampled.index(number) + 1 for number in read]
+
+
+def test_a_model_that_cannot_slice_says_so(tmp_path: Path, image: np.ndarray) -> None:
+    predictor = RTDETRPredictor(overrides={"slice": 640, "imgsz": 64, "task": "detect", "save": False})
+    with pytest.raises(UserError, match="slice=640 is not supported by the prediction of this kind of model"):
+        predictor(image, model=torch.nn.Identity())
+
+
+def test_parts_of_results_remember_their_tiles(model: YOLO, image: np.ndarray) -> None:
+    result = model.predict(image, **SLICED)[0]
+    for part in (result[:2], result.cpu(), result.numpy()):
+        assert (part.tiles, part.plain) == (result.tiles, result.plain) == ((8, 0), result.plain)
+
+
 @pytest.mark.parametrize(
     ("arguments", "error", "said"),
     [
@@ -295,4 +353,4 @@ def test_right_arguments(slice: object) -> None:
 
 def test_tensors_are_not_sliced(model: YOLO, caplog: pytest.LogCaptureFixture) -> None:
     result = model.predict(torch.rand(1, 3, IMGSZ, 2 * IMGSZ), **SLICED)[0]
-    assert not hasattr(result, "tiles")
+    assert result.tiles is None

@@ -201,7 +201,7 @@ def predict(
             images += 1
             objects.update(result.names[int(c)] for c in result.boxes.cls)
             if plain is not None:
-                plain += getattr(result, "plain", len(result.boxes))
+                plain += len(result.boxes) if result.plain is None else result.plain
             time += sum(result.speed.values())
     return Row(name, images, objects, time / max(images, 1), folder, plain)
 

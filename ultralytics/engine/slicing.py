@@ -159,6 +159,8 @@ class Slicer:
         if self.full:
             rows = torch.cat((rows, whole[:, :6].float().cpu()))
             sources = torch.cat((sources, torch.full((len(whole),), -1)))
+        boxes = (rows[:, 0] <= rows[:, 2]) & (rows[:, 1] <= rows[:, 3])  # heads without DFL can turn a box inside out
+        rows, sources = rows[boxes], sources[boxes]
         classes = torch.zeros_like(rows[:, 5]) if agnostic else rows[:, 5]
         merged = merge(rows[:, :4], rows[:, 4], classes, sources, found.tiles, image_hw, iou=iou)
         columns = merged.boxes, merged.scores[:, None], rows[merged.index, 5:]

@@ -23,15 +23,15 @@ require_parameters(nms.non_max_suppression, "prediction", "conf_thres", "iou_thr
 class DetectionPredictor(StockDetectionPredictor):
     """Upstream's predictor of boxes, which runs images larger than `slice` by tiles as well, see `engine.slicing`.
 
-    The results are of the whole images, so all that comes after them is upstream's. Those of large images have `tiles`,
-    how many tiles were run and skipped, and `plain`, how many objects the pass over the whole image found (0 without
-    `slice_full`). The time of the tiles counts as inference.
+    The results are of the whole images, so all that comes after them is upstream's; `tiles` and `plain` of those of
+    large images say what slicing did. The time of the tiles counts as inference.
 
     Attributes:
         slicer: How images are cut, None without `slice`.
         found: What the tiles of the images of this batch showed, by their place in it.
     """
 
+    slices = True
     slicer: Slicer | None = None
     found: dict[int, Found]
 

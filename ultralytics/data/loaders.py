@@ -1,0 +1,68 @@
+"""Reads videos past frames that are corrupt, where upstream takes the first such frame for the end."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import cv2
+import numpy as np
+from ultralytics.data.loaders import LoadImagesAndVideos as StockLoadImagesAndVideos
+from ultralytics.utils import LOGGER
+from ultralytics_overlay import require, require_parameters
+
+require_parameters(StockLoadImagesAndVideos._new_video, "path")
+require(
+    "ultralytics.data.loaders.LoadImagesAndVideos.__next__",
+    {"cap", "grab", "retrieve", "frame"} <= set(StockLoadImagesAndVideos.__next__.__code__.co_names),
+    "no longer reads videos by `cap.grab`, `cap.retrieve` and counts `frame`",
+)
+
+
+class LoadImagesAndVideos(StockLoadImagesAndVideos):
+    """Upstream's reader of image and video files, which names the corrupt frames of a video and goes on after them."""
+
+    def _new_video(self, path: str) -> None:
+        super()._new_video(path)
+        self.cap = Capture(self.cap, path, self)
+
+
+class Capture:
+    """A video file that hands out its corrupt frames as frames that can't be retrieved.
+
+    OpenCV's `grab` fails at a corrupt frame as at the end, but goes on after it when it is called again. Frames are
+    counted as the file states them, so those after a corrupt one keep their numbers.
+
+    Args:
+        video: The opened file.
+        path: Its name.
+        loader: The reader, of which `frame` is counted on past a frame that is left out.
+    """
+
+    def __init__(self, video: cv2.VideoCapture, path: str, loader: StockLoadImagesAndVideos) -> None:
+        self._video, self._path, self._loader = video, path, loader
+        self._count = int(video.get(cv2.CAP_PROP_FRAME_COUNT))
+        self._number = 0  # of the last frame grabbed, from 1
+        self._corrupt = 0  # frames from this one on that are corrupt; the one after them has been grabbed
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._video, name)
+
+    def grab(self) -> bool:
+        """Go to the next frame; return False at the end."""
+        if self._corrupt:
+            self._corrupt -= 1
+        elif not self._video.grab():
+            left = range(1, self._count - self._number)
+            self._corrupt = next((tried for tried in left if self._video.grab()), 0)
+            if not self._corrupt:
+                return False
+        self._number += 1
+        return True
+
+    def retrieve(self) -> tuple[bool, np.ndarray | None]:
+        """Return whether the frame can be read, and the frame (H, W, 3), BGR."""
+        success, image = (False, None) if self._corrupt else self._video.retrieve()
+        if not success or image is None:
+            LOGGER.warning(f"{self._path}: frame {self._number} of {self._count} is corrupt and skipped")
+            self._loader.frame += 1
+        return success, image

@@ -1,0 +1,32 @@
+"""Refuses slicing where a predictor would silently leave it out."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ultralytics.engine.predictor import BasePredictor as StockBasePredictor
+from ultralytics.utils.errors import UserError
+
+
+class BasePredictor(StockBasePredictor):
+    """Upstream's predictor.
+
+    Attributes:
+        slices: Whether predictors of this class run large images by tiles.
+    """
+
+    slices = False
+
+    def setup_source(self, *args: Any, **kwargs: Any) -> None:
+        """Set up the source.
+
+        Args:
+            *args: See upstream's.
+            **kwargs: Likewise.
+
+        Raises:
+            UserError: If `slice` is given to a predictor that does not slice.
+        """
+        if getattr(self.args, "slice", 0) and not self.slices:
+            raise UserError(f"slice={self.args.slice} is not supported by the prediction of this kind of model")
+        super().setup_source(*args, **kwargs)

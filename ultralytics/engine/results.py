@@ -1,0 +1,26 @@
+"""Results that remember what slicing did."""
+
+from __future__ import annotations
+
+from ultralytics.engine.results import Results as StockResults
+from ultralytics_overlay import require
+
+require("ultralytics.engine.results.Results.new", callable(getattr(StockResults, "new", None)), "is missing")
+
+
+class Results(StockResults):
+    """Upstream's results of an image; those made of them, by indexing, `cpu()` or a tracker, keep what slicing did.
+
+    Attributes:
+        tiles: How many tiles of the image were run and how many skipped; None where it was run as a whole only.
+        plain: How many objects the pass over the whole image found, 0 without `slice_full`; None likewise.
+    """
+
+    tiles: tuple[int, int] | None = None
+    plain: int | None = None
+
+    def new(self) -> Results:
+        """Return results of the same image without objects."""
+        result = super().new()
+        result.tiles, result.plain = self.tiles, self.plain
+        return result
