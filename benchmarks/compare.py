@@ -14,7 +14,8 @@ Models, unless --models names others: the five of this fork, each with and witho
 `yolo11n.yaml`, `benchmarks/models/yolo11n-p2.yaml`, `yolov8n-p2.yaml`, `yolo26n.yaml` and `yolo26n-p2.yaml`.
 
 A run is validated at five epochs on its way, which gives its curve, and with its best weights at the end. With
-`--again slice=640` the best weights are validated once more with these arguments, which gives a row of its own.
+`--again slice=640 slice=auto` they are validated anew with each of these, which gives rows of their own, without
+training where `runs/` still holds the weights.
 `--out` gets `results.csv` (a row for each finished run; the same command goes on where it was stopped), `curves.csv`,
 `report.md` with its pictures, and `runs/` with a log and the weights of each run.
 """
@@ -75,6 +76,7 @@ MODELS = (
     "yolo11n.yaml", f"{ROOT}/benchmarks/models/yolo11n-p2.yaml", "yolov8n-p2.yaml", "yolo26n.yaml", "yolo26n-p2.yaml",
 )  # fmt: skip
 CURVE_POINTS = 5
+BEST = "weights/best.pt"  # in the folder of a run
 # Set for each run below, so neither a model nor --set may give them.
 RESERVED = (
     "model", "data", "seed", "epochs", "imgsz", "device", "workers", "project", "name", "exist_ok", "save_dir",
@@ -286,16 +288,30 @@ def work() -> None:
         with (folder / "log.txt").open("wb") as log:
             for stream in (1, 2):
                 os.dup2(log.fileno(), stream)
-        train_one(folder)
+        do_one(folder)
         gc.collect()  # a recorded network and its memory hang together in a circle
         torch.cuda.empty_cache()
 
 
-def train_one(folder: Path) -> None:
-    """Train and validate the run that `folder/run.json` describes; write what was measured to `folder/result.json`."""
+def do_one(folder: Path) -> None:
+    """Do the run that `folder/run.json` describes; write what was measured to `folder/result.json`."""
     spec = json.loads((folder / "run.json").read_text(encoding="utf-8"))
     torch_utils.NUM_THREADS = spec["threads"]  # upstream would take all processors but one
     arguments, place = spec["arguments"], {"data": spec["data"], "device": spec["device"], "workers": spec["workers"]}
+    options = {k: arguments[k] for k in ("imgsz", "batch", *VALIDATION) if k in arguments}
+    options |= place | {"project": str(folder), "name": "val", "exist_ok": True, "plots": False, "verbose": False}
+    result = {} if spec["trained"] else train(folder, spec, place)
+    weights = folder / BEST
+    if not spec["trained"]:
+        result["row"] |= validate(weights, options)
+    result["again"] = [validate(weights, options | more) for more in spec["again"]]
+    with replacing(folder / "result.json") as new:
+        new.write_text(json.dumps(result), encoding="utf-8")
+
+
+def train(folder: Path, spec: dict[str, Any], place: dict[str, Any]) -> dict[str, Any]:
+    """Train a run; return what was measured, by its column, and the curve."""
+    arguments = spec["arguments"]
     model = YOLO(spec["model"], task="detect")
     model.train(
         trainer=CurveTrainer, **arguments, **place, seed=spec["seed"], project=str(folder.parent), name=folder.name,
@@ -304,18 +320,14 @@ def train_one(folder: Path) -> None:
     trainer = model.trainer
     if trainer.batch_size != arguments["batch"]:
         raise MemoryError(f"the device's memory is too small for batch={arguments['batch']}")
-
     for weights in (trainer.best, trainer.last):
         torch_utils.strip_optimizer(weights)  # a third of the size
-    options = {k: arguments[k] for k in ("imgsz", "batch", *VALIDATION) if k in arguments}
-    options |= place | {"project": str(folder), "name": "val", "exist_ok": True, "plots": False, "verbose": False}
-    scores, *again = (validate(trainer.best, options | more) for more in ({}, *spec["again"]))
     *_, AP50_last, AP_last = trainer.curve[-1]
     network, cpu = torch_utils.unwrap_model(trainer.model), trainer.device.type != "cuda"
     shares = {"nwd": nwd_share(network), "nwd_assign": nwd_share(network, "nwd_assign")}
     stock_blocks = not any(isinstance(module, CHANNEL_BLOCKS + FUSION_BLOCKS) for module in network.modules())
     row = {
-        "parameters": torch_utils.get_num_params(network),
+        "AP_last": AP_last, "AP50_last": AP50_last, "parameters": torch_utils.get_num_params(network),
         "GFLOPs": round(torch_utils.get_flops(network, arguments["imgsz"]), 3),
         "strides": " ".join(f"{stride:g}" for stride in network.stride.tolist()),
         "stock": "yes" if stock_blocks and not any(shares.values()) else "no", **shares,
@@ -324,9 +336,7 @@ def train_one(folder: Path) -> None:
         + f"{torch_utils.get_cpu_info()}, {cores()} cores",
         "torch": torch.__version__, "ultralytics": __version__,
     }  # fmt: skip
-    rows = [row | scores | {"AP_last": AP_last, "AP50_last": AP50_last}, *(row | more for more in again)]
-    with replacing(folder / "result.json") as new:
-        new.write_text(json.dumps({"rows": rows, "curve": trainer.curve}), encoding="utf-8")
+    return {"row": row, "curve": trainer.curve}
 
 
 def validate(weights: Path, options: dict[str, Any]) -> dict[str, Any]:
@@ -358,8 +368,8 @@ class Comparison:
 
     def work_off(self, runs: list[Run]) -> int:
         """Do the runs that have no row yet; return how many are left because the time is used up."""
-        done = {row["key"] for row in read_rows(self.out / "results.csv")}
-        pending = deque(run for run in runs if not done.issuperset(run.keys))
+        done = self._rows()
+        pending = deque(run for run in runs if not done.keys() >= {*run.keys})
         LOGGER.info(f"{len(runs)} runs, {len(runs) - len(pending)} of them finished before; results in {self.out}")
         running: dict[subprocess.Popen[bytes], tuple[Run, float]] = {}
         idle: list[subprocess.Popen[bytes]] = []  # processes that have done a run: starting one takes long on a GPU
@@ -390,6 +400,9 @@ class Comparison:
                 process.wait()
         return total - finished
 
+    def _rows(self) -> dict[str, dict[str, str]]:
+        return {row["key"]: row for row in read_rows(self.out / "results.csv")}
+
     def _folder(self, run: Run) -> Path:
         return self.out / "runs" / run.folder
 
@@ -400,13 +413,17 @@ class Comparison:
             return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=log, stderr=subprocess.STDOUT)
 
     def _give(self, process: subprocess.Popen[bytes], run: Run) -> None:
-        folder = self._folder(run)
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True)
+        folder, done = self._folder(run), self._rows()
+        trained = run.key in done and (folder / BEST).is_file()
+        if trained:
+            (folder / "result.json").unlink(missing_ok=True)
+        else:
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir(parents=True)
         share = max(1, cores() // self.jobs)
         spec = {
             "model": run.model.path, "data": run.data, "seed": run.seed, "arguments": run.arguments,
-            "device": self.device, "threads": share, "workers": min(8, share), "again": run.again,
+            "device": self.device, "threads": share, "workers": min(8, share), "trained": trained, "again": run.again,
         }  # fmt: skip
         (folder / "run.json").write_text(json.dumps(spec), encoding="utf-8")
         with contextlib.suppress(BrokenPipeError):  # it has ended and is found so
@@ -422,23 +439,32 @@ class Comparison:
             self.failed.append(f"{run.name}: {''.join(last)[:300]} ({log})")
             return f"FAILED, {''.join(last)[:300]}"
         result = json.loads((folder / "result.json").read_text(encoding="utf-8"))
+        about = {
+            "commit": self.commit, "finished": datetime.now().isoformat(timespec="seconds"), "command": self.command
+        }  # fmt: skip
+        row = self._rows()[run.key] if "row" not in result else self._keep(run, result["row"] | about, result["curve"])
+        said = [row]
+        for key, more, scores in zip(run.keys[1:], run.again, result["again"], strict=True):
+            label = f"{run.model.label}, validated with {' '.join(f'{k}={v}' for k, v in more.items())}"
+            own = {"key": key, "model": label, "overrides": json.dumps(run.model.overrides | more)}
+            said.append(row | {"AP_last": "", "AP50_last": ""} | scores | about | own)
+            add_rows(self.out / "results.csv", COLUMNS, key, said[-1:])
+        names = ("AP", "AP50", "AP_small")
+        return "; ".join(", ".join(f"{name} {float(row[name]):.3f}" for name in names if row.get(name)) for row in said)
+
+    def _keep(self, run: Run, row: dict[str, Any], curve: list[list[float]]) -> dict[str, Any]:
+        """Add a training's row and curve to the files; return the row."""
         arguments, own = dict(run.arguments), run.model.overrides
         about = {"key": run.key, "model": run.model.label, "data": shown(run.data), "seed": run.seed}
-        curve = [about | dict(zip(CURVE_COLUMNS[4:], point, strict=True)) for point in result["curve"]]
-        add_rows(self.out / "curves.csv", CURVE_COLUMNS, run.key, curve)  # first, so that a row has its curve
-        about |= {k: arguments.pop(k) for k in ("epochs", "imgsz", "batch")}
-        about |= {
-            "yaml": shown(run.model.path), "version": run.model.version,
+        points = [about | dict(zip(CURVE_COLUMNS[4:], point, strict=True)) for point in curve]
+        row = about | {k: arguments.pop(k) for k in ("epochs", "imgsz", "batch")} | row
+        row |= {
+            "yaml": shown(run.model.path), "version": run.model.version, "overrides": json.dumps(own),
             "settings": json.dumps({k: v for k, v in arguments.items() if k not in own}, sort_keys=True),
-            "commit": self.commit, "finished": datetime.now().isoformat(timespec="seconds"), "command": self.command,
         }  # fmt: skip
-        said = []
-        for key, more, row in zip(run.keys, ({}, *run.again), result["rows"], strict=True):
-            what = ", validated with " + " ".join(f"{k}={v}" for k, v in more.items()) if more else ""
-            names = {"key": key, "model": run.model.label + what, "overrides": json.dumps(own | more)}
-            add_rows(self.out / "results.csv", COLUMNS, key, [about | names | row])
-            said.append(", ".join(f"{name} {row[name]:.3f}" for name in ("AP", "AP50", "AP_small") if name in row))
-        return "; again ".join(said)
+        add_rows(self.out / "curves.csv", CURVE_COLUMNS, run.key, points)  # first, so that a row has its curve
+        add_rows(self.out / "results.csv", COLUMNS, run.key, [row])
+        return row
 
 
 def commit() -> str:
@@ -474,7 +500,7 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     add("--imgsz", type=int, help="size of the input in pixels")
     add("--batch", type=int, help="images in a batch")
     add("--set", nargs="+", default=[], metavar="KEY=VALUE", help="further training arguments of all runs")
-    add("--again", nargs="+", default=[], metavar="KEY=VALUE", help="arguments to validate the best weights with again")
+    add("--again", nargs="+", default=[], metavar="KEY=VALUE[+...]", help="validate the weights with these, too")
     add("--jobs", type=int, default=2, help="runs at a time, default 2; processors are shared out among them")
     add("--device", help="as for yolo, e.g. 0 or cpu; default: a GPU where there is one")
     add("--time", type=float, metavar="MINUTES", help="end after so many minutes; the same command goes on later")
@@ -506,15 +532,15 @@ def plan(args: argparse.Namespace) -> list[Run]:
     size = {"epochs": args.epochs, "imgsz": args.imgsz, "batch": args.batch}
     common = COMMON | size | {"lr0": args.lr0, "nbs": args.batch, "close_mosaic": args.epochs // 4}
     common |= parse_overrides(args.set)
-    again = parse_overrides(args.again)
-    if strange := [key for key in again if key not in VALIDATION]:
+    again = [parse_overrides(text.split("+")) for text in args.again]
+    if strange := [key for more in again for key in more if key not in VALIDATION]:
         raise UserError(f"--again {strange[0]}: only these can be used: {', '.join(VALIDATION)}")
     for data in args.data:
         prepare_data(data)
     runs = [
         Run(
             model, str(Path(data).absolute()) if Path(data).exists() else data, seed, common | model.overrides,
-            (again,) if again and not again.items() <= (common | model.overrides).items() else (),
+            tuple(more for more in again if not more.items() <= (common | model.overrides).items()),
         )
         for seed in args.seeds
         for data in args.data

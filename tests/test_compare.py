@@ -84,7 +84,9 @@ def runs(tools: dict[str, ModuleType], tmp_path_factory: pytest.TempPathFactory)
     handler.emit = lambda record: said.append(record.getMessage())
     compare = tools["compare"]
     compare.LOGGER.addHandler(handler)
-    for name, more in (("second", [str(folder / "bad.yaml")]), ("third", [])):
+    for name, more in (
+        ("second", [str(folder / "bad.yaml")]), ("third", []), ("again", ["--again", "max_det=1", "max_det=1+iou=0.1"]),
+    ):  # fmt: skip
         said.clear()
         start = time.monotonic()
         status = compare.main([*command, *more])
@@ -127,6 +129,22 @@ def test_a_failing_model_is_named_and_the_others_go_on(runs: dict[str, Any]) -> 
     assert not any(row["model"] == "bad" for row in runs["second rows"])
 
 
+def test_weights_are_validated_again_without_training(runs: dict[str, Any]) -> None:
+    assert runs["again"][0] == 0
+    before, after = runs["third rows"], runs["again rows"]
+    assert after[:4] == before and len(after) == 12 == len({row["key"] for row in after})
+    one = [row for row in after if row["model"].startswith("one") and row["seed"] == "0"]
+    assert [row["model"] for row in one] == [
+        "one", "one, validated with max_det=1", "one, validated with max_det=1 iou=0.1",
+    ]  # fmt: skip
+    assert [json.loads(row["overrides"]) for row in one] == [{}, {"max_det": 1}, {"max_det": 1, "iou": 0.1}]
+    assert len({(row["settings"], row["train_s"], row["parameters"]) for row in one}) == 1
+    for row in one[1:]:
+        assert 0 <= float(row["AR_small"]) <= float(one[0]["AR_small"]) and float(row["AP50"]) >= 0
+        assert row["AP_last"] == row["AP50_last"] == ""
+    assert len(rows_of(runs["out"] / "curves.csv")) == 4
+
+
 def test_rows_hold_what_was_asked_for_and_measured(runs: dict[str, Any]) -> None:
     one, two = (next(row for row in runs["third rows"] if row["model"] == name) for name in ("one", "second"))
     assert (one["overrides"], one["nwd"], one["stock"]) == ("{}", "0.0", "yes")
@@ -165,11 +183,11 @@ def test_a_process_does_one_run_after_the_other_and_ends_with_its_input(tmp_path
         import compare
         from torch.utils.data import DataLoader
 
-        def train_one(folder):
+        def do_one(folder):
             print("sum", sum(int(x) for x in DataLoader(range(5), num_workers=1)), flush=True)
             (folder / "done").touch()
 
-        compare.train_one = train_one
+        compare.do_one = do_one
         compare.work()
     """
     command = [sys.executable, "-c", textwrap.dedent(code), str(SCRIPT.parent)]
@@ -283,6 +301,7 @@ def test_all_default_models_are_found_under_labels_of_their_own(
         (["--data", "{data}", "--jobs", "0"], "--jobs must be at least 1, not 0"),
         (["--data", "{data}", "--device", "99"], "--device 99: must be cpu or one GPU"),
         (["--data", "{data}", "--device", "cpu,cpu"], "--device cpu,cpu: must be cpu or one GPU"),
+        (["--data", "{data}", "--again", "lr0=1"], "--again lr0: only these can be used: max_det, "),
         (["--report", "."], "has no results"),
     ],
 )
