@@ -12,7 +12,7 @@ import pytest
 import torch
 from ultralytics import YOLO
 from ultralytics.cfg import check_cfg, get_cfg
-from ultralytics.engine.slicing import Slicer, auto_tile, likely_points, merge, slicer_of, tile_grid
+from ultralytics.engine.slicing import Slicer, auto_tile, likely_boxes, merge, slicer_of, tile_grid, tiles_over
 from ultralytics.models.rtdetr import RTDETRPredictor
 from ultralytics.utils.errors import UserError
 from ultralytics.utils.size_groups import SIZE_GROUPS
@@ -66,11 +66,9 @@ def image() -> np.ndarray:
 
 def one_by_one(model: YOLO, image: np.ndarray, full: bool = True, tiles: np.ndarray | None = None) -> torch.Tensor:
     """Cut, run and merge one tile at a time, as slowly as possible."""
-    grid = tile_grid(*image.shape[:2], TILE, 0.25)
+    tiles = tile_grid(*image.shape[:2], TILE, 0.25) if tiles is None else tiles
     rows, sources = [], []
-    for index, (x1, y1, x2, y2) in enumerate(grid):
-        if tiles is not None and index not in tiles:
-            continue
+    for index, (x1, y1, x2, y2) in enumerate(tiles):
         found = model.predict(image[y1:y2, x1:x2].copy(), **PLAIN)[0].boxes.data.clone()
         found[:, :4] += torch.tensor([x1, y1, x1, y1])
         rows.append(found)
@@ -79,7 +77,7 @@ def one_by_one(model: YOLO, image: np.ndarray, full: bool = True, tiles: np.ndar
         rows.append(model.predict(image, **PLAIN)[0].boxes.data)
         sources += [-1] * len(rows[-1])
     rows = torch.cat(rows)
-    merged = merge(rows[:, :4], rows[:, 4], rows[:, 5], torch.tensor(sources), grid, image.shape[:2])
+    merged = merge(rows[:, :4], rows[:, 4], rows[:, 5], torch.tensor(sources), tiles, image.shape[:2])
     found = torch.cat((merged.boxes, merged.scores[:, None], merged.classes[:, None]), 1)
     found[:, 0:4:2] = found[:, 0:4:2].clamp(0, image.shape[1])
     found[:, 1:4:2] = found[:, 1:4:2].clamp(0, image.shape[0])
@@ -123,29 +121,27 @@ def test_odd_shapes(model: YOLO, height: int, width: int) -> None:
     assert result.tiles[0] == len(tile_grid(height, width, TILE, 0.25))
 
 
-def test_skipping_runs_the_tiles_with_hints_only(model: YOLO, image: np.ndarray) -> None:
+def test_skipping_looks_where_the_whole_image_has_hints(model: YOLO, image: np.ndarray) -> None:
+    everything = PLAIN | {"conf": 0.001, "iou": 1.0, "max_det": 10_000}
+    whole = model.predict(image, **everything)[0].boxes
     grid = tile_grid(*image.shape[:2], TILE, 0.25)
-    scores = []
-    for x1, y1, x2, y2 in grid:  # the highest score of the pass over the whole image whose centre lies in a tile
-        whole = model.predict(image, **PLAIN | {"conf": 0.001, "iou": 1.0, "max_det": 10_000})[0].boxes
-        x, y = whole.xywh[:, 0], whole.xywh[:, 1]
-        inside = (x >= x1) & (x <= x2) & (y >= y1) & (y <= y2)
-        scores.append(float(whole.conf[inside].max()) if inside.any() else 0.0)
-    limit = float(np.mean(sorted(scores)[len(scores) // 2 - 1 : len(scores) // 2 + 1]))  # half of them
-    chosen = np.flatnonzero(np.array(scores) >= limit)
-    assert 0 < len(chosen) < len(grid)
-    result = model.predict(image, **SLICED | {"slice_skip": limit})[0]
-    assert result.tiles == (len(chosen), len(grid) - len(chosen))
-    same(result.boxes.data, one_by_one(model, image, tiles=chosen))
-    assert model.predict(image, **SLICED | {"slice_skip": 1.0})[0].tiles[0] == 0
+    for limit in (float(whole.conf.sort().values[-3]), 0.95 * float(whole.conf.max()), 0.5):
+        tiles = tiles_over(whole.xyxy[whole.conf >= limit].numpy(), *image.shape[:2], TILE, 0.25)
+        result = model.predict(image, **SLICED | {"slice_skip": limit})[0]
+        assert result.tiles == (len(tiles), len(grid) - len(tiles))
+        same(result.boxes.data, one_by_one(model, image, tiles=tiles))
+    few = model.predict(image, **SLICED | {"slice_skip": float(whole.conf.max())})[0]
+    assert few.tiles == (1, len(grid) - 1)
+    assert model.predict(image, **SLICED | {"slice_skip": 1.0})[0].tiles == (0, len(grid))
 
 
-def test_points_of_raw_outputs() -> None:
+def test_boxes_of_raw_outputs() -> None:
     raw = torch.tensor([[[10.0, 20], [30, 40], [4, 4], [6, 6], [0.2, 0.9], [0.3, 0.1]]])  # (1, 4 + 2, 2)
-    assert [points.tolist() for points in likely_points(raw, 0.5, 2)] == [[[20.0, 40.0]]]
-    assert [points.tolist() for points in likely_points([raw, None], 0.3, 2)] == [[[10.0, 30.0], [20.0, 40.0]]]
+    one, other = [8.0, 27.0, 12.0, 33.0], [18.0, 37.0, 22.0, 43.0]
+    assert [boxes.tolist() for boxes in likely_boxes(raw, 0.5, 2)] == [[other]]
+    assert [boxes.tolist() for boxes in likely_boxes([raw, None], 0.3, 2)] == [[one, other]]
     rows = torch.tensor([[[0.0, 0, 10, 20, 0.6, 1], [0, 0, 4, 4, 0.4, 0], [8, 8, 9, 9, 0.1, 0]]])  # after NMS
-    assert [points.tolist() for points in likely_points(rows, 0.4, 2)] == [[[5.0, 10.0], [2.0, 2.0]]]
+    assert [boxes.tolist() for boxes in likely_boxes(rows, 0.4, 2)] == [[[0, 0, 10, 20], [0, 0, 4, 4]]]
 
 
 def test_an_exported_model_is_sliced_too(tmp_path: Path, image: np.ndarray) -> None:
@@ -213,6 +209,14 @@ def test_validation_measures_what_prediction_finds(tmp_path: Path, image: np.nda
     assert sum(metrics.size.counts[group] for group in SIZE_GROUPS) == 3
     assert metrics.speed["inference"] > 0 and metrics.speed["postprocess"] >= 0
 
+    tiles = []
+    model.add_callback("on_val_end", lambda validator: tiles.append(validator.tiles))
+    everywhere = 2 * len(tile_grid(*image.shape[:2], TILE, 0.25))
+    for skip in (0.0, 1e-6, 0.97 * float(model.predict(image, **PLAIN)[0].boxes.conf.max()), 1.0):
+        model.val(data=str(data), batch=2, plots=False, **shared | {"slice_skip": skip})
+    assert tiles[0] == tiles[1] == (everywhere, 0) and tiles[3] == (0, everywhere)
+    assert 0 < tiles[2][0] < everywhere == sum(tiles[2])
+
 
 def test_training_validates_by_tiles(tmp_path: Path, image: np.ndarray, caplog: pytest.LogCaptureFixture) -> None:
     seen = []
@@ -247,7 +251,7 @@ def test_memory_does_not_grow_with_the_image() -> None:
         found = Slicer(640, batch=4).find(image, lambda tiles: [torch.zeros(0, 6) for _ in np.stack(tiles)])
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
-        assert found.run == len(tile_grid(side, side, 640, 0.2))
+        assert len(found.tiles) == len(tile_grid(side, side, 640, 0.2))
     batch = 4 * 640 * 640 * 3
     assert batch <= peaks[0] <= peaks[1] <= batch + 4_000_000
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from ultralytics.engine.slicing import Merged, merge, tile_grid
+from ultralytics.engine.slicing import Merged, merge, tile_grid, tiles_over
 
 Box = tuple[float, float, float, float]
 HW = (900, 1300)
@@ -48,6 +48,66 @@ def test_an_image_no_larger_than_a_tile_is_one_tile():
 def test_a_grid_refuses_what_is_out_of_range(arguments):
     with pytest.raises(ValueError):
         tile_grid(*arguments)
+
+
+@st.composite
+def scattered(draw):
+    height, width, tile = draw(st.integers(1, 1500)), draw(st.integers(1, 1500)), draw(st.integers(64, 800))
+    count, rng = draw(st.integers(0, 60)), np.random.default_rng(draw(st.integers(0, 2**32)))
+    middle, half = (
+        rng.uniform(0, (width, height), (count, 2)),
+        rng.uniform(0, draw(st.floats(0.5, tile)) / 2, (count, 2)),
+    )
+    boxes = np.concatenate((middle - half, middle + half), 1)
+    return boxes, height, width, tile, draw(st.floats(0, 0.5))
+
+
+@settings(max_examples=200, deadline=None)
+@given(scattered(), st.randoms())
+def test_tiles_over_boxes_hold_each_of_them(case, random):
+    boxes, height, width, tile, overlap = case
+    assume(height * width / (tile * (1 - overlap)) ** 2 < 300)
+    tiles = tiles_over(*case)
+    grid = tile_grid(height, width, tile, overlap)
+    frame = np.array([width, height] * 2)
+    boxes = boxes.clip(0, frame)
+    boxes = boxes[(boxes[:, :2] < boxes[:, 2:]).all(1)]
+    middle = (boxes[:, :2] + boxes[:, 2:]) / 2
+    reached = [t for t in grid.tolist() if ((middle >= t[:2]) & (middle <= t[2:])).all(1).any()]
+    assert len(tiles) <= len(reached)
+    assert (tiles[:, :2] >= 0).all() and (tiles[:, 2:] <= frame[:2]).all()
+    assert (tiles[:, 2:] - tiles[:, :2] == np.minimum(tile, (width, height))).all()
+    clear = 0 if tiles.tolist() == reached else overlap / 4 * tile
+    for box, point in zip(boxes, middle, strict=True):
+        fits = (box[2:] - box[:2] + 2 * clear + 2 * (tile // 64 or 1) < np.minimum(tile, (width, height))).all()
+        low, high = (box[:2] - clear, box[2:] + clear) if clear and fits else (point, point)
+        low, high = low.clip(0), np.minimum(high, frame[:2])
+        assert ((tiles[:, :2] <= low) & (tiles[:, 2:] >= high)).all(1).any()
+    order = list(range(len(boxes)))
+    random.shuffle(order)
+    assert tiles_over(boxes[order], *case[1:]).tolist() == tiles.tolist(), "the order does not matter"
+
+
+def test_a_crowd_gets_one_tile_in_its_middle():
+    crowds = [(700, 900), (2500, 900), (2600, 2100)]
+    boxes = np.array([[x + i, y + i, x + i + 20, y + i + 20] for x, y in crowds for i in range(-150, 151, 10)])
+    tiles = tiles_over(boxes, 3000, 4000, 640, 0.2)
+    assert tiles == pytest.approx(np.array([[x - 310, y - 310, x + 330, y + 330] for x, y in crowds]), abs=10)
+    assert len(tile_grid(3000, 4000, 640, 0.2)) == 48
+    assert len(tiles_over(np.zeros((0, 4)), 3000, 4000, 640, 0.2)) == 0
+    assert len(tiles_over(np.array([[-50, 10, -20, 30], [10, 10, 10, 40]]), 3000, 4000, 640, 0.2)) == 0, "no area"
+
+
+def test_tiles_over_many_boxes_are_found_fast():
+    rng = np.random.default_rng(0)
+    at = rng.uniform(0, 4000, (30_000, 2))
+    seconds = []
+    for _ in range(3):
+        start = time.perf_counter()
+        tiles = tiles_over(np.concatenate((at, at + rng.uniform(5, 60, (30_000, 2))), 1), 4000, 4000, 640, 0.2)
+        seconds.append(time.perf_counter() - start)
+    assert tiles.tolist() == tile_grid(4000, 4000, 640, 0.2).tolist()
+    assert min(seconds) < 2
 
 
 def merged(found: list[tuple[Box, float, int, int]], tiles, hw=HW, **options) -> Merged:

@@ -32,6 +32,7 @@ import numpy as np
 import torch
 from ultralytics.cfg import MAX_OVERLAP, MIN_TILE
 from ultralytics.utils.groups import connected
+from ultralytics.utils.ops import xywh2xyxy
 from ultralytics.utils.size_groups import COCO_SMALL
 
 Detect = Callable[[list[np.ndarray]], list[torch.Tensor]]
@@ -73,14 +74,14 @@ class Found:
     Attributes:
         rows: (x1, y1, x2, y2, score, class) in pixels of the image, shape (N, 6).
         sources: For each, the row of its tile in `tiles`, shape (N,), int64.
-        tiles: All tiles of the image, run or not, as from `tile_grid`.
-        run: How many of them were run; the others were skipped.
+        tiles: The tiles that were run, xyxy in pixels, shape (T, 4).
+        skipped: How many fewer these are than those of the whole image.
     """
 
     rows: torch.Tensor
     sources: torch.Tensor
     tiles: np.ndarray
-    run: int
+    skipped: int
 
 
 @dataclass(frozen=True)
@@ -95,13 +96,13 @@ class Slicer:
         overlap: Least overlap of neighbouring tiles as a share of their side, see `tile_grid`.
         batch: Tiles that the model is given at a time, at least 1.
         full: Whether what the pass over the whole image found belongs to the result.
-        skip: Least score, 0..1, of that pass within a tile for the tile to be run; 0 runs all.
+        skip: Least score, 0..1, of that pass for a place to be looked at by a tile; 0 looks everywhere.
 
     Example:
         >>> image = np.zeros((640, 1000, 3), np.uint8)
         >>> nothing = lambda tiles: [torch.zeros(0, 6) for tile in tiles]
         >>> slicer = Slicer(640)
-        >>> slicer.wants(image), slicer.find(image, nothing).run
+        >>> slicer.wants(image), len(slicer.find(image, nothing).tiles)
         (True, 2)
     """
 
@@ -121,21 +122,22 @@ class Slicer:
         Args:
             image: Image (H, W, C).
             detect: Runs the model on some tiles.
-            hints: Points (x, y) in pixels of the image, shape (K, 2), one or more in each tile that is worth running;
-                None runs all tiles.
+            hints: Where to look: boxes, xyxy in pixels of the image, shape (K, 4), see `tiles_over`; None looks
+                everywhere.
         """
-        tiles = tile_grid(*image.shape[:2], self.tile, self.overlap)
-        which = np.arange(len(tiles)) if hints is None else _with_points(tiles, hints.cpu().numpy())
+        size = *image.shape[:2], self.tile, self.overlap
+        grid = tile_grid(*size)
+        tiles = grid if hints is None else tiles_over(hints.cpu().numpy(), *size)
         rows, sources = [torch.zeros(0, 6)], [torch.zeros(0, dtype=torch.int64)]
-        for start in range(0, len(which), self.batch):
-            chosen = which[start : start + self.batch]
-            views = [image[y1:y2, x1:x2] for x1, y1, x2, y2 in tiles[chosen]]
-            for index, found in zip(chosen, detect(views), strict=True):
+        for start in range(0, len(tiles), self.batch):
+            chosen = tiles[start : start + self.batch]
+            views = [image[y1:y2, x1:x2] for x1, y1, x2, y2 in chosen]
+            for index, (tile, found) in enumerate(zip(chosen, detect(views), strict=True), start):
                 found = found[:, :6].float().cpu()
-                found[:, :4] += torch.from_numpy(np.tile(tiles[index, :2], 2))
+                found[:, :4] += torch.from_numpy(np.tile(tile[:2], 2))
                 rows.append(found)
-                sources.append(torch.full((len(found),), int(index)))
-        return Found(torch.cat(rows), torch.cat(sources), tiles, len(which))
+                sources.append(torch.full((len(found),), index))
+        return Found(torch.cat(rows), torch.cat(sources), tiles, len(grid) - len(tiles))
 
     def merge(
         self, image_hw: tuple[int, int], found: Found, whole: torch.Tensor, *,
@@ -207,8 +209,8 @@ def auto_tile(imgsz: int, object_size: float | None, train_scale: float | None =
     return max(MIN_TILE, round(imgsz * max(native, trained) / 32) * 32)
 
 
-def likely_points(preds: Any, score: float, nc: int) -> list[torch.Tensor]:
-    """Return where a model's raw output has at least a score, for each image: points (x, y) in input pixels, (K, 2).
+def likely_boxes(preds: Any, score: float, nc: int) -> list[torch.Tensor]:
+    """Return the boxes in a model's raw output of at least a score, for each image: xyxy in input pixels, (K, 4).
 
     Args:
         preds: Output of a detection model before NMS, (B, 4 + nc, anchors) with xywh boxes, or after, (B, N, 6) with
@@ -218,17 +220,8 @@ def likely_points(preds: Any, score: float, nc: int) -> list[torch.Tensor]:
     """
     preds = preds[0] if isinstance(preds, (list, tuple)) else preds
     if preds.shape[-1] == 6 and preds.shape[1] != 4 + nc:
-        return [(rows[:, :2] + rows[:, 2:4])[rows[:, 4] >= score] / 2 for rows in preds]
-    return [image[:2, image[4 : 4 + nc].amax(0) >= score].T for image in preds]
-
-
-def _with_points(tiles: np.ndarray, points: np.ndarray) -> np.ndarray:
-    """Return the rows of the tiles in which a point lies."""
-    has = np.zeros(len(tiles), dtype=bool)
-    for row, (x1, y1, x2, y2) in enumerate(tiles):
-        x, y = points[:, 0], points[:, 1]
-        has[row] = bool(((x >= x1) & (x <= x2) & (y >= y1) & (y <= y2)).any())
-    return np.flatnonzero(has)
+        return [rows[rows[:, 4] >= score, :4] for rows in preds]
+    return [xywh2xyxy(image[:4, image[4 : 4 + nc].amax(0) >= score].T) for image in preds]
 
 
 def tile_grid(height: int, width: int, tile: int, overlap: float) -> np.ndarray:
@@ -266,6 +259,61 @@ def tile_grid(height: int, width: int, tile: int, overlap: float) -> np.ndarray:
 
     grid = [(x1, y1, x2, y2) for y1, y2 in spans(height) for x1, x2 in spans(width)]
     return np.array(grid, dtype=np.int64)
+
+
+def tiles_over(boxes: np.ndarray, height: int, width: int, tile: int, overlap: float) -> np.ndarray:
+    """Return few square tiles that have all boxes inside: of those below and those of the grid the fewer.
+
+    The box farthest left that is in no tile yet gets the next one: of the tiles that begin at its left side, that with
+    the most boxes, moved so that these lie in its middle. A quarter of the overlap is kept clear around each box. Of a
+    box that is larger than a tile can hold in this way, only the middle is looked at.
+
+    Of the grid, see `tile_grid`, the tiles that have the middle of a box.
+
+    Args:
+        boxes: Boxes, xyxy in pixels of the image, shape (N, 4); those without area in the image do not count.
+        height: Height of the image in pixels, at least 1.
+        width: Width of the image in pixels, at least 1.
+        tile: Side of a tile in pixels, at least 64. Where the image is smaller, the tile is as large as the image.
+        overlap: Overlap as a share of the tile, 0..0.9.
+
+    Returns:
+        Tiles, xyxy in pixels, shape (T, 4), int64, none without boxes.
+
+    Raises:
+        ValueError: If an argument is out of its range, see `tile_grid`.
+
+    Example:
+        >>> tiles_over(np.array([[100, 300, 120, 320], [500, 400, 520, 440]]), 1080, 1920, 640, 0.2)
+        array([[  0,  50, 640, 690]])
+    """
+    grid = tile_grid(height, width, tile, overlap)
+    image = np.array([width, height])
+    boxes = np.asarray(boxes, float).reshape(-1, 4).clip(0, np.tile(image, 2))
+    boxes = boxes[(boxes[:, :2] < boxes[:, 2:]).all(1)]
+    middle = (boxes[:, :2] + boxes[:, 2:]) / 2
+    has = [((middle >= xyxy[:2]) & (middle <= xyxy[2:])).all(1).any() for xyxy in grid]
+    grid = grid[np.array(has, dtype=bool)]
+
+    step, clear = max(1, tile // 64), overlap / 4 * tile
+    size = np.minimum(tile, image)
+    half = (boxes[:, 2:] - boxes[:, :2]) / 2 + clear
+    half = np.where(2 * half > size - 2 * step, size / 4, half)
+    low, high = np.floor((middle - half) / step) * step, np.ceil((middle + half) / step) * step  # far fewer ones
+    left = np.unique(np.concatenate((low.clip(0, image), high.clip(0, image)), 1).astype(np.int64), axis=0)
+    tiles: list[np.ndarray] = []
+    while len(left):  # sorted by their left sides
+        if len(tiles) + 1 >= len(grid):
+            return grid
+        x, y = left[0, :2]
+        near = left[left[:, 2] <= x + size[0]]
+        tops = np.unique(near[(near[:, 1] <= y) & (near[:, 1] + size[1] >= left[0, 3]), 1])[:, None]
+        inside = (near[:, 1] >= tops) & (near[:, 3] <= tops + size[1])
+        held = near[inside[inside.sum(1).argmax()]]
+        start = ((held[:, :2].min(0) + held[:, 2:].max(0) - size) // 2).clip(0, image - size)
+        tiles.append(np.concatenate((start, start + size)))
+        left = left[(left[:, :2] < start).any(1) | (left[:, 2:] > start + size).any(1)]
+    return np.array(tiles, dtype=np.int64).reshape(-1, 4)
 
 
 def merge(

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from ultralytics.engine.predictor import BasePredictor
 from ultralytics.engine.results import Results
-from ultralytics.engine.slicing import Found, Slicer, likely_points, slicer_of
+from ultralytics.engine.slicing import Found, Slicer, likely_boxes, slicer_of
 from ultralytics.models.yolo.detect.predict import DetectionPredictor as StockDetectionPredictor
 from ultralytics.utils import LOGGER, nms, ops
 from ultralytics_overlay import require_parameters
@@ -62,7 +62,7 @@ class DetectionPredictor(StockDetectionPredictor):
         large = [i for i, image in enumerate(images) if slicer.wants(image)]
         needless = len(large) == len(images) and not slicer.full and not slicer.skip
         preds = None if needless else super().inference(im, *args, **kwargs)
-        points = likely_points(preds, slicer.skip, len(self.model.names)) if large and slicer.skip else None
+        likely = likely_boxes(preds, slicer.skip, len(self.model.names)) if large and slicer.skip else None
 
         def detect(tiles: list[np.ndarray]) -> list[torch.Tensor]:
             inputs = self.preprocess(tiles)
@@ -73,10 +73,7 @@ class DetectionPredictor(StockDetectionPredictor):
 
         self.found = {}
         for i in large:
-            hints = None
-            if points is not None:
-                hints = points[i].float().repeat(1, 2)
-                hints = ops.scale_boxes(im.shape[2:], hints, images[i].shape)[:, :2]
+            hints = likely and ops.scale_boxes(im.shape[2:], likely[i].float(), images[i].shape)
             self.found[i] = slicer.find(images[i], detect, hints)
         self._feats = None  # those of the last tiles, not of the boxes that a tracker will be given
         return preds
@@ -104,15 +101,14 @@ class DetectionPredictor(StockDetectionPredictor):
             rows = self.slicer.merge(result.orig_shape, found, result.boxes.data, **options)
             result.plain = len(result.boxes) if self.slicer.full else 0
             result.update(boxes=rows)
-            result.tiles = found.run, len(found.tiles) - found.run
+            result.tiles = len(found.tiles), found.skipped
         return results
 
     def write_results(self, i: int, p: Path, im: torch.Tensor, s: list[str]) -> str:
         """Save what is asked for of an image, see upstream; return what to say of it, with its tiles."""
         said = super().write_results(i, p, im, s)
         if found := self.found.get(i):
-            skipped = len(found.tiles) - found.run
-            said = f"{found.run} tiles{f' ({skipped} skipped)' if skipped else ''} {said}"
+            said = f"{len(found.tiles)} tiles{f' ({found.skipped} skipped)' if found.skipped else ''} {said}"
         return said
 
     def _nms(self, preds: Any) -> list[torch.Tensor]:

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import distributed as dist
 from ultralytics.data.augment import LetterBox
-from ultralytics.engine.slicing import Slicer, likely_points, slicer_of
+from ultralytics.engine.slicing import Slicer, likely_boxes, slicer_of
 from ultralytics.models.yolo.detect.val import DetectionValidator as StockDetectionValidator
 from ultralytics.utils import LOGGER, RANK, ops
 from ultralytics.utils.errors import UserError
@@ -82,16 +82,16 @@ class DetectionValidator(StockDetectionValidator):
             return super().postprocess(preds)
         batch, skip = self._batch, self.slicer.skip
         large = [i for i, (height, width) in enumerate(batch["ori_shape"]) if max(height, width) > self.slicer.tile]
-        points = likely_points(preds, skip, self.nc) if large and skip else None
+        likely = likely_boxes(preds, skip, self.nc) if large and skip else None
         outputs = super().postprocess(preds)
         started = time.perf_counter()
         for i in large:
             gain, pad = batch["ratio_pad"][i]
             gain, pad = torch.tensor(gain).flip(0).repeat(2), torch.tensor(pad).repeat(2)  # of xyxy
-            hints = None if points is None else (points[i].float().cpu() - pad[:2]) / gain[:2]
+            hints = likely and (likely[i].float().cpu() - pad) / gain
             image = imread(batch["im_file"][i], flags=self.dataloader.dataset.cv2_flag)
             found = self.slicer.find(image, self._detect, hints)
-            self.tiles = self.tiles[0] + found.run, self.tiles[1] + len(found.tiles) - found.run
+            self.tiles = self.tiles[0] + len(found.tiles), self.tiles[1] + found.skipped
             whole = _rows(outputs[i]).cpu()
             whole[:, :4] = (whole[:, :4] - pad) / gain
             options = {"agnostic": self.args.single_cls or self.args.agnostic_nms, "max_det": self.args.max_det}
