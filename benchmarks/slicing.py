@@ -9,9 +9,10 @@
 
 All variants take turns on each image, in an order that rotates. Beside them the network alone is timed on as many
 inputs as this fork gives it; the overhead is what this fork and SAHI need beyond that, as a share of it. Accuracy is
-measured in pixels of the whole images. `DATA.yaml@2` puts the validation images together to mosaics of 2x2 at native
-resolution, which makes large images of small ones. Peak memory is that of a process that runs one variant on the
-largest image. At a confidence below 0.1 SAHI merges by NMS, by its own choice.
+measured in pixels of the whole images. `DATA.yaml@2` puts validation images of one size together to mosaics of 2x2 at
+native resolution, which makes large images of small ones; what is left over of a size is left out. Peak memory
+is that of a process that runs one variant on the largest image. At a confidence below 0.1 SAHI merges by NMS, by its
+own choice.
 
 SAHI is needed by this benchmark only: pip install sahi
 """
@@ -28,7 +29,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
@@ -41,7 +42,7 @@ from ultralytics import YOLO
 from ultralytics.cfg import MIN_TILE
 from ultralytics.data import YOLODataset
 from ultralytics.data.layout import read_data_yaml
-from ultralytics.engine.slicing import tile_grid
+from ultralytics.engine.slicing import tile_grid, tiles_over
 from ultralytics.utils import LOGGER, TQDM
 from ultralytics.utils.errors import UserError
 from ultralytics.utils.files import replacing
@@ -51,7 +52,6 @@ from ultralytics.utils.size_metrics import COCO_SMALL_NAME, SizeRecords, load_co
 from ultralytics.utils.torch_utils import get_cpu_info
 
 MAX_DET = 1000
-GREY = 114  # of what a mosaic's cells leave free, as upstream pads
 Run = Callable[[np.ndarray], np.ndarray]  # an image (H, W, 3), BGR, to rows x1, y1, x2, y2, score, class
 COLUMNS = [
     "data",
@@ -65,6 +65,8 @@ COLUMNS = [
     "tiles",
     "skipped",
     "images",
+    "with objects",
+    "least",
     "peak MiB",
 ]
 
@@ -91,26 +93,32 @@ def samples(data: str, mosaic: int, most: int | None) -> tuple[list[Sample], dic
     """Return the validation images of a data YAML, as mosaics of `mosaic` x `mosaic` of them, and its class names."""
     found = read_data_yaml(data)
     labels = YOLODataset(img_path=found["val"], data=found, task="detect", augment=False).labels
-    count = None if most is None else most * mosaic**2
-    read = []
-    for label in labels[:count]:
-        image = imread(label["im_file"])
-        boxes = xywhn2xyxy(label["bboxes"].astype(np.float64), image.shape[1], image.shape[0])
-        read.append(Sample(image, boxes, label["cls"][:, 0]))
-    groups = [read[i : i + mosaic**2] for i in range(0, len(read), mosaic**2)]
-    return [put_together(group, mosaic) if mosaic > 1 else group[0] for group in groups], found["names"]
+    sizes: dict[tuple[int, int], list[dict]] = {}
+    for label in labels:
+        sizes.setdefault(label["shape"] if mosaic > 1 else None, []).append(label)
+    groups = [
+        group[i : i + mosaic**2] for group in sizes.values() for i in range(0, len(group) - mosaic**2 + 1, mosaic**2)
+    ]
+    if not groups:
+        raise UserError(f"{data}: has too few validation images of one size for mosaics of {mosaic}x{mosaic}")
+    return [put_together([read(label) for label in group], mosaic) for group in groups[:most]], found["names"]
+
+
+def read(label: dict) -> Sample:
+    """Read an image with its objects."""
+    image = imread(label["im_file"])
+    boxes = xywhn2xyxy(label["bboxes"].astype(np.float64), image.shape[1], image.shape[0])
+    return Sample(image, boxes, label["cls"][:, 0])
 
 
 def put_together(group: list[Sample], side: int) -> Sample:
-    """Put up to `side` x `side` images at native resolution into cells as large as the largest of them."""
-    height, width = (max(sample.image.shape[axis] for sample in group) for axis in (0, 1))
-    image = np.full((side * height, side * width, 3), GREY, np.uint8)
-    boxes = []
-    for i, sample in enumerate(group):
-        y, x = i // side * height, i % side * width
-        image[y : y + sample.image.shape[0], x : x + sample.image.shape[1]] = sample.image
-        boxes.append(sample.boxes + np.array([x, y, x, y]))
-    return Sample(image, np.concatenate(boxes), np.concatenate([sample.classes for sample in group]))
+    """Put `side` x `side` images of one size together."""
+    height, width = group[0].image.shape[:2]
+    rows = [np.concatenate([sample.image for sample in group[i : i + side]], 1) for i in range(0, len(group), side)]
+    boxes = [
+        sample.boxes + np.tile((i % side * width, i // side * height), 2) for i, sample in enumerate(group)
+    ]  # fmt: skip
+    return Sample(np.concatenate(rows), np.concatenate(boxes), np.concatenate([sample.classes for sample in group]))
 
 
 def ours(args: argparse.Namespace, tiles: list[tuple[int, int]] | None = None, **more: object) -> tuple[Run, YOLO]:
@@ -248,7 +256,7 @@ def peak(args: argparse.Namespace, variant: str, data: str) -> float:
 def print_peak(args: argparse.Namespace) -> None:
     """Run one variant on the largest image, and print the peak of this process's memory in MiB."""
     variant, data = args.peak
-    images, _ = load(data, args.images)
+    images, _ = load(data, args)
     image = max((sample.image for sample in images), key=lambda image: image.size)
     args.skip = [0.0]
     args.no_sahi = variant != "SAHI"
@@ -257,12 +265,27 @@ def print_peak(args: argparse.Namespace) -> None:
     print(int(re.search(r"VmHWM:\s*(\d+) kB", status)[1]) / 1024)
 
 
-def load(data: str, most: int | None) -> tuple[list[Sample], dict[int, str]]:
+def load(data: str, args: argparse.Namespace) -> tuple[list[Sample], dict[int, str]]:
     """Return the images and class names of `DATA.yaml` or `DATA.yaml@K`."""
     file, _, mosaic = data.partition("@")
     if mosaic and not (mosaic.isdecimal() and 1 <= int(mosaic) <= 8):
         raise UserError(f"--data {data}: what follows @ must be a number from 1 to 8")
-    return samples(file, int(mosaic or 1), most)
+    found, names = samples(file, int(mosaic or 1), args.images)
+    if args.single_cls:
+        found, names = [replace(each, classes=np.zeros_like(each.classes)) for each in found], {0: "object"}
+    return found, names
+
+
+def least_tiles(args: argparse.Namespace, images: list[Sample]) -> dict[str, float]:
+    """Return which share of all tiles has objects, and which share a `slice_skip` that knew the objects would run."""
+    every, reached, needed = 0, 0, 0
+    for sample in images:
+        size = *sample.image.shape[:2], args.tile, args.overlap
+        grid, boxes = tile_grid(*size), sample.boxes
+        every += len(grid)
+        reached += sum(((boxes[:, :2] < t[2:]) & (boxes[:, 2:] > t[:2])).all(1).any() for t in grid)
+        needed += len(tiles_over(boxes, *size))
+    return {"with objects": reached / every, "least": needed / every}
 
 
 def title(data: str) -> str:
@@ -288,7 +311,9 @@ def report(args: argparse.Namespace, rows: list[dict]) -> str:
         every = f"Bare forward passes of all tiles and the whole image: {part[0]['bare seconds']:.2f} s per image."
         head = "variant", "AP", "AP50", "AP_small", "AR_small", "seconds", "speed against SAHI", "overhead"
         head += "tiles run", "skipped", "peak MiB"
-        lines += ["", f"## {name}", "", f"{part[0]['images']} images. {every}", ""]
+        lines += ["", f"## {name}", "", f"{part[0]['images']} images. {every} Objects stand in "
+                  f"{100 * part[0]['with objects']:.0f} % of the tiles; a `slice_skip` that knew them would run "
+                  f"{100 * part[0]['least']:.0f} % as many.", ""]  # fmt: skip
         lines += [f"| {' | '.join(head)} |", "| --- |" + " ---: |" * (len(head) - 1)]
         for row in part:
             scores = (f"{100 * row[key]:.2f}" for key in ("AP", "AP50", "AP_small", "AR_small"))
@@ -348,6 +373,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     add("--imgsz", type=int, default=640, help="size of the network's input, default 640")
     add("--conf", type=float, default=0.01, help="least confidence, default 0.01")
     add("--skip", nargs="+", type=float, default=[0, 0.001, 0.01, 0.1], metavar="SCORE", help="values of slice_skip")
+    add("--single-cls", action="store_true", help="take all classes as one, for weights trained so")
     add("--images", type=int, help="images of each data set to take, default all")
     add("--rounds", type=int, default=1, help="how often each image is timed, default once")
     add("--device", default="0" if torch.cuda.is_available() else "cpu", help="cpu or the number of a GPU")
@@ -380,10 +406,11 @@ def main(argv: list[str] | None = None) -> int:
             return 0
         rows = []
         for data in args.data:
-            images, names = load(data, args.images)
+            images, names = load(data, args)
             part = compare(args, title(data), images, names)
+            needed = least_tiles(args, images)
             for row in part:
-                row["images"] = len(images)
+                row |= {"images": len(images), **needed}
                 row["peak MiB"] = "" if args.no_peak or "skip" in row["variant"] else peak(args, row["variant"], data)
             rows += part
         args.out.mkdir(parents=True, exist_ok=True)

@@ -17,6 +17,7 @@ import cv2
 import numpy as np
 from ultralytics.data import YOLODataset
 from ultralytics.data.layout import SPLITS, making, put_in_place, read_data_yaml, unique_names
+from ultralytics.data.sliced import cut_boxes
 from ultralytics.data.yolo_labels import yolo_lines
 from ultralytics.engine.slicing import tile_grid
 from ultralytics.utils import LOGGER, TQDM, YAML
@@ -45,24 +46,6 @@ class Tile:
     classes: np.ndarray
 
 
-def cut_boxes(boxes: np.ndarray, xyxy: tuple[int, int, int, int], keep: float) -> tuple[np.ndarray, np.ndarray, bool]:
-    """Cut boxes to a tile.
-
-    Args:
-        boxes: Boxes (N, 4), xyxy in pixels of the image.
-        xyxy: Place of the tile, in pixels.
-        keep: Share of its area from which on a box stays.
-
-    Returns:
-        The boxes that stay (M, 4), xyxy in pixels of the tile; their indices (M,); whether any box reaches into it.
-    """
-    low, high = np.array(xyxy[:2] * 2), np.array(xyxy[2:] * 2)
-    cut = np.clip(boxes, low, high)
-    area, whole = ((b[:, 2:] - b[:, :2]).prod(1) for b in (cut, boxes))
-    stay = np.flatnonzero((area > 0) & (area >= keep * whole - 1e-6))
-    return cut[stay] - low, stay, bool((area > 0).any())
-
-
 def plan(dataset: YOLODataset, tile: int, overlap: float, keep: float, empty: float) -> list[Tile]:
     """Return the tiles of a split, see `cut` for the arguments."""
     files = [Path(label["im_file"]) for label in dataset.labels]
@@ -73,9 +56,9 @@ def plan(dataset: YOLODataset, tile: int, overlap: float, keep: float, empty: fl
         boxes = xywhn2xyxy(label["bboxes"].astype(np.float64), width, height)
         boxes = np.clip(boxes.round(2), 0, (width, height) * 2)  # labels are rounded: a box of whole pixels stays one
         for x0, y0, x1, y1 in tile_grid(height, width, tile, overlap).tolist():
-            inside, which, touched = cut_boxes(boxes, (x0, y0, x1, y1), keep)
+            which, inside, touched = cut_boxes(boxes, (x0, y0, x1, y1), keep)
             classes = label["cls"][which, 0].astype(int)
-            made = Tile(file, f"{Path(name).stem}_{x0}_{y0}", (x0, y0, x1, y1), inside, classes)
+            made = Tile(file, f"{Path(name).stem}_{x0}_{y0}", (x0, y0, x1, y1), inside - (x0, y0, x0, y0), classes)
             if len(inside):
                 full.append(made)
             elif not touched:

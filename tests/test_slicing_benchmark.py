@@ -50,22 +50,42 @@ def test_the_table_holds_each_variant(command: list[str]) -> None:
 def test_scores_are_those_of_a_validation(command: list[str]) -> None:
     """With one box a place and class, upstream's AP and COCO's differ only by how they sample precision."""
     args = slicing.parse_arguments([*command, "--conf", "0.3"])
-    images, names = slicing.load(args.data[0], None)
+    images, names = slicing.load(args.data[0], args)
     row = next(row for row in slicing.compare(args, "x", images, names) if row["variant"] == "this fork")
     options = {"imgsz": 64, "conf": 0.3, "max_det": slicing.MAX_DET, "slice": 64, "device": "cpu", "plots": False}
     box = YOLO(args.model).val(data=args.data[0], verbose=False, project=str(Path(command[-1]) / "val"), **options).box
     assert (row["AP"], row["AP50"]) == pytest.approx((box.map, box.map50), abs=0.05)
 
 
-def test_mosaics_move_boxes_with_their_images(command: list[str]) -> None:
-    singles, _ = slicing.load(command[3], None)
-    (mosaic,), _ = slicing.load(f"{command[3]}@2", None)
-    assert mosaic.image.shape == (300, 320, 3) and len(mosaic.boxes) == 4
-    for box, source, (left, top) in zip(mosaic.boxes[::2], singles, ((0, 0), (160, 0)), strict=True):
-        x1, y1, x2, y2 = box.astype(int)
-        own = source.image[y1 - top : y2 - top, x1 - left : x2 - left]
-        assert np.array_equal(mosaic.image[y1:y2, x1:x2], own)
-    assert (mosaic.image[200, 10] == slicing.GREY).all()
+def test_mosaics_are_of_images_of_one_size(tmp_path: Path) -> None:
+    for kind in ("images", "labels"):
+        (tmp_path / kind).mkdir()
+    rng, sizes = np.random.default_rng(0), [(30, 40)] * 3 + [(50, 40)] + [(30, 40)] * 2
+    pictures = [rng.integers(0, 256, (*size, 3), dtype=np.uint8) for size in sizes]
+    for i, picture in enumerate(pictures):
+        cv2.imwrite(str(tmp_path / f"images/{i}.png"), picture)
+        (tmp_path / f"labels/{i}.txt").write_text(f"{i % 2} 0.5 0.6 0.2 0.4\n")
+    (tmp_path / "set.yaml").write_text("train: images\nval: images\nnames: [a, b]\n")
+    given = ["--model", str(tmp_path / "set.yaml"), "--data", f"{tmp_path}/set.yaml@2", "--no-sahi"]
+    (mosaic,), names = slicing.load(given[3], slicing.parse_arguments(given))
+    four = [pictures[i] for i in (0, 1, 2, 4)]
+    assert np.array_equal(mosaic.image, np.vstack([np.hstack(four[:2]), np.hstack(four[2:])]))
+    expected = [[16 + x, 12 + y, 24 + x, 24 + y] for y in (0, 30) for x in (0, 40)]
+    assert mosaic.boxes == pytest.approx(np.array(expected), abs=1e-3)
+    assert mosaic.classes.tolist() == [0, 1, 0, 0] and names == {0: "a", 1: "b"}
+    (single,), names = slicing.load(given[3], slicing.parse_arguments([*given, "--single-cls"]))
+    assert single.classes.tolist() == [0] * 4 and len(names) == 1
+    with pytest.raises(slicing.UserError, match="too few validation images of one size for mosaics of 3x3"):
+        slicing.load(f"{tmp_path}/set.yaml@3", slicing.parse_arguments(given))
+
+
+def test_the_least_tiles_are_those_of_the_objects() -> None:
+    boxes = np.array([[10.0, 10, 20, 20], [110, 20, 118, 30]])
+    image = slicing.Sample(np.zeros((100, 400, 3), np.uint8), boxes, np.zeros(2))
+    given = ["--model", __file__, "--data", "x", "--no-sahi", "--tile", "100", "--overlap", "0"]
+    assert slicing.least_tiles(slicing.parse_arguments(given), [image]) == {"with objects": 0.5, "least": 0.5}
+    image = slicing.Sample(image.image, boxes - [[0, 0, 0, 0], [20, 0, 20, 0]], image.classes)
+    assert slicing.least_tiles(slicing.parse_arguments(given), [image]) == {"with objects": 0.25, "least": 0.25}
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").is_file(), reason="needs Linux")

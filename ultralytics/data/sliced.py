@@ -105,7 +105,7 @@ class SlicedDataset(YOLODataset):
         if window == (0, 0, width, height):
             label |= {"bboxes": label["bboxes"].copy(), "cls": label["cls"].copy()}  # augmentations write into them
         else:
-            kept, xyxy = self._cut(xyxy, window)
+            kept, xyxy, _ = cut_boxes(xyxy, window, self.keep)
             xywh = xyxy2xywhn(xyxy - (x1, y1, x1, y1), x2 - x1, y2 - y1).astype(label["bboxes"].dtype)
             label |= {"bboxes": xywh, "cls": label["cls"][kept]}
         label["img"] = self._resize(image[y1:y2, x1:x2])
@@ -139,11 +139,11 @@ class SlicedDataset(YOLODataset):
         if not len(xyxy) or random.random() < self.empty:
             for _ in range(TRIES):
                 window = self._place(whole)
-                if not _clip(xyxy, window)[1].any():  # a dropped sliver would make background of its object
+                if not cut_boxes(xyxy, window, self.keep)[2]:  # a dropped sliver would make background of its object
                     return window
         for _ in range(TRIES):
             window = self._place(whole, xyxy[random.randrange(len(xyxy))])
-            if len(self._cut(xyxy, window)[0]):
+            if len(cut_boxes(xyxy, window, self.keep)[0]):
                 return window
         return whole
 
@@ -158,12 +158,6 @@ class SlicedDataset(YOLODataset):
             starts.append(random.randint(low, high))
         x, y = starts
         return x, y, min(x + self.tile, whole[2]), min(y + self.tile, whole[3])
-
-    def _cut(self, xyxy: np.ndarray, window: Window) -> tuple[np.ndarray, np.ndarray]:
-        """Return the indices of the boxes that stay in a tile, shape (K,), and what is left of them, shape (K, 4)."""
-        clipped, area = _clip(xyxy, window)
-        kept = np.flatnonzero((area > 0) & (area >= self.keep * (xyxy[:, 2:] - xyxy[:, :2]).prod(1)))
-        return kept, clipped[kept]
 
     def _resize(self, image: np.ndarray) -> np.ndarray:
         """Return the image with its longer side scaled to `imgsz`, in memory of its own, which may be written to."""
@@ -185,7 +179,24 @@ def object_size(labels: Iterable[Mapping[str, Any]]) -> float | None:
     return float(np.median(np.concatenate(sizes))) if sum(map(len, sizes)) else None
 
 
-def _clip(xyxy: np.ndarray, window: Window) -> tuple[np.ndarray, np.ndarray]:
-    """Return boxes clipped to a tile, shape (N, 4), and the areas that are left of them, shape (N,)."""
+def cut_boxes(xyxy: np.ndarray, window: Window, keep: float) -> tuple[np.ndarray, np.ndarray, bool]:
+    """Cut boxes to a tile.
+
+    Args:
+        xyxy: Boxes, xyxy in pixels of the image, shape (N, 4).
+        window: Place of the tile, xyxy in pixels.
+        keep: Share of its area, 0..1, from which on a box stays; none stays without area.
+
+    Returns:
+        Indices of the boxes that stay, shape (K,); what is left of them, xyxy in pixels of the image, shape (K, 4);
+        whether any box reaches into the tile.
+
+    Example:
+        >>> cut_boxes(np.array([[0, 0, 20, 10], [90, 0, 110, 10], [0, 0, 5, 5]]), (10, 0, 100, 100), 0.5)
+        (array([0, 1]), array([[ 10,   0,  20,  10],
+               [ 90,   0, 100,  10]]), True)
+    """
     clipped = xyxy.clip(window[:2] * 2, window[2:] * 2)
-    return clipped, (clipped[:, 2:] - clipped[:, :2]).prod(1)
+    area, whole = ((box[:, 2:] - box[:, :2]).prod(1) for box in (clipped, xyxy))
+    kept = np.flatnonzero((area > 0) & (area >= keep * whole - 1e-6))
+    return kept, clipped[kept], bool((area > 0).any())
