@@ -135,6 +135,46 @@ def test_skipping_looks_where_the_whole_image_has_hints(model: YOLO, image: np.n
     assert model.predict(image, **SLICED | {"slice_skip": 1.0})[0].tiles == (0, len(grid))
 
 
+def test_skipping_looks_at_parts_of_images_of_many_tiles(model: YOLO, image: np.ndarray) -> None:
+    large = cv2.resize(image, (700, 420))  # of more than 4 tiles of 96 px a side: parts of 350 x 210
+    everything = PLAIN | {"conf": 0.001, "iou": 1.0, "max_det": 10_000}
+    boxes, scores = [], []
+    for x in (0, 350):
+        for y in (0, 210):
+            found = model.predict(large[y : y + 210, x : x + 350].copy(), **everything)[0].boxes
+            boxes.append(found.xyxy + torch.tensor([x, y, x, y]))
+            scores.append(found.conf)
+    boxes, scores = torch.cat(boxes), torch.cat(scores)
+    limit = float(scores.sort().values[-4:-2].mean())
+    tiles = tiles_over(boxes[scores >= limit].numpy(), 420, 700, TILE, 0.25)
+    result = model.predict(large, **SLICED | {"slice_skip": limit})[0]
+    assert result.tiles == (len(tiles), len(tile_grid(420, 700, TILE, 0.25)) - len(tiles)) and 1 <= len(tiles) <= 3
+    same(result.boxes.data, one_by_one(model, large, tiles=tiles))
+
+
+@pytest.mark.parametrize(("height", "width"), [(400, 300), (401, 300), (999, 1700), (1, 5000), (3000, 20)])
+def test_parts_to_look_at_cover_the_image(height: int, width: int) -> None:
+    seen, shapes, covered = torch.ones(2, 4), set(), np.zeros((height, width), bool)
+    slicer = Slicer(100, batch=3, skip=0.5)
+    image = np.arange(height * width, dtype=np.int32).reshape(height, width, 1)
+
+    def look(parts: list[np.ndarray]) -> list[torch.Tensor]:
+        assert 1 <= len(parts) <= 3
+        for part in parts:
+            shapes.add(part.shape[:2])
+            covered.reshape(-1)[part.reshape(-1)] = True
+        return [torch.tensor([[1.0, 2, 3, 4], [float(part[0, 0, 0]), 0, 0, 0]]) for part in parts]
+
+    found = slicer.scout(image, look, seen)
+    if max(height, width) <= 400:
+        assert found is seen and not shapes
+        return
+    assert covered.all() and len(shapes) == 1 and max(*shapes.copy().pop()) <= 400
+    starts = (found[::2] - torch.tensor([1, 2, 3, 4])).int()
+    assert (starts[:, :2] == starts[:, 2:]).all()
+    assert (starts[:, 1] * width + starts[:, 0]).tolist() == (found[1::2, 0].int() - starts[:, 0]).tolist()
+
+
 def test_boxes_of_raw_outputs() -> None:
     raw = torch.tensor([[[10.0, 20], [30, 40], [4, 4], [6, 6], [0.2, 0.9], [0.3, 0.1]]])  # (1, 4 + 2, 2)
     one, other = [8.0, 27.0, 12.0, 33.0], [18.0, 37.0, 22.0, 43.0]

@@ -62,18 +62,28 @@ class DetectionPredictor(StockDetectionPredictor):
         large = [i for i, image in enumerate(images) if slicer.wants(image)]
         needless = len(large) == len(images) and not slicer.full and not slicer.skip
         preds = None if needless else super().inference(im, *args, **kwargs)
-        likely = likely_boxes(preds, slicer.skip, len(self.model.names)) if large and slicer.skip else None
+        run = super().inference
+
+        def likely(preds: Any, inputs: torch.Tensor, parts: list[np.ndarray]) -> list[torch.Tensor]:
+            boxes = likely_boxes(preds, slicer.skip, len(self.model.names))
+            pairs = zip(boxes, parts, strict=True)
+            return [ops.scale_boxes(inputs.shape[2:], rows.float(), part.shape) for rows, part in pairs]
+
+        def look(parts: list[np.ndarray]) -> list[torch.Tensor]:
+            inputs = self.preprocess(parts)
+            return likely(run(inputs, *args, **kwargs), inputs, parts)
 
         def detect(tiles: list[np.ndarray]) -> list[torch.Tensor]:
             inputs = self.preprocess(tiles)
-            rows = self._nms(super(DetectionPredictor, self).inference(inputs, *args, **kwargs))
+            rows = self._nms(run(inputs, *args, **kwargs))
             for tile, found in zip(tiles, rows, strict=True):
                 ops.scale_boxes(inputs.shape[2:], found[:, :4], tile.shape)
             return rows
 
         self.found = {}
+        seen = likely(preds, im, images) if large and slicer.skip else None
         for i in large:
-            hints = likely and ops.scale_boxes(im.shape[2:], likely[i].float(), images[i].shape)
+            hints = seen and slicer.scout(images[i], look, seen[i])
             self.found[i] = slicer.find(images[i], detect, hints)
         self._feats = None  # those of the last tiles, not of the boxes that a tracker will be given
         return preds

@@ -80,16 +80,16 @@ class DetectionValidator(StockDetectionValidator):
         """
         if self.slicer is None:
             return super().postprocess(preds)
-        batch, skip = self._batch, self.slicer.skip
+        batch = self._batch
         large = [i for i, (height, width) in enumerate(batch["ori_shape"]) if max(height, width) > self.slicer.tile]
-        likely = likely_boxes(preds, skip, self.nc) if large and skip else None
+        likely = likely_boxes(preds, self.slicer.skip, self.nc) if large and self.slicer.skip else None
         outputs = super().postprocess(preds)
         started = time.perf_counter()
         for i in large:
             gain, pad = batch["ratio_pad"][i]
             gain, pad = torch.tensor(gain).flip(0).repeat(2), torch.tensor(pad).repeat(2)  # of xyxy
-            hints = likely and (likely[i].float().cpu() - pad) / gain
             image = imread(batch["im_file"][i], flags=self.dataloader.dataset.cv2_flag)
+            hints = likely and self.slicer.scout(image, self._look, (likely[i].float().cpu() - pad) / gain)
             found = self.slicer.find(image, self._detect, hints)
             self.tiles = self.tiles[0] + len(found.tiles), self.tiles[1] + found.skipped
             whole = _rows(outputs[i]).cpu()
@@ -102,20 +102,29 @@ class DetectionValidator(StockDetectionValidator):
         self._tile_seconds += time.perf_counter() - started
         return outputs
 
-    def _detect(self, tiles: list[np.ndarray]) -> list[torch.Tensor]:
-        """Run the model on tiles (H, W, C); return rows (x1, y1, x2, y2, score, class) in the pixels of each."""
+    def _run(self, tiles: list[np.ndarray]) -> tuple[Any, torch.Size]:
+        """Run the model on tiles (H, W, C) of one shape; return its output and the (height, width) of its input."""
         images = np.stack([self._tile_shape(image=tile) for tile in tiles])
         images = images[..., None] if images.ndim == 3 else images  # grey images
         images = images[..., ::-1] if images.shape[-1] == 3 else images  # BGR to RGB
         inputs = torch.from_numpy(np.ascontiguousarray(images.transpose(0, 3, 1, 2)))
         inputs = super().preprocess({"img": inputs})["img"]
         with autocast(self.training and self.args.quantize == 16, device=self.device.type):
-            preds = self._model(inputs)
-        rows = []
-        for tile, found in zip(tiles, super().postprocess(preds), strict=True):
-            rows.append(_rows(found))
-            ops.scale_boxes(inputs.shape[2:], rows[-1][:, :4], tile.shape)
+            return self._model(inputs), inputs.shape[2:]
+
+    def _detect(self, tiles: list[np.ndarray]) -> list[torch.Tensor]:
+        """Return what the model finds in tiles (H, W, C): (x1, y1, x2, y2, score, class) in the pixels of each."""
+        preds, shape = self._run(tiles)
+        rows = [*map(_rows, super().postprocess(preds))]
+        for tile, found in zip(tiles, rows, strict=True):
+            ops.scale_boxes(shape, found[:, :4], tile.shape)
         return rows
+
+    def _look(self, parts: list[np.ndarray]) -> list[torch.Tensor]:
+        """Return where in parts of an image (H, W, C) objects may be: xyxy in the pixels of each, shapes (K, 4)."""
+        preds, shape = self._run(parts)
+        boxes = likely_boxes(preds, self.slicer.skip, self.nc)
+        return [ops.scale_boxes(shape, rows.float(), part.shape) for rows, part in zip(boxes, parts, strict=True)]
 
     def _process_batch(self, preds: dict[str, torch.Tensor], batch: dict[str, Any]) -> dict[str, np.ndarray]:
         """Return upstream's matches of one image's predictions, and record both.
