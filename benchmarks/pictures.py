@@ -14,6 +14,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PREDICTED = ROOT / "runs/predict"
 WEIGHTS = ROOT / "runs/ASS2/demo/weights/best.pt"
 WIDTH = 1600  # of the pictures, in pixels
+TILE_COLOURS = ((60, 220, 255), (255, 200, 60), (220, 90, 255), (90, 255, 120))  # BGR
 
 
 def fit(image: np.ndarray, width: int) -> np.ndarray:
@@ -59,15 +60,35 @@ def slicing(panorama: Path) -> np.ndarray:
         )
         margin = height // 10
         rows = np.s_[max(0, int(y.min()) - margin) : int(y.max()) + margin]
-        parts.append(fit(picture[rows, left : left + WIDTH], WIDTH))
         text = f"{'with slicing' if slice else 'whole image'}: {len(result.boxes)} objects found in the panorama"
-        for grey, thickness in ((0, 6), (255, 2)):
-            cv2.putText(parts[-1], text, (16, 40), cv2.FONT_HERSHEY_SIMPLEX, 1.1, (grey,) * 3, thickness, cv2.LINE_AA)
+        parts.append(captioned(fit(picture[rows, left : left + WIDTH], WIDTH), text))
     return np.vstack(parts)
 
 
+def skipping(panorama: Path) -> np.ndarray:
+    """Put the tiles of a panorama above those that `slice_skip` runs, with what they find."""
+    model, parts = YOLO(WEIGHTS), []
+    for skip in (0, 0.1):
+        options = {"slice": 640, "imgsz": 640, "slice_skip": skip, "verbose": False}
+        result = model.predict(ROOT / "datasets/ASS2-demo/images/val" / panorama.name, **options)[0]
+        picture = result.plot(line_width=4, labels=False, conf=False)
+        for number, (x1, y1, x2, y2) in enumerate(model.predictor.found[0].tiles.tolist()):
+            inset = 6 * (number % 4)  # so that edges do not hide each other
+            corners = (x1 + inset, y1 + inset), (x2 - 1 - inset, y2 - 1 - inset)
+            cv2.rectangle(picture, *corners, TILE_COLOURS[number % len(TILE_COLOURS)], 6)
+        parts.append(captioned(fit(picture, WIDTH), f"slice_skip={skip}: {result.tiles[0]} tiles"))
+    return np.vstack(parts)
+
+
+def captioned(picture: np.ndarray, text: str) -> np.ndarray:
+    """Write a text into the upper left corner of a picture (H, W, 3)."""
+    for grey, thickness in ((0, 6), (255, 2)):
+        cv2.putText(picture, text, (16, 40), cv2.FONT_HERSHEY_SIMPLEX, 1.1, (grey,) * 3, thickness, cv2.LINE_AA)
+    return picture
+
+
 def main() -> int:
-    """Write docs/detections.jpg from what predict1.py and predict2.py saved, and docs/slicing.jpg."""
+    """Write docs/detections.jpg from what predict1.py and predict2.py saved, and two pictures of slicing."""
     panoramas = sorted((PREDICTED / "ASS2/demo").glob("*.jpg"))
     views = sorted((PREDICTED / "ASS1/demo").glob("*.jpg"))
     if not panoramas or len(views) < 2 or not WEIGHTS.is_file():
@@ -76,6 +97,7 @@ def main() -> int:
     panorama = max(panoramas, key=lambda path: objects_in(path, "ASS2-demo"))
     write(detections(panorama, views), "detections.jpg")
     write(slicing(panorama), "slicing.jpg")
+    write(skipping(panorama), "skipping.jpg")
     return 0
 
 
