@@ -12,13 +12,17 @@ from ultralytics.utils.torch_utils import get_flops, get_num_params
 ROOT = Path(__file__).resolve().parents[1]
 DOCUMENT = ROOT / "docs/models.md"
 BEGIN, END = "<!-- written by: python benchmarks/model_table.py -->\n", "<!-- end of the table -->\n"
-OURS = ("yolo11", "yolo11-smallob", "yolo11-dwr-smallob", "yolo11-hsfpn-smallob", "yolo11-hsfpn-dwr-smallob")
+OURS = (
+    "yolo11", "yolo11-smallob", "yolo11-dwr-smallob", "yolo11-hsfpn-smallob", "yolo11-hsfpn-dwr-smallob",
+    "yolo26-hsfpn-smallob",
+)  # fmt: skip
 STOCK = ("yolo11n.yaml", "yolov8n-p2.yaml", "yolo26n-p2.yaml")
 
 
 def at_scale_n(name: str) -> Path:
     """Return the path by which one of this fork's models is asked for at scale n."""
-    return ROOT / "ultralytics/cfg/models/11" / f"{name.replace('yolo11', 'yolo11n', 1)}.yaml"
+    family = name[4:6]
+    return ROOT / "ultralytics/cfg/models" / family / f"{name.replace(family, f'{family}n', 1)}.yaml"
 
 
 def table() -> str:
