@@ -58,6 +58,7 @@ COLUMNS = [
     "variant",
     "AP",
     "AP50",
+    "AR",
     "AP_small",
     "AR_small",
     "seconds",
@@ -204,10 +205,10 @@ def compare(args: argparse.Namespace, name: str, images: list[Sample], names: di
                 measured[variant].records.add(sample.image.shape[:2], sample.boxes, sample.classes, *found)
     table = []
     for variant, result in measured.items():
-        size, (ap, ap50) = result.records.evaluate(names, MAX_DET), overall(result.records, names)
+        size, (ap, ap50, ar) = result.records.evaluate(names, MAX_DET), overall(result.records, names)
         run, skipped = zip(*(runs[variant][2] or [("", "")]), strict=True)
         table.append({
-            "data": name, "variant": variant, "AP": ap, "AP50": ap50,
+            "data": name, "variant": variant, "AP": ap, "AP50": ap50, "AR": ar,
             "AP_small": size.ap[COCO_SMALL_NAME], "AR_small": size.ar[COCO_SMALL_NAME],
             "seconds": statistics.mean(result.seconds), "bare seconds": statistics.mean(bares),
             "tiles": statistics.mean(run) if run[0] != "" else "",
@@ -216,8 +217,8 @@ def compare(args: argparse.Namespace, name: str, images: list[Sample], names: di
     return table
 
 
-def overall(records: SizeRecords, names: dict[int, str]) -> tuple[float, float]:
-    """Return COCO's AP and AP50 of all sizes, 0..1, of the classes that have objects."""
+def overall(records: SizeRecords, names: dict[int, str]) -> tuple[float, float, float]:
+    """Return COCO's AP, AP50 and AR of all sizes, 0..1, of the classes that have objects."""
     coco, evaluator_type = load_coco_eval() or (None, None)
     if coco is None:
         raise UserError("faster-coco-eval is missing. Run: pip install faster-coco-eval")
@@ -241,7 +242,8 @@ def overall(records: SizeRecords, names: dict[int, str]) -> tuple[float, float]:
     evaluator.evaluate()
     evaluator.accumulate()
     precision = evaluator.eval["precision"][:, :, :, 0, -1]  # (IoU, recall, classes) of all sizes; -1 without objects
-    return tuple(float(part[part > -1].mean()) for part in (precision, precision[0]))
+    recall = evaluator.eval["recall"][:, :, 0, -1]  # (IoU, classes)
+    return tuple(float(part[part > -1].mean()) for part in (precision, precision[0], recall))
 
 
 def peak(args: argparse.Namespace, variant: str, data: str) -> float:
@@ -309,14 +311,14 @@ def report(args: argparse.Namespace, rows: list[dict]) -> str:
         part = [row for row in rows if row["data"] == name]
         reference = next((row["seconds"] for row in part if row["variant"] == "SAHI"), None)
         every = f"Bare forward passes of all tiles and the whole image: {part[0]['bare seconds']:.2f} s per image."
-        head = "variant", "AP", "AP50", "AP_small", "AR_small", "seconds", "speed against SAHI", "overhead"
+        head = "variant", "AP", "AP50", "AR", "AP_small", "AR_small", "seconds", "speed against SAHI", "overhead"
         head += "tiles run", "skipped", "peak MiB"
         lines += ["", f"## {name}", "", f"{part[0]['images']} images. {every} Objects stand in "
                   f"{100 * part[0]['with objects']:.0f} % of the tiles; a `slice_skip` that knew them would run "
                   f"{100 * part[0]['least']:.0f} % as many.", ""]  # fmt: skip
         lines += [f"| {' | '.join(head)} |", "| --- |" + " ---: |" * (len(head) - 1)]
         for row in part:
-            scores = (f"{100 * row[key]:.2f}" for key in ("AP", "AP50", "AP_small", "AR_small"))
+            scores = (f"{100 * row[key]:.2f}" for key in ("AP", "AP50", "AR", "AP_small", "AR_small"))
             speed = f"{reference / row['seconds']:.2f}" if reference else "-"
             all_tiles = row["variant"] in {"SAHI", "this fork"}
             over = f"{100 * (row['seconds'] / row['bare seconds'] - 1):.1f} %" if all_tiles else "-"

@@ -57,6 +57,14 @@ def test_scores_are_those_of_a_validation(command: list[str]) -> None:
     assert (row["AP"], row["AP50"]) == pytest.approx((box.map, box.map50), abs=0.05)
 
 
+def test_overall_scores_in_a_closed_form() -> None:
+    """One of two objects is found exactly: recall 1/2, and a precision of 1 at 51 of COCO's 101 recalls."""
+    boxes = np.array([[10.0, 10, 50, 50], [60, 60, 90, 90]])
+    records = slicing.SizeRecords()
+    records.add((100, 100), boxes, np.zeros(2), boxes[:1], np.array([0.9]), np.zeros(1))
+    assert slicing.overall(records, {0: "a"}) == pytest.approx((51 / 101, 51 / 101, 0.5))
+
+
 def test_mosaics_are_of_images_of_one_size(tmp_path: Path) -> None:
     for kind in ("images", "labels"):
         (tmp_path / kind).mkdir()
