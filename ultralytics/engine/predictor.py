@@ -6,6 +6,9 @@ from typing import Any
 
 from ultralytics.engine.predictor import BasePredictor as StockBasePredictor
 from ultralytics.utils.errors import UserError
+from ultralytics_overlay import require_parameters
+
+require_parameters(StockBasePredictor.setup_source)
 
 
 class BasePredictor(StockBasePredictor):
