@@ -14,6 +14,7 @@ from ultralytics import YOLO
 from ultralytics.cfg import check_cfg, get_cfg
 from ultralytics.engine.slicing import Slicer, auto_tile, likely_boxes, merge, slicer_of, tile_grid, tiles_over
 from ultralytics.models.rtdetr import RTDETRPredictor
+from ultralytics.utils import ROOT as UPSTREAM
 from ultralytics.utils.errors import UserError
 from ultralytics.utils.size_groups import SIZE_GROUPS
 
@@ -29,7 +30,9 @@ head:
 """
 TILE, IMGSZ = 96, 64
 SHARPNESS = 8.0
-PLAIN = {"imgsz": IMGSZ, "conf": 0.6, "max_det": 1000, "verbose": False, "device": "cpu"}
+# All are given each time: older versions of upstream keep the arguments of the call before.
+PLAIN = {"imgsz": IMGSZ, "conf": 0.6, "iou": 0.7, "max_det": 1000, "verbose": False, "device": "cpu", "rect": True}
+PLAIN |= {"slice": 0, "slice_full": True, "slice_skip": 0.0, "save": False, "save_txt": False}
 SLICED = PLAIN | {"slice": TILE, "slice_overlap": 0.25, "slice_batch": 3}
 
 
@@ -117,7 +120,12 @@ def test_a_batch_holds_small_and_large_images(model: YOLO, image: np.ndarray) ->
 
 @pytest.mark.parametrize(("height", "width"), [(1, 300), (300, 1), (97, 96)])
 def test_odd_shapes(model: YOLO, height: int, width: int) -> None:
-    result = model.predict(np.full((height, width, 3), 90, np.uint8), **SLICED)[0]
+    image = np.full((height, width, 3), 90, np.uint8)
+    try:
+        model.predict(image, **PLAIN)
+    except cv2.error:
+        pytest.skip("this version of upstream can't run such an image at all")
+    result = model.predict(image, **SLICED)[0]
     assert result.tiles[0] == len(tile_grid(height, width, TILE, 0.25))
 
 
@@ -204,7 +212,10 @@ def test_files_are_those_of_whole_images(model: YOLO, image: np.ndarray, tmp_pat
     assert len(list((tmp_path / "runs/x/crops").rglob("*.jpg"))) == len(result.boxes)
 
 
-@pytest.mark.parametrize("tracker", ["bytetrack.yaml", "tracktrack.yaml"])
+TRACKERS = [name for name in ("bytetrack.yaml", "tracktrack.yaml") if (UPSTREAM / "cfg/trackers" / name).is_file()]
+
+
+@pytest.mark.parametrize("tracker", TRACKERS)
 def test_tracks_over_the_frames_of_a_video(model: YOLO, image: np.ndarray, tmp_path: Path, tracker: str) -> None:
     video = cv2.VideoWriter(str(tmp_path / "a.avi"), cv2.VideoWriter_fourcc(*"MJPG"), 5, image.shape[1::-1])
     for _ in range(4):
@@ -272,6 +283,7 @@ def test_training_validates_by_tiles(tmp_path: Path, image: np.ndarray, caplog: 
     (tmp_path / "data.yaml").write_text("train: images\nval: images\nnames: [thing]\n")
     model.add_callback("on_val_end", at_end)
     small = {"epochs": 1, "imgsz": IMGSZ, "batch": 1, "workers": 0, "plots": False, "device": "cpu", "max_det": 100}
+    small["deterministic"] = False  # some versions of upstream would leave torch so for the tests after this one
     model.train(data=str(tmp_path / "data.yaml"), slice=TILE, slice_overlap=0.25, project=str(tmp_path), **small)
     assert (True, (8, 0)) in seen
     best = YOLO(tmp_path / "train/weights/best.pt")
@@ -341,7 +353,7 @@ def test_corrupt_frames_of_a_video_are_named_and_skipped(
     caplog.set_level(logging.WARNING, "ultralytics")
     logging.getLogger("ultralytics").addHandler(caplog.handler)
     save = {"save_txt": True, "project": str(tmp_path), "name": "x", "conf": 0.0001, "save_conf": True}
-    results = model.predict(file, **SLICED | save, vid_stride=stride, save=True)
+    results = model.predict(file, **SLICED | save | {"vid_stride": stride, "save": True})
     logging.getLogger("ultralytics").removeHandler(caplog.handler)
     sampled = [number for number in range(count) if (number + 1) % stride == 0]
     read = [number for number in sampled if number not in corrupt]
@@ -355,10 +367,10 @@ def test_corrupt_frames_of_a_video_are_named_and_skipped(
     assert numbers == [sampled.index(number) + 1 for number in read]
 
 
-def test_a_model_that_cannot_slice_says_so(tmp_path: Path, image: np.ndarray) -> None:
+def test_a_model_that_cannot_slice_says_so(image: np.ndarray) -> None:
     predictor = RTDETRPredictor(overrides={"slice": 640, "imgsz": 64, "task": "detect", "save": False})
     with pytest.raises(UserError, match="slice=640 is not supported by the prediction of this kind of model"):
-        predictor(image, model=torch.nn.Identity())
+        predictor.setup_source(image)
 
 
 def test_parts_of_results_remember_their_tiles(model: YOLO, image: np.ndarray) -> None:
@@ -378,7 +390,7 @@ def test_parts_of_results_remember_their_tiles(model: YOLO, image: np.ndarray) -
         ({"slice_overlap": 0.95}, ValueError, "'slice_overlap=0.95' is an invalid value. It must be between"),
         ({"slice_overlap": "a"}, TypeError, "'slice_overlap=a' is of invalid type str"),
         ({"slice_batch": 0}, ValueError, "'slice_batch=0' is an invalid value. 'slice_batch' must be >= 1"),
-        ({"slice_skip": 1.5}, ValueError, "Valid 'slice_skip' values are between 0.0 and 1.0"),
+        ({"slice_skip": 1.5}, ValueError, "'slice_skip=1.5' is"),
         ({"slice_full": "maybe"}, TypeError, "'slice_full' must be a bool"),
         ({"slice": 640, "task": "classify"}, ValueError, "'slice=640' is invalid for task=classify"),
         ({"slice": "auto", "task": "segment"}, ValueError, "'slice=auto' is invalid for task=segment"),

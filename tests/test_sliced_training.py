@@ -13,6 +13,7 @@ import torch
 from ultralytics import YOLO
 from ultralytics.cfg import get_cfg
 from ultralytics.data import build
+from ultralytics.data.base import BaseDataset
 from ultralytics.data.dataset import YOLODataset
 from ultralytics.data.sliced import SlicedDataset, object_size
 from ultralytics.engine.slicing import auto_tile
@@ -183,12 +184,12 @@ def test_whole_images_are_upstreams(folder, cache, imgsz):
 
 def test_a_sample_does_not_change_the_labels_or_the_cache(folder):
     data = built(folder, cache="ram", slice=500, imgsz=500)
-    before = pickle.dumps(data.labels), data.ims.buffer.clone()
+    before = pickle.dumps((data.labels, [np.array(image) for image in data.ims]))
     sample = data.get_image_and_label(0)
     sample["img"][:] = 7
     sample["cls"][:] = 3
     sample["instances"].bboxes[:] = 0.1
-    assert pickle.dumps(data.labels) == before[0] and torch.equal(data.ims.buffer, before[1])
+    assert pickle.dumps((data.labels, [np.array(image) for image in data.ims])) == before
 
 
 @pytest.mark.parametrize("cache", [None, "ram", "disk"])
@@ -216,9 +217,11 @@ def test_the_cache_in_ram_holds_whole_images(folder, monkeypatch):
         Path(file).unlink()
     assert data.get_image_and_label(0)["img"].shape == (TILE, TILE, 3), "nothing is read from the disk"
 
+    if "load_image" not in BaseDataset.check_cache_ram.__code__.co_names:
+        return  # older versions count images as if they were made smaller
     folder = draw(folder.parent / "other", [CORNERS] * 2).parent
-    size = 2 * 2 * HW[0] * HW[1] * 3  # upstream wants twice the room
-    for room, cache in ((size, "ram"), (size - 1, None)):
+    size = 2 * HW[0] * HW[1] * 3  # upstream wants up to twice the room
+    for room, cache in ((2 * size, "ram"), (size * 3 // 4, None)):
         monkeypatch.setattr("psutil.virtual_memory", lambda room=room: SimpleNamespace(available=room, total=room))
         assert built(folder, cache="ram").cache == cache, "counted at full size"
 

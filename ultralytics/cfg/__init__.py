@@ -9,7 +9,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from ultralytics.cfg import CFG_BOOL_KEYS, CFG_FLOAT_KEYS, CFG_FRACTION_KEYS, CFG_INT_KEYS, CFG_INT_MIN
+from ultralytics.cfg import CFG_BOOL_KEYS, CFG_FLOAT_KEYS, CFG_FRACTION_KEYS, CFG_INT_KEYS
 from ultralytics.cfg import check_cfg as stock_check_cfg
 from ultralytics.cfg import check_dict_alignment as stock_check_dict_alignment
 from ultralytics.cfg import entrypoint as stock_entrypoint
@@ -25,7 +25,6 @@ require_parameters(stock_entrypoint, "debug")
 CFG_FRACTION_KEYS = CFG_FRACTION_KEYS | {"nwd", "nwd_assign", "slice_skip", "slice_full_ratio", "slice_keep"}
 CFG_FRACTION_KEYS |= {"slice_overlap", "slice_empty"}
 CFG_INT_KEYS = CFG_INT_KEYS | {"slice_batch"}
-CFG_INT_MIN = {**CFG_INT_MIN, "slice_batch": 1}
 CFG_FLOAT_KEYS = CFG_FLOAT_KEYS | {"nwd_c"}
 CFG_BOOL_KEYS = CFG_BOOL_KEYS | {"size_metrics", "slice_full"}
 CFG_POSITIVE_KEYS = frozenset({"nwd_c"})
@@ -50,6 +49,8 @@ def check_cfg(cfg: dict[str, Any], hard: bool = True) -> None:
             raise ValueError(f"'{k}={cfg[k]}' is an invalid value. '{k}' must be finite and greater than 0.")
     if (overlap := cfg.get("slice_overlap") or 0) > MAX_OVERLAP:
         raise ValueError(f"'slice_overlap={overlap}' is an invalid value. It must be between 0.0 and {MAX_OVERLAP}.")
+    if (batch := cfg.get("slice_batch", 1)) < 1:
+        raise ValueError(f"'slice_batch={batch}' is an invalid value. 'slice_batch' must be >= 1.")
     _check_slice(cfg.get("slice") or 0, cfg.get("task"))
 
 

@@ -20,7 +20,7 @@ from ultralytics.utils.ops import xywhn2xyxy, xyxy2xywhn
 from ultralytics.utils.patches import imread
 from ultralytics_overlay import require, require_parameters
 
-require_parameters(BaseDataset.load_image, "i", "rect_mode", "resize_short")
+require_parameters(BaseDataset.load_image, "i")
 _kept = {"labels", "ni", "ims", "im_files", "npy_files", "cv2_flag", "channels", "buffer"}
 _gone = sorted(_kept - set(BaseDataset.__init__.__code__.co_names))
 require("ultralytics.data.base.BaseDataset.__init__", not _gone, f"no longer sets {', '.join(_gone)}")
@@ -70,15 +70,13 @@ class SlicedDataset(YOLODataset):
         # tiles would come up again and again, and kept whole images could fill the memory. So all are as good.
         self.buffer = list(range(self.ni))
 
-    def load_image(
-        self, i: int, rect_mode: bool = True, resize_short: bool = False
-    ) -> tuple[np.ndarray, tuple[int, int], tuple[int, int]]:
+    def load_image(self, i: int, *args: Any, **kwargs: Any) -> tuple[np.ndarray, tuple[int, int], tuple[int, int]]:
         """Return the whole image at full size, which upstream's cache in RAM then counts and holds.
 
         Args:
             i: Index of the image.
-            rect_mode: Not used, nor is `resize_short`, since nothing is resized.
-            resize_short: See `rect_mode`.
+            *args: How upstream would resize it; not used.
+            **kwargs: Likewise.
 
         Returns:
             The image, shape (H, W, C), uint8, and twice its (height, width).

@@ -109,7 +109,8 @@ class DetectionValidator(StockDetectionValidator):
         images = images[..., ::-1] if images.shape[-1] == 3 else images  # BGR to RGB
         inputs = torch.from_numpy(np.ascontiguousarray(images.transpose(0, 3, 1, 2)))
         inputs = super().preprocess({"img": inputs})["img"]
-        with autocast(self.training and self.args.quantize == 16, device=self.device.type):
+        half = getattr(self.args, "quantize", None) == 16  # older versions of upstream make the model half
+        with autocast(self.training and half, device=self.device.type):
             return self._model(inputs), inputs.shape[2:]
 
     def _detect(self, tiles: list[np.ndarray]) -> list[torch.Tensor]:
