@@ -5,7 +5,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo test lint tables pictures clean
+.PHONY: help env demo test lint tables pictures compat clean
 
 help: ## list the commands
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -31,6 +31,9 @@ lint: env ## check style
 
 tables: env ## write the tables in docs/
 	$(BIN)/python benchmarks/model_table.py
+
+compat: env ## run the contract tests with several versions of Ultralytics, which are fetched
+	$(BIN)/python benchmarks/compat.py
 
 clean: ## remove the environment, runs and demo data
 	rm -rf $(VENV) runs datasets/*-demo/images datasets/*-demo/labels

@@ -71,7 +71,7 @@ def try_version(version: str, tests: list[str]) -> dict[str, str]:
         exact = subprocess.run([python, "-c", asked], capture_output=True, text=True, check=True).stdout.strip()
         start = time.monotonic()
         done = subprocess.run(
-            [python, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--tb=no", "-rf", *tests],
+            [python, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--tb=no", "-rfE", *tests],
             cwd=ROOT, capture_output=True, text=True, check=False,
         )  # fmt: skip
         counts = dict.fromkeys(("passed", "failed", "error", "skipped"), 0)
