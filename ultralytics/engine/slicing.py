@@ -43,8 +43,8 @@ Look = Callable[[list[np.ndarray]], list[torch.Tensor]]
 """Runs a model on images (H, W, C) of one shape; returns where in each objects may be: xyxy in its pixels, (K, 4)."""
 
 SCOUT = 4
-"""How many times smaller than in tiles `slice_skip` sees an image, at most, to choose its tiles. The pass over the whole
-image would see the objects of a large one as a pixel; this costs a sixteenth of what the tiles do."""
+"""How many times smaller than in tiles `slice_skip` sees an image, at most, to choose its tiles. The pass over the
+whole image would see the objects of a large one as a pixel; this costs about a sixteenth of what the tiles do."""
 
 MERGE_IOU = 0.5
 """Highest IoU of two objects of a class in a sliced image: what two tiles show of one object agrees less than what the
