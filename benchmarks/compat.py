@@ -42,13 +42,13 @@ def environment(folder: Path, version: str) -> Path:
     Returns:
         Its Python.
     """
-    venv.create(folder, with_pip=False)
+    venv.create(folder, with_pip=True)  # whose pip also makes the `yolo` command for it
     python = folder / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
     where = "import sysconfig; print(sysconfig.get_path('purelib'))"
     site = Path(subprocess.run([python, "-c", where], capture_output=True, text=True, check=True).stdout.strip())
     wanted = "ultralytics" + (f"=={version}" if version != "newest" else supported())
-    pip = [sys.executable, "-m", "pip", "install", "-q", "--disable-pip-version-check", "--no-deps", "--target", site]
-    subprocess.run([*pip, wanted], check=True)
+    pip = [python, "-m", "pip", "install", "-q", "--disable-pip-version-check", "--no-deps", wanted]
+    subprocess.run(pip, check=True)
     # In this order: its own packages, this checkout, then those that are shared.
     shared = "\n".join(dict.fromkeys((sysconfig.get_path("purelib"), sysconfig.get_path("platlib"))))
     (site / "fork.pth").write_text(f"{ROOT / 'overlay'}\n{shared}\n", encoding="utf-8")

@@ -47,8 +47,8 @@ def test_an_environment_has_a_version_and_a_checkout_of_its_own(
         if "install" not in command:
             return real(command, *args, **options)
         assert command[-1] == "ultralytics==8.4.50"
-        package = Path(command[command.index("--target") + 1]) / "ultralytics"
-        package.mkdir()
+        python = Path(command[0])
+        (package := next(python.parents[1].rglob("site-packages")) / "ultralytics").mkdir()
         (package / "__init__.py").write_text("__version__ = '8.4.50'\n")
         return None
 
