@@ -390,7 +390,7 @@ def test_parts_of_results_remember_their_tiles(model: YOLO, image: np.ndarray) -
         ({"slice_overlap": 0.95}, ValueError, "'slice_overlap=0.95' is an invalid value. It must be between"),
         ({"slice_overlap": "a"}, TypeError, "'slice_overlap=a' is of invalid type str"),
         ({"slice_batch": 0}, ValueError, "'slice_batch=0' is an invalid value. 'slice_batch' must be >= 1"),
-        ({"slice_skip": 1.5}, ValueError, "'slice_skip=1.5' is"),
+        ({"slice_skip": 1.5}, ValueError, "'slice_skip=1.5' "),
         ({"slice_full": "maybe"}, TypeError, "'slice_full' must be a bool"),
         ({"slice": 640, "task": "classify"}, ValueError, "'slice=640' is invalid for task=classify"),
         ({"slice": "auto", "task": "segment"}, ValueError, "'slice=auto' is invalid for task=segment"),

@@ -41,7 +41,7 @@ def plot_results(file: str | Path = "", dir: str | Path = "", on_plot: Callable[
             kept = [i for i, column in enumerate(rows[0]) if column not in left_out] if rows else []
             text = "\n".join(",".join(row[i] for i in kept if i < len(row)) for row in rows)
             Path(temporary, name).write_text(text, encoding="utf-8")
-        stock_plot_results(dir=temporary)
+        stock_plot_results("", temporary)  # older versions have a default for `file`, which is missing
         picture = folder / "results.png"
         shutil.copyfile(Path(temporary, picture.name), picture)
     if on_plot:
