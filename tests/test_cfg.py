@@ -201,6 +201,10 @@ def test_trainer_saves_unset_arguments(data: Path, tmp_path: Path) -> None:
 
 MISTAKES = {
     "value": ("model=yolo11n.yaml data=data.yaml nwd=2", ("'nwd=2' is an invalid value", "between 0.0 and 1.0")),
+    "side of tiles": ("model=yolo11n.yaml data=data.yaml slice=63", ("'slice=63' is an invalid value", "64 pixels")),
+    "kind of side": ("model=yolo11n.yaml data=data.yaml slice=big", ("'slice=big' is invalid", "whole number")),
+    "overlap": ("model=yolo11n.yaml data=data.yaml slice=640 slice_overlap=1", ("'slice_overlap=1' is an invalid",)),
+    "batch of tiles": ("model=yolo11n.yaml data=data.yaml slice_batch=0", ("'slice_batch=0' is an invalid value",)),
     "upstream's value": ("model=yolo11n.yaml data=data.yaml mosaic=2", ("'mosaic=2' is an invalid value",)),
     "argument": ("model=yolo11n.yaml nwdd=1", ("'nwdd' is not a valid YOLO argument", "'nwd'")),
     "model": (

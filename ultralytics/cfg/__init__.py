@@ -100,7 +100,7 @@ def entrypoint(debug: str = "") -> None:
 
 def _users_mistake(error: BaseException | None) -> str:
     """Return the message of a mistake in the arguments, or of the `UserError` behind `error`, or an empty string."""
-    checks = {function.__code__ for function in (check_cfg, stock_check_cfg, stock_check_dict_alignment)}
+    checks = {function.__code__ for function in (check_cfg, _check_slice, stock_check_cfg, stock_check_dict_alignment)}
     while error is not None:
         place = error.__traceback__
         while place is not None and place.tb_next is not None:
