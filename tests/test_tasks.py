@@ -8,7 +8,7 @@ import pytest
 import torch
 import yaml
 from ultralytics.cfg import get_cfg
-from ultralytics.nn.modules import C3k2DWR, DualConv, LightDetect, ScreeningFusion
+from ultralytics.nn.modules import C3k2DWR, Detect, DualConv, LightDetect, ScreeningFusion
 from ultralytics.nn.tasks import (
     BaseModel,
     ClassificationModel,
@@ -18,6 +18,7 @@ from ultralytics.nn.tasks import (
     SegmentationModel,
     yaml_model_load,
 )
+from ultralytics.utils.torch_utils import scale_img
 
 MODELS = Path(__file__).parents[1] / "ultralytics/cfg/models"
 PUBLISHED = yaml.safe_load((MODELS / "11/yolo11-hsfpn-dwr-smallob.yaml").read_text())
@@ -159,3 +160,29 @@ def test_the_end_to_end_example(scale: str) -> None:
         assert model.stride.tolist() == [4, 8, 16, 32] and type(model.model[-1]) is LightDetect
         assert model.end2end == end2end and model.yaml["scale"] == scale
         assert model(torch.rand(1, 3, SIDE, SIDE))[0].shape == shape
+
+
+def test_augmented_prediction() -> None:
+    """Upstream asks for exactly its own Detect; a head that differs only in its layers is augmented likewise."""
+    torch.manual_seed(0)
+    model = DetectionModel(MODELS / "11/yolo11.yaml", nc=CLASSES, verbose=False).eval()
+    image = torch.rand(1, 3, SIDE, SIDE)
+    with torch.no_grad():
+        plain, augmented = model(image)[0], model(image, augment=True)[0]
+        assert type(model.model[-1]) is LightDetect
+        mirrored = model(scale_img(image.flip(3), 0.83, gs=32))[0]
+        model.model[-1].__class__ = Detect
+        torch.testing.assert_close(augmented, model(image, augment=True)[0], rtol=0, atol=0)
+    # Of the first copy all but the coarsest level's share goes in, then all of the mirrored one.
+    first = plain.shape[2] - plain.shape[2] // (1 + 4 + 16 + 64)
+    torch.testing.assert_close(augmented[..., :first], plain[..., :first], rtol=0, atol=0)
+    second = augmented[..., first : first + mirrored.shape[2]]
+    torch.testing.assert_close(second[:, 0], SIDE - mirrored[:, 0] / 0.83)
+    torch.testing.assert_close(second[:, 4:], mirrored[:, 4:])
+
+
+def test_rotated_boxes_are_not_augmented() -> None:
+    model = OBBModel(layout("obb", "n"), ch=3, verbose=False).eval()
+    image = torch.rand(1, 3, SIDE, SIDE)
+    with torch.no_grad():
+        torch.testing.assert_close(model(image, augment=True)[0], model(image)[0], rtol=0, atol=0)

@@ -54,6 +54,9 @@ MAGNIFICATION = 2.0
 """How much larger than in its training `slice=auto` shows objects to a model, at most. Upstream scales images at random
 by up to 1.5, so a model stands that; their native size, three times as large, was worse on the demo panoramas."""
 
+REMEMBERED = "object_size", "train_scale"
+"""What `auto_tile` wants to know of a model's training: attributes of a model, in the metadata of an exported one."""
+
 _SLACK = 0.05  # the tolerance at a tile's edge, as a share of the box's side: large boxes are less exact
 
 
@@ -212,7 +215,8 @@ def slicer_of(args: Any, model: Any, imgsz: int) -> Slicer | None:
         return None
     if side == "auto":
         known = [vars(each) for each in (model, getattr(model, "model", None)) if each is not None]
-        size, scale = (next((x[name] for x in known if name in x), None) for name in ("object_size", "train_scale"))
+        known.append(getattr(model, "metadata", {}))
+        size, scale = (next((float(x[name]) for x in known if name in x), None) for name in REMEMBERED)
         side = auto_tile(imgsz, size, scale)
     return Slicer(int(side), args.slice_overlap, args.slice_batch, args.slice_full, args.slice_skip)
 

@@ -15,7 +15,7 @@ from typing import Any
 import torchvision
 import yaml
 from torch import nn
-from ultralytics.nn.modules import DWR, C3k2DWR, Conv, DualConv, LightDetect, ScreeningFusion, ScreeningLateral
+from ultralytics.nn.modules import DWR, C3k2DWR, Conv, Detect, DualConv, LightDetect, ScreeningFusion, ScreeningLateral
 from ultralytics.nn.tasks import BaseModel, DetectionModel
 from ultralytics.nn.tasks import parse_model as stock_parse_model
 from ultralytics.utils.errors import UserError
@@ -218,4 +218,23 @@ def _init(self: DetectionModel, *args: Any, **kwargs: Any) -> None:
         raise _row_error(d, i, (d["backbone"] + d["head"])[i], f"inputs do not fit: {error}") from error
 
 
-DetectionModel.__init__ = _init  # in place: the models of the other tasks inherit from upstream's class
+require("ultralytics.nn.tasks.DetectionModel._predict_augment", hasattr(DetectionModel, "_predict_augment"), "is gone")
+_stock_predict_augment = DetectionModel._predict_augment
+
+
+@functools.wraps(_stock_predict_augment)
+def _predict_augment(self: DetectionModel, x: Any) -> Any:
+    """Run a model on an image and its scaled and mirrored copies, also with a head that only differs in its layers."""
+    head = self.model[-1]
+    if type(head) not in HEADS:
+        return _stock_predict_augment(self, x)
+    kind, head.__class__ = type(head), Detect  # upstream asks for exactly this class; outputs and methods are its
+    try:
+        return _stock_predict_augment(self, x)
+    finally:
+        head.__class__ = kind
+
+
+# In place: the models of the other tasks inherit from upstream's class.
+DetectionModel.__init__ = _init
+DetectionModel._predict_augment = _predict_augment

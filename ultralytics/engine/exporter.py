@@ -1,0 +1,29 @@
+"""Exported models remember what `slice=auto` asks a model for."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ultralytics.engine.exporter import Exporter as StockExporter
+from ultralytics.engine.slicing import REMEMBERED
+from ultralytics_overlay import require
+
+require(
+    "ultralytics.engine.exporter.Exporter.__call__",
+    {"metadata", "model"} <= set(StockExporter.__call__.__code__.co_names),
+    "no longer sets `model` and `metadata`",
+)
+
+
+class Exporter(StockExporter):
+    """Upstream's exporter, whose metadata also has the size and scale of the training objects where they are known."""
+
+    @property
+    def metadata(self) -> dict[str, Any]:
+        """What is written into exported files beside the network."""
+        return self._metadata
+
+    @metadata.setter
+    def metadata(self, value: dict[str, Any]) -> None:
+        known = vars(self.model)
+        self._metadata = value | {name: float(known[name]) for name in REMEMBERED if name in known}
