@@ -1,0 +1,253 @@
+"""Compares exported models with PyTorch in accuracy, size and speed: python benchmarks/export.py --help.
+
+Trained weights are exported to each format and validated in it as they are, on whole images and with `slice`. All see
+square inputs of one size (`rect=False`), one image or tile at a time. In formats with NMS inside, its confidence is
+0.001, as in a validation: `conf` of an export cannot be lowered later. What calibrates INT8 are the training images.
+
+Latency is that of a prediction from an image in memory to its boxes. The formats take turns on each image, in an order
+that rotates; the ratio is the median over all turns of a format's time by that of PyTorch. Threads are those that each
+runtime takes by itself; PyTorch is given all cores.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import io
+import shlex
+import shutil
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from compare import ROOT, commit, cores, shown, validate
+from ultralytics import YOLO
+from ultralytics.cfg import MIN_TILE
+from ultralytics.data import YOLODataset
+from ultralytics.data.layout import read_data_yaml
+from ultralytics.utils import LOGGER, TQDM
+from ultralytics.utils.errors import UserError
+from ultralytics.utils.files import replacing
+from ultralytics.utils.patches import imread
+from ultralytics.utils.torch_utils import get_cpu_info
+
+NMS = {"nms": True, "conf": 0.001, "iou": 0.7}
+MAX_DET = 1000
+REFERENCE = "PyTorch"
+KINDS = "", "sliced "  # how the columns of whole images and those with slicing begin
+
+
+@dataclass(frozen=True)
+class Format:
+    """A format to export to.
+
+    Args:
+        arguments: Those of the export.
+        needs: The packages that it takes to export and run it.
+        tolerance: How many points of AP it may lose or gain against PyTorch.
+        gpu: Whether it needs a GPU.
+    """
+
+    arguments: dict[str, Any] = field(default_factory=dict)
+    needs: tuple[str, ...] = ()
+    tolerance: float = 0.5
+    gpu: bool = False
+
+
+ONNX, OPENVINO, NCNN = ("onnx", "onnxruntime", "onnxslim"), ("openvino",), ("ncnn", "pnnx")
+FORMATS = {
+    REFERENCE: Format(),
+    "TorchScript": Format({"format": "torchscript"}),
+    "TorchScript, NMS": Format({"format": "torchscript", **NMS}),
+    "ONNX": Format({"format": "onnx"}, ONNX),
+    "ONNX, NMS": Format({"format": "onnx", **NMS}, ONNX),
+    "ONNX dynamic": Format({"format": "onnx", "dynamic": True}, ONNX),
+    "ONNX dynamic, NMS": Format({"format": "onnx", "dynamic": True, **NMS}, ONNX),
+    "OpenVINO": Format({"format": "openvino"}, OPENVINO),
+    "OpenVINO, NMS": Format({"format": "openvino", **NMS}, OPENVINO),
+    "OpenVINO INT8": Format({"format": "openvino", "quantize": 8, "split": "train"}, (*OPENVINO, "nncf"), 2.0),
+    "NCNN": Format({"format": "ncnn"}, NCNN),
+    "TensorRT": Format({"format": "engine"}, (*ONNX, "tensorrt"), gpu=True),
+    "TensorRT FP16": Format({"format": "engine", "quantize": 16}, (*ONNX, "tensorrt"), gpu=True),
+}
+COLUMNS = [
+    "format", "MB", *(kind + name for kind in KINDS for name in ("AP", "AP50", "AP_small", "ms", "ratio")), "tolerance",
+    "within", "error",
+]  # fmt: skip
+
+
+def lacking(kind: Format, device: str) -> str:
+    """Return why a format can't be tried here, or an empty string."""
+    if kind.gpu and device == "cpu":
+        return "needs a GPU"
+    missing = [name for name in kind.needs if find_spec(name) is None]
+    return f"not installed: {', '.join(missing)}" if missing else ""
+
+
+def export(args: argparse.Namespace, kind: Format, folder: Path) -> Path:
+    """Export the weights into a folder of their own; return the file or folder of the exported model."""
+    folder.mkdir()
+    weights = Path(shutil.copy(args.model, folder / "model.pt"))
+    if not kind.arguments:
+        return weights
+    options = {"data": args.data} if kind.arguments.get("quantize") == 8 else {}
+    options |= {"imgsz": args.imgsz, "device": args.device, "max_det": MAX_DET, "verbose": False}
+    return Path(YOLO(weights).export(**options, **kind.arguments))
+
+
+def megabytes(path: Path) -> float:
+    """Return the size of a file, or of all files in a folder, in MB (10^6 bytes)."""
+    files = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
+    return sum(file.stat().st_size for file in files) / 1e6
+
+
+def accuracy(args: argparse.Namespace, path: Path, folder: Path) -> dict[str, float]:
+    """Return AP, AP50 and AP_small of an exported model, on whole images and with slicing, by column."""
+    row = {}
+    for kind, tile in zip(KINDS, (0, args.tile), strict=True):
+        options = {"data": args.data, "imgsz": args.imgsz, "device": args.device, "single_cls": args.single_cls}
+        options |= {"rect": False, "batch": 1, "workers": 0, "max_det": MAX_DET, "plots": False, "verbose": False}
+        found = validate(path, options | {"slice": tile, "project": str(folder), "name": "val", "exist_ok": True})
+        row |= {kind + name: found[name] for name in ("AP", "AP50", "AP_small")}
+    return row
+
+
+def latency(args: argparse.Namespace, paths: dict[str, Path], images: list[np.ndarray]) -> dict[str, dict[str, float]]:
+    """Return for each format the median milliseconds of a prediction and of its ratio to PyTorch's, by column."""
+    options = {"imgsz": args.imgsz, "device": args.device, "rect": False, "max_det": MAX_DET, "verbose": False}
+    calls: dict[tuple[str, str], Callable[[np.ndarray], object]] = {}
+    for label, path in paths.items():
+        for kind, more in zip(KINDS, ({}, {"slice": args.tile, "slice_batch": 1}), strict=True):
+            model = YOLO(path, task="detect")
+            calls[kind, label] = lambda image, model=model, more=more: model.predict(image, **options, **more)
+    torch.set_num_threads(cores())
+    times: dict[tuple[str, str], list[float]] = {key: [] for key in calls}
+    for call in calls.values():
+        call(images[0])  # the first is slower
+    for turn, image in enumerate(TQDM(images * args.rounds, desc="latency")):
+        at = turn % len(paths)
+        labels = [*paths][at:] + [*paths][:at]
+        for kind in KINDS:
+            for label in labels:
+                start = time.perf_counter()
+                calls[kind, label](image)
+                times[kind, label].append(1e3 * (time.perf_counter() - start))
+    rows: dict[str, dict[str, float]] = {label: {} for label in paths}
+    for (kind, label), ms in times.items():
+        ratios = [a / b for a, b in zip(ms, times[kind, REFERENCE], strict=True)]
+        rows[label] |= {kind + "ms": statistics.median(ms), kind + "ratio": statistics.median(ratios)}
+    return rows
+
+
+def measure(args: argparse.Namespace) -> tuple[list[dict[str, Any]], dict[str, str]]:
+    """Export to and measure all formats; return a row for each, and why others were left out."""
+    out = {label: why for label, kind in FORMATS.items() if (why := lacking(kind, args.device))}
+    found = read_data_yaml(args.data)
+    labels = YOLODataset(img_path=found["val"], data=found, task="detect", augment=False).labels
+    images = [imread(label["im_file"]) for label in labels[: args.images]]
+    rows, paths = [], {}
+    with tempfile.TemporaryDirectory(prefix="export-") as temporary:
+        for label in TQDM([label for label in FORMATS if label not in out], desc="formats"):
+            kind, folder = FORMATS[label], Path(temporary) / str(len(rows))
+            row: dict[str, Any] = {"format": label, "tolerance": kind.tolerance, "within": "no", "error": ""}
+            rows.append(row)
+            try:
+                path = export(args, kind, folder)
+                row |= {"MB": megabytes(path), **accuracy(args, path, folder)}
+            except Exception as error:  # of a runtime: whatever it is, the other formats are measured
+                if label == REFERENCE:
+                    raise
+                row["error"] = " ".join(f"{type(error).__name__}: {error}".split())
+                continue
+            paths[label] = path
+            differences = (abs(row[f"{each}AP"] - rows[0][f"{each}AP"]) for each in KINDS)
+            row["within"] = "yes" if 100 * max(differences) <= kind.tolerance else "no"
+        times = latency(args, paths, images)
+    return [row | times.get(row["format"], {}) for row in rows], out
+
+
+def report(args: argparse.Namespace, rows: list[dict[str, Any]], left_out: dict[str, str]) -> str:
+    """Return the table as Markdown."""
+    command = shlex.join(["python", "benchmarks/export.py", *args.given])
+    needed = dict.fromkeys(name for row in rows if not row["error"] for name in FORMATS[row["format"]].needs)
+    about = f"Weights `{shown(args.model)}`, `{shown(args.data)}`, input {args.imgsz} px, tiles of {args.tile} px."
+    made = f"Commit {commit()}, {get_cpu_info()}, {cores()} cores, device {args.device}, torch {torch.__version__}, "
+    made += ", ".join(f"{name} {version(name)}" for name in ("ultralytics", *needed))
+    lines = ["# Exported models", "", about, "", f"{made}.", "", "```", command, "```", ""]
+    lines += [
+        "AP, AP50 and AP_small (below 32² px) in percent; ms: median latency; ratio: median of its ratio to PyTorch's "
+        f"in the same turn; {args.images} images, {args.rounds} rounds. Within: whether both APs lie within the "
+        "tolerance in points of PyTorch's.", "",
+    ]  # fmt: skip
+    head = "format", "MB", "AP", "AP50", "AP_small", "ms", "ratio", "sliced AP", "AP50", "AP_small", "ms", "ratio"
+    head += "tolerance", "within"
+    lines += [f"| {' | '.join(head)} |", "| --- |" + " ---: |" * (len(head) - 1)]
+    for row in rows:
+        if row["error"]:
+            lines.append(f"| {row['format']} | failed: {row['error']} |" + " |" * (len(head) - 2))
+            continue
+        cells = [row["format"], f"{row['MB']:.1f}"]
+        for kind in KINDS:
+            cells += [f"{100 * row[kind + name]:.2f}" for name in ("AP", "AP50", "AP_small")]
+            cells += [f"{row[kind + 'ms']:.0f}", f"{row[kind + 'ratio']:.2f}"]
+        lines.append(f"| {' | '.join(cells)} | {row['tolerance']:g} | {row['within']} |")
+    if left_out:
+        lines += ["", "Left out: " + "; ".join(f"{label} ({why})" for label, why in left_out.items()) + "."]
+    return "\n".join(lines) + "\n"
+
+
+def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
+    """Read and check the command line."""
+    about = (__doc__ or "").splitlines()
+    parser = argparse.ArgumentParser(description=about[0], epilog="\n".join(about[2:]))
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    add = parser.add_argument
+    add("--model", required=True, metavar="WEIGHTS", help="trained weights, a .pt file")
+    add("--data", required=True, metavar="YAML", help="data YAML whose validation images are run")
+    add("--imgsz", type=int, default=640, help="size of the network's input, default 640")
+    add("--tile", type=int, default=640, help="side of a tile in pixels, default 640")
+    add("--single-cls", action="store_true", help="take all classes as one, for weights trained so")
+    add("--images", type=int, default=8, help="validation images to time, default 8")
+    add("--rounds", type=int, default=3, help="how often each image is timed, default 3")
+    add("--device", default="0" if torch.cuda.is_available() else "cpu", help="cpu or the number of a GPU")
+    add("--out", type=Path, default=ROOT / "benchmarks/results/export", metavar="DIR", help="folder of the results")
+    args = parser.parse_args(argv)
+    args.given = sys.argv[1:] if argv is None else argv
+    if args.tile < MIN_TILE or args.imgsz < 32 or min(args.rounds, args.images) < 1:
+        raise UserError(f"--tile must be at least {MIN_TILE}, --imgsz 32, --rounds and --images 1")
+    if not Path(args.model).is_file() or Path(args.model).suffix != ".pt":
+        raise UserError(f"--model {args.model}: must be a .pt file that exists")
+    return args
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Do what the command line asks; return 1 if a format failed or lies outside of its tolerance."""
+    try:
+        args = parse_arguments(argv)
+        rows, left_out = measure(args)
+        args.out.mkdir(parents=True, exist_ok=True)
+        text = io.StringIO()
+        writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+        table = report(args, rows, left_out)
+        for file, content in (("export.csv", text.getvalue()), ("export.md", table)):
+            with replacing(args.out / file) as new:
+                new.write_text(content, encoding="utf-8")
+        LOGGER.info(table)
+    except (UserError, OSError) as error:
+        sys.exit(f"export.py: {error}")
+    return int(any(row["within"] == "no" for row in rows))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
