@@ -69,7 +69,8 @@ def test_tune_with_ray(run: Run, data: Path, tmp_path: Path) -> None:
 from ray import tune
 from ultralytics import YOLO
 results = YOLO({str(MODEL)!r}).tune(
-    use_ray=True, space={{"nwd": tune.uniform(0.2, 0.8)}}, data={str(data)!r}, iterations=1, project={str(tmp_path / "out")!r}, {SMALL}
+    use_ray=True, space={{"nwd": tune.uniform(0.2, 0.8)}}, data={str(data)!r}, iterations=1,
+    project={str(tmp_path / "out")!r}, {SMALL}
 )
 assert not results.errors, results.errors
 print("nwd", results[0].metrics["config"]["nwd"], results[0].metrics["metrics/AP_small(B)"])

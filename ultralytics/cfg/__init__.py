@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+import signal
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,7 +15,7 @@ from ultralytics.cfg import check_cfg as stock_check_cfg
 from ultralytics.cfg import check_dict_alignment as stock_check_dict_alignment
 from ultralytics.cfg import entrypoint as stock_entrypoint
 from ultralytics.cfg import get_save_dir as stock_get_save_dir
-from ultralytics.utils import SMALL_OBJECT_CFG_PATH, YAML
+from ultralytics.utils import LOGGER, SMALL_OBJECT_CFG_PATH, YAML
 from ultralytics.utils.errors import UserError
 from ultralytics_overlay import require_parameters
 
@@ -85,6 +86,8 @@ def get_save_dir(args: SimpleNamespace, name: str | None = None) -> Path:
 def entrypoint(debug: str = "") -> None:
     """Run the `yolo` command; a mistake of the user ends it with one line and exit status 1 instead of a traceback.
 
+    Ctrl-C ends it with one line and, as for a program that has no handler of its own, exit status 130.
+
     Args:
         debug: See upstream's `entrypoint`.
     """
@@ -94,6 +97,9 @@ def entrypoint(debug: str = "") -> None:
         if message := _users_mistake(error):
             sys.exit(f"yolo: {message}")
         raise
+    except KeyboardInterrupt:
+        LOGGER.info("yolo: stopped")
+        sys.exit(128 + signal.SIGINT)
     if sys.argv[1:] == ["cfg"]:
         YAML.print(SMALL_OBJECT_CFG_PATH)
 
@@ -106,6 +112,7 @@ def _users_mistake(error: BaseException | None) -> str:
         while place is not None and place.tb_next is not None:
             place = place.tb_next
         if isinstance(error, UserError) or (place is not None and place.tb_frame.f_code in checks):
-            return str(error).strip()
+            # One of a loader process has its traceback there as text, and the message at its end.
+            return str(error).rpartition(f"{UserError.__name__}: ")[2].strip()
         error = error.__cause__
     return ""
