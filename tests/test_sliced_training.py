@@ -270,7 +270,7 @@ def test_a_missing_image_is_named(folder):
     data = built(folder)
     Path(data.im_files[0]).unlink()
     with pytest.raises(FileNotFoundError, match=r"0\.png"):
-        data.get_image_and_label(0)
+        data.load_image(0)
 
 
 def test_grey_images_and_polygons(folder):

@@ -35,9 +35,9 @@ class BaseDataset(StockBaseDataset):
         """
         if type(self).get_image_and_label is not BaseDataset.get_image_and_label:  # adds more for the same index
             return super().get_image_and_label(index)
-        return self.get_readable(index, super().get_image_and_label)
+        return self._get_readable(index, super().get_image_and_label)
 
-    def get_readable(self, index: int, get: Callable[[int], dict[str, Any]]) -> dict[str, Any]:
+    def _get_readable(self, index: int, get: Callable[[int], dict[str, Any]]) -> dict[str, Any]:
         """Return what `get` returns for an index or, in a training, for the next one whose image can be read.
 
         Args:

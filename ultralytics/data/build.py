@@ -41,24 +41,30 @@ class InfiniteDataLoader(StockInfiniteDataLoader):
         else:
             super().reset()
 
-    def state(self) -> dict[str, Any]:
-        """Return where the loader is, for `bring_back`; only without loader processes, which read ahead."""
-        return {"born": self._born, "drawn": self._drawn, "buffer": list(getattr(self.dataset, "buffer", ()))}
 
-    def bring_back(self, state: dict[str, Any], keep: bool) -> None:
-        """Go to where a loader of the same data was.
+def place_of(loader: InfiniteDataLoader) -> dict[str, Any]:
+    """Return where a loader is, for `bring_to`; only without loader processes, which read ahead.
 
-        Args:
-            state: What its `state` said.
-            keep: Whether the next `reset` is to be left out.
-        """
-        self.generator.set_state(state["born"])
-        self.iterator = self._get_iterator()
-        for _ in range(state["drawn"]):  # indices only, no images
-            next(self.iterator._sampler_iter)
-        self._drawn = state["drawn"]
-        self._keep = keep
-        if state["buffer"] != list(getattr(self.dataset, "buffer", ())):  # images from which a mosaic takes its others
-            for index in state["buffer"]:
-                self.dataset.load_image(index)
-            self.dataset.buffer[:] = state["buffer"]
+    Args:
+        loader: The loader.
+    """
+    return {"born": loader._born, "drawn": loader._drawn, "buffer": list(getattr(loader.dataset, "buffer", ()))}
+
+
+def bring_to(loader: InfiniteDataLoader, place: dict[str, Any], keep: bool) -> None:
+    """Bring a loader to where another one of the same data was.
+
+    Args:
+        loader: The loader.
+        place: What `place_of` said of the other.
+        keep: Whether its next `reset` is to be left out.
+    """
+    loader.generator.set_state(place["born"])
+    loader.iterator = loader._get_iterator()
+    for _ in range(place["drawn"]):  # indices only, no images
+        next(loader.iterator._sampler_iter)
+    loader._drawn, loader._keep = place["drawn"], keep
+    if place["buffer"] != list(getattr(loader.dataset, "buffer", ())):  # images from which a mosaic takes its others
+        for index in place["buffer"]:
+            loader.dataset.load_image(index)
+        loader.dataset.buffer[:] = place["buffer"]

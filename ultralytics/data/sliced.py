@@ -94,7 +94,7 @@ class SlicedDataset(YOLODataset):
             Upstream's dict of an image before augmentation; `ori_shape` is the (height, width) of the tile in pixels of
             the image, `resized_shape` that of `img`, and the boxes are normalised to the tile.
         """
-        return self.get_readable(index, self._get_tile)
+        return self._get_readable(index, self._get_tile)
 
     def _get_tile(self, index: int) -> dict[str, Any]:
         image = self._read(index)

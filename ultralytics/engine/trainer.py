@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from ultralytics.data.build import InfiniteDataLoader
+from ultralytics.data.build import InfiniteDataLoader, bring_to, place_of
 from ultralytics.engine.trainer import BaseTrainer as StockBaseTrainer
 from ultralytics.utils import LOGGER
 from ultralytics.utils.errors import UserError
@@ -193,7 +193,7 @@ class BaseTrainer(StockBaseTrainer):
             raise UserError(f"{error}: {advice}") from error
 
     def final_eval(self) -> None:
-        """Strip and validate the checkpoints. Until that is done `last.pt`, which upstream strips first, can be resumed."""
+        """Strip and validate the checkpoints; `last.pt`, which upstream strips first, can be resumed until then."""
         last, staged = self.last, self.wdir / ".saving"
         shutil.rmtree(staged, ignore_errors=True)
         try:
@@ -236,7 +236,7 @@ class BaseTrainer(StockBaseTrainer):
             "random_gauss": random.getstate()[2],
             "numpy": [kind, torch.from_numpy(keys.astype(np.int64)), *place],
             "torch": torch.get_rng_state(),
-            "loader": self.train_loader.state(),
+            "loader": place_of(self.train_loader),
         }
 
     def _bring_back(self, left: dict[str, Any]) -> None:
@@ -252,7 +252,7 @@ class BaseTrainer(StockBaseTrainer):
         for name, value in left["stopper"].items():
             setattr(self.stopper, name, type(getattr(self.stopper, name))(value))
         closed = self.args.close_mosaic and self.start_epoch > self.epochs - self.args.close_mosaic
-        self.train_loader.bring_back(left["loader"], keep=bool(closed))
+        bring_to(self.train_loader, left["loader"], keep=bool(closed))
         batches = self.start_epoch * len(self.train_loader)
         self._batches_since_step = left["waiting"]
         self._offset = batches - left["waiting"]  # the last step was at batch `batches - 1 - waiting`, not at -1
