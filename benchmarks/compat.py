@@ -13,7 +13,6 @@ import platform
 import re
 import subprocess
 import sys
-import sysconfig
 import tempfile
 import time
 import venv
@@ -50,7 +49,7 @@ def environment(folder: Path, version: str) -> Path:
     pip = [python, "-m", "pip", "install", "-q", "--disable-pip-version-check", "--no-deps", wanted]
     subprocess.run(pip, check=True)
     # In this order: its own packages, this checkout, then those that are shared.
-    shared = "\n".join(dict.fromkeys((sysconfig.get_path("purelib"), sysconfig.get_path("platlib"))))
+    shared = "\n".join(path for path in sys.path if Path(path).name in {"site-packages", "dist-packages"})
     (site / "fork.pth").write_text(f"{ROOT / 'overlay'}\n{shared}\n", encoding="utf-8")
     overlay = (ROOT / "overlay/ultralytics_overlay.pth").read_text(encoding="utf-8")
     (site / "ultralytics_overlay.pth").write_text(overlay, encoding="utf-8")

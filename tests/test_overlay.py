@@ -10,7 +10,6 @@ import pkgutil
 import re
 import shutil
 import sys
-import sysconfig
 import zipfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -22,6 +21,7 @@ import pytest
 import ultralytics
 import ultralytics_overlay
 from conftest import Run
+from ultralytics.utils import remove_colorstr
 from ultralytics_overlay import OverlayFinder, OverlayLoader, UpstreamMismatch
 
 TOY = "toybox"
@@ -217,9 +217,9 @@ def test_python_m_sees_the_overlay(run: Run, root: Path, tmp_path: Path, where: 
     cwd = {"root": root, "elsewhere": tmp_path}[where]
     done = run("-m", "ultralytics.cfg.__init__", "nwdd=1", cwd=cwd)
     assert done.returncode == 1
-    assert "'nwdd' is not a valid YOLO argument. Similar arguments are i.e. ['nwd'" in done.stderr
+    assert "'nwdd' is not a valid YOLO argument. Similar arguments are i.e. ['nwd'" in remove_colorstr(done.stderr)
     done = run("-m", "ultralytics.cfg.__init__", "nwdd=1", cwd=cwd, ULTRALYTICS_OVERLAY="0")
-    assert "'nwdd' is not a valid YOLO argument." in done.stderr
+    assert "'nwdd' is not a valid YOLO argument." in remove_colorstr(done.stderr)
     assert "['nwd'" not in done.stderr
 
 
@@ -304,7 +304,7 @@ def test_wheel_in_a_fresh_environment(run: Run, wheel: Path, tmp_path: Path) -> 
     site = Path(run("-c", where, cwd=tmp_path, program=python).stdout.strip())
     assert (site / "ultralytics_overlay.pth").is_file()
     # The dependencies of this environment, without its editable install of this project.
-    (site / "outer.pth").write_text("\n".join({sysconfig.get_path("purelib"), sysconfig.get_path("platlib")}))
+    (site / "outer.pth").write_text("\n".join(path for path in sys.path if Path(path).name.endswith("-packages")))
     done = run("-c", FROM_WHEEL, cwd=tmp_path, program=python)
     assert done.returncode == 0, done.stderr
     files, strides_by_dualconv, strides = json.loads(done.stdout.splitlines()[-1])

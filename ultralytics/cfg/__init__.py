@@ -106,6 +106,6 @@ def _users_mistake(error: BaseException | None) -> str:
         while place is not None and place.tb_next is not None:
             place = place.tb_next
         if isinstance(error, UserError) or (place is not None and place.tb_frame.f_code in checks):
-            return str(error).strip()
+            return str(error).strip().partition("\n\n")[0]  # after it, upstream may explain the whole command line
         error = error.__cause__
     return ""
