@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import ast
 import importlib
 import importlib.metadata
 import importlib.resources
@@ -311,32 +310,6 @@ def test_wheel_in_a_fresh_environment(run: Run, wheel: Path, tmp_path: Path) -> 
     assert all(Path(file).is_relative_to(site) for file in files), files
     assert strides_by_dualconv == 7
     assert strides == [4, 8, 16, 32]
-
-
-def replaced(tree: ast.Module) -> Iterator[tuple[str, str]]:
-    """Yield each class with a stock parent of an overlay file, by its parent's name, and each public method of it."""
-    for node in tree.body:
-        if isinstance(node, ast.ClassDef):
-            for base in node.bases:
-                if isinstance(base, ast.Name) and base.id.startswith("Stock"):
-                    methods = [each.name for each in node.body if isinstance(each, ast.FunctionDef)]
-                    yield from ((base.id, name) for name in methods if not name.startswith("_"))
-
-
-def test_methods_that_are_replaced_exist_upstream(root: Path) -> None:
-    """A method that upstream renames would never be called again, without any error."""
-    checked, upstream = 0, Path(ultralytics.__file__).parent
-    for file in sorted((root / "ultralytics").rglob("*.py")):
-        path = file.relative_to(root)
-        if not (upstream.parent / path).is_file():
-            continue
-        module = importlib.import_module(".".join(path.with_suffix("").parts).removesuffix(".__init__"))
-        for parent, method in replaced(ast.parse(file.read_text(encoding="utf-8"))):
-            assert hasattr(getattr(module, parent), method), f"{path}: upstream's {parent} has no {method}"
-            checked += 1
-    assert checked > 15
-    tree = ast.parse("class A(StockA, B):\n    def f(self): ...\n    def _g(self): ...\nclass B:\n    def h(self): ...")
-    assert list(replaced(tree)) == [("StockA", "f")]
 
 
 def rename(old: str, new: str, *names: str, within: str = "") -> dict:
