@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import atexit
+import importlib.metadata
 import importlib.util
 import os
 import shutil
@@ -13,6 +14,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from packaging.version import Version
 
 # Upstream reads these when it is first imported: its settings lie in a folder of this run, and nothing is downloaded.
 _config = Path(tempfile.mkdtemp(prefix="yolo-config-"))
@@ -26,6 +28,11 @@ shutil.copy(  # a missing Arial.ttf would be downloaded
 )
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+def upstream_before(version: str) -> bool:
+    """Return whether the installed version of upstream is older than `version`."""
+    return Version(importlib.metadata.version("ultralytics")) < Version(version)
 
 
 def write_data(folder: Path, names: tuple[str, ...], images: dict[str, int]) -> Path:

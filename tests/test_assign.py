@@ -338,6 +338,7 @@ def batch() -> dict[str, torch.Tensor]:
         "batch_idx": torch.tensor([0.0, 0, 1, 1]),
         "cls": torch.randint(0, CLASSES, (4, 1), generator=g).float(),
         "bboxes": torch.cat((centre, size), 1),
+        "resized_shape": [(64, 64)] * 2,
     }
 
 

@@ -11,7 +11,6 @@ import torch
 import yaml
 from torch import nn
 from ultralytics import YOLO
-from ultralytics.nn import tasks
 from ultralytics.nn.modules import DWR, C3k2, C3k2DWR, Conv, Detect, DualConv, DWConv, LightDetect
 from ultralytics.nn.tasks import (
     ClassificationModel,
@@ -189,9 +188,16 @@ UPSTREAM = [  # file, class, shape of the output for 2 images
     ("yolo11n-obb.yaml", OBBModel, (2, 4 + 80 + 1, ANCHORS)),
     ("yolo11n-cls.yaml", ClassificationModel, (2, 1000)),
     ("yolov8n.yaml", DetectionModel, (2, 4 + 80, ANCHORS)),
-    ("yolo26n.yaml", DetectionModel, (2, 4 + 80, ANCHORS)),
+    ("yolo26n.yaml", DetectionModel, None),  # depends on the version: the boxes of all anchors, or those chosen
     ("yolo11m.yaml", DetectionModel, (2, 4 + 80, ANCHORS)),
 ]
+
+
+def output_of(model, images):
+    output = model.eval()(images)[0]
+    while isinstance(output, (tuple, list)):
+        output = output[0]
+    return output
 
 
 @torch.no_grad()
@@ -220,10 +226,8 @@ def test_rows_in_upstreams_models(file, build, shape):
     trained = model.train()(images)
     maps = trained if isinstance(trained, torch.Tensor) else trained.get("one2many", trained)["boxes"]
     assert maps.isfinite().all()
-    output = model.eval()(images)[0]
-    while isinstance(output, (tuple, list)):
-        output = output[0]
-    assert output.shape == shape
+    output = output_of(model, images)
+    assert output.shape == (shape or output_of(build(file, verbose=False), images).shape)
     assert output.isfinite().all()
 
 
@@ -315,10 +319,7 @@ def test_failed_build_leaves_no_trace(tmp_path, monkeypatch):
         return list(model.state_dict()), {type(m.act) for m in model.modules() if hasattr(m, "act")}
 
     before = stock()
-    mistakes = ["misspelt", "too many arguments"]
-    if "default_act" in tasks.stock_parse_model.__code__.co_varnames:  # older versions of upstream never put it back
-        mistakes.append("fusion in the wrong order")
-    for mistake in mistakes:
+    for mistake in ("misspelt", "too many arguments", "fusion in the wrong order"):
         i, row, _ = MISTAKES[mistake]
         rows = [*ROWS[:i], row, *ROWS[i + 1 :]]
         error_of(write(tmp_path / "broken.yaml", [*rows[:7], rows[8]], "activation: nn.ReLU()"))
@@ -335,7 +336,7 @@ def test_export(form, tmp_path, monkeypatch):
     import onnxruntime
 
     monkeypatch.chdir(tmp_path)  # the exporter writes there
-    file = Path("yolo11n.yaml")
+    file = Path("yolo11n-three.yaml")  # before 8.4.144 upstream finds its own file for a name that it has too
     file.write_text((FOLDER / "yolo11.yaml").read_text().replace("nc: 80", "nc: 3"))
     torch.manual_seed(0)
     yolo = YOLO(file)

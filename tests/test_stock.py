@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 import ultralytics
-from conftest import Run
+from conftest import Run, upstream_before
 from ultralytics.nn.tasks import _check_rows
 from ultralytics.utils import YAML
 
@@ -21,6 +21,7 @@ MODELS = (
 RECORD = """
 import sys
 import torch
+from ultralytics import __version__
 from ultralytics.cfg import get_cfg
 from ultralytics.nn.tasks import DetectionModel, OBBModel, PoseModel, SegmentationModel
 from ultralytics.utils import DEFAULT_CFG_DICT
@@ -41,10 +42,11 @@ def batch(task, n):
     made = torch.Generator().manual_seed(1)
     boxes = torch.rand(n, 4, generator=made) * 0.4 + 0.3
     angles = torch.rand(n, 1, generator=made)
-    masks = torch.zeros(2, 24, 24)
+    masks = torch.zeros(3, 24, 24)
     masks[:, 6:18, 6:18] = float(n > 0)
     return {
-        "img": torch.rand(2, 3, 96, 96, generator=made),
+        "img": torch.rand(3, 3, 96, 96, generator=made),  # of 2, version 8.4.0 takes the prototypes for a pair
+        "resized_shape": [(96, 96)] * 3,
         "batch_idx": (torch.arange(n) >= n / 2).float(),  # sorted, as a data loader gives it
         "cls": (torch.arange(n).float() % 5)[:, None],
         "bboxes": torch.cat((boxes, angles), 1) if task == "obb" else boxes,
@@ -65,6 +67,8 @@ for name in sys.argv[2:]:
         parts["output"] = model(batch(task, 3)["img"])
     model.train()
     for n in (6, 0):
+        if not n and task == "seg" and __version__ == "8.4.0":
+            continue  # upstream fails
         model.zero_grad()
         loss, items = model.loss(batch(task, n))
         loss.sum().backward()
@@ -91,6 +95,10 @@ def records(run: Run, tmp_path_factory: pytest.TempPathFactory) -> dict[str, dic
         return dict(zip(("on", "off"), pool.map(record, ("1", "0")), strict=True))
 
 
+def without_objects_fails(name: str) -> bool:
+    return name.endswith("-seg.yaml") and upstream_before("8.4.1")
+
+
 def test_one_record_is_with_and_one_without_the_overlay(records: dict[str, dict]) -> None:
     assert records["on"]["overlay"] is True
     assert records["off"]["overlay"] is False
@@ -99,6 +107,8 @@ def test_one_record_is_with_and_one_without_the_overlay(records: dict[str, dict]
 @pytest.mark.parametrize("part", PARTS)
 @pytest.mark.parametrize("name", MODELS)
 def test_stock_model_is_bit_equal(records: dict[str, dict], name: str, part: str) -> None:
+    if without_objects_fails(name) and part.endswith("0"):
+        pytest.skip("upstream 8.4.0 can't train masks on images without objects")
     on, off = records["on"][name][part], records["off"][name][part]
     assert on
     assert on.keys() == off.keys()
@@ -113,7 +123,7 @@ def test_stock_model_is_bit_equal(records: dict[str, dict], name: str, part: str
 def test_the_batch_has_positive_anchors(records: dict[str, dict], name: str) -> None:
     loss = records["on"][name]
     assert loss["loss6"]["loss6/0"][0] > 0  # the box loss
-    assert loss["loss0"]["loss0/0"][0] == 0
+    assert without_objects_fails(name) or loss["loss0"]["loss0/0"][0] == 0
 
 
 STOCK = Path(ultralytics.__file__).parent / "cfg/models"

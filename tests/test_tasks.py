@@ -23,6 +23,7 @@ from ultralytics.utils.torch_utils import scale_img
 MODELS = Path(__file__).parents[1] / "ultralytics/cfg/models"
 PUBLISHED = yaml.safe_load((MODELS / "11/yolo11-hsfpn-dwr-smallob.yaml").read_text())
 SIDE, CLASSES = 64, 3
+COUNT = 3  # images in a batch: upstream 8.4.0 takes the prototypes of 2 for a pair of something else
 HEADS = {
     "detect": ["Detect", ["nc"]],
     "segment": ["Segment", ["nc", 8, 16]],
@@ -49,16 +50,18 @@ def layout(task: str, scale: str, **keys: Any) -> dict[str, Any]:
 
 
 def batch_of(task: str) -> dict[str, torch.Tensor]:
-    """Return two noisy images with two objects each, as a loader gives them."""
+    """Return noisy images with two objects each, as a loader gives them."""
     rng = torch.Generator().manual_seed(0)
-    images = torch.rand(2, 3, SIDE, SIDE, generator=rng)
+    images = torch.rand(COUNT, 3, SIDE, SIDE, generator=rng)
     if task == "classify":
-        return {"img": images, "cls": torch.tensor([0, 2])}
-    boxes = torch.tensor([[0.3, 0.3, 0.3, 0.2], [0.7, 0.6, 0.2, 0.4]] * 2)
-    batch = {"img": images, "batch_idx": torch.tensor([0.0, 0, 1, 1]), "cls": torch.tensor([[0.0], [1], [2], [0]])}
-    batch["bboxes"] = torch.cat((boxes, torch.full((4, 1), 0.3)), 1) if task == "obb" else boxes
+        return {"img": images, "cls": torch.tensor([0, 2, 1])}
+    boxes = torch.tensor([[0.3, 0.3, 0.3, 0.2], [0.7, 0.6, 0.2, 0.4]] * COUNT)
+    batch = {"img": images, "batch_idx": torch.arange(COUNT).repeat_interleave(2).float()}
+    batch["cls"] = (torch.arange(2 * COUNT).float() % CLASSES)[:, None]
+    batch["bboxes"] = torch.cat((boxes, torch.full((len(boxes), 1), 0.3)), 1) if task == "obb" else boxes
+    batch["resized_shape"] = [(SIDE, SIDE)] * COUNT
     if task == "segment":
-        masks = torch.zeros(2, SIDE // 4, SIDE // 4)
+        masks = torch.zeros(COUNT, SIDE // 4, SIDE // 4)
         for index, (x, y, w, h) in enumerate(boxes[:2] * SIDE / 4):
             rows, columns = slice(int(y - h / 2), int(y + h / 2)), slice(int(x - w / 2), int(x + w / 2))
             masks[:, rows, columns] = index + 1
@@ -66,7 +69,7 @@ def batch_of(task: str) -> dict[str, torch.Tensor]:
         batch["sem_masks"] = masks.long()
     if task == "pose":
         corners = torch.tensor([[0.0, 0, 2], [-0.4, -0.4, 2], [0.4, -0.4, 2], [-0.4, 0.4, 1], [0.4, 0.4, 2]])
-        points = corners.repeat(4, 1, 1)
+        points = corners.repeat(len(boxes), 1, 1)
         points[..., :2] = points[..., :2] * boxes[:, None, 2:] + boxes[:, None, :2]
         batch["keypoints"] = points
     return batch
@@ -150,10 +153,13 @@ def test_every_family(file: str, task: str) -> None:
 def test_the_end_to_end_example(scale: str) -> None:
     file = MODELS / f"26/yolo26{scale}-hsfpn-smallob.yaml"
     for end2end, shape in ((True, (1, 300, 6)), (False, (1, 4 + CLASSES, 16**2 + 8**2 + 4**2 + 2**2))):
+        if not end2end and DetectionModel.end2end.fset is None:
+            continue  # before 8.4.8 upstream's models can't leave it
 
         def build(end2end: bool = end2end) -> DetectionModel:
             model = DetectionModel(str(file), nc=CLASSES, verbose=False)
-            model.end2end = end2end  # upstream does so for nms=False
+            if DetectionModel.end2end.fset:
+                model.end2end = end2end  # upstream does so for nms=False
             return model
 
         model = check(build, "detect")

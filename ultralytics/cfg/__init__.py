@@ -112,7 +112,8 @@ def _users_mistake(error: BaseException | None) -> str:
         while place is not None and place.tb_next is not None:
             place = place.tb_next
         if isinstance(error, UserError) or (place is not None and place.tb_frame.f_code in checks):
-            # One of a loader process has its traceback there as text, and the message at its end.
-            return str(error).rpartition(f"{UserError.__name__}: ")[2].strip()
+            # One of a loader process has its traceback there as text, and the message at its end. After an empty line
+            # upstream may explain the whole command line.
+            return str(error).rpartition(f"{UserError.__name__}: ")[2].strip().partition("\n\n")[0]
         error = error.__cause__
     return ""

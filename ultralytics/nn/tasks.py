@@ -15,11 +15,15 @@ from typing import Any
 import torchvision
 import yaml
 from torch import nn
+from torch.nn.utils.fusion import fuse_conv_bn_weights
+from ultralytics import __version__
 from ultralytics.nn.modules import DWR, C3k2DWR, Conv, Detect, DualConv, LightDetect, ScreeningFusion, ScreeningLateral
 from ultralytics.nn.tasks import BaseModel, DetectionModel
+from ultralytics.nn.tasks import fuse_deconv_and_bn as stock_fuse_deconv_and_bn
 from ultralytics.nn.tasks import parse_model as stock_parse_model
+from ultralytics.utils.checks import check_version
 from ultralytics.utils.errors import UserError
-from ultralytics_overlay import require
+from ultralytics_overlay import require, require_parameters
 
 CHANNEL_BLOCKS = (DWR, C3k2DWR, DualConv, ScreeningLateral)  # take (c1, c2, ...)
 REPEAT_BLOCKS = (C3k2DWR,)  # take their repeat count after (c1, c2)
@@ -119,7 +123,6 @@ def parse_model(d: dict[str, Any], *args: Any, **kwargs: Any) -> tuple[nn.Sequen
     try:
         return _parse_rows(d, *args, **kwargs)
     except Exception as error:
-        Conv.default_act = default_act  # of the whole process, and upstream restores it only where all rows are built
         frame = _frame_of(error.__traceback__, _parse_rows.__code__.co_name)
         if frame is None or not isinstance(i := frame.get("i"), int):
             raise
@@ -127,6 +130,8 @@ def parse_model(d: dict[str, Any], *args: Any, **kwargs: Any) -> tuple[nn.Sequen
         if isinstance(error, TypeError) and isinstance(rows[i][0], int) and "'int' object" in str(error):
             what = "takes a list of rows as `from`, such as [-1, 6]"
         raise _row_error(d, i, rows[i], what) from error
+    finally:
+        Conv.default_act = default_act  # of the whole process; upstream restores it if all rows are built, or never
 
 
 def _name_of(d: dict[str, Any]) -> str:
@@ -238,3 +243,30 @@ def _predict_augment(self: DetectionModel, x: Any) -> Any:
 # In place: the models of the other tasks inherit from upstream's class.
 DetectionModel.__init__ = _init
 DetectionModel._predict_augment = _predict_augment
+
+
+require_parameters(stock_fuse_deconv_and_bn, "deconv", "bn")
+require(
+    "ultralytics.nn.tasks.BaseModel.fuse",
+    "fuse_deconv_and_bn" in BaseModel.fuse.__code__.co_names,
+    "no longer uses `fuse_deconv_and_bn`",
+)
+
+
+def fuse_deconv_and_bn(deconv: nn.ConvTranspose2d, bn: nn.BatchNorm2d) -> nn.ConvTranspose2d:
+    """Fold a BatchNorm into the transposed convolution before it, such as `ScreeningFusion`'s.
+
+    Args:
+        deconv: The convolution, changed in place.
+        bn: The BatchNorm after it.
+
+    Returns:
+        The convolution, which needs no gradients.
+    """
+    if not check_version(__version__, "<8.4.105"):
+        return stock_fuse_deconv_and_bn(deconv, bn)
+    # Those versions multiply the weights of an input channel, not of an output channel, by BatchNorm's scale.
+    deconv.weight, deconv.bias = fuse_conv_bn_weights(
+        deconv.weight, deconv.bias, bn.running_mean, bn.running_var, bn.eps, bn.weight, bn.bias, transpose=True
+    )
+    return deconv.requires_grad_(False)

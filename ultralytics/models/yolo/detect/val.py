@@ -21,7 +21,8 @@ from ultralytics_overlay import require, require_parameters
 
 require_parameters(StockDetectionValidator.init_metrics, "model")
 require_parameters(StockDetectionValidator._process_batch, "preds", "batch")
-require_parameters(ops.scale_boxes, "img1_shape", "boxes", "img0_shape", "ratio_pad")
+require_parameters(ops.scale_boxes, "img1_shape", "boxes", "img0_shape")
+require_parameters(ops.clip_boxes, "boxes", "shape")
 for _method, _name in (("update_metrics", "_process_batch"), ("get_stats", "results_dict")):
     require(
         f"ultralytics.models.yolo.detect.val.DetectionValidator.{_method}",
@@ -86,8 +87,7 @@ class DetectionValidator(StockDetectionValidator):
         outputs = super().postprocess(preds)
         started = time.perf_counter()
         for i in large:
-            gain, pad = batch["ratio_pad"][i]
-            gain, pad = torch.tensor(gain).flip(0).repeat(2), torch.tensor(pad).repeat(2)  # of xyxy
+            gain, pad = _gain_and_pad(batch["ratio_pad"][i])
             image = imread(batch["im_file"][i], flags=self.dataloader.dataset.cv2_flag)
             hints = likely and self.slicer.scout(image, self._look, (likely[i].float().cpu() - pad) / gain)
             found = self.slicer.find(image, self._detect, hints)
@@ -132,11 +132,11 @@ class DetectionValidator(StockDetectionValidator):
 
         Args:
             preds: `bboxes` in xyxy of the input's pixels, shape (M, 4); `conf` and `cls`, shape (M,).
-            batch: The image's `bboxes`, likewise, shape (N, 4), and `cls`, shape (N,); `imgsz` and `ori_shape`, its
-                (height, width) as input and original; `ratio_pad`, how the one became the other.
+            batch: The image's `bboxes`, likewise, shape (N, 4), and `cls`, shape (N,); `ori_shape`, its original
+                (height, width); `ratio_pad`, how it became the input.
         """
         if self.size_records is not None:
-            shapes = batch["imgsz"], batch["ori_shape"], batch["ratio_pad"]
+            shapes = batch["ori_shape"], batch["ratio_pad"]
             targets = _original(torch.cat((batch["bboxes"], batch["cls"][:, None]), 1), *shapes)
             found = _original(_rows(preds), *shapes)
             columns = targets[:, :4], targets[:, 4], found[:, :4], found[:, 4], found[:, 5]
@@ -183,8 +183,15 @@ def _rows(preds: dict[str, torch.Tensor]) -> torch.Tensor:
     return torch.cat((preds["bboxes"], preds["conf"][:, None], preds["cls"][:, None]), 1).float()
 
 
-def _original(rows: torch.Tensor, imgsz: Any, ori_shape: Any, ratio_pad: Any) -> np.ndarray:
+def _gain_and_pad(ratio_pad: Any) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return what xyxy of the original image are multiplied by, and what is then added, in the input; shapes (4,)."""
+    gain, pad = ratio_pad  # of (height, width), of (x, y)
+    return torch.tensor(gain).flip(0).repeat(2), torch.tensor(pad).repeat(2)
+
+
+def _original(rows: torch.Tensor, ori_shape: Any, ratio_pad: Any) -> np.ndarray:
     """Return rows that begin with xyxy in the input's pixels with xyxy in pixels of the original image."""
     rows = rows.float().cpu()  # half precision has steps of 0.5 px and more
-    ops.scale_boxes(imgsz, rows[:, :4], ori_shape, ratio_pad=ratio_pad)
+    gain, pad = _gain_and_pad(ratio_pad)  # `ops.scale_boxes` takes the gain of heights for widths before 8.4.124
+    rows[:, :4] = ops.clip_boxes((rows[:, :4] - pad) / gain, ori_shape)
     return rows.numpy()
