@@ -175,6 +175,7 @@ def measure(model: Path, kills: int, seed: int, folder: Path) -> dict[str, Count
     """Kill and resume; return what came of it by phase."""
     data = draw(folder / "set")
     rng = random.Random(seed)
+    run(model, data, folder / "scan")  # whose labels later ones find scanned: that may take random numbers
     _, told = run(model, data, folder / "reference")
     reference, length = result(folder / "reference"), lengths(told)
     counts = {phase: Counter(dict.fromkeys(OUTCOMES, 0)) for phase in PHASES}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import cv2
 from ultralytics.data.base import BaseDataset as StockBaseDataset
 from ultralytics.utils import LOGGER
 from ultralytics.utils.errors import UserError
@@ -42,7 +43,7 @@ class BaseDataset(StockBaseDataset):
 
         Args:
             index: Index of the image.
-            get: Raises FileNotFoundError where an image can't be read.
+            get: Raises an OSError or OpenCV's error where an image can't be read.
 
         Raises:
             UserError: If it can't be read, in a validation, or if too many can't.
@@ -50,7 +51,7 @@ class BaseDataset(StockBaseDataset):
         while True:
             try:
                 return get(index)
-            except FileNotFoundError as error:
+            except (OSError, cv2.error) as error:  # upstream's, for a broken and for an empty file
                 file = self.im_files[index]
                 if not self.augment:
                     raise UserError(f"{file}: can't be read any more; repair it or take it out of the data") from error

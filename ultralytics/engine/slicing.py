@@ -213,12 +213,22 @@ def slicer_of(args: Any, model: Any, imgsz: int) -> Slicer | None:
     side = getattr(args, "slice", 0)
     if not side:
         return None
+    metadata = getattr(model, "metadata", None) or {}  # of an exported model
     if side == "auto":
-        known = [vars(each) for each in (model, getattr(model, "model", None)) if each is not None]
-        known.append(getattr(model, "metadata", {}))
-        size, scale = (next((float(x[name]) for x in known if name in x), None) for name in REMEMBERED)
+        known = [getattr(each, "__dict__", {}) for each in (model, getattr(model, "model", None))]
+        size, scale = (next((float(x[name]) for x in (*known, metadata) if name in x), None) for name in REMEMBERED)
         side = auto_tile(imgsz, size, scale)
-    return Slicer(int(side), args.slice_overlap, args.slice_batch, args.slice_full, args.slice_skip)
+    batch = min(args.slice_batch, _most_images(model, metadata))
+    return Slicer(int(side), args.slice_overlap, batch, args.slice_full, args.slice_skip)
+
+
+def _most_images(model: Any, metadata: dict[str, Any]) -> float:
+    """Return how many images a model takes at a time: an exported one as many as stated then, unless it is dynamic."""
+    exported = metadata.get("args") or {}
+    any_number = getattr(model, "jit", False) or getattr(model, "format", "") == "torchscript"
+    if not metadata or exported.get("dynamic") or (any_number and not exported.get("nms")):
+        return math.inf
+    return int(metadata.get("batch", 1))
 
 
 def auto_tile(imgsz: int, object_size: float | None, train_scale: float | None = None) -> int:
