@@ -15,9 +15,11 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
+from torchvision.models import get_model, get_model_weights
 from ultralytics import RTDETR, YOLO, YOLOE
+from ultralytics.data.converter import coco80_to_coco91_class
 from ultralytics.models.sam.build import build_mobile_sam
-from ultralytics.utils import ROOT, YAML
+from ultralytics.utils import DEFAULT_CFG_DICT, ROOT, YAML
 from ultralytics.utils.torch_utils import init_seeds
 
 # Weights that the tests look for, each with the architecture and the data set that gives its class names.
@@ -35,7 +37,7 @@ WEIGHTS = {
     "yolo26s-obb": ("yolo26s-obb", "dota8"),
     "yolo11n": ("yolo11n", "coco8"),
     "yolo11n-grayscale": ("yolo11n", "coco8-grayscale"),
-    "FastSAM-s": ("yolov8s-seg", None),
+    "FastSAM-s": ("yolov8s-seg", "any object"),
     "yoloe-26n-seg": ("yoloe-26n-seg", None),
     "rtdetr-l": ("rtdetr-l", "coco8"),
 }
@@ -68,21 +70,27 @@ def save_weights(folder: Path) -> None:
         kind = RTDETR if architecture.startswith("rtdetr") else YOLOE if architecture.startswith("yoloe") else YOLO
         model = kind(f"{architecture}.yaml")
         if data:
-            stated = description(data)
+            stated = {"names": {0: "object"}} if data == "any object" else description(data)
             built = model.model
-            built_with = {**built.yaml, "channels": stated.get("channels", 3), "nc": len(stated["names"])}
-            model.model = type(built)(built_with, verbose=False)
+            changed = {**built.yaml, "channels": stated.get("channels", 3), "nc": len(stated["names"])}
+            model.model = type(built)(changed, ch=changed["channels"], verbose=False)
             model.model.args, model.model.task, model.model.names = built.args, built.task, stated["names"]
-        if stem == "FastSAM-s":
-            model.model = type(model.model)({**model.model.yaml, "nc": 1}, verbose=False)
         head = model.model.model[-1]
-        for name in ("cv3", "one2one_cv3"):
+        masks = ("cv4", "cv5", "one2one_cv4", "one2one_cv5") if hasattr(head, "proto") else ()
+        for name in ("cv3", "one2one_cv3", *masks):
             for level in getattr(head, name, None) or ():
-                if isinstance(level[-1], torch.nn.Conv2d):
-                    torch.nn.init.zeros_(level[-1].bias)
+                if isinstance(level, torch.nn.Sequential) and isinstance(level[-1], torch.nn.Conv2d):
+                    torch.nn.init.constant_(level[-1].bias, 1.0 if name in masks else 0.0)  # masks are not empty
+        model.ckpt = {"train_args": DEFAULT_CFG_DICT | {"task": model.task}}  # which a trained model has
         model.save(folder / f"{stem}.pt")
     init_seeds(0)
-    torch.save(build_mobile_sam().state_dict(), folder / "mobile_sam.pt")
+    segmenter = build_mobile_sam()
+    torch.nn.init.ones_(segmenter.mask_decoder.iou_prediction_head.layers[-1].bias)  # so that masks are kept
+    torch.save(segmenter.state_dict(), folder / "mobile_sam.pt")
+    hub = folder.parent / "torch/hub/checkpoints"
+    hub.mkdir(parents=True)
+    backbone = get_model_weights("resnet18").DEFAULT.url.rpartition("/")[2]
+    torch.save(get_model("resnet18").state_dict(), hub / backbone)
     (folder / SPACED).mkdir()
     for stem in list(WEIGHTS)[:7]:
         (folder / SPACED / f"{stem}.pt").write_bytes((folder / f"{stem}.pt").read_bytes())
@@ -113,6 +121,7 @@ def draw_data(folder: Path) -> None:
     for task, name in ((task, name) for task, names in DATA.items() for name in names):
         stated = description(name)
         channels, names = stated.get("channels", 3), list(stated["names"])
+        values = [value for value, cls in stated.get("label_mapping", {}).items() if isinstance(cls, int)]  # of masks
         for split in ("train", "val"):
             paths = {kind: folder / stated["path"] / kind / split for kind in ("images", "labels", "masks", "depth")}
             paths["images"].mkdir(parents=True)
@@ -131,14 +140,32 @@ def draw_data(folder: Path) -> None:
                     text = label(task, names[index % len(names)], xyxy, keypoints)
                     (paths["labels"] / f"{file}.txt").write_text(text, encoding="utf-8")
                 else:
-                    dense = (
-                        np.zeros(SIZE[::-1], np.uint8) if task == "semantic" else np.full(SIZE[::-1], 4000, np.uint16)
-                    )
-                    dense[y1:y2, x1:x2] = index + 1 if task == "semantic" else 1500
+                    outside, inside = (values[0], values[1 + index]) if task == "semantic" else (4000, 1500)
+                    dense = np.full(SIZE[::-1], outside, np.uint8 if task == "semantic" else np.uint16)
+                    dense[y1:y2, x1:x2] = inside
                     cv2.imwrite(str(paths[target] / f"{file}.png"), dense)
     for name, split, index in ((f"{n:02d}", split, n) for split in ("train", "val") for n in range(10)):
         (path := folder / "imagenet10" / split / name).mkdir(parents=True)
         cv2.imwrite(str(path / f"{index}.jpg"), picture(index % 4)[0])
+
+
+def annotate(folder: Path) -> None:
+    """Write into `folder` what COCO has for the validation images of coco8, coco8-seg and coco8-pose."""
+    folder.mkdir()
+    annotations, classes, keypoints = [], coco80_to_coco91_class(), description("coco8-pose")["kpt_shape"][0]
+    for index in range(4):
+        x1, y1, x2, y2 = picture(index)[1]
+        points = [float(value) for value in label("pose", 0, (x1, y1, x2, y2), keypoints).split()[5:]]
+        points = [value * (*SIZE, 1)[i % 3] for i, value in enumerate(points)]
+        annotations.append({
+            "id": index + 1, "image_id": index + 1, "category_id": classes[index], "iscrowd": 0,
+            "bbox": [x1, y1, x2 - x1, y2 - y1], "area": (x2 - x1) * (y2 - y1),
+            "segmentation": [[x1, y1, x2, y1, x2, y2, x1, y2]], "keypoints": points, "num_keypoints": keypoints,
+        })  # fmt: skip
+    images = [{"id": index + 1, "width": SIZE[0], "height": SIZE[1]} for index in range(4)]
+    text = json.dumps({"images": images, "annotations": annotations, "categories": [{"id": cls} for cls in classes]})
+    for name in ("instances_val2017.json", "person_keypoints_val2017.json"):
+        (folder / name).write_text(text, encoding="utf-8")
 
 
 def draw_videos(folder: Path) -> None:
@@ -167,6 +194,7 @@ def main(folder: Path) -> None:
     (folder / "config/Ultralytics/Arial.ttf").write_bytes(font.read_bytes())
     save_weights(folder / "weights")
     draw_data(folder / "datasets")
+    annotate(folder / "datasets/annotations")
     draw_videos(folder / "weights/solution_assets")
 
 

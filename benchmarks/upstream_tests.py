@@ -36,7 +36,9 @@ DOCUMENT = ROOT / "docs/upstream_tests.md"
 SIDES = {"off": "0", "on": "1"}  # the overlay, and the value of ULTRALYTICS_OVERLAY
 LIMIT = 180.0  # seconds that a test may take
 # Tests that are not run, by the beginning of their ids, and why.
-LEFT_OUT: dict[str, str] = {}
+LEFT_OUT = {
+    "tests/test_python.py::test_data_annotator": "takes about three minutes: the untrained model gives SAM 300 boxes"
+}
 # Tests whose outcome differs because this fork means it to, and why.
 EXPECTED: dict[str, str] = {}
 # It sets the settings back to upstream's defaults, for all tests after it.
@@ -87,6 +89,7 @@ def environment(folder: Path, side: str) -> dict[str, str]:
         "YOLO_CONFIG_DIR": str(folder / "config"),
         "YOLO_OFFLINE": "true",
         "YOLO_AUTOINSTALL": "false",
+        "TORCH_HOME": str(folder / "torch"),
         "UPSTREAM_RECORD": str(folder / "record.jsonl"),
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}",  # for the command `yolo`
     }
