@@ -113,6 +113,13 @@ def copy(prepared: Path, folder: Path, side: str) -> None:
     subprocess.run(command, env=environment(folder, side), cwd=folder, check=True, stdout=subprocess.DEVNULL)
 
 
+def overlay_is_on(folder: Path, side: str) -> bool:
+    """Tell whether a Python in `folder` finds a module that only this fork has."""
+    code = "import importlib.util, sys; sys.exit(importlib.util.find_spec('ultralytics.utils.nwd') is None)"
+    command = [sys.executable, "-c", code]
+    return subprocess.run(command, env=environment(folder, side), cwd=folder, check=False).returncode == 0
+
+
 def collect(folder: Path, side: str) -> list[str]:
     """Return the ids of the tests that pytest finds."""
     command = [sys.executable, "-m", "pytest", "-c", "pytest.ini", "--collect-only", "-q", "-p", "no:cacheprovider"]
@@ -289,6 +296,8 @@ def compare(folder: Path, version: str, chosen: Sequence[str], limit: float) -> 
     prepare(folder / "prepared", fetch(version, folder))
     copy(folder / "prepared", folder / "off", "off")
     copy(folder / "prepared", folder / "on", "on")
+    if [overlay_is_on(folder / side, side) for side in SIDES] != [False, True]:
+        sys.exit("upstream_tests.py: ULTRALYTICS_OVERLAY does not switch this fork; install it: pip install -e .")
     found = dict.fromkeys(collect(folder / "off", "off") + collect(folder / "on", "on"))
     tests = [test for test in found if not chosen or any(part in test for part in chosen)]
     left_out = [test for test in tests if test.startswith(tuple(LEFT_OUT))]

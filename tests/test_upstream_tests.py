@@ -47,6 +47,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_a_hang_or_a_crash_loses_no_other_test(folder: Path) -> None:
+    assert [upstream_tests.overlay_is_on(folder, side) for side in ("off", "on")] == [False, True]
     tests = upstream_tests.collect(folder, "on")
     assert len(tests) == 10
     off, on = (upstream_tests.run(tests, folder, side, limit=4) for side in ("off", "on"))
