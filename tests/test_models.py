@@ -244,6 +244,7 @@ MISTAKES = {
     "misspelt": (1, "[-1, 1, DualConvv, [16, 2]]", "did you mean 'DualConv'"),
     "lower case": (2, "[-1, 2, c3k2DWR, [24]]", "did you mean 'C3k2DWR'"),
     "misspelt in nn": (2, "[-1, 1, nn.Idenity, []]", "did you mean 'nn.Identity'"),
+    "unknown in torchvision": (2, "[-1, 1, torchvision.ops.Quux, []]", "'torchvision.ops.Quux'"),
     "unknown": (1, "[-1, 1, Quux, [16, 2]]", "'Quux'"),
     "no module": (1, "[-1, 1, torch, [16, 2]]", "'torch'"),
     "from a later row": (3, "[5, 1, DualConv, [32, 2]]", "`from` 5"),

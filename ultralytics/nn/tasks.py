@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import difflib
 import functools
+import importlib
 import inspect
 import textwrap
 from collections.abc import Callable
@@ -12,7 +13,6 @@ from copy import deepcopy
 from types import TracebackType
 from typing import Any
 
-import torchvision
 import yaml
 from torch import nn
 from ultralytics.nn.modules import DWR, C3k2DWR, Conv, DualConv, LightDetect, ScreeningFusion, ScreeningLateral
@@ -173,9 +173,10 @@ def _wrong_with(row: Any, i: int) -> str:
 
 def _is_module(name: str) -> bool:
     home, _, attribute = name.rpartition(".")
-    homes = {"": globals(), "nn": vars(nn), "torchvision.ops": vars(torchvision.ops)}
-    value = homes.get(home, {}).get(attribute)
-    return callable(value) if home == "torchvision.ops" else isinstance(value, type) and issubclass(value, nn.Module)
+    if home == "torchvision.ops":
+        return callable(getattr(importlib.import_module(home), attribute, None))  # only here: slow to load
+    value = {"": globals(), "nn": vars(nn)}.get(home, {}).get(attribute)
+    return isinstance(value, type) and issubclass(value, nn.Module)
 
 
 def _check_nwd(d: dict[str, Any]) -> None:
