@@ -4,6 +4,7 @@ import functools
 import math
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.error import URLError
 
 import numpy as np
 import pytest
@@ -295,6 +296,18 @@ def test_mistake_in_a_row(mistake, tmp_path):
     _, text, after = message.partition(row)
     assert text, message
     assert what in after, message
+
+
+@pytest.mark.parametrize("error", [URLError("no network"), ModuleNotFoundError("No module named 'timm'")])
+def test_what_a_row_needs_and_is_not_at_hand_is_no_mistake(error, tmp_path, monkeypatch):
+    def missing(*args, **kwargs):
+        raise error
+
+    monkeypatch.setattr("torchvision.models.get_model", missing)
+    row = "[-1, 1, TorchVision, [512, resnet18, DEFAULT]]"
+    with pytest.raises(type(error)) as caught:
+        DetectionModel(write(tmp_path / "good.yaml", [ROWS[0], row, *ROWS[2:]]), verbose=False)
+    assert caught.value is error
 
 
 def test_missing_head(tmp_path):

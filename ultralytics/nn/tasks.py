@@ -123,6 +123,8 @@ def parse_model(d: dict[str, Any], *args: Any, **kwargs: Any) -> tuple[nn.Sequen
         frame = _frame_of(error.__traceback__, _parse_rows.__code__.co_name)
         if frame is None or not isinstance(i := frame.get("i"), int):
             raise
+        if isinstance(error, (ImportError, OSError)):  # a missing package or download, which no change of the row mends
+            raise
         what = f"{type(error).__name__}: {error}"
         if isinstance(error, TypeError) and isinstance(rows[i][0], int) and "'int' object" in str(error):
             what = "takes a list of rows as `from`, such as [-1, 6]"
