@@ -1,8 +1,9 @@
 """Runs upstream's own tests with this fork off and on: python benchmarks/upstream_tests.py, or make upstream.
 
-The tests come from the source archive of the installed version, which is fetched from the package index; nothing else
-is. Weights, data sets and videos that they would download are replaced by stand-ins (`upstream_stand_ins.py`), so most
-run offline. docs/upstream_tests.md is written when all have run.
+The tests come from the source archive of the installed version, which is fetched from the package index. Each side gets
+an environment of its own, as upstream writes the runs of its tests beside its package. Weights, data sets and videos
+that the tests would download are replaced by stand-ins (`upstream_stand_ins.py`), so most run offline.
+docs/upstream_tests.md is written when all have run.
 """
 
 from __future__ import annotations
@@ -23,11 +24,14 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Event
 
 import torch
 from compare import commit
+from compat import environment
 from ultralytics.utils import LOGGER
 from ultralytics.utils.files import replacing
 
@@ -81,7 +85,12 @@ def fetch(version: str, folder: Path) -> Path:
     return folder / f"{top}tests"
 
 
-def environment(folder: Path, side: str) -> dict[str, str]:
+def python(folder: Path) -> Path:
+    """Return the Python of the environment in a side's folder."""
+    return folder / ("env/Scripts/python.exe" if os.name == "nt" else "env/bin/python")
+
+
+def variables(folder: Path, side: str) -> dict[str, str]:
     """Return the environment variables of a run in `folder` with the overlay off or on."""
     kept = {k: v for k, v in os.environ.items() if k != "PYTHONPATH" and not k.startswith(("PYTEST_", "YOLO_"))}
     return kept | {
@@ -91,7 +100,8 @@ def environment(folder: Path, side: str) -> dict[str, str]:
         "YOLO_AUTOINSTALL": "false",
         "TORCH_HOME": str(folder / "torch"),
         "UPSTREAM_RECORD": str(folder / "record.jsonl"),
-        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}",  # for the command `yolo`
+        "OMP_NUM_THREADS": "1",  # the sides run at the same time
+        "PATH": f"{python(folder).parent}{os.pathsep}{os.environ.get('PATH', '')}",  # for the command `yolo`
     }
 
 
@@ -102,29 +112,40 @@ def prepare(folder: Path, tests: Path) -> None:
     shutil.copy(ROOT / "benchmarks/upstream_record.py", folder)
     (folder / "pytest.ini").write_text("[pytest]\nmarkers = slow\n", encoding="utf-8")
     command = [sys.executable, str(ROOT / "benchmarks/upstream_stand_ins.py"), str(folder)]
-    subprocess.run(command, env=environment(folder, "off"), cwd=folder, check=True, stdout=subprocess.DEVNULL)
+    subprocess.run(command, env=variables(folder, "off"), cwd=folder, check=True, stdout=subprocess.DEVNULL)
 
 
-def copy(prepared: Path, folder: Path, side: str) -> None:
-    """Copy what was prepared, and point upstream's settings at the copy."""
+def copy(prepared: Path, folder: Path, side: str, version: str) -> None:
+    """Copy what was prepared, add an environment, and point upstream's settings at the copy."""
     shutil.copytree(prepared, folder)
+    environment(folder / "env", version)
     places = [f"{name}_dir={folder / name}" for name in ("weights", "datasets", "runs")]
-    command = [sys.executable, "-c", "from ultralytics.cfg import entrypoint; entrypoint()", "settings", *places]
-    subprocess.run(command, env=environment(folder, side), cwd=folder, check=True, stdout=subprocess.DEVNULL)
+    command = [str(python(folder)), "-c", "from ultralytics.cfg import entrypoint; entrypoint()", "settings", *places]
+    subprocess.run(command, env=variables(folder, side), cwd=folder, check=True, stdout=subprocess.DEVNULL)
 
 
 def overlay_is_on(folder: Path, side: str) -> bool:
     """Tell whether a Python in `folder` finds a module that only this fork has."""
     code = "import importlib.util, sys; sys.exit(importlib.util.find_spec('ultralytics.utils.nwd') is None)"
-    command = [sys.executable, "-c", code]
-    return subprocess.run(command, env=environment(folder, side), cwd=folder, check=False).returncode == 0
+    command = [str(python(folder)), "-c", code]
+    return subprocess.run(command, env=variables(folder, side), cwd=folder, check=False).returncode == 0
 
 
 def collect(folder: Path, side: str) -> list[str]:
     """Return the ids of the tests that pytest finds."""
-    command = [sys.executable, "-m", "pytest", "-c", "pytest.ini", "--collect-only", "-q", "-p", "no:cacheprovider"]
+    command = [
+        str(python(folder)),
+        "-m",
+        "pytest",
+        "-c",
+        "pytest.ini",
+        "--collect-only",
+        "-q",
+        "-p",
+        "no:cacheprovider",
+    ]
     done = subprocess.run(
-        [*command, "tests"], env=environment(folder, side), cwd=folder, capture_output=True, text=True, check=False
+        [*command, "tests"], env=variables(folder, side), cwd=folder, capture_output=True, text=True, check=False
     )
     if done.returncode:
         sys.exit(f"upstream_tests.py: upstream's tests can't be collected with the overlay {side}:\n{done.stdout}")
@@ -143,28 +164,38 @@ def read_record(file: Path) -> tuple[dict[str, Outcome], str]:
     return outcomes, last
 
 
-def run(tests: Sequence[str], folder: Path, side: str, limit: float) -> dict[str, Outcome]:
-    """Run tests in `folder`, in their order in one process; return their outcomes by id.
+def run(tests: Sequence[str], folder: Path, side: str, limit: float, stop: Event | None = None) -> dict[str, Outcome]:
+    """Run tests in `folder`, in their order in one process, until `stop` is set; return their outcomes by id.
 
     A test that takes more than `limit` seconds, or takes the process down, is ended; the rest goes on in a new process.
     """
     outcomes: dict[str, Outcome] = {}
     record = folder / "record.jsonl"
-    while left := [test for test in tests if test not in outcomes]:
+    stop = stop or Event()
+    while not stop.is_set() and (left := [test for test in tests if test not in outcomes]):
         record.unlink(missing_ok=True)
         (folder / "left.txt").write_text("\n".join(left), encoding="utf-8")
-        command = [sys.executable, "-m", "pytest", "-c", "pytest.ini", "-q", "--tb=short", "-p", "no:cacheprovider"]
+        command = [
+            str(python(folder)),
+            "-m",
+            "pytest",
+            "-c",
+            "pytest.ini",
+            "-q",
+            "--tb=short",
+            "-p",
+            "no:cacheprovider",
+        ]
         command += ["-p", "upstream_record", f"--basetemp={folder / 'tmp'}", "@left.txt"]
         with (folder / "log.txt").open("a", encoding="utf-8") as log:
             process = subprocess.Popen(
-                command, env=environment(folder, side), cwd=folder, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+                command, env=variables(folder, side), cwd=folder, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
                 start_new_session=True,
             )  # fmt: skip
             end = "crashed"
             try:
                 size, since = -1, time.monotonic()
-                while process.poll() is None:
-                    time.sleep(0.2)
+                while process.poll() is None and not stop.wait(0.2):
                     if (now := record.stat().st_size if record.exists() else 0) != size:
                         size, since = now, time.monotonic()
                     elif time.monotonic() - since > limit:
@@ -290,12 +321,29 @@ both sides. An outcome is the result and, for a failure, the kind of exception.
         return "\n".join(part for part in parts if part) + "\n"
 
 
+def run_sides(tests: Sequence[str], folder: Path, suffix: str, limit: float) -> dict[str, dict[str, Outcome]]:
+    """Run tests on both sides at the same time, in folders named after the side and a suffix."""
+    start = time.monotonic()
+    stop = Event()
+    with ThreadPoolExecutor(len(SIDES)) as pool:
+        runs = {side: pool.submit(run, tests, folder / f"{side}{suffix}", side, limit, stop) for side in SIDES}
+        try:
+            sides = {side: done.result() for side, done in runs.items()}
+        finally:  # after Ctrl-C; else both have ended
+            stop.set()
+    for side, outcomes in sides.items():
+        counts = Counter(outcome.result for outcome in outcomes.values())
+        LOGGER.info(f"  overlay {side}: {', '.join(f'{n} {result}' for result, n in counts.items())}")
+    LOGGER.info(f"  {(time.monotonic() - start) / 60:.0f} minutes")
+    return sides
+
+
 def compare(folder: Path, version: str, chosen: Sequence[str], limit: float) -> Comparison:
-    """Run the tests on both sides, and those that differ once more, each time in a fresh copy."""
+    """Run the tests on both sides, and those that differ once more, each time in fresh copies."""
     LOGGER.info(f"ultralytics {version}")
     prepare(folder / "prepared", fetch(version, folder))
-    copy(folder / "prepared", folder / "off", "off")
-    copy(folder / "prepared", folder / "on", "on")
+    for side in SIDES:
+        copy(folder / "prepared", folder / side, side, version)
     if [overlay_is_on(folder / side, side) for side in SIDES] != [False, True]:
         sys.exit("upstream_tests.py: ULTRALYTICS_OVERLAY does not switch this fork; install it: pip install -e .")
     found = dict.fromkeys(collect(folder / "off", "off") + collect(folder / "on", "on"))
@@ -304,22 +352,13 @@ def compare(folder: Path, version: str, chosen: Sequence[str], limit: float) -> 
     tests = sorted((test for test in tests if test not in left_out), key=lambda test: test == LAST)
     if not tests:
         sys.exit(f"upstream_tests.py: no test's id has {' or '.join(chosen)} in it")
-    sides = {}
-    for side in SIDES:
-        start = time.monotonic()
-        sides[side] = run(tests, folder / side, side, limit)
-        counts = Counter(outcome.result for outcome in sides[side].values())
-        took = (time.monotonic() - start) / 60
-        LOGGER.info(
-            f"  overlay {side}: {', '.join(f'{n} {result}' for result, n in counts.items())}, {took:.0f} minutes"
-        )
-    again = {side: {} for side in SIDES}
-    if unequal := differing(sides["off"], sides["on"]):
+    first, again = run_sides(tests, folder, "", limit), {side: {} for side in SIDES}
+    if unequal := differing(first["off"], first["on"]):
         LOGGER.info(f"  {len(unequal)} differ and run again: {', '.join(unequal)}")
         for side in SIDES:
-            copy(folder / "prepared", folder / f"{side}-again", side)
-            again[side] = run(unequal, folder / f"{side}-again", side, limit)
-    return Comparison(sides["off"], sides["on"], again["off"], again["on"], left_out)
+            copy(folder / "prepared", folder / f"{side}-again", side, version)
+        again = run_sides(unequal, folder, "-again", limit)
+    return Comparison(first["off"], first["on"], again["off"], again["on"], left_out)
 
 
 def main(argv: list[str] | None = None) -> int:
