@@ -131,22 +131,16 @@ def overlay_is_on(folder: Path, side: str) -> bool:
     return subprocess.run(command, env=variables(folder, side), cwd=folder, check=False).returncode == 0
 
 
+def pytest_command(folder: Path) -> list[str]:
+    """Return the command that runs pytest in a side's folder, less what it shall run."""
+    return [str(python(folder)), "-m", "pytest", "-c", "pytest.ini", "-q", "-p", "no:cacheprovider"]
+
+
 def collect(folder: Path, side: str) -> list[str]:
     """Return the ids of the tests that pytest finds."""
-    command = [
-        str(python(folder)),
-        "-m",
-        "pytest",
-        "-c",
-        "pytest.ini",
-        "--collect-only",
-        "-q",
-        "-p",
-        "no:cacheprovider",
-    ]
-    done = subprocess.run(
-        [*command, "tests"], env=variables(folder, side), cwd=folder, capture_output=True, text=True, check=False
-    )
+    command = [*pytest_command(folder), "--collect-only", "tests"]
+    own = {"env": variables(folder, side), "cwd": folder, "capture_output": True, "text": True, "check": False}
+    done = subprocess.run(command, **own)
     if done.returncode:
         sys.exit(f"upstream_tests.py: upstream's tests can't be collected with the overlay {side}:\n{done.stdout}")
     return [line for line in done.stdout.splitlines() if line.startswith("tests/") and "::" in line]
@@ -175,18 +169,8 @@ def run(tests: Sequence[str], folder: Path, side: str, limit: float, stop: Event
     while not stop.is_set() and (left := [test for test in tests if test not in outcomes]):
         record.unlink(missing_ok=True)
         (folder / "left.txt").write_text("\n".join(left), encoding="utf-8")
-        command = [
-            str(python(folder)),
-            "-m",
-            "pytest",
-            "-c",
-            "pytest.ini",
-            "-q",
-            "--tb=short",
-            "-p",
-            "no:cacheprovider",
-        ]
-        command += ["-p", "upstream_record", f"--basetemp={folder / 'tmp'}", "@left.txt"]
+        command = [*pytest_command(folder), "--tb=short", "-p", "upstream_record", f"--basetemp={folder / 'tmp'}"]
+        command.append("@left.txt")
         with (folder / "log.txt").open("a", encoding="utf-8") as log:
             process = subprocess.Popen(
                 command, env=variables(folder, side), cwd=folder, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
