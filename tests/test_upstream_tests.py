@@ -1,6 +1,7 @@
 """The tool that runs upstream's tests on both sides, with small tests in place of upstream's."""
 
 import io
+import shutil
 import sys
 import tarfile
 from pathlib import Path
@@ -37,21 +38,17 @@ def test_after(x): pass
 """
 
 
-@pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def test_a_hang_or_a_crash_loses_no_other_test(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(upstream_tests, "python", lambda folder: Path(sys.executable))
-    (tmp_path / "tests").mkdir()
-    (tmp_path / "tests/test_it.py").write_text(TESTS)
-    (tmp_path / "pytest.ini").write_text("[pytest]\n")
-    (tmp_path / "upstream_record.py").write_text((ROOT / "benchmarks/upstream_record.py").read_text())
-    return tmp_path
-
-
-def test_a_hang_or_a_crash_loses_no_other_test(folder: Path) -> None:
-    assert [upstream_tests.overlay_is_on(folder, side) for side in ("off", "on")] == [False, True]
-    tests = upstream_tests.collect(folder, "on")
+    for side in upstream_tests.SIDES:
+        (tmp_path / side / "tests").mkdir(parents=True)
+        (tmp_path / side / "tests/test_it.py").write_text(TESTS)
+        (tmp_path / side / "pytest.ini").write_text("[pytest]\n")
+        shutil.copy(ROOT / "benchmarks/upstream_record.py", tmp_path / side)
+    assert [upstream_tests.overlay_is_on(tmp_path / side, side) for side in ("off", "on")] == [False, True]
+    tests = upstream_tests.collect(tmp_path / "on", "on")
     assert len(tests) == 10
-    off, on = (upstream_tests.run(tests, folder, side, limit=4) for side in ("off", "on"))
+    off, on = upstream_tests.run_sides(tests, tmp_path, "", limit=8).values()
     results = {test.removeprefix("tests/test_it.py::test_"): (o.result, o.kind, o.said) for test, o in off.items()}
     assert results == {
         "passes": ("passed", "", ""),
