@@ -5,7 +5,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo test lint tables pictures compat clean
+.PHONY: help env demo test lint tables pictures compat upstream clean
 
 help: ## list the commands
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -34,6 +34,9 @@ tables: env ## write the tables in docs/
 
 compat: env ## run the contract tests with several versions of Ultralytics, which are fetched
 	$(BIN)/python benchmarks/compat.py
+
+upstream: env ## run upstream's own tests with the overlay off and on
+	$(BIN)/python benchmarks/upstream_tests.py
 
 clean: ## remove the environment, runs and demo data
 	rm -rf $(VENV) runs datasets/*-demo/images datasets/*-demo/labels

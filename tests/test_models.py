@@ -4,6 +4,7 @@ import functools
 import math
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.error import URLError
 
 import numpy as np
 import pytest
@@ -248,6 +249,7 @@ MISTAKES = {
     "misspelt": (1, "[-1, 1, DualConvv, [16, 2]]", "did you mean 'DualConv'"),
     "lower case": (2, "[-1, 2, c3k2DWR, [24]]", "did you mean 'C3k2DWR'"),
     "misspelt in nn": (2, "[-1, 1, nn.Idenity, []]", "did you mean 'nn.Identity'"),
+    "unknown in torchvision": (2, "[-1, 1, torchvision.ops.Quux, []]", "'torchvision.ops.Quux'"),
     "unknown": (1, "[-1, 1, Quux, [16, 2]]", "'Quux'"),
     "no module": (1, "[-1, 1, torch, [16, 2]]", "'torch'"),
     "from a later row": (3, "[5, 1, DualConv, [32, 2]]", "`from` 5"),
@@ -298,6 +300,18 @@ def test_mistake_in_a_row(mistake, tmp_path):
     _, text, after = message.partition(row)
     assert text, message
     assert what in after, message
+
+
+@pytest.mark.parametrize("error", [URLError("no network"), ModuleNotFoundError("No module named 'timm'")])
+def test_what_a_row_needs_and_is_not_at_hand_is_no_mistake(error, tmp_path, monkeypatch):
+    def missing(*args, **kwargs):
+        raise error
+
+    monkeypatch.setattr("torchvision.models.get_model", missing)
+    row = "[-1, 1, TorchVision, [512, resnet18, DEFAULT]]"
+    with pytest.raises(type(error)) as caught:
+        DetectionModel(write(tmp_path / "good.yaml", [ROWS[0], row, *ROWS[2:]]), verbose=False)
+    assert caught.value is error
 
 
 def test_missing_head(tmp_path):

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import json
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -7,7 +9,7 @@ import pytest
 import torch
 import ultralytics
 from conftest import Run, upstream_before
-from ultralytics.nn.tasks import _check_rows
+from ultralytics.nn.tasks import _check_rows, _is_module
 from ultralytics.utils import YAML
 
 MODELS = (
@@ -138,3 +140,18 @@ def test_stock_yaml_passes_the_row_checks(path: Path) -> None:
 
 def test_many_stock_yamls_were_checked() -> None:
     assert len(ROWS) > 50
+
+
+def test_modules_of_torchvision_pass_the_row_checks() -> None:
+    assert _is_module("torchvision.ops.Permute") and not _is_module("torchvision.ops.Quux")
+
+
+def test_an_import_loads_no_more_packages_than_upstreams(run: Run, tmp_path: Path) -> None:
+    code = "import json, sys; from ultralytics import YOLO; print(json.dumps([*sys.modules]))"
+    loaded = {}
+    for switch in ("0", "1"):
+        done = run("-c", code, cwd=tmp_path, ULTRALYTICS_OVERLAY=switch)
+        assert done.returncode == 0, done.stderr
+        loaded[switch] = {name.partition(".")[0] for name in json.loads(done.stdout.splitlines()[-1])}
+    assert "torchvision" not in loaded["0"]  # or this shows little
+    assert loaded["1"] - loaded["0"] - sys.stdlib_module_names == set()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import difflib
 import functools
+import importlib
 import inspect
 import textwrap
 from collections.abc import Callable
@@ -12,7 +13,6 @@ from copy import deepcopy
 from types import TracebackType
 from typing import Any
 
-import torchvision
 import yaml
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
@@ -126,6 +126,8 @@ def parse_model(d: dict[str, Any], *args: Any, **kwargs: Any) -> tuple[nn.Sequen
         frame = _frame_of(error.__traceback__, _parse_rows.__code__.co_name)
         if frame is None or not isinstance(i := frame.get("i"), int):
             raise
+        if isinstance(error, (ImportError, OSError)):  # a missing package or download, which no change of the row mends
+            raise
         what = f"{type(error).__name__}: {error}"
         if isinstance(error, TypeError) and isinstance(rows[i][0], int) and "'int' object" in str(error):
             what = "takes a list of rows as `from`, such as [-1, 6]"
@@ -178,9 +180,10 @@ def _wrong_with(row: Any, i: int) -> str:
 
 def _is_module(name: str) -> bool:
     home, _, attribute = name.rpartition(".")
-    homes = {"": globals(), "nn": vars(nn), "torchvision.ops": vars(torchvision.ops)}
-    value = homes.get(home, {}).get(attribute)
-    return callable(value) if home == "torchvision.ops" else isinstance(value, type) and issubclass(value, nn.Module)
+    if home == "torchvision.ops":
+        return callable(getattr(importlib.import_module(home), attribute, None))  # only here: slow to load
+    value = {"": globals(), "nn": vars(nn)}.get(home, {}).get(attribute)
+    return isinstance(value, type) and issubclass(value, nn.Module)
 
 
 def _check_nwd(d: dict[str, Any]) -> None:
