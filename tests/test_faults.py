@@ -14,12 +14,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import Run
+from conftest import Run, upstream_before
 from ultralytics import YOLO
 from ultralytics.data.base import BaseDataset
 from ultralytics.engine.trainer import BaseTrainer
 from ultralytics.utils.errors import UserError
 from ultralytics.utils.patches import torch_save
+from ultralytics.utils.torch_utils import init_seeds
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "benchmarks"))
@@ -52,6 +53,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def train(data: Path, folder: Path, when: dict[str, Callable] | None = None, **options: Any) -> BaseTrainer:
     """Train a tiny model into a folder, or go on with what is there."""
+    init_seeds(0)  # older versions of upstream take random numbers before they do this
     last = folder / "weights/last.pt"
     (data.parent / "tiny.yaml").write_text(TINY)
     model = YOLO(last if last.exists() else data.parent / "tiny.yaml", task="detect")
@@ -148,6 +150,7 @@ def test_killed_after_the_last_epoch(data: Path, references: dict[str, tuple], t
         assert trainer.metrics["metrics/mAP50(B)"] >= 0
 
 
+@pytest.mark.skipif(upstream_before("8.4.150"), reason="a process's first training differs from its later ones there")
 def test_killed_in_the_writing_of_a_checkpoint(data: Path, references: dict[str, tuple], tmp_path: Path) -> None:
     """A real SIGKILL, when half of a file is written, and between two moves."""
     for at in ("last.pt", "move"):
@@ -314,6 +317,7 @@ def test_data_sets_that_add_to_a_label_are_upstreams() -> None:
         Masks().get_image_and_label(0)
 
 
+@pytest.mark.skipif(upstream_before("8.4.100"), reason="upstream goes back only if the fitness is spoilt, too")
 def test_a_loss_that_is_not_a_number(data: Path, tmp_path: Path) -> None:
     """Once, and the run goes back to the last checkpoint; again and again, and it ends with advice."""
     times = []

@@ -223,10 +223,10 @@ def slicer_of(args: Any, model: Any, imgsz: int) -> Slicer | None:
 
 
 def _most_images(model: Any, metadata: dict[str, Any]) -> float:
-    """Return how many images a model takes at a time: an exported one as many as stated then, unless it is dynamic."""
+    """Return how many images a model takes at a time: an exported one as many as was said then, with some exceptions."""
     exported = metadata.get("args") or {}
-    any_number = getattr(model, "jit", False) or getattr(model, "format", "") == "torchscript"
-    if not metadata or exported.get("dynamic") or (any_number and not exported.get("nms")):
+    traced = getattr(model, "jit", False) or getattr(model, "format", "") == "torchscript"
+    if not metadata or ((exported.get("dynamic") or traced) and not exported.get("nms")):
         return math.inf
     return int(metadata.get("batch", 1))
 

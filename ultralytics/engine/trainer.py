@@ -228,6 +228,7 @@ class BaseTrainer(StockBaseTrainer):
             "model": model.state_dict(),
             "ema": self.ema.ema.state_dict(),
             "optimizer": self.optimizer.state_dict()["state"],
+            "accumulate": self._accumulate,  # older versions of upstream leave it at the last value of the warm-up
             "waiting": waiting,
             "gradients": {name: p.grad for name, p in model.named_parameters() if waiting and p.grad is not None},
             "stop": bool(self.stop),
@@ -254,7 +255,7 @@ class BaseTrainer(StockBaseTrainer):
         closed = self.args.close_mosaic and self.start_epoch > self.epochs - self.args.close_mosaic
         bring_to(self.train_loader, left["loader"], keep=bool(closed))
         batches = self.start_epoch * len(self.train_loader)
-        self._batches_since_step = left["waiting"]
+        self.accumulate, self._batches_since_step = left["accumulate"], left["waiting"]
         self._offset = batches - left["waiting"]  # the last step was at batch `batches - 1 - waiting`, not at -1
         random.setstate((3, tuple(left["random"]), left["random_gauss"]))
         kind, keys, *place = left["numpy"]
