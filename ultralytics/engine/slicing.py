@@ -223,7 +223,7 @@ def slicer_of(args: Any, model: Any, imgsz: int) -> Slicer | None:
 
 
 def _most_images(model: Any, metadata: dict[str, Any]) -> float:
-    """Return how many images a model takes at a time: an exported one as many as was said then, with some exceptions."""
+    """Return how many images a model takes at a time: an exported one as many as was said then, with exceptions."""
     exported = metadata.get("args") or {}
     traced = getattr(model, "jit", False) or getattr(model, "format", "") == "torchscript"
     if not metadata or ((exported.get("dynamic") or traced) and not exported.get("nms")):
