@@ -27,7 +27,7 @@ ROOT = Path(__file__).resolve().parents[1]
 DOCUMENT = ROOT / "docs/compatibility.md"
 # Between the oldest and the newest, the last before something that this fork relies on moved upstream: the weights that
 # a fine-tuning starts from, fused transposed convolutions, boxes in the original image, which model file a name means.
-VERSIONS = ("8.4.0", "8.4.35", "8.4.104", "8.4.123", "8.4.143", "newest")
+VERSIONS = ("8.4.0", "8.4.34", "8.4.104", "8.4.123", "8.4.143", "newest")
 # What this fork lays over upstream, each part used as a user does: blocks, models of every task and their rows, stock
 # models, losses, a chain of commands, validation by size, slicing. They take minutes; the rest touches upstream little.
 CONTRACT = (

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from conftest import upstream_before
 from ultralytics.cfg import get_cfg
 from ultralytics.nn.modules import C3k2DWR, Detect, DualConv, LightDetect, ScreeningFusion
 from ultralytics.nn.tasks import (
@@ -96,13 +97,18 @@ def outputs(value: Any) -> list[torch.Tensor]:
     return [tensor for part in parts for tensor in outputs(part)]
 
 
-def check(build: Any, task: str) -> BaseModel:
-    """Build a model, train it for a step, and compare what it says before and after fusing."""
+def check(build: Any, task: str, end2end: bool | None = None) -> BaseModel:
+    """Build a model, train it for a step, and compare what it says before and after fusing.
+
+    With `end2end` it then predicts so, as upstream sets it for `nms`.
+    """
     torch.manual_seed(0)
     model = build()
     assert 0 < train_step(model, task) < float("inf")
     images = torch.rand(1, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(1))
     model.eval()
+    if end2end is not None:
+        model.end2end = end2end
     with torch.no_grad():
         apart = outputs(model(images))[0]
         model.fuse(verbose=False)
@@ -153,16 +159,10 @@ def test_every_family(file: str, task: str) -> None:
 def test_the_end_to_end_example(scale: str) -> None:
     file = MODELS / f"26/yolo26{scale}-hsfpn-smallob.yaml"
     for end2end, shape in ((True, (1, 300, 6)), (False, (1, 4 + CLASSES, 16**2 + 8**2 + 4**2 + 2**2))):
-        if not end2end and DetectionModel.end2end.fset is None:
-            continue  # before 8.4.8 upstream's models can't leave it
-
-        def build(end2end: bool = end2end) -> DetectionModel:
-            model = DetectionModel(str(file), nc=CLASSES, verbose=False)
-            if DetectionModel.end2end.fset:
-                model.end2end = end2end  # upstream does so for nms=False
-            return model
-
-        model = check(build, "detect")
+        if upstream_before("8.4.8") and not end2end:
+            continue  # its models always predict so
+        chosen = None if upstream_before("8.4.8") else end2end
+        model = check(lambda: DetectionModel(str(file), nc=CLASSES, verbose=False), "detect", chosen)
         assert model.stride.tolist() == [4, 8, 16, 32] and type(model.model[-1]) is LightDetect
         assert model.end2end == end2end and model.yaml["scale"] == scale
         assert model(torch.rand(1, 3, SIDE, SIDE))[0].shape == shape
