@@ -202,7 +202,7 @@ def run_model(case: ModelCase, folder: Path) -> str:
         file.write_bytes(given.encode("utf-8", "surrogatepass"))
         given, name = str(file), file.name
     try:
-        model = DetectionModel(given, verbose=False) if isinstance(given, dict) else YOLO(given).model
+        model = DetectionModel(given, verbose=False) if isinstance(given, dict) else YOLO(given, task="detect").model
     except UserError as error:
         assert not case.sound, f"refused: {error}"
         return clear(error, name)

@@ -12,9 +12,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from ultralytics import YOLO
 from ultralytics.cfg import check_cfg, entrypoint, get_cfg
+from ultralytics.data.dataset_check import read_lines
 from ultralytics.data.yolo_labels import parse_labels
 from ultralytics.engine.slicing import merge, tile_grid
 from ultralytics.nn.tasks import DetectionModel
@@ -106,10 +109,13 @@ KEYS = {
     "scales below 0": ({"scales": {"n": [0.5, -1.0, 1024]}}, "`scales`"),
     "scales without that of the name": ({"scale": "s"}, "'s'"),
     "a width without end": ({"scales": {"n": [0.5, math.inf, 1024]}}, "width"),
-    "a depth that is built for hours": ({"scales": {"n": [1e9, 1.0, 1024]}}, "depth"),
+    "a depth that is built for hours": (
+        {"scales": {"n": [1e9, 1.0, 1024]}, "backbone": [*GOOD["backbone"][:2], [-1, 2, "DWR", [16]]]},
+        "depth",
+    ),
 }
 ROWS = {  # of the backbone, its last
-    "repeats that are built for hours": ([-1, 10**9, "C3k2DWR", [16]], "repeats"),
+    "repeats that are built for hours": ([-1, 10**9, "DualConv", [16, 1]], "repeats"),
     "a module with a line break": ([-1, 1, "C3k2\nDWR", [16]], "unknown module"),
     "no arguments": ([-1, 1, "C3k2DWR", []], "has no arguments, but needs at least the first of: c2, c3k"),
     "too many arguments": ([-1, 1, "DualConv", [16, 2, 4, 1]], "has 4 arguments, but DualConv takes at most 3"),
@@ -171,6 +177,20 @@ def test_a_file_that_is_no_mapping(text: str, tmp_path: Path) -> None:
         entrypoint(f"yolo detect train model={file} data=data.yaml")
 
 
+def test_a_misspelt_head_is_named_where_the_task_is_guessed_from_it(tmp_path: Path) -> None:
+    file = tmp_path / "broken.yaml"
+    file.write_text(yaml.safe_dump(GOOD | {"head": [*GOOD["head"][:-1], [[5, 4], 1, "Dettect", ["nc"]]]}))
+    with pytest.raises(UserError, match=r"broken\.yaml: row 6 .*did you mean 'Detect'"):
+        YOLO(file)
+
+
+def test_a_module_that_upstream_replaces_is_known(tmp_path: Path) -> None:
+    file = tmp_path / "old.yaml"
+    head = [*GOOD["head"][:2], [[5, 4], 1, "ScreeningFusion", []], [[6, 5], 1, "LightDetect", ["nc"]]]  # one row down
+    file.write_text(yaml.safe_dump(GOOD | {"backbone": [[-1, 1, "Silence", []], *GOOD["backbone"]], "head": head}))
+    assert DetectionModel(str(file), verbose=False).stride.tolist() == [4, 8]
+
+
 # Arguments ------------------------------------------------------------------------------------------------------------
 
 
@@ -219,6 +239,13 @@ def test_boxes_among_polygons_are_left_out_of_the_statistics_as_of_training(line
 def test_boxes_alone_and_polygons_alone_are_read(lines: str) -> None:
     assert parse_labels(lines, "a.txt").shape == (2, 5)
     assert fuzz.run("labels", lines.encode()) == fuzz.RESULT
+
+
+@pytest.mark.parametrize("line", ["0 .4 1e39 0 0.5", "0 0.5 -0.5 0.1 0", "0 0.5 0.5 0.1 -0.005"])
+def test_a_box_without_a_size_is_said_to_cost_the_image_where_it_does(line: str) -> None:
+    assert fuzz.run("labels", line.encode()) == fuzz.ERROR
+    (read,) = read_lines(line, 2, (96, 72))
+    assert ["no-size"] == [kind for kind, _ in read.faults] and "leaves the whole image out" in read.faults[0][1]
 
 
 # Merging --------------------------------------------------------------------------------------------------------------

@@ -111,19 +111,21 @@ def _extend(function: Callable[..., Any]) -> Callable[..., Any]:
 
 @functools.wraps(stock_yaml_model_load)
 def yaml_model_load(path: str | Path) -> dict[str, Any]:
-    """Load a model YAML.
+    """Load a model YAML, with its rows checked: upstream goes by the last one before it builds any.
 
     Args:
         path: See upstream's `yaml_model_load`.
 
     Raises:
-        UserError: If the file is not YAML, or holds no mapping. Names it and, of the former, the line.
+        UserError: If the file is not YAML, holds no mapping, or a row or a key is wrong. Names the file and the place.
     """
     try:
-        return stock_yaml_model_load(path)
+        d = stock_yaml_model_load(path)
     except (ValueError, yaml.YAMLError) as error:
         what = " ".join(str(error).split())
         raise UserError(what if str(path) in what else f"{path}: {what}") from error
+    _check_rows(d)
+    return d
 
 
 _parse_rows = _extend(stock_parse_model)
@@ -217,7 +219,7 @@ def _wrong_with(row: Any, i: int) -> str:
             return f"`from` {source} is not an earlier row; use -1 for the row before, or 0 to {max(i - 1, 0)}"
     if type(repeats) is not int or not 1 <= repeats <= MAX_REPEATS:
         return f"repeats must be a whole number from 1 to {MAX_REPEATS}, not {repeats!r}"
-    if not isinstance(name, str) or not _is_module(name):
+    if not isinstance(name, str) or not (_is_module(name) or (i == 0 and name == "Silence")):  # upstream replaces that
         modules = [key for key in globals() if _is_module(key)] + [f"nn.{key}" for key in vars(nn)]
         near = difflib.get_close_matches(str(name), modules, n=1)
         return f"unknown module {str(name)!r}" + (f"; did you mean {near[0]!r}?" if near else "")
