@@ -97,7 +97,13 @@ def places(value: Any, at: tuple = ()) -> Iterator[tuple]:
         yield from places(part, (*at, key))
 
 
-def spoil(draw: Callable[..., Any], value: Any, most: int, may: Callable[[Any, tuple], bool] = lambda *_: True) -> int:
+def spoil(
+    draw: Callable[..., Any],
+    value: Any,
+    most: int,
+    may: Callable[[Any, tuple], bool] = lambda *_: True,
+    put: st.SearchStrategy = odd,
+) -> int:
     """Replace, remove, repeat or add up to some parts of nested lists and dictionaries in place; return how many."""
     done = 0
     for _ in range(draw(st.integers(0, most))):
@@ -109,11 +115,11 @@ def spoil(draw: Callable[..., Any], value: Any, most: int, may: Callable[[Any, t
         if how == "d":
             del home[key]
         elif how == "r" or isinstance(home, dict):
-            home[key] = draw(odd)
+            home[key] = draw(put)
         elif how == "a":
             home.insert(key + 1, deepcopy(home[key]))
         else:
-            home.insert(key, draw(odd))
+            home.insert(key, draw(put))
         done += 1
     return done
 
@@ -528,6 +534,54 @@ def run_labels(content: bytes, folder: Path) -> str:
     return ERROR if refused else RESULT
 
 
+# Data YAMLs -----------------------------------------------------------------------------------------------------------
+
+DATA = {
+    "path": None,
+    "train": "images/train",
+    "val": ["images/val"],
+    "test": None,
+    "names": CLASSES,
+    "nc": 2,
+    "channels": 3,
+}
+tame = odd.filter(lambda value: not set(repr(value)) & set("./\\~*"))  # no path that leads out of the set's folder
+
+
+@st.composite
+def data_files(draw: Callable[..., Any]) -> tuple[str, bool]:
+    """Make the text of a data set's YAML, and whether nothing is wrong with it."""
+    content = {key: value for key, value in deepcopy(DATA).items() if value is not None or draw(st.booleans())}
+    if draw(st.booleans()):
+        content["names"] = dict(enumerate(CLASSES))
+    wrong = spoil(draw, content, 2, put=tame)
+    return yaml.safe_dump(content, allow_unicode=True), not wrong
+
+
+def run_data(case: tuple[str, bool], folder: Path) -> str:
+    """Check a set and count its objects."""
+    root = folder / "set"
+    for i, image in enumerate(three_images()):
+        for kind, data in (("images", image), ("labels", b"0 0.5 0.5 0.25 0.25\n")):
+            file = root / kind / ("val" if i == 2 else "train") / f"{i}.{'png' if kind == 'images' else 'txt'}"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_bytes(data)
+    file = root / "fuzzed.yaml"
+    file.write_bytes(case[0].encode("utf-8", "surrogatepass"))
+    ends = []
+    for what in (check, dataset_stats.stats):
+        try:
+            with mock.patch.object(dataset_stats, "_draw"):
+                what(file, 64, folder / what.__name__)
+        except UserError as error:
+            assert not case[1], f"refused: {error}"
+            ends.append(clear(error, str(folder)))
+        else:
+            ends.append(RESULT)
+    assert ends[0] == ends[1], ends
+    return ends[0]
+
+
 # Images ---------------------------------------------------------------------------------------------------------------
 
 
@@ -901,6 +955,7 @@ KINDS = {
     "labels": Kind(
         "label files, by `--check`, `--stats`, `--fix` and training with and without slices", label_files(), run_labels
     ),
+    "data": Kind("data YAMLs, by `--check` and `--stats`", data_files(), run_data),
     "images": Kind("shapes and types of images, sliced in every way, by prediction", images(), run_image),
     "merges": Kind("boxes, scores and sources that are merged", merges(), run_merge),
     "coco": Kind("COCO files, by `--from coco` and `--check`", coco_files(), run_coco),

@@ -29,7 +29,8 @@ import fuzz  # noqa: E402
 
 # Inputs of each kind: enough that most kinds of mistakes come up, in a few seconds; `benchmarks/fuzz.py` runs more.
 EXAMPLES = {
-    "models": 60, "arguments": 80, "labels": 16, "images": 30, "merges": 100, "coco": 25, "voc": 20, "archives": 80,
+    "models": 60, "arguments": 80, "labels": 16, "data": 40, "images": 30, "merges": 100, "coco": 25, "voc": 20,
+    "archives": 80,
 }  # fmt: skip
 
 
@@ -245,7 +246,17 @@ def test_boxes_alone_and_polygons_alone_are_read(lines: str) -> None:
 def test_a_box_without_a_size_is_said_to_cost_the_image_where_it_does(line: str) -> None:
     assert fuzz.run("labels", line.encode()) == fuzz.ERROR
     (read,) = read_lines(line, 2, (96, 72))
-    assert ["no-size"] == [kind for kind, _ in read.faults] and "leaves the whole image out" in read.faults[0][1]
+    assert [kind for kind, _ in read.faults] == ["no-size"] and "leaves the whole image out" in read.faults[0][1]
+
+
+@pytest.mark.parametrize("channels", ["[]", "{a: 1}", "text", "0", "3.0", "true", "null"])
+def test_channels_that_no_image_has(channels: str) -> None:
+    text = f"train: images/train\nval: images/val\nnames: [a, b]\nchannels: {channels}\n"
+    assert fuzz.run("data", (text, False)) == fuzz.ERROR
+
+
+def test_a_set_without_images_has_not_passed_the_check() -> None:
+    assert fuzz.run("data", ("train: ''\nval: ''\nnames: [a, b]\n", False)) == fuzz.ERROR
 
 
 # Merging --------------------------------------------------------------------------------------------------------------

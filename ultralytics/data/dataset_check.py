@@ -214,6 +214,8 @@ def open_set(data: str | Path) -> DataSet:
     info = read_data_yaml(data)
     names = [info["names"][index] for index in range(len(info["names"]))]
     splits = [split for split in ("train", "val", "test") if info.get(split)]
+    if not splits:
+        raise UserError(f"{data}: gives no images; `train` and `val` must each be a folder or a list of images")
     dataset = DataSet(Path(info["yaml_file"]).resolve(), Path(info["path"]).resolve(), names, info["channels"], splits)
     entries: dict[str, Entry] = {}
     for split in splits:
