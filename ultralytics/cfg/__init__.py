@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import math
 import signal
 import sys
 from pathlib import Path
@@ -15,6 +14,7 @@ from ultralytics.cfg import check_cfg as stock_check_cfg
 from ultralytics.cfg import check_dict_alignment as stock_check_dict_alignment
 from ultralytics.cfg import entrypoint as stock_entrypoint
 from ultralytics.cfg import get_save_dir as stock_get_save_dir
+from ultralytics.cfg import merge_equals_args as stock_merge_equals_args
 from ultralytics.utils import LOGGER, SMALL_OBJECT_CFG_PATH, YAML
 from ultralytics.utils.errors import UserError
 from ultralytics_overlay import require_parameters
@@ -46,22 +46,22 @@ def check_cfg(cfg: dict[str, Any], hard: bool = True) -> None:
     """
     stock_check_cfg(cfg, hard)
     for k in CFG_POSITIVE_KEYS & cfg.keys():
-        if cfg[k] is not None and not 0 < cfg[k] < math.inf:
+        if cfg[k] is not None and not 0 < cfg[k] <= sys.float_info.max:  # not inf, nor an int that no float can hold
             raise ValueError(f"'{k}={cfg[k]}' is an invalid value. '{k}' must be finite and greater than 0.")
     if (overlap := cfg.get("slice_overlap") or 0) > MAX_OVERLAP:
         raise ValueError(f"'slice_overlap={overlap}' is an invalid value. It must be between 0.0 and {MAX_OVERLAP}.")
     if (batch := cfg.get("slice_batch", 1)) < 1:
         raise ValueError(f"'slice_batch={batch}' is an invalid value. 'slice_batch' must be >= 1.")
-    _check_slice(cfg.get("slice") or 0, cfg.get("task"))
+    _check_slice(cfg.get("slice"), cfg.get("task"))
 
 
 def _check_slice(slice: Any, task: str | None) -> None:
     """Check the side of tiles, for the task that it is given for."""
-    if slice in {0, "auto"}:
+    if slice is None or slice == "auto":
         pass
-    elif isinstance(slice, bool) or not isinstance(slice, (int, float)) or slice != int(slice):
+    elif not isinstance(slice, (int, float)) or slice is True or slice % 1:  # nan % 1 and inf % 1 are nan
         raise TypeError(f"'slice={slice}' is invalid. 'slice' must be a whole number of pixels, 0 or 'auto'.")
-    elif slice < MIN_TILE:
+    elif slice and slice < MIN_TILE:
         raise ValueError(f"'slice={slice}' is an invalid value. 'slice' must be at least {MIN_TILE} pixels, or 0.")
     if slice and task not in {None, "detect"}:
         raise ValueError(f"'slice={slice}' is invalid for task={task}. Slicing works for task=detect.")
@@ -106,7 +106,8 @@ def entrypoint(debug: str = "") -> None:
 
 def _users_mistake(error: BaseException | None) -> str:
     """Return the message of a mistake in the arguments, or of the `UserError` behind `error`, or an empty string."""
-    checks = {function.__code__ for function in (check_cfg, _check_slice, stock_check_cfg, stock_check_dict_alignment)}
+    functions = check_cfg, _check_slice, stock_check_cfg, stock_check_dict_alignment, stock_merge_equals_args
+    checks = {function.__code__ for function in functions}
     while error is not None:
         place = error.__traceback__
         while place is not None and place.tb_next is not None:
@@ -114,6 +115,7 @@ def _users_mistake(error: BaseException | None) -> str:
         if isinstance(error, UserError) or (place is not None and place.tb_frame.f_code in checks):
             # One of a loader process has its traceback there as text, and the message at its end. After an empty line
             # upstream may explain the whole command line.
-            return str(error).rpartition(f"{UserError.__name__}: ")[2].strip().partition("\n\n")[0]
+            said = str(error).rpartition(f"{UserError.__name__}: ")[2].strip()
+            return " ".join(said.partition("\n\n")[0].split())
         error = error.__cause__
     return ""

@@ -214,6 +214,8 @@ def open_set(data: str | Path) -> DataSet:
     info = read_data_yaml(data)
     names = [info["names"][index] for index in range(len(info["names"]))]
     splits = [split for split in ("train", "val", "test") if info.get(split)]
+    if not splits:
+        raise UserError(f"{data}: gives no images; `train` and `val` must each be a folder or a list of images")
     dataset = DataSet(Path(info["yaml_file"]).resolve(), Path(info["path"]).resolve(), names, info["channels"], splits)
     entries: dict[str, Entry] = {}
     for split in splits:
@@ -415,10 +417,11 @@ def _read_line(number: int, fields: list[str], classes: int, size: tuple[int, in
     width, height = size or (0, 0)
     x0, y0, x1, y1 = line.box * (width, height, width, height)
     beyond = max(-x0, -y0, x1 - width, y1 - height)
+    far = low < -TOLERATED or high > 1 + TOLERATED
     if min(xywh[2:]) <= 0:
-        what = "which no prediction can match" if min(xywh[2:]) == 0 else out
+        what = out if far or min(xywh[2:]) < 0 else "which no prediction can match"
         line.faults.append(("no-size", f"has a box of {xywh[2]:g} x {xywh[3]:g}: {what}"))
-    elif low < -TOLERATED or high > 1 + TOLERATED:
+    elif far:
         worst = low if -low > high - 1 else high
         line.faults.append(("outside", f"has {worst:g}, beyond 0..1 by more than {TOLERATED:.0%}: {out}"))
     elif low < -ROUNDING or high > 1 + ROUNDING:

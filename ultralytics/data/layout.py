@@ -54,13 +54,16 @@ def read_data_yaml(data: str | Path) -> dict[str, Any]:
         UserError: If the file cannot be used, or the images are missing and cannot be made.
     """
     try:
-        return check_det_dataset(data)
+        info = check_det_dataset(data)
     except UserError:
         raise
     except Exception as error:  # upstream's own are of many types, and a `download:` script may raise any
         why = str(error.args[0]) if error.args else type(error).__name__
         why = " ".join(why.partition("\nNote dataset")[0].replace("❌", "").split())
         raise UserError(why if str(data) in why else f"{data}: {why}") from error
+    if type(channels := info["channels"]) is not int or channels < 1:
+        raise UserError(f"{data}: `channels` must be the number of an image's channels, from 1, not {channels!r}")
+    return info
 
 
 @contextmanager

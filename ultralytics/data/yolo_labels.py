@@ -39,9 +39,11 @@ def parse_labels(text: str, source: str | Path) -> np.ndarray:
         Objects (N, 5): class, cx, cy, w, h as shares, float64. The values are not checked further.
 
     Raises:
-        UserError: If a line has too few or too many fields or holds something other than numbers.
+        UserError: If a line has too few or too many fields or holds something other than numbers, or if some lines are
+            boxes and some polygons.
     """
-    rows = []
+    rows: list[list[float]] = []
+    polygons = None
     for number, line in enumerate(text.removeprefix("\ufeff").splitlines(), 1):
         fields = line.split()
         if not fields:
@@ -52,7 +54,9 @@ def parse_labels(text: str, source: str | Path) -> np.ndarray:
             raise UserError(f"{source}:{number}: `{line.strip()[:80]}` must be numbers: class cx cy w h") from None
         if len(values) != 5 and not (len(values) > 6 and len(values) % 2):
             raise UserError(f"{source}:{number}: `{line.strip()[:80]}` must have 5 fields (class cx cy w h)")
-        if len(values) > 5:
+        if polygons not in (None, len(values) > 5):
+            raise UserError(f"{source}:{number}: boxes and polygons in one file; write only boxes, or only polygons")
+        if polygons := len(values) > 5:
             polygon = np.array(values[1:]).reshape(-1, 2)
             values = [values[0], *segments2boxes([polygon])[0].tolist()]
         rows.append(values)

@@ -57,6 +57,7 @@ by up to 1.5, so a model stands that; their native size, three times as large, w
 REMEMBERED = "object_size", "train_scale"
 """What `auto_tile` wants to know of a model's training: attributes of a model, in the metadata of an exported one."""
 
+_BANDS = 2**20  # most bands of y that boxes are sorted into, on either side of 0: absurd boxes ask for more than fit
 _SLACK = 0.05  # the tolerance at a tile's edge, as a share of the box's side: large boxes are less exact
 
 
@@ -397,7 +398,8 @@ def merge(
         The detections of the image, on the device of `boxes`; boxes and scores in float32 or wider.
 
     Raises:
-        ValueError: If the shapes do not agree, or a source is neither -1 nor a row of `tiles`.
+        ValueError: If the shapes do not agree, a source is neither -1 nor a row of `tiles`, a box or score is not
+            finite or a box is turned inside out.
 
     Example:
         >>> halves = torch.tensor([[300.0, 10, 640, 90], [360.0, 10, 700, 90]])
@@ -413,6 +415,8 @@ def merge(
         )
     if len(sources) and not -1 <= int(sources.min()) <= int(sources.max()) < len(tiles):
         raise ValueError(f"the sources must be -1 (the whole image) or rows of the {len(tiles)} tiles")
+    if not (boxes.isfinite().all() and scores.isfinite().all() and (boxes[:, :2] <= boxes[:, 2:]).all()):
+        raise ValueError("boxes and scores must be finite, with x1 <= x2 and y1 <= y2")
     if not margin > 0:
         raise ValueError(f"the margin must be more than 0 pixels, not {margin}")
     boxes, scores = (x.to(torch.promote_types(x.dtype, torch.float32)) for x in (boxes, scores))
@@ -493,6 +497,7 @@ def _pairs(
         return np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64)
     height = 2 * max(1.0, (box1[rows, 1] + box1[rows, 3]).mean(), (box2[:, 1] + box2[:, 3]).mean())
     reach = np.abs(box1).max() + np.abs(box2).max() + 1
+    height = max(height, reach / _BANDS)
     bands = int(2 * reach / height) + 1
 
     def lay_out(box: np.ndarray, kind: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:

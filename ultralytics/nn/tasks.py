@@ -7,9 +7,11 @@ import difflib
 import functools
 import importlib
 import inspect
+import math
 import textwrap
 from collections.abc import Callable
 from copy import deepcopy
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 
@@ -21,14 +23,26 @@ from ultralytics.nn.modules import DWR, C3k2DWR, Conv, Detect, DualConv, LightDe
 from ultralytics.nn.tasks import BaseModel, DetectionModel
 from ultralytics.nn.tasks import fuse_deconv_and_bn as stock_fuse_deconv_and_bn
 from ultralytics.nn.tasks import parse_model as stock_parse_model
+from ultralytics.nn.tasks import yaml_model_load as stock_yaml_model_load
 from ultralytics.utils.checks import check_version
 from ultralytics.utils.errors import UserError
 from ultralytics_overlay import require, require_parameters
+
+require_parameters(DetectionModel.__init__, "cfg")
+require_parameters(stock_yaml_model_load, "path")
 
 CHANNEL_BLOCKS = (DWR, C3k2DWR, DualConv, ScreeningLateral)  # take (c1, c2, ...)
 REPEAT_BLOCKS = (C3k2DWR,)  # take their repeat count after (c1, c2)
 HEADS = (LightDetect,)  # take what Detect takes
 FUSION_BLOCKS = (ScreeningFusion,)  # take the widths of their inputs, all alike, and keep them
+ARGUMENTS: dict[str, tuple[Callable[[Any], bool], str]] = {  # of blocks by their annotation: what may stand in a row
+    "int": (lambda value: type(value) is int and value >= 1, "a whole number from 1"),
+    "float": (lambda value: type(value) in {int, float} and 0 < value < math.inf, "a number greater than 0"),
+    "bool": (lambda value: value in (True, False), "True or False"),
+    "str": (lambda value: isinstance(value, str), "a text"),
+}
+MAX_REPEATS = 1000  # of a row, and
+MAX_DEPTH = 10  # of a scale: more is a mistake, and would be built for hours
 
 # Runs in parse_model before its first branch: C3k2DWR asks for YOLO11's head as C3k2 does, and fusion blocks get their
 # widths.
@@ -99,6 +113,25 @@ def _extend(function: Callable[..., Any]) -> Callable[..., Any]:
     return found[function.__name__]
 
 
+@functools.wraps(stock_yaml_model_load)
+def yaml_model_load(path: str | Path) -> dict[str, Any]:
+    """Load a model YAML, with its rows checked: upstream goes by the last one before it builds any.
+
+    Args:
+        path: See upstream's `yaml_model_load`.
+
+    Raises:
+        UserError: If the file is not YAML, holds no mapping, or a row or a key is wrong. Names the file and the place.
+    """
+    try:
+        d = stock_yaml_model_load(path)
+    except (ValueError, yaml.YAMLError) as error:
+        what = " ".join(str(error).split())
+        raise UserError(what if str(path) in what else f"{path}: {what}") from error
+    _check_rows(d)
+    return d
+
+
 _parse_rows = _extend(stock_parse_model)
 
 
@@ -141,15 +174,34 @@ def _name_of(d: dict[str, Any]) -> str:
 
 
 def _row_error(d: dict[str, Any], index: int, row: Any, what: str) -> UserError:
-    text = yaml.safe_dump(row, default_flow_style=True, width=10_000).removesuffix("...\n").strip()
-    return UserError(f"{_name_of(d)}: row {index} `{text}`: {' '.join(what.split())}")
+    text = yaml.safe_dump(row, default_flow_style=True, width=10_000).removesuffix("...\n")
+    return UserError(f"{_name_of(d)}: row {index} `{' '.join(text.split())}`: {' '.join(what.split())}")
+
+
+def _check_keys(d: dict[str, Any]) -> None:
+    """Check the keys of a model YAML that upstream reads before it comes to the rows."""
+    name = _name_of(d)
+    for key in ("backbone", "head"):
+        if not isinstance(d.get(key), list):
+            raise UserError(f"{name}: `{key}` must be a list of rows [from, repeats, module, arguments]")
+    if not d["backbone"]:
+        raise UserError(f"{name}: `backbone` must have a row")
+    if what := _wrong_shape(d["backbone"][0]):
+        raise _row_error(d, 0, d["backbone"][0], what)
+    if not (scales := d.get("scales")):
+        return
+    scale = d.get("scale") or (next(iter(scales)) if isinstance(scales, dict) else None)
+    numbers = scales.get(scale) if isinstance(scales, dict) else None
+    numbers = numbers if isinstance(numbers, list) and len(numbers) == 3 else [None]
+    if not all(type(number) in {int, float} and number > 0 for number in numbers):
+        raise UserError(f"{name}: `scales` must have {scale!r}: [depth, width, max_channels], numbers greater than 0")
+    if numbers[0] > MAX_DEPTH or not math.isfinite(numbers[1]):
+        raise UserError(f"{name}: the depth of scale {scale!r} must be at most {MAX_DEPTH} and its width finite")
 
 
 def _check_rows(d: dict[str, Any]) -> list[Any]:
     """Return a copy of the rows of a model YAML, checked as far as they can be before anything is built."""
-    for key in ("backbone", "head"):
-        if not isinstance(d.get(key), list):
-            raise UserError(f"{_name_of(d)}: `{key}` must be a list of rows [from, repeats, module, arguments]")
+    _check_keys(d)
     rows = deepcopy(d["backbone"] + d["head"])
     for i, row in enumerate(rows):
         if what := _wrong_with(row, i):
@@ -157,24 +209,52 @@ def _check_rows(d: dict[str, Any]) -> list[Any]:
     return rows
 
 
+def _wrong_shape(row: Any) -> str:
+    right = isinstance(row, list) and len(row) == 4
+    return "" if right else "must have 4 entries: [from, repeats, module, arguments]"
+
+
 def _wrong_with(row: Any, i: int) -> str:
     """Say what is wrong with row `i` of a model YAML, or return an empty string."""
-    if not isinstance(row, list) or len(row) != 4:
-        return "must have 4 entries: [from, repeats, module, arguments]"
+    if what := _wrong_shape(row):
+        return what
     sources, repeats, name, arguments = row
     for source in sources if isinstance(sources, list) and sources else [sources]:
         if type(source) is not int:
             return f"`from` must be a row number or a list of them, not {source!r}"
         if source >= i > 0 or source < -max(i, 1) or (i == 0 and source > 0):
             return f"`from` {source} is not an earlier row; use -1 for the row before, or 0 to {max(i - 1, 0)}"
-    if type(repeats) is not int or repeats < 1:
-        return f"repeats must be a whole number from 1, not {repeats!r}"
-    if not isinstance(name, str) or not _is_module(name):
+    if type(repeats) is not int or not 1 <= repeats <= MAX_REPEATS:
+        return f"repeats must be a whole number from 1 to {MAX_REPEATS}, not {repeats!r}"
+    if not isinstance(name, str) or not (_is_module(name) or (i == 0 and name == "Silence")):  # upstream replaces that
         modules = [key for key in globals() if _is_module(key)] + [f"nn.{key}" for key in vars(nn)]
         near = difflib.get_close_matches(str(name), modules, n=1)
         return f"unknown module {str(name)!r}" + (f"; did you mean {near[0]!r}?" if near else "")
     if not isinstance(arguments, list):
         return f"arguments must be a list, not {arguments!r}"
+    module = globals().get(name)
+    if module in HEADS and repeats > 1:
+        return f"repeats must be 1 for a head, not {repeats}"
+    return _wrong_arguments(module, arguments) if module in {*CHANNEL_BLOCKS, *FUSION_BLOCKS} else ""
+
+
+def _wrong_arguments(block: type[nn.Module], arguments: list[Any]) -> str:
+    """Say what is wrong with the arguments of a row of one of this fork's blocks, or return an empty string.
+
+    Their number and types, which are those of the block's own; what they must be to each other, it says itself. A text
+    may stand for a number or a key of the YAML, as upstream reads it.
+    """
+    given_by_upstream = {"c1", "channels"} | ({"n"} if block in REPEAT_BLOCKS else set())
+    parameters = [p for p in inspect.signature(block).parameters.values() if p.name not in given_by_upstream]
+    names = ", ".join(p.name for p in parameters)
+    if len(arguments) > len(parameters):
+        return f"has {len(arguments)} arguments, but {block.__name__} takes at most {len(parameters)}: {names}"
+    if len(arguments) < sum(p.default is p.empty for p in parameters):
+        return f"has {len(arguments) or 'no'} arguments, but needs at least the first of: {names}"
+    for parameter, value in zip(parameters, arguments, strict=False):
+        fits, what = ARGUMENTS[parameter.annotation]
+        if not (isinstance(value, str) or fits(value)):
+            return f"{parameter.name} must be {what}, not {value!r}"
     return ""
 
 
@@ -214,8 +294,16 @@ _stock_init = DetectionModel.__init__
 @functools.wraps(_stock_init)
 def _init(self: DetectionModel, *args: Any, **kwargs: Any) -> None:
     """Build the model; name the row whose inputs do not fit in the forward pass that finds the strides."""
+    given = inspect.signature(_stock_init).bind(self, *args, **kwargs)
+    given.apply_defaults()
+    d = given.arguments["cfg"]
+    if not isinstance(d, dict):
+        given.arguments["cfg"] = d = yaml_model_load(d)
+    _check_keys(d)
+    if type(nc := d.get("nc")) is not int or nc < 1:
+        raise UserError(f"{_name_of(d)}: `nc` must be the number of classes, from 1, not {nc!r}")
     try:
-        _stock_init(self, *args, **kwargs)
+        _stock_init(*given.args, **given.kwargs)
     except UserError:
         raise
     except Exception as error:
