@@ -5,6 +5,7 @@ import logging
 import re
 import tracemalloc
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -346,6 +347,17 @@ def test_the_side_of_tiles(model: YOLO) -> None:
     model.model.train_scale = 0.25
     assert slicer_of(args, model, 320).tile == 640
     del model.model.train_scale
+
+
+def test_an_exported_model_gets_no_more_tiles_than_it_takes() -> None:
+    args = get_cfg(overrides={"slice": 96, "slice_batch": 8})
+    for metadata, more, batch in (
+        ({"batch": 1, "args": {}}, {}, 1), ({"batch": "4", "args": {"dynamic": False}}, {}, 4),
+        ({"batch": 1, "args": {"dynamic": True}}, {}, 8), ({"batch": 2, "args": {"dynamic": True, "nms": True}}, {}, 2),
+        ({"batch": 1, "args": {}}, {"format": "torchscript"}, 8), ({}, {}, 8), (None, {}, 8),
+        ({"batch": 1, "args": {"nms": True}}, {"jit": True}, 1),
+    ):  # fmt: skip
+        assert slicer_of(args, SimpleNamespace(metadata=metadata, **more), 64).batch == batch, metadata
 
 
 def damage(video: Path, mark: bytes, frames: range) -> None:
