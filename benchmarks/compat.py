@@ -117,8 +117,8 @@ With {OUTSIDE}, which is not supported, an import ends with:
     {refused}
 
 Some older versions do what newer ones do better, and this fork leaves it so: before 8.4.35 a fine-tuning with
-`pretrained=` on other classes starts some layers anew; before 8.4.144 a bare name such as `yolo11n.yaml` may find another
-file than in newer ones. The tests that are skipped there say why.
+`pretrained=` on other classes starts some layers anew; before 8.4.144 a bare name such as `yolo11n.yaml` may find
+another file than in newer ones. The tests that are skipped there say why.
 """
 
 
