@@ -58,7 +58,6 @@ from ultralytics.utils.files import replacing
 
 RESULT, ERROR = "result", "clear error"
 LIMIT = 30  # seconds that an input may take
-TABLE = Path(__file__).resolve().parent / "results/fuzz.md"
 
 
 def clear(error: BaseException | str, *names: str) -> str:
@@ -976,12 +975,16 @@ def quiet() -> Iterator[None]:
         LOGGER.setLevel(level)
 
 
+class Overtime(BaseException):
+    """An input took too long; no `except Exception` of what is tried stands in its way."""
+
+
 @contextlib.contextmanager
 def limited(seconds: float) -> Iterator[None]:
-    """Raise TimeoutError in what takes longer (where there are signals: not on Windows)."""
+    """Raise Overtime in what takes longer (where there are signals: not on Windows)."""
 
     def stop(*_: Any) -> None:
-        raise TimeoutError(f"took more than {seconds} seconds")
+        raise Overtime(f"took more than {seconds} seconds")
 
     if not hasattr(signal, "SIGALRM"):
         yield
@@ -1040,7 +1043,7 @@ def count(name: str, examples: int, start: int, seconds: float = math.inf) -> Co
             return
         try:
             end = run(name, case)
-        except Exception as error:
+        except (Exception, Overtime) as error:
             end = "unhandled"
             counts.unhandled.setdefault(place_of(error), (case, traceback.format_exc()))
         counts.ended[end] += 1

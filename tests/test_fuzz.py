@@ -72,7 +72,7 @@ def test_every_end_is_counted_as_what_it_is(monkeypatch: pytest.MonkeyPatch, tmp
     counts = fuzz.count("models", 50, 0)
     assert counts.ended == {fuzz.RESULT: 1, fuzz.ERROR: 1, "unhandled": 2}
     assert sorted(case for case, _ in counts.unhandled.values()) == [2, 3]
-    assert any("TimeoutError" in trace for _, trace in counts.unhandled.values())
+    assert any("Overtime" in trace for _, trace in counts.unhandled.values())
     assert fuzz.count("models", 50, 0, seconds=-1).ended.total() == 0
 
 
@@ -253,6 +253,11 @@ def test_a_box_without_a_size_is_said_to_cost_the_image_where_it_does(line: str)
 def test_channels_that_no_image_has(channels: str) -> None:
     text = f"train: images/train\nval: images/val\nnames: [a, b]\nchannels: {channels}\n"
     assert fuzz.run("data", (text, False)) == fuzz.ERROR
+
+
+@pytest.mark.parametrize("classes", [10**9, 1e9, 10**400])
+def test_more_classes_than_can_be_named(classes: float) -> None:
+    assert fuzz.run("data", (f"train: images/train\nval: images/val\nnc: {classes}\n", False)) == fuzz.ERROR
 
 
 def test_a_set_without_images_has_not_passed_the_check() -> None:
