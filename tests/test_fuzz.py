@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import math
 import re
 import sys
 import time
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from ultralytics import YOLO
 from ultralytics.cfg import check_cfg, entrypoint, get_cfg
+from ultralytics.data.archives import extract
 from ultralytics.data.dataset_check import read_lines
 from ultralytics.data.yolo_labels import parse_labels
 from ultralytics.engine.slicing import merge, tile_grid
@@ -262,6 +265,31 @@ def test_more_classes_than_can_be_named(classes: float) -> None:
 
 def test_a_set_without_images_has_not_passed_the_check() -> None:
     assert fuzz.run("data", ("train: ''\nval: ''\nnames: [a, b]\n", False)) == fuzz.ERROR
+
+
+@pytest.mark.parametrize("name", ["a\x85b", "\u2028.png", "../a\nb.png", "a\nb.png"])
+def test_a_name_of_two_lines_in_a_coco_file(name: str) -> None:
+    pytest.importorskip("supervision")
+    content = fuzz.COCO | {"images": [fuzz.COCO["images"][0] | {"file_name": name}]}
+    assert fuzz.run("coco", (json.dumps(content), False)) == fuzz.ERROR
+
+
+@pytest.mark.parametrize("inner", [b"PK\5\6" + bytes(18), None])
+def test_an_archive_inside_a_cut_one_does_not_pass_for_it(inner: bytes | None, tmp_path: Path) -> None:
+    if inner is None:
+        with zipfile.ZipFile(tmp_path / "inner.zip", "w") as out:
+            out.writestr("other.txt", b"other")
+        inner = (tmp_path / "inner.zip").read_bytes()
+    with zipfile.ZipFile(tmp_path / "set.zip", "w") as out:
+        out.writestr("a.txt", b"a")
+        out.writestr("inner.zip", inner)
+    whole = (tmp_path / "set.zip").read_bytes()
+    (tmp_path / "set.zip").write_bytes(whole[: whole.rindex(inner) + len(inner)])
+    with pytest.raises(UserError, match=r"set\.zip is damaged or incomplete"):
+        extract(tmp_path / "set.zip", tmp_path / "into")
+    (tmp_path / "set.zip").write_bytes(whole)
+    extract(tmp_path / "set.zip", tmp_path / "into")
+    assert sorted(path.name for path in (tmp_path / "into").iterdir()) == ["a.txt", "inner.zip"]
 
 
 # Merging --------------------------------------------------------------------------------------------------------------
