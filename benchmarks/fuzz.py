@@ -58,7 +58,6 @@ from ultralytics.utils.files import replacing
 
 RESULT, ERROR = "result", "clear error"
 LIMIT = 30  # seconds that an input may take
-TABLE = Path(__file__).resolve().parent / "results/fuzz.md"
 
 
 def clear(error: BaseException | str, *names: str) -> str:
@@ -386,6 +385,7 @@ def tiny_weights() -> Path:
 
 CLASSES = ["a", "b"]
 SIZE = 96, 72  # width and height of the images in pixels
+OBJECTS = b"0 0.5 0.5 0.25 0.25\n1 0.2 0.2 0.1 0.1\n"
 
 class_words = st.sampled_from(
     [
@@ -456,6 +456,15 @@ def three_images() -> tuple[bytes, ...]:
     return tuple(cv2.imencode(".png", image)[1].tobytes() for image in drawn)
 
 
+def write_set(root: Path, labels: bytes = OBJECTS) -> None:
+    """Write the images and labels of a set; those of the first training image are given."""
+    for i, image in enumerate(three_images()):
+        split = "val" if i == 2 else "train"
+        for file, data in ((f"images/{split}/{i}.png", image), (f"labels/{split}/{i}.txt", OBJECTS if i else labels)):
+            (root / file).parent.mkdir(parents=True, exist_ok=True)
+            (root / file).write_bytes(data)
+
+
 def files_of(folder: Path) -> dict[str, bytes]:
     """Return the content of each file in a folder by its path."""
     return {str(file.relative_to(folder)): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
@@ -477,15 +486,7 @@ def train_on(kind: type[YOLODataset], folder: Path) -> list[tuple[int, int]] | s
 def run_labels(content: bytes, folder: Path) -> str:
     """Check, count, repair and train on a set of three images, of which one has the labels."""
     root = folder / "set"
-    for i, image in enumerate(three_images()):
-        split = "val" if i == 2 else "train"
-        for kind, data in (
-            ("images", image),
-            ("labels", content if i == 0 else b"0 0.5 0.5 0.25 0.25\n1 0.2 0.2 0.1 0.1\n"),
-        ):
-            file = root / kind / split / f"{i}.{'png' if kind == 'images' else 'txt'}"
-            file.parent.mkdir(parents=True, exist_ok=True)
-            file.write_bytes(data)
+    write_set(root, content)
     file = root / "set.yaml"
     file.write_text(f"train: images/train\nval: images/val\nnames: {CLASSES}\n")
     before = files_of(root)
@@ -561,11 +562,7 @@ def data_files(draw: Callable[..., Any]) -> tuple[str, bool]:
 def run_data(case: tuple[str, bool], folder: Path) -> str:
     """Check a set and count its objects."""
     root = folder / "set"
-    for i, image in enumerate(three_images()):
-        for kind, data in (("images", image), ("labels", b"0 0.5 0.5 0.25 0.25\n")):
-            file = root / kind / ("val" if i == 2 else "train") / f"{i}.{'png' if kind == 'images' else 'txt'}"
-            file.parent.mkdir(parents=True, exist_ok=True)
-            file.write_bytes(data)
+    write_set(root)
     file = root / "fuzzed.yaml"
     file.write_bytes(case[0].encode("utf-8", "surrogatepass"))
     ends = []
@@ -976,12 +973,16 @@ def quiet() -> Iterator[None]:
         LOGGER.setLevel(level)
 
 
+class Overtime(BaseException):
+    """An input took too long; no `except Exception` of what is tried stands in its way."""
+
+
 @contextlib.contextmanager
 def limited(seconds: float) -> Iterator[None]:
-    """Raise TimeoutError in what takes longer (where there are signals: not on Windows)."""
+    """Raise Overtime in what takes longer (where there are signals: not on Windows)."""
 
     def stop(*_: Any) -> None:
-        raise TimeoutError(f"took more than {seconds} seconds")
+        raise Overtime(f"took more than {seconds} seconds")
 
     if not hasattr(signal, "SIGALRM"):
         yield
@@ -1040,7 +1041,7 @@ def count(name: str, examples: int, start: int, seconds: float = math.inf) -> Co
             return
         try:
             end = run(name, case)
-        except Exception as error:
+        except (Exception, Overtime) as error:
             end = "unhandled"
             counts.unhandled.setdefault(place_of(error), (case, traceback.format_exc()))
         counts.ended[end] += 1

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import math
 import re
 import sys
 import time
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from ultralytics import YOLO
 from ultralytics.cfg import check_cfg, entrypoint, get_cfg
+from ultralytics.data.archives import extract
 from ultralytics.data.dataset_check import read_lines
 from ultralytics.data.yolo_labels import parse_labels
 from ultralytics.engine.slicing import merge, tile_grid
@@ -72,7 +75,7 @@ def test_every_end_is_counted_as_what_it_is(monkeypatch: pytest.MonkeyPatch, tmp
     counts = fuzz.count("models", 50, 0)
     assert counts.ended == {fuzz.RESULT: 1, fuzz.ERROR: 1, "unhandled": 2}
     assert sorted(case for case, _ in counts.unhandled.values()) == [2, 3]
-    assert any("TimeoutError" in trace for _, trace in counts.unhandled.values())
+    assert any("Overtime" in trace for _, trace in counts.unhandled.values())
     assert fuzz.count("models", 50, 0, seconds=-1).ended.total() == 0
 
 
@@ -255,8 +258,38 @@ def test_channels_that_no_image_has(channels: str) -> None:
     assert fuzz.run("data", (text, False)) == fuzz.ERROR
 
 
+@pytest.mark.parametrize("classes", [10**9, 1e9, 10**400])
+def test_more_classes_than_can_be_named(classes: float) -> None:
+    assert fuzz.run("data", (f"train: images/train\nval: images/val\nnc: {classes}\n", False)) == fuzz.ERROR
+
+
 def test_a_set_without_images_has_not_passed_the_check() -> None:
     assert fuzz.run("data", ("train: ''\nval: ''\nnames: [a, b]\n", False)) == fuzz.ERROR
+
+
+@pytest.mark.parametrize("name", ["a\x85b", "\u2028.png", "../a\nb.png", "a\nb.png"])
+def test_a_name_of_two_lines_in_a_coco_file(name: str) -> None:
+    pytest.importorskip("supervision")
+    content = fuzz.COCO | {"images": [fuzz.COCO["images"][0] | {"file_name": name}]}
+    assert fuzz.run("coco", (json.dumps(content), False)) == fuzz.ERROR
+
+
+@pytest.mark.parametrize("inner", [b"PK\5\6" + bytes(18), None])
+def test_an_archive_inside_a_cut_one_does_not_pass_for_it(inner: bytes | None, tmp_path: Path) -> None:
+    if inner is None:
+        with zipfile.ZipFile(tmp_path / "inner.zip", "w") as out:
+            out.writestr("other.txt", b"other")
+        inner = (tmp_path / "inner.zip").read_bytes()
+    with zipfile.ZipFile(tmp_path / "set.zip", "w") as out:
+        out.writestr("a.txt", b"a")
+        out.writestr("inner.zip", inner)
+    whole = (tmp_path / "set.zip").read_bytes()
+    (tmp_path / "set.zip").write_bytes(whole[: whole.rindex(inner) + len(inner)])
+    with pytest.raises(UserError, match=r"set\.zip is damaged or incomplete"):
+        extract(tmp_path / "set.zip", tmp_path / "into")
+    (tmp_path / "set.zip").write_bytes(whole)
+    extract(tmp_path / "set.zip", tmp_path / "into")
+    assert sorted(path.name for path in (tmp_path / "into").iterdir()) == ["a.txt", "inner.zip"]
 
 
 # Merging --------------------------------------------------------------------------------------------------------------

@@ -280,6 +280,9 @@ class _Zip:
 
     def members(self) -> Iterator[_Member]:
         with zipfile.ZipFile(self.archive) as opened:
+            if min((info.header_offset for info in opened.infolist()), default=opened.start_dir):
+                # an archive begins with a member; where the rest is missing, one inside it can pass for its listing
+                raise ValueError("its listing leaves out its beginning")
             for info in opened.infolist():
                 kind = "folder" if info.filename.endswith(("/", "\\")) else _kind(info.external_attr >> 16)
                 yield _Member(info.filename, info.file_size, "encrypted" if info.flag_bits & 1 else kind)

@@ -308,9 +308,9 @@ def _images_folder(file: Path, names: Sequence[str], images: str | Path | None) 
     """Find the folder of the images that a COCO file names; refuse where one is not in it."""
     for path in map(Path, names):
         if path.is_absolute() or ".." in path.parts:
-            raise UserError(f"{file}: its image {path} is not named by a path inside a folder of images")
+            raise UserError(f"{file}: its image {_line(path)} is not named by a path inside a folder of images")
         if path.suffix[1:].lower() not in IMG_FORMATS:
-            raise UserError(f"{file}: its image {path} has a format that training cannot read")
+            raise UserError(f"{file}: its image {_line(path)} has a format that training cannot read")
     own, part = file.absolute().parent, file.stem.removeprefix("instances_")
     likely = [own, own / "images", own.parent / "images", own.parent / part, own.parent / "images" / part]
     missing = {
@@ -320,7 +320,9 @@ def _images_folder(file: Path, names: Sequence[str], images: str | Path | None) 
     folder = min(missing, key=lambda folder: len(missing[folder]))
     if absent := missing[folder]:
         ask = "" if images else "; give their folder with --images"
-        raise UserError(f"{file}: {len(absent)} of {len(names)} images are missing, the first is {absent[0]}{ask}")
+        raise UserError(
+            f"{file}: {len(absent)} of {len(names)} images are missing, the first is {_line(absent[0])}{ask}"
+        )
     return folder
 
 

@@ -15,10 +15,11 @@ from typing import Any
 import numpy as np
 from ultralytics.data.utils import check_det_dataset
 from ultralytics.data.yolo_labels import parse_labels
-from ultralytics.utils import TQDM
+from ultralytics.utils import TQDM, YAML
 from ultralytics.utils.errors import UserError
 
 SPLITS = ("train", "val")
+MAX_CLASSES = 100_000
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,10 @@ def read_data_yaml(data: str | Path) -> dict[str, Any]:
         UserError: If the file cannot be used, or the images are missing and cannot be made.
     """
     try:
+        if Path(data).suffix in {".yaml", ".yml"} and Path(data).is_file():
+            nc = YAML.load(data).get("nc")
+            if isinstance(nc, (int, float)) and nc > MAX_CLASSES:  # upstream would name that many, until memory is full
+                raise UserError(f"{data}: `nc` must be the number of classes, at most {MAX_CLASSES}")
         info = check_det_dataset(data)
     except UserError:
         raise
