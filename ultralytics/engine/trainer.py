@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from ultralytics.data.build import InfiniteDataLoader, bring_to, place_of
 from ultralytics.engine.trainer import BaseTrainer as StockBaseTrainer
-from ultralytics.utils import LOGGER
+from ultralytics.utils import LOGGER, RANK
 from ultralytics.utils.errors import UserError
 from ultralytics.utils.files import replacing
 from ultralytics.utils.torch_utils import unwrap_model
@@ -153,9 +153,10 @@ class BaseTrainer(StockBaseTrainer):
         except AllEpochsDone:
             LOGGER.info(f"All {self.epochs} epochs of {self.args.model} are done; the final validation is left.")
             self.final_eval()
-            if self.args.plots:
-                self.plot_metrics()
-            self.run_callbacks("on_train_end")
+            if RANK in {-1, 0}:
+                if self.args.plots:
+                    self.plot_metrics()
+                self.run_callbacks("on_train_end")
         except KeyboardInterrupt:
             LOGGER.info(f"\nStopped. {self._how_to_go_on()}")
             raise
@@ -194,6 +195,9 @@ class BaseTrainer(StockBaseTrainer):
 
     def final_eval(self) -> None:
         """Strip and validate the checkpoints; `last.pt`, which upstream strips first, can be resumed until then."""
+        if RANK not in {-1, 0}:
+            super().final_eval()
+            return
         last, staged = self.last, self.wdir / ".saving"
         shutil.rmtree(staged, ignore_errors=True)
         try:
@@ -264,7 +268,7 @@ class BaseTrainer(StockBaseTrainer):
 
     def _cut_results(self, epochs: int) -> None:
         """Keep of `results.csv` the rows of the first epochs."""
-        if not self.csv.exists():
+        if not self.csv.exists() or RANK not in {-1, 0}:
             return
         head, *rows = self.csv.read_text(encoding="utf-8").splitlines(keepends=True)
         whole = [row for row in rows if row.endswith("\n") and row.count(",") == head.count(",")]
