@@ -32,7 +32,7 @@ VERSIONS = ("8.4.0", "8.4.34", "8.4.104", "8.4.123", "8.4.143", "newest")
 # models, losses, a chain of commands, validation by size, slicing. They take minutes; the rest touches upstream little.
 CONTRACT = (
     "test_replaced", "test_blocks", "test_models", "test_tasks", "test_stock", "test_loss", "test_assign", "test_chain",
-    "test_size_metrics", "test_sliced_prediction", "test_sliced_training", "test_faults",
+    "test_size_metrics", "test_sliced_prediction", "test_sliced_training",
 )  # fmt: skip
 OUTSIDE = "8.3.0"  # must be refused with one line
 

@@ -132,6 +132,21 @@ def test_a_foreign_state_is_left_alone(data: Path, tmp_path: Path, caplog: pytes
         assert f"resume-0.pt: {word}" in caplog.text
 
 
+def test_a_run_that_was_told_to_stop_goes_on(data: Path, references: dict[str, tuple], tmp_path: Path) -> None:
+    """By `stop`, as a platform does, which saves a checkpoint and ends the epochs."""
+
+    def stop(trainer: BaseTrainer) -> None:
+        trainer.stop |= trainer.epoch == 1
+
+    def leave(trainer: BaseTrainer) -> None:
+        trainer.final_eval = lambda: None  # which would make the checkpoint one that can't be resumed
+
+    when = {"on_train_epoch_end": stop, "on_train_start": leave}
+    assert train(data, tmp_path / "run", when, **OPTIONS["mosaic"]).epoch == 1
+    assert train(data, tmp_path / "run").start_epoch == 2
+    assert faults.same(faults.result(tmp_path / "run"), references["mosaic"])
+
+
 def test_killed_after_the_last_epoch(data: Path, references: dict[str, tuple], tmp_path: Path) -> None:
     """The final validation is left: of a run to its last epoch, and of one that was to stop early."""
     for name, options in OPTIONS.items():

@@ -120,13 +120,18 @@ class BaseTrainer(StockBaseTrainer):
             super().resume_training(ckpt)
             return
         epoch, left = ckpt["epoch"], self._read_rest(ckpt)
-        if epoch >= self.epochs - 1 or (left is not None and left["stop"]):
+        if epoch >= self.epochs - 1 or (left is not None and self._stopped_early(epoch, left["stopper"])):
             self._load_checkpoint_state(ckpt)
             self.epoch = self.start_epoch = epoch
             raise AllEpochsDone
         super().resume_training(ckpt)
         self._cut_results(epoch + 1)
         self._left = left
+
+    def _stopped_early(self, epoch: int, stopper: dict[str, float]) -> bool:
+        """Return whether upstream's EarlyStopping ended the run after an epoch, and not someone who set `stop`."""
+        waited = epoch + 1 - stopper["best_epoch"]  # without validation `possible_stop` is never set
+        return bool(stopper["possible_stop"]) and waited >= self.stopper.patience
 
     def _read_rest(self, ckpt: dict[str, Any]) -> dict[str, Any] | None:
         """Return what `_rest` returned when a checkpoint was saved, or None."""
@@ -235,7 +240,6 @@ class BaseTrainer(StockBaseTrainer):
             "accumulate": self._accumulate,  # older versions of upstream leave it at the last value of the warm-up
             "waiting": waiting,
             "gradients": {name: p.grad for name, p in model.named_parameters() if waiting and p.grad is not None},
-            "stop": bool(self.stop),
             "stopper": {name: float(getattr(self.stopper, name)) for name in STOPPER},
             "random": list(random.getstate()[1]),
             "random_gauss": random.getstate()[2],
