@@ -26,7 +26,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from threading import Event
 
 import torch
@@ -79,10 +79,14 @@ def fetch(version: str, folder: Path) -> Path:
     pip = [sys.executable, "-m", "pip", "download", "-q", "--disable-pip-version-check", *options]
     subprocess.run([*pip, f"ultralytics=={version}"], check=True)
     with tarfile.open(next(folder.glob("ultralytics-*.tar.gz"))) as archive:
-        top = f"ultralytics-{version}/"
-        members = [member for member in archive.getmembers() if member.name.startswith(f"{top}tests/")]
-        archive.extractall(folder, members, filter="data")
-    return folder / f"{top}tests"
+        top = f"ultralytics-{version}"
+        for member in archive:
+            parts = PurePosixPath(member.name).parts
+            if member.isfile() and parts[:2] == (top, "tests") and ".." not in parts:
+                file = folder / member.name
+                file.parent.mkdir(parents=True, exist_ok=True)
+                file.write_bytes(archive.extractfile(member).read())
+    return folder / top / "tests"
 
 
 def python(folder: Path) -> Path:
