@@ -147,6 +147,16 @@ def test_a_run_that_was_told_to_stop_goes_on(data: Path, references: dict[str, t
     assert faults.same(faults.result(tmp_path / "run"), references["mosaic"])
 
 
+def test_data_that_shrank_in_between(data: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    own = faults.draw(tmp_path / "set")
+    with pytest.raises(Killed):
+        train(own, tmp_path / "run", stop_at(1), **OPTIONS["mosaic"])
+    for i in range(10):
+        (tmp_path / f"set/images/train/{i}.png").unlink()
+    assert train(own, tmp_path / "run").epoch == faults.EPOCHS - 1
+    assert "resume-0.pt: the data, batch, imgsz or close_mosaic changed" in caplog.text
+
+
 def test_killed_after_the_last_epoch(data: Path, references: dict[str, tuple], tmp_path: Path) -> None:
     """The final validation is left: of a run to its last epoch, and of one that was to stop early."""
     for name, options in OPTIONS.items():

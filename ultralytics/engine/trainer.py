@@ -149,7 +149,14 @@ class BaseTrainer(StockBaseTrainer):
         ):
             LOGGER.warning(f"{file}: not of {self.args.model}, so the resumed run will differ a little")
             return None
+        if left["setting"] != self._setting():
+            LOGGER.warning(f"{file}: the data, batch, imgsz or close_mosaic changed, so the resumed run will differ")
+            return None
         return left
+
+    def _setting(self) -> list[int]:
+        """Return what may change when a run is resumed, and would change its way."""
+        return [len(self.train_loader.dataset), self.batch_size, self.args.imgsz, int(self.args.close_mosaic)]
 
     def _do_train(self, *args: Any, **kwargs: Any) -> None:
         """Train; name what the user can do something about when it ends before its time."""
@@ -238,6 +245,7 @@ class BaseTrainer(StockBaseTrainer):
             "model": model.state_dict(),
             "ema": self.ema.ema.state_dict(),
             "optimizer": self.optimizer.state_dict()["state"],
+            "setting": self._setting(),
             "accumulate": self._accumulate,  # older versions of upstream leave it at the last value of the warm-up
             "waiting": waiting,
             "gradients": {name: p.grad for name, p in model.named_parameters() if waiting and p.grad is not None},
