@@ -3,8 +3,8 @@
 The trainings are as short as a CPU needs them to be: small images without padding (rect=True) in small batches, which
 make the most steps of a few minutes. Upstream leaves one processor idle; the demo uses all.
 
-With `--compare` it trains two more models in the same way, stock YOLO11n and YOLO11n with a head at stride 4, so that the
-pages of the predict scripts have three to compare.
+With `--compare` it trains two more models in the same way, stock YOLO11n and yolo11-smallob, so that the pages of the
+predict scripts have three to compare.
 """
 
 from __future__ import annotations
