@@ -14,6 +14,7 @@ from ultralytics import YOLO
 from ultralytics.cfg import MIN_TILE
 from ultralytics.data.scenes import make_demo
 from ultralytics.data.utils import IMG_FORMATS, VID_FORMATS
+from ultralytics.engine.predict_page import ComparisonPage, Found, found_of
 from ultralytics.utils import LOGGER, TQDM
 from ultralytics.utils.errors import UserError
 from ultralytics.utils.patches import imread
@@ -64,14 +65,16 @@ def main(dataset: str, root: Path, argv: list[str] | None = None) -> int:
     options = {
         key: getattr(args, key) for key in ("imgsz", "conf", "device", "slice") if getattr(args, key) is not None
     }
-    rows = []
+    rows, page = [], ComparisonPage(out, title=f"{dataset}: what each model finds")
     for model, path in weights.items():
         try:
-            rows.append(predict(model, path, files, out / model, save_txt=args.save_txt, **options))
+            rows.append(predict(model, path, files, out / model, save_txt=args.save_txt, page=page, **options))
         except Exception as error:  # a model that cannot be loaded or run must not stop the others
             LOGGER.error(f"{path}: skipped: {' '.join(str(error).split())}")
     if rows:
         LOGGER.info(table(rows))
+    if file := page.write():
+        LOGGER.info(f"side by side, to open in a browser: {file}")
     return 0 if any(row.images for row in rows) else 1
 
 
@@ -161,7 +164,13 @@ def _validation_images(dataset: str, root: Path) -> Path:
 
 
 def predict(
-    name: str, weights: Path, files: list[Path], folder: Path, save_txt: bool = False, **options: object
+    name: str,
+    weights: Path,
+    files: list[Path],
+    folder: Path,
+    save_txt: bool = False,
+    page: ComparisonPage | None = None,
+    **options: object,
 ) -> Row:
     """Run one model over images and videos and save them annotated.
 
@@ -171,6 +180,7 @@ def predict(
         files: Images and videos.
         folder: Folder for the annotated images; labels go into its `labels/`.
         save_txt: Whether to save labels in YOLO format as well.
+        page: Page to put the model and the images on; it has no place for videos.
         **options: Arguments of `yolo predict`, such as `imgsz`, `conf`, `device` and `slice`.
 
     Returns:
@@ -181,6 +191,7 @@ def predict(
         options.pop("slice", None)
     plain = 0 if options.get("slice") else None
     images, objects, time = 0, Counter(dict.fromkeys(model.names.values(), 0)), 0.0
+    found: dict[str, Found] = {}
     with tempfile.TemporaryDirectory() as scratch:
         manifest = Path(scratch) / "files.txt"
         manifest.write_text("\n".join(str(file.absolute()) for file in files), encoding="utf-8")
@@ -203,6 +214,12 @@ def predict(
             if plain is not None:
                 plain += len(result.boxes) if result.plain is None else result.plain
             time += sum(result.speed.values())
+            if page is not None and result.path[result.path.rfind(".") + 1 :].lower() in IMG_FORMATS:
+                page.look(Path(result.path), result.orig_img)
+                picture = folder / f"{model.predictor.txt_path.name}.jpg"  # upstream numbers files of equal stems
+                found[result.path] = found_of(result, picture)
+    if page is not None and found:
+        page.add(name, found, model.names, time / images)
     return Row(name, images, objects, time / max(images, 1), folder, plain)
 
 
@@ -242,7 +259,8 @@ def _parser(dataset: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog=script,
         description=f"Run every model trained on {dataset} over its validation images, or over those of {dataset}-demo "
-        "where it is not at hand, and save the annotated images, one folder a model.",
+        "where it is not at hand, and save the annotated images, one folder a model, and index.html, which shows the "
+        "models side by side.",
         formatter_class=argparse.RawTextHelpFormatter,
     )
 
