@@ -61,6 +61,7 @@ def main() -> None:
         for picture in pictures[:2]:
             LOGGER.info(f"  {picture}")
         LOGGER.info(f"  ... and {len(pictures) - 2} more in {pictures[0].parent}")
+        LOGGER.info(f"  {pictures[0].parents[1] / 'index.html'} shows them all, in a browser")
 
 
 if __name__ == "__main__":

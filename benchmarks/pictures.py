@@ -7,6 +7,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+from browser import SHOWN, browser, missing, opened, until
 from ultralytics import YOLO
 from ultralytics.utils.files import replacing
 
@@ -80,6 +81,20 @@ def skipping(panorama: Path) -> np.ndarray:
     return np.vstack(parts)
 
 
+def comparison(page: Path) -> np.ndarray:
+    """Return the page of predict2.py as a browser shows it, zoomed in on the right of the first panorama."""
+    with browser() as chromium:
+        shown, _ = opened(chromium, page, WIDTH, 1000)
+        until(shown, SHOWN)
+        shown.keyboard.press("g")
+        box = shown.locator(".view").first.bounding_box()
+        shown.mouse.move(box["x"] + 0.75 * box["width"], box["y"] + 0.45 * box["height"])
+        for _ in range(5):
+            shown.mouse.wheel(0, -100)
+        shown.wait_for_timeout(500)
+        return cv2.imdecode(np.frombuffer(shown.screenshot(), np.uint8), cv2.IMREAD_COLOR)
+
+
 def captioned(picture: np.ndarray, text: str) -> np.ndarray:
     """Write a text into the upper left corner of a picture (H, W, 3)."""
     for grey, thickness in ((0, 6), (255, 2)):
@@ -88,7 +103,7 @@ def captioned(picture: np.ndarray, text: str) -> np.ndarray:
 
 
 def main() -> int:
-    """Write docs/detections.jpg from what predict1.py and predict2.py saved, and two pictures of slicing."""
+    """Write docs/detections.jpg from what the predict scripts saved, two pictures of slicing, and one of their page."""
     panoramas = sorted((PREDICTED / "ASS2/demo").glob("*.jpg"))
     views = sorted((PREDICTED / "ASS1/demo").glob("*.jpg"))
     if not panoramas or len(views) < 2 or not WEIGHTS.is_file():
@@ -98,6 +113,10 @@ def main() -> int:
     write(detections(panorama, views), "detections.jpg")
     write(slicing(panorama), "slicing.jpg")
     write(skipping(panorama), "skipping.jpg")
+    if why := missing():
+        print(f"docs/page.jpg is not written: {why}", file=sys.stderr)
+        return 1
+    write(comparison(PREDICTED / "ASS2/index.html"), "page.jpg")
     return 0
 
 

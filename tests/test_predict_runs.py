@@ -1,5 +1,6 @@
 """What `predict1.py` and `predict2.py` do, run in this process on tiny images."""
 
+import json
 import re
 from collections import Counter
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 from ultralytics import YOLO
 from ultralytics.engine import predict_runs
 from ultralytics.nn.tasks import DetectionModel
+from ultralytics.utils import ops
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -100,7 +102,29 @@ def test_only_panoramas_are_sliced_by_default() -> None:
 
 def test_models_are_chosen_by_name(root: Path) -> None:
     assert run(root, "--models", "small", "--out", str(root / "out")) == 0
-    assert [path.name for path in (root / "out").iterdir()] == ["small"]
+    assert sorted(path.name for path in (root / "out").iterdir()) == ["index.html", "index_files", "small"]
+
+
+def test_the_page_shows_what_the_saved_labels_say(root: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (root / "datasets/ASS2/labels/val").mkdir(parents=True)
+    (root / "datasets/ASS2/labels/val/1.txt").write_text("1 0.5 0.5 0.25 0.5")
+    assert run(root, "--conf", "0.001", "--save-txt") == 0
+    page = root / "runs/predict/ASS2/index.html"
+    assert str(page) in caplog.text
+    text = re.search(r'type="application/json">(.*?)</script>', page.read_text(encoding="utf-8"), re.DOTALL)[1]
+    data = json.loads(text)
+    assert [model["name"] for model in data["models"]] == ["big", "small"]
+    assert [image["truth"] for image in data["images"]] == [[], [[data["classes"].index("truck"), 24, 12, 40, 36]], []]
+    for image in data["images"]:
+        assert (page.parent / image["source"]).resolve() == root / "datasets/ASS2/images/val" / image["name"]
+        for model, rows, picture in zip(("big", "small"), image["found"], image["pictures"], strict=True):
+            assert (page.parent / picture).samefile(page.parent / model / f"{Path(image['name']).stem}.jpg")
+            saved = np.loadtxt(page.parent / model / "labels" / f"{Path(image['name']).stem}.txt", ndmin=2)
+            boxes = ops.xywh2xyxy(saved[:, 1:5]) * (64, 48, 64, 48)
+            assert len(rows) == len(saved) > 0
+            key = np.lexsort(boxes.T.round(1))
+            shown = np.array([row[2:] for row in rows])
+            np.testing.assert_allclose(shown[np.lexsort(shown.T)], boxes[key], atol=0.11)
 
 
 def test_a_missing_model_is_named_with_those_there_are(root: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -162,6 +186,7 @@ def test_sources_image_glob_and_video(root: Path) -> None:
         video.write(np.full((48, 64, 3), value * 20, np.uint8))
     video.release()
     assert run(root, "--models", "big", "--source", str(root / "v.avi"), "--out", str(root / "out")) == 0
+    assert not (root / "out/index.html").exists()  # it has no place for videos
     saved = list((root / "out/big").iterdir())
     assert [path.stem for path in saved] == ["v"]
     assert cv2.VideoCapture(str(saved[0])).get(cv2.CAP_PROP_FRAME_COUNT) == 4

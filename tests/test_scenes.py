@@ -10,6 +10,7 @@ import pytest
 from ultralytics.data import scene_paint, scenes
 from ultralytics.data.scene_layout import overlap, strokes
 from ultralytics.data.scenes import DEMO_SETS, build_scene, label_scene, main, make_demo, paint_scene, plan_split
+from ultralytics.data.utils import check_det_dataset
 from ultralytics.utils.errors import UserError
 
 ASS1, ASS2 = DEMO_SETS["ASS1-demo"], DEMO_SETS["ASS2-demo"]
@@ -87,7 +88,7 @@ def test_the_same_set_each_time_and_with_any_number_of_threads(small: Path, tmp_
 
 def test_files_and_labels(small: Path) -> None:
     names = set(digest(small))
-    assert len(names) == 12 and {"images/val/val_00001.jpg", "labels/train/train_00003.txt"} <= names
+    assert len(names) == 13 and {"images/val/val_00001.jpg", "labels/train/train_00003.txt"} <= names
     labels = read_labels(small)
     assert len(labels) and set(labels[:, 0]) <= {0, 1, 2}
     low, high = labels[:, 1:3] - labels[:, 3:] / 2, labels[:, 1:3] + labels[:, 3:] / 2
@@ -150,6 +151,12 @@ def test_nothing_half_made_is_left(error: BaseException, tmp_path: Path, monkeyp
     with pytest.raises(type(error)):
         make_demo("ASS1-demo", tmp_path / "set", train=2, val=1)
     assert list((tmp_path / "set").iterdir()) == []
+
+
+def test_a_new_folder_can_be_trained_on(small: Path) -> None:
+    found = check_det_dataset(small / "ASS1-demo.yaml")
+    assert found["names"] == {0: "airplane", 1: "person", 2: "truck"}
+    assert [Path(found[split]) for split in ("train", "val")] == [small / "images/train", small / "images/val"]
 
 
 def test_what_is_there_is_kept_unless_asked(small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -187,7 +187,7 @@ def make_demo(
     overwrite: bool = False,
     threads: int | None = None,
 ) -> Path:
-    """Make a demo set: `images/{train,val}/*.jpg` and `labels/{train,val}/*.txt` in YOLO's format.
+    """Make a demo set: `images/{train,val}/*.jpg`, `labels/{train,val}/*.txt` in YOLO's format and `<name>.yaml`.
 
     Nothing is left half-made: the set is built beside its place and moved there when complete.
 
@@ -210,7 +210,7 @@ def make_demo(
         >>> from ultralytics.data.scenes import make_demo
         >>> make_demo("ASS1-demo", "datasets/ASS1-demo", train=8, val=2)
     """
-    from ultralytics.utils import LOGGER
+    from ultralytics.utils import LOGGER, YAML
 
     if name not in DEMO_SETS:
         raise UserError(f"no demo set named '{name}': choose {' or '.join(DEMO_SETS)}")
@@ -234,6 +234,11 @@ def make_demo(
     with making(root) as made:
         for split, count in counts.items():
             _render_split(made, demo, split, count, seed, threads or os.cpu_count() or 1)
+        if not (root / f"{name}.yaml").exists():
+            data = {split: f"images/{split}" for split in SPLITS} | {"names": dict(enumerate(demo.names))}
+            YAML.save(
+                made / f"{name}.yaml", data, "# Drawn airport scenes. Paths are relative to this file's folder.\n"
+            )
         put_in_place(made, root)
     LOGGER.info(f"{name} is in {root}: {counts['train']} training and {counts['val']} validation images")
     return root

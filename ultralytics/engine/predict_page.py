@@ -8,6 +8,7 @@ import html
 import json
 import os
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -103,6 +104,11 @@ class ComparisonPage:
         truth = _truth(file, width, height)
         self._images[str(file)] = Shown(file, number, width, height, truth, source)
 
+    def objects(self, file: Path) -> np.ndarray:
+        """Return the objects that the labels of an image on the page state, see `Shown.truth`; none without labels."""
+        truth = self._images[str(file)].truth
+        return np.zeros((0, 5)) if truth is None else truth
+
     def add(self, model: str, found: dict[str, Found], names: dict[int, str], milliseconds: float) -> None:
         """Put a model on the page.
 
@@ -141,22 +147,31 @@ class ComparisonPage:
         self._files.add(file)
         return file
 
+    def _occurring(self, labels: dict[int, str]) -> Iterator[tuple[dict[int, str], set[int]]]:
+        """Yield names and which of their classes occur, of the labels and of each model."""
+        truths = [image.truth for image in self._images.values() if image.truth is not None]
+        yield labels, {int(c) for truth in truths for c in truth[:, 0]}
+        for found, names, _ in self._models.values():
+            yield names, {int(c) for each in found.values() for c in each.rows[:, 0]}
+
     def _data(self) -> dict[str, Any]:
         """Return what the page shows; classes of models and labels are brought together by their names."""
         labels = self.names or _data_names([image.file for image in self._images.values()])
         labels = labels or next(iter(self._models.values()))[1]
-        classes: dict[str, int] = {}
-
-        def number(name: object) -> int:
-            return classes.setdefault(str(name), len(classes))
-
-        images = []
+        classes: dict[str, int] = {}  # those that occur, in the order of the labels' names, then the models'
+        all_names = [labels, *(names for _, names, _ in self._models.values())]
+        seen = {str(names[c]) for names, at in self._occurring(labels) for c in at if c in names}
+        for name in (str(name) for names in all_names for name in names.values()):
+            if name in seen:
+                classes.setdefault(name, len(classes))
+        images, told = [], set()
         for key, image in self._images.items():
             truth, known = None, image.truth
             if known is not None:
-                if missing := sorted({int(c) for c in known[:, 0]} - labels.keys()):
-                    LOGGER.warning(f"labels of {image.file}: class {missing[0]} has no name: left out of the page")
-                truth = [[number(labels[int(c)]), *_short(box)] for c, *box in known.tolist() if int(c) in labels]
+                if nameless := {int(c) for c in known[:, 0]} - labels.keys() - told:
+                    told |= nameless
+                    LOGGER.warning(f"labels of {image.file}: class {min(nameless)} has no name: left out of the page")
+                truth = [[classes[str(labels[int(c)])], *_short(box)] for c, *box in known.tolist() if int(c) in labels]
             entry = {
                 "name": image.file.name,
                 "source": _address(image.source, self.folder),
@@ -168,7 +183,7 @@ class ComparisonPage:
             }
             for found, names, _ in self._models.values():
                 rows = found[key].rows.tolist() if key in found else []
-                entry["found"].append([[number(names[int(c)]), round(s, 3), *_short(box)] for c, s, *box in rows])
+                entry["found"].append([[classes[str(names[int(c)])], round(s, 3), *_short(box)] for c, s, *box in rows])
                 entry["pictures"].append(_address(found[key].picture, self.folder) if key in found else None)
             images.append(entry)
         return {
@@ -202,6 +217,8 @@ def _truth(file: Path, width: int, height: int) -> np.ndarray | None:
         return np.zeros((0, 5)) if label.parent.is_dir() and label.parent != file.parent else None
     try:
         rows = read_labels(label)
+        if not np.isfinite(rows).all():
+            raise UserError(f"{label}: holds a value that is not a number")
     except (UserError, OSError) as error:
         LOGGER.warning(f"{error}: the page shows {file.name} without ground truth")
         return None
@@ -216,10 +233,10 @@ def _data_names(files: list[Path]) -> dict[int, str] | None:
     if len(found) != 1:
         return None
     try:
-        names = YAML.load(found[0]).get("names")
+        names = YAML.load(found[0])["names"]
+        return {int(c): name for c, name in (names.items() if isinstance(names, dict) else enumerate(names))}
     except Exception:  # not a data set's: any error of the YAML reader
         return None
-    return dict(names if isinstance(names, dict) else enumerate(names)) if names else None
 
 
 def _address(file: Path, folder: Path) -> str:

@@ -1,0 +1,205 @@
+"""Measures how smooth the page of the predict scripts is: python benchmarks/page.py --data DATA.yaml.
+
+The page is made of the validation images of a data set and of made-up detections, its objects blurred and some boxes
+more, since what a browser does with boxes does not depend on who found them. It is opened in Chromium without a window
+and without a GPU, which is slower than what people have.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+from browser import SHOWN, browser, missing, opened, until
+from compare import commit
+from ultralytics.data.layout import read_data_yaml
+from ultralytics.data.utils import IMG_FORMATS
+from ultralytics.engine.predict_page import ComparisonPage, Found
+from ultralytics.utils import LOGGER, TQDM
+from ultralytics.utils.errors import UserError
+from ultralytics.utils.files import replacing
+from ultralytics.utils.patches import imread
+
+ROOT = Path(__file__).resolve().parents[1]
+# Resolves with the times in milliseconds between the frames that are shown while something happens.
+FRAMES = """async count => {
+    const times = [];
+    let last = await new Promise(requestAnimationFrame);
+    for (let i = 0; i < count; i++) {
+        const now = await new Promise(requestAnimationFrame);
+        times.push(now - last);
+        last = now;
+    }
+    return times;
+}"""
+PAINTED = "() => new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))"
+
+
+def write_page(folder: Path, data: dict[str, Any], models: int, most: int | None) -> tuple[Path, dict[str, Any]]:
+    """Write the page; return it and what it holds."""
+    rng = np.random.default_rng(0)
+    files = sorted(path for path in Path(data["val"]).iterdir() if path.suffix[1:].lower() in IMG_FORMATS)[:most]
+    page = ComparisonPage(folder, "measured", names=data["names"])
+    found: list[dict[str, Found]] = [{} for _ in range(models)]
+    pixels, boxes, seconds = [], 0, 0.0
+    for file in TQDM(files, desc="writing the page"):
+        image = imread(file)
+        start = time.perf_counter()
+        page.look(file, image)
+        seconds += time.perf_counter() - start
+        pixels.append(image.shape[0] * image.shape[1] / 1e6)
+        truth = page.objects(file)
+        for of in found:
+            rows = made_up(truth, image.shape[1], image.shape[0], rng)
+            boxes += len(rows)
+            of[str(file)] = Found(rows, file)
+    for number, of in enumerate(found):
+        page.add(f"model {number + 1}", of, data["names"], 0.0)
+    start = time.perf_counter()
+    written = page.write()
+    seconds += time.perf_counter() - start
+    if written is None:
+        raise UserError(f"{data['yaml_file']}: no images to show")
+    size = written.stat().st_size / 1e6
+    return written, {
+        "images": len(files), "megapixels of an image": f"{statistics.median(pixels):.1f}",
+        "models": models, "detections": boxes, "index.html, MB": f"{size:.1f}",
+        "writing it, ms an image": f"{1e3 * seconds / len(files):.0f}",
+    }  # fmt: skip
+
+
+def made_up(truth: np.ndarray, width: int, height: int, rng: np.random.Generator) -> np.ndarray:
+    """Return detections (class, score, x1, y1, x2, y2) by falling score: three in four objects, and some boxes more."""
+    kept = truth[rng.random(len(truth)) < 0.75]
+    sides = np.tile(kept[:, 3:] - kept[:, 1:3], 2)
+    near = kept[:, 1:] + rng.normal(0, 0.06, sides.shape) * sides
+    corners = rng.uniform(0, 0.97, (10, 2)) * (width, height)
+    boxes = np.vstack((near, np.column_stack((corners, corners + 20))))
+    classes = np.concatenate((kept[:, 0], np.zeros(10)))
+    scores = np.sort(rng.uniform(0.25, 1, len(boxes)))[::-1]
+    return np.column_stack((classes, scores, boxes))
+
+
+@contextmanager
+def frames(page: Any, count: int) -> Iterator[list[float]]:
+    """Give a list that holds, after the block, the milliseconds between the frames shown while it ran."""
+    times: list[float] = []
+    page.evaluate(f"() => {{ window.measured = ({FRAMES})({count}); }}")
+    yield times
+    times += page.evaluate("() => window.measured")
+
+
+def measure(file: Path) -> dict[str, Any]:
+    """Open the page and use it; return what was measured."""
+    with browser() as chromium:
+        start = time.perf_counter()
+        page, said = opened(chromium, file, 1600, 1000)
+        until(page, SHOWN)
+        first = time.perf_counter() - start
+        loaded = "[...document.querySelectorAll('#strip img')].filter(image => image.naturalWidth > 0).length"
+        thumbnails = page.evaluate(loaded)
+        box = page.locator(".view").first.bounding_box()
+        x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+        page.mouse.move(x, y)
+        with frames(page, 40) as zooming:
+            for turn in range(20):
+                page.mouse.wheel(0, -60 if turn < 14 else 60)
+                page.wait_for_timeout(15)
+        page.mouse.down()
+        with frames(page, 40) as panning:
+            for turn in range(20):
+                page.mouse.move(x + 10 * turn, y + 3 * turn)
+                page.wait_for_timeout(15)
+        page.mouse.up()
+        page.keyboard.press("0")
+        filters = []
+        for score in (0.3, 0.4, 0.5, 0.6, 0.7):
+            start = time.perf_counter()
+            page.locator("#score").fill(str(score))
+            page.evaluate(PAINTED)
+            filters.append(1e3 * (time.perf_counter() - start))
+        start = time.perf_counter()
+        page.locator("#iou").select_option("0.3")
+        page.evaluate(PAINTED)
+        overlap = 1e3 * (time.perf_counter() - start)
+        following = []
+        for _ in range(8):
+            page.wait_for_timeout(400)  # a person looks at an image, while the next one loads
+            start = time.perf_counter()
+            page.keyboard.press("ArrowRight")
+            until(page, SHOWN)
+            following.append(1e3 * (time.perf_counter() - start))
+        start = time.perf_counter()
+        page.keyboard.press("End")
+        until(page, SHOWN)
+        last = 1e3 * (time.perf_counter() - start)
+        memory = sum(
+            process.memory_info().rss - process.memory_info().shared
+            for process in psutil.Process(os.getpid()).children(recursive=True)
+            if "chrom" in process.name()
+        )
+        if said:
+            raise UserError(f"{file}: the browser said: {said[0]}")
+
+    def ms(values: list[float]) -> str:
+        return f"{statistics.median(values):.0f} (95 %: {np.percentile(values, 95):.0f})"
+
+    return {
+        "opened and first image drawn, s": f"{first:.1f}",
+        "thumbnails loaded by then": thumbnails,
+        "zooming, ms between frames": ms(zooming),
+        "panning, ms between frames": ms(panning),
+        "another least score, ms until all counts are shown": ms(filters),
+        "another least IoU, ms until all counts are shown": f"{overlap:.0f}",
+        "next image, ms until drawn": ms(following),
+        "last image, not loaded before, ms until drawn": f"{last:.0f}",
+        "memory of the browser, MB": f"{memory / 1e6:.0f}",
+    }
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Write the page, use it, print and write a table of what was measured."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--data", required=True, help="YAML file of the data set whose validation images are shown")
+    parser.add_argument("--images", type=int, help="most images (default: all)")
+    parser.add_argument("--models", type=int, default=3, help="models side by side (default: 3)")
+    parser.add_argument("--out", type=Path, default=ROOT / "benchmarks/results/page.md", help="table to write")
+    args = parser.parse_args(argv)
+    if why := missing():
+        sys.exit(f"page.py: {why}")
+    try:
+        data = read_data_yaml(args.data)
+        with tempfile.TemporaryDirectory() as folder:
+            page, holds = write_page(Path(folder), data, args.models, args.images)
+            rows = holds | measure(page)
+    except UserError as error:
+        sys.exit(f"page.py: {error}")
+    lines = ["| what | |", "| --- | ---: |", *(f"| {what} | {value} |" for what, value in rows.items())]
+    LOGGER.info("\n".join(lines))
+    text = f"""\
+# The page that compares models
+
+Written by `python benchmarks/page.py --data {Path(args.data).name}`: {Path(args.data).stem}, made-up
+detections, Chromium without a window or a GPU, {os.cpu_count()} cores, {platform.machine()}, commit {commit()}.
+
+{chr(10).join(lines)}
+"""
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(args.out) as new:
+        new.write_text(text, encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
