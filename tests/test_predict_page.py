@@ -184,7 +184,9 @@ def test_nothing_to_show_is_no_page(tmp_path: Path) -> None:
 # ---- In a browser
 
 
-def reference(scenes: list, model: int, score: float, iou: float, classes: set[int], sizes: set[str]) -> list[int]:
+def reference(
+    scenes: list, model: int, score: float, iou: float, classes: set[int], sizes: set[str], same_class: bool = True
+) -> list[int]:
     """Count found, missed and false by the rule that the page states, with torchvision's IoU."""
     limits = list(SIZE_GROUPS.items())
 
@@ -197,13 +199,13 @@ def reference(scenes: list, model: int, score: float, iou: float, classes: set[i
     for objects, *tables in scenes:
         rows = tables[model][tables[model][:, 1] >= score]
         overlap = box_iou(torch.from_numpy(rows[:, 2:]), torch.from_numpy(objects[:, 1:])).numpy()
-        overlap[rows[:, :1] != objects[:, 0]] = -1
+        overlap[same_class & (rows[:, :1] != objects[:, 0])] = -1
         free = np.ones(len(objects), bool)
         for row, overlaps in zip(rows, overlap, strict=True):
             overlaps = np.where(free, overlaps, -1)
             if overlaps.max(initial=-1) >= iou:
                 free[overlaps.argmax()] = False
-                found += wanted(row[0], objects[overlaps.argmax(), 1:])
+                found += wanted(*objects[overlaps.argmax(), :1], objects[overlaps.argmax(), 1:])
             else:
                 false += wanted(row[0], row[2:])
         missed += sum(wanted(c, np.array(box)) for c, *box in objects[free].tolist())
@@ -258,8 +260,8 @@ def centre(page: Any) -> tuple[float, float]:
 def test_counts_follow_score_class_size_and_overlap(shown: Any, scenes_page: tuple[Path, list]) -> None:
     scenes, everything = scenes_page[1], (0.0, 0.5, {0, 1, 2}, set(SIZE_GROUPS))
 
-    def agrees(score: float, iou: float, classes: set[int], sizes: set[str]) -> None:
-        expected = [reference(scenes, model, score, iou, classes, sizes) for model in (0, 1)]
+    def agrees(score: float, iou: float, classes: set[int], sizes: set[str], same_class: bool = True) -> None:
+        expected = [reference(scenes, model, score, iou, classes, sizes, same_class) for model in (0, 1)]
         assert totals(shown) == expected
 
     agrees(*everything)
@@ -275,6 +277,9 @@ def test_counts_follow_score_class_size_and_overlap(shown: Any, scenes_page: tup
     shown.locator("#iou").select_option("0.75")
     shown.locator("#score").fill("0.05")
     agrees(0.05, 0.75, {0, 2}, {"tiny", "small", "large"})
+    shown.get_by_label("and its class").uncheck()
+    agrees(0.05, 0.75, {0, 2}, {"tiny", "small", "large"}, same_class=False)
+    shown.get_by_label("and its class").check()
     shown.locator("#classes label", has_text="truck").dblclick()
     agrees(0.05, 0.75, {2}, {"tiny", "small", "large"})
 
@@ -476,6 +481,26 @@ def test_without_labels_detections_are_counted(chromium: Any, tmp_path: Path) ->
     assert shown.locator("#totals td:not([colspan])").all_inner_texts() == [str(count) for count in expected]
     assert shown.locator("#marks label").count() == 2
     shown.keyboard.press("g")
+    assert said == []
+    shown.close()
+
+
+@needs_browser
+def test_a_model_of_other_classes_is_compared_by_boxes(chromium: Any, tmp_path: Path) -> None:
+    scenes = [scene(np.random.default_rng(9))]
+    objects, rows, _ = scenes[0]
+    (tmp_path / "images").mkdir()
+    (tmp_path / "labels").mkdir()
+    (tmp_path / "labels/a.txt").write_text(label_text(objects))
+    file = tmp_path / "images/a.png"
+    cv2.imwrite(str(file), picture(0))
+    page = ComparisonPage(tmp_path, "t", names=NAMES)
+    page.look(file, picture(0))
+    page.add("one class", {str(file): Found(rows * (0, 1, 1, 1, 1, 1), file)}, {0: "item"}, 1)
+    shown, said = browser.opened(chromium, page.write())
+    assert totals(shown) == [reference(scenes, 0, 0, 0.5, {0, 1, 2}, set(SIZE_GROUPS), same_class=False)]
+    shown.get_by_label("and its class").check()
+    assert totals(shown) == [[0, len(objects), len(rows)]]
     assert said == []
     shown.close()
 
