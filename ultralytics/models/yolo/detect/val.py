@@ -146,7 +146,13 @@ class DetectionValidator(StockDetectionValidator):
     def gather_stats(self) -> None:
         """Bring what the processes of a distributed validation have recorded to the first."""
         super().gather_stats()
-        if self.size_records is None or RANK == -1:
+        if RANK == -1:
+            return
+        if self.slicer is not None:
+            counts = torch.tensor(self.tiles, device=self.device)
+            dist.reduce(counts, dst=0)
+            self.tiles = tuple(counts.tolist())
+        if self.size_records is None:
             return
         parts = [None] * dist.get_world_size() if RANK == 0 else None
         dist.gather_object(self.size_records.images, parts, dst=0)

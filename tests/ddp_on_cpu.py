@@ -1,0 +1,161 @@
+"""Puts two processes on the CPU in the place of two GPUs, where upstream trains on several.
+
+Upstream writes the state of a trainer to a file, from which each process that it starts rebuilds the trainer. A
+callback `OnCpu` in that state replaces, where it is read, what needs CUDA and nothing else: the device that a process
+takes, and NCCL. All the rest is upstream's and the fork's. A callback of `Record` tells what a process saw.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import distributed as dist
+from torch import nn
+
+CPU = torch.device("cpu")
+
+
+def replace_devices() -> None:
+    """Let this process run on the CPU where upstream gives it the GPU of its rank, with gloo in the place of NCCL."""
+    from ultralytics.engine import trainer, validator
+
+    set_up, backend = trainer.BaseTrainer._setup_ddp, validator.AutoBackend
+    parallel = nn.parallel.DistributedDataParallel
+
+    def set_up_on_cpu(self: Any) -> None:
+        set_up(self)
+        self.device = CPU
+
+    torch.set_num_threads(1)
+    trainer.select_device = lambda *args, **kwargs: torch.device("cuda:0")  # by its kind upstream counts processes
+    torch.cuda.set_device = lambda index: None
+    torch.cuda.current_device = lambda: 0
+    dist.is_nccl_available = lambda: False  # upstream then takes gloo
+    trainer.BaseTrainer._setup_ddp = set_up_on_cpu
+    nn.parallel.DistributedDataParallel = lambda model, device_ids, **kwargs: parallel(model, **kwargs)
+    validator.AutoBackend = lambda *args, device, **kwargs: backend(*args, device=CPU, **kwargs)
+
+
+class OnCpu:
+    """A callback that does nothing; the process that reads it from a trainer's state calls `replace_devices`."""
+
+    def __call__(self, trainer: Any) -> None:
+        pass
+
+    def __getstate__(self) -> dict[str, int]:
+        return {"written_by": os.getpid()}  # without a state nothing is set
+
+    def __setstate__(self, state: dict[str, int]) -> None:
+        replace_devices()
+
+
+def feed(validator: Any) -> None:
+    """Let a validation find its objects, moved and scored at random, the same whichever process sees an image."""
+
+    def find(preds: Any) -> list[dict[str, torch.Tensor]]:
+        batch, found = validator._batch, []
+        height, width = batch["img"].shape[2:]
+        for i, file in enumerate(batch["im_file"]):
+            own = batch["batch_idx"] == i
+            made = torch.Generator().manual_seed(int(Path(file).stem))
+            x, y, w, h = (batch["bboxes"][own] * torch.tensor([width, height] * 2)).T
+            boxes = torch.stack((x - w / 2, y - h / 2, x + w / 2, y + h / 2), 1)
+            boxes = torch.cat((boxes + 2 * torch.randn(boxes.shape, generator=made), boxes + 9))
+            conf = torch.rand(len(boxes), generator=made)
+            cls = batch["cls"][own].flatten().repeat(2)
+            found.append({"bboxes": boxes, "conf": conf, "cls": cls, "extra": torch.zeros(len(boxes), 0)})
+        return found
+
+    validator.postprocess = find
+
+
+class Record:
+    """Callbacks that write to a folder what a process saw of a training: `seen-RANK.json` and `state-RANK.pt`.
+
+    Args:
+        folder: The folder.
+        fed: Whether validations find what `feed` makes up.
+        kill: When the first process is killed: while it saves a checkpoint in this epoch, or "at the end", in the
+            validation after the last one.
+    """
+
+    def __init__(self, folder: Path, fed: bool = False, kill: int | str | None = None) -> None:
+        self.folder, self.fed, self.kill = folder, fed, kill
+        self.seen: dict[str, Any] = {"samples": [], "saved": [], "validations": [], "files": []}
+
+    def add_to(self, model: Any) -> None:
+        """Add the callbacks to a model."""
+        model.add_callback("on_pretrain_routine_start", OnCpu())
+        for event in ("pretrain_routine_end", "train_epoch_end", "fit_epoch_end", "model_save"):
+            model.add_callback(f"on_{event}", getattr(self, event))
+        for event in ("val_start", "val_batch_end", "val_end"):
+            model.add_callback(f"on_{event}", getattr(self, event))
+
+    def write(self) -> None:
+        """Write what was seen so far."""
+        rank = dist.get_rank() if dist.is_initialized() else -1
+        (self.folder / f"seen{rank}.json").write_text(json.dumps(self.seen, default=float))
+
+    def pretrain_routine_end(self, trainer: Any) -> None:
+        model = trainer.model.module
+        self.seen |= {"nwd_c": getattr(model, "nwd_c", None), "kind": type(trainer.model).__name__}
+        self.seen |= {"args": vars(trainer.args), "backend": dist.get_backend(), "world": dist.get_world_size()}
+        self.seen["random"] = hash(random.getstate())
+        data = trainer.train_loader.dataset
+        get, choose = data.get_image_and_label, getattr(data, "_choose", None)
+        windows: list[Any] = []
+
+        def get_and_tell(index: int) -> dict[str, Any]:
+            label = get(index)
+            self.seen["samples"].append([trainer.epoch, index, windows and windows[-1]])
+            return label
+
+        def choose_and_tell(*args: Any) -> Any:
+            windows.append(choose(*args))
+            return windows[-1]
+
+        data.get_image_and_label = get_and_tell
+        if choose is not None:
+            data._choose = choose_and_tell
+
+    def train_epoch_end(self, trainer: Any) -> None:
+        if trainer.epoch == self.kill and dist.get_rank() == 0:  # upstream calls this while it saves a checkpoint
+            trainer.read_results_csv = lambda: os.kill(os.getpid(), signal.SIGKILL)
+
+    def model_save(self, trainer: Any) -> None:
+        self.seen["saved"].append([trainer.epoch, sorted(file.name for file in trainer.wdir.iterdir())])
+
+    def fit_epoch_end(self, trainer: Any) -> None:
+        state = {"model": trainer.model.module.state_dict(), "ema": trainer.ema.ema.state_dict()}
+        torch.save(state, self.folder / f"state{dist.get_rank()}.pt")
+        self.write()
+
+    def val_start(self, validator: Any) -> None:
+        self.seen["files"].append([])
+        if self.kill == "at the end" and not validator.training and dist.get_rank() == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+        if self.fed:
+            feed(validator)
+        get = validator.get_stats
+
+        def get_and_tell() -> dict[str, Any]:
+            self.seen["boxes"] = [[part.tolist() for part in image] for image in validator.size_records.images]
+            return get()
+
+        validator.get_stats = get_and_tell
+
+    def val_batch_end(self, validator: Any) -> None:
+        self.seen["files"][-1] += [Path(file).name for file in validator._batch["im_file"]]
+
+    def val_end(self, validator: Any) -> None:
+        size, matrix = validator.metrics.size, validator.confusion_matrix.matrix.tolist()
+        told = {"images": validator.seen, "tiles": validator.tiles, "matrix": matrix}
+        told |= {"results": validator.metrics.results_dict, "size": repr((size, size.per_class))}
+        self.seen["validations"].append(told)
+        self.write()
