@@ -56,7 +56,7 @@ SMALLER = {
     r"batch=16": "batch=4",
     r"model=runs/\.\.\./": "model=runs/interrupted/",
     r"--(imgsz|tile) \d+": r"--\1 64",
-    r"--train 1000 --val 200": "--train 2 --val 1",
+    r"--(train|val) \d+": r"--\1 2",
     r"--examples 2000 --seconds 20": "--examples 1 --seconds 1",
     r"DATA\.yaml": "my/data.yaml",
     r"WEIGHTS": "best.pt",
@@ -127,11 +127,10 @@ class Other:
     test: tuple[str, str] | str | None = None
 
 
-SUITE = Other("runs all tests, this one too")
+SUITE = Other("runs tests, this one too")
 DEMO = Other("trains for a quarter of an hour", "test_the_demo")
 ELSEWHERE = {
     "make test": SUITE,
-    "python -m pytest": SUITE,
     "make demo": DEMO,
     "python benchmarks/demo.py": DEMO,
     "make help": Other("needs the Makefile in its place", "test_make_help"),
@@ -153,7 +152,10 @@ ELSEWHERE = {
 
 def elsewhere(text: str) -> Other | None:
     """Return why a command is not run here, or None."""
-    return Other("installs packages from the network") if text.startswith("pip ") else ELSEWHERE.get(text)
+    text = text.removeprefix(".venv/bin/")
+    if text.startswith("pip "):
+        return Other("installs packages from the network")
+    return SUITE if text.startswith("python -m pytest") else ELSEWHERE.get(text)
 
 
 # Finding them --------------------------------------------------------------------------------------------------------
@@ -171,7 +173,7 @@ class Found(NamedTuple):
 
 
 def is_command(text: str) -> bool:
-    text = re.sub(r"^([A-Z_]+=\S+ )+", "", text)  # what it sets in its environment
+    text = re.sub(r"^([A-Z_]+=\S+ )+", "", text).removeprefix(".venv/bin/")  # without what it sets in its environment
     return text.partition(" ")[0] in PROGRAMS and " " in text
 
 
@@ -201,7 +203,7 @@ def parse(text: str, commands_only: bool = False) -> Iterator[tuple[str, bool]]:
             i += 1
             block = block if fence[2] in LANGUAGES else []
         elif re.match(r"    \s*\S", lines[i]) and (not i or not lines[i - 1].strip()):
-            while i < len(lines) and lines[i].startswith("    "):
+            while i < len(lines) and (lines[i].startswith("    ") or not lines[i].strip()):
                 block.append(lines[i])
                 i += 1
         else:  # a paragraph, table or list, in which code may go over the end of a line
@@ -214,21 +216,29 @@ def parse(text: str, commands_only: bool = False) -> Iterator[tuple[str, bool]]:
                 if is_command(code) and (not code.startswith("yolo ") or "=" in code):
                     yield code, False
             continue
+        code: list[str] = []
         for part in re.split(r"\n\s*\n", "\n".join(block)):
-            yield from parse_block(part, commands_only)
+            commands, python = parse_part(part, commands_only)
+            if code and commands:
+                yield "\n\n".join(code), True
+                code = []
+            yield from ((command, False) for command in commands)
+            code += [python] if python else []
+        if code:
+            yield "\n\n".join(code), True
 
 
-def parse_block(block: str, commands_only: bool) -> Iterator[tuple[str, bool]]:
+def parse_part(block: str, commands_only: bool) -> tuple[list[str], str]:
+    """Return the commands, or the Python, in a part of a block of code."""
     rows = [row for row in re.sub(r"\s*\\\n\s*", " ", block).splitlines() if row.strip()]
     if not rows or rows[0].strip().startswith((*TEXTS, ">>> ")):  # examples of docstrings are no commands
-        return
+        return [], ""
     commands = [without_comment(row) for row in rows]
     commands = [command for command in commands if command and not command.startswith("#")]
     if all(map(is_command, commands)):
-        yield from ((command, False) for command in commands)
-        return
+        return commands, ""
     if commands_only:
-        return
+        return [], ""
     margin = min(len(row) - len(row.lstrip()) for row in rows)
     code = "\n".join(row[margin:] for row in rows)
     try:
@@ -239,7 +249,7 @@ def parse_block(block: str, commands_only: bool) -> Iterator[tuple[str, bool]]:
             f"what is this block of code? No command ({known}), no Python; if it is a text, add its first line to "
             f"TEXTS in tests/test_commands.py:\n{block}"
         ) from None
-    yield code, True
+    return [], code
 
 
 def read_documents() -> list[Found]:
@@ -262,6 +272,7 @@ RUN = [found for found in FOUND if not elsewhere(found.text)]
 def small(text: str) -> tuple[str, set[str]]:
     """Return a command made small, and which rows of `SMALLER` did so."""
     used = set()
+    text = text.removeprefix(".venv/bin/")
     for pattern, value in SMALLER.items():
         text, count = re.subn(pattern, value, text)
         used |= {pattern} if count else set()
@@ -370,7 +381,7 @@ def template(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "benchmarks/results").mkdir()
     for file in (ROOT / "benchmarks").glob("*.py"):
         shutil.copy(file, folder / "benchmarks")
-    write_data(folder / "my", ("a", "b"), {"train": 4, "val": 4}).rename(folder / "my/data.yaml")
+    write_data(folder / "my", ("a", "b", "c"), {"train": 4, "val": 4}).rename(folder / "my/data.yaml")
     for i in range(2):
         paint(folder / f"panoramas/{i}.jpg", 200, 90)
         paint(folder / f"frames/{i}.jpg", 96, 72)
@@ -448,7 +459,9 @@ def test_what_is_not_run_here(command: str, server: Server, template: Path) -> N
     elif other.test:
         file, text = other.test
         assert text in (ROOT / "tests" / file).read_text(encoding="utf-8")
-    program, *args = shlex.split(command)
+    program, *args = shlex.split(command.removeprefix(".venv/bin/"))
+    for file in re.findall(r"tests/\w+\.py", command):
+        assert (ROOT / file).is_file()
     if program == "make":
         done = subprocess.run(["make", "-n", *args], cwd=ROOT, capture_output=True, text=True, check=False)
         assert done.returncode == 0 and done.stdout, done.stderr
@@ -508,6 +521,8 @@ Run `yolo export` or `python a.py
     from a import b
     b("#")
 
+    b(2)
+
     A=1 yolo val data=d.yaml
 
 ```yaml
@@ -527,7 +542,7 @@ def test_commands_are_found() -> None:
         ("python a.py --x 1", False),
         ("yolo val data=a.yaml", False),
         ("yolo predict model=c.pt", False),
-        ('from a import b\nb("#")', True),
+        ('from a import b\nb("#")\n\nb(2)', True),
         ("A=1 yolo val data=d.yaml", False),
         ("make d", False),
     ]
