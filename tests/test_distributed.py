@@ -84,7 +84,9 @@ def test_each_process_trains_the_fork_with_our_arguments(plain: Path) -> None:
         # every box is 30x20 px in an image whose longer side is scaled to 64
         assert seen["nwd_c"] == pytest.approx(np.sqrt(30 * 20) * 64 / 96, rel=1e-4)
     assert YAML.load(plain / "run/args.yaml")["nwd"] == 0.3
-    blocks = {type(module).__name__ for module in YOLO(plain / "run/weights/best.pt").model.modules()}
+    model = YOLO(plain / "run/weights/best.pt").model
+    assert model.object_size == pytest.approx(np.sqrt(30 * 20), rel=1e-4)  # which `slice=auto` asks for
+    blocks = {type(module).__name__ for module in model.modules()}
     assert {"DualConv", "ScreeningFusion", "LightDetect"} <= blocks
     assert_equal_models(plain / "seen")
 
