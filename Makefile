@@ -20,7 +20,7 @@ env: $(VENV)/installed ## make the environment in .venv
 demo: env ## train, fine-tune, validate and predict on the demo sets (at most 15 minutes on 2 cores)
 	$(BIN)/python benchmarks/demo.py
 
-pictures: env ## write the pictures of README and docs from what the demo found
+pictures: env ## draw the pictures of docs, and take those of what the demo found
 	$(BIN)/python benchmarks/pictures.py
 
 test: env ## run the tests
