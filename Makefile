@@ -29,8 +29,9 @@ test: env ## run the tests
 lint: env ## check style
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .
 
-tables: env ## write the tables in docs/
+tables: env ## write the tables and the Python API in docs/
 	$(BIN)/python benchmarks/model_table.py
+	$(BIN)/python benchmarks/api.py
 
 compat: env ## run the contract tests with several versions of Ultralytics, which are fetched
 	$(BIN)/python benchmarks/compat.py
