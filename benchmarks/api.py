@@ -35,7 +35,7 @@ INTERNAL = {  # modules left out, with the reason
 SECTIONS = ("Args", "Attributes", "Shape", "Returns", "Yields", "Raises", "Example", "Examples")
 TITLES = {"Args": "Arguments", "Examples": "Example"}
 ITEMS = {"Args", "Attributes", "Raises"}  # sections of `name: text`
-WIDTH = 110  # of a signature
+WIDTH = 90  # of a signature
 BEGIN = "<!-- written by: python benchmarks/api.py -->\n"
 
 Definition = ast.FunctionDef | ast.ClassDef
