@@ -5,7 +5,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo test lint tables pictures compat upstream clean
+.PHONY: help env demo test lint docs tables pictures notebook compat upstream clean
 
 help: ## list the commands
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -20,7 +20,7 @@ env: $(VENV)/installed ## make the environment in .venv
 demo: env ## train, fine-tune, validate and predict on the demo sets (at most 15 minutes on 2 cores)
 	$(BIN)/python benchmarks/demo.py
 
-pictures: env ## write the pictures of README and docs from what the demo found
+pictures: env ## draw the pictures of docs, and take those of what the demo found
 	$(BIN)/python benchmarks/pictures.py
 
 test: env ## run the tests
@@ -29,8 +29,15 @@ test: env ## run the tests
 lint: env ## check style
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .
 
-tables: env ## write the tables in docs/
+docs: env ## build the documents as a site, site/index.html
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+notebook: env ## run docs/notebook.ipynb and keep what it shows
+	$(BIN)/python benchmarks/notebook.py
+
+tables: env ## write the tables and the Python API in docs/
 	$(BIN)/python benchmarks/model_table.py
+	$(BIN)/python benchmarks/api.py
 
 compat: env ## run the contract tests with several versions of Ultralytics, which are fetched
 	$(BIN)/python benchmarks/compat.py
@@ -38,5 +45,5 @@ compat: env ## run the contract tests with several versions of Ultralytics, whic
 upstream: env ## run upstream's own tests with the overlay off and on
 	$(BIN)/python benchmarks/upstream_tests.py
 
-clean: ## remove the environment, runs and demo data
-	rm -rf $(VENV) runs datasets/*-demo/images datasets/*-demo/labels
+clean: ## remove the environment, runs, the site and demo data
+	rm -rf $(VENV) runs site datasets/*-demo/images datasets/*-demo/labels

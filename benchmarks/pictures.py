@@ -1,4 +1,8 @@
-"""Writes the pictures of README and docs from what the demo made: python benchmarks/pictures.py, after make demo."""
+"""Writes the pictures of README and docs: python benchmarks/pictures.py.
+
+The drawings of `diagrams.py` need nothing; the photographs show what the demo's models found, so they need
+`python benchmarks/demo.py --compare`, and a Chromium for that of the page.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +10,7 @@ import sys
 from pathlib import Path
 
 import cv2
+import diagrams
 import numpy as np
 from browser import SHOWN, browser, missing, opened, until
 from ultralytics import YOLO
@@ -14,6 +19,7 @@ from ultralytics.utils.files import replacing
 ROOT = Path(__file__).resolve().parents[1]
 PREDICTED = ROOT / "runs/predict"
 WEIGHTS = ROOT / "runs/ASS2/demo/weights/best.pt"
+PICTURES = ("detections.jpg", "slicing.jpg", "skipping.jpg", "page.jpg")  # in docs/
 WIDTH = 1600  # of the pictures, in pixels
 TILE_COLOURS = ((60, 220, 255), (255, 200, 60), (220, 90, 255), (90, 255, 120))  # BGR
 
@@ -103,20 +109,27 @@ def captioned(picture: np.ndarray, text: str) -> np.ndarray:
 
 
 def main() -> int:
-    """Write docs/detections.jpg from what the predict scripts saved, two pictures of slicing, and one of their page."""
+    """Write the drawings, and the photographs from what predict1.py and predict2.py saved and the weights find."""
+    diagrams.main()
     panoramas = sorted((PREDICTED / "ASS2/demo").glob("*.jpg"))
     views = sorted((PREDICTED / "ASS1/demo").glob("*.jpg"))
-    if not panoramas or len(views) < 2 or not WEIGHTS.is_file():
-        print(f"no pictures under {PREDICTED}/ASS1/demo and ASS2/demo; run: make demo", file=sys.stderr)
+    compared = PREDICTED / "ASS2/smallob"
+    if not panoramas or len(views) < 2 or not WEIGHTS.is_file() or not compared.is_dir():
+        print(
+            f"only drawings written: what the models found is not under {PREDICTED}; "
+            "run: python benchmarks/demo.py --compare",
+            file=sys.stderr,
+        )
         return 1
     panorama = max(panoramas, key=lambda path: objects_in(path, "ASS2-demo"))
-    write(detections(panorama, views), "detections.jpg")
-    write(slicing(panorama), "slicing.jpg")
-    write(skipping(panorama), "skipping.jpg")
     if why := missing():
-        print(f"docs/page.jpg is not written: {why}", file=sys.stderr)
+        print(f"docs/page.jpg can't be written: {why}", file=sys.stderr)
         return 1
-    write(comparison(PREDICTED / "ASS2/index.html"), "page.jpg")
+    page = comparison(PREDICTED / "ASS2/index.html")
+    for name, picture in zip(
+        PICTURES, (detections(panorama, views), slicing(panorama), skipping(panorama), page), strict=True
+    ):
+        write(picture, name)
     return 0
 
 

@@ -80,7 +80,8 @@ def prepare(
 
     Examples:
         >>> from ultralytics.data.airport import prepare
-        >>> prepare("ASS2", archive="ASS2.zip")
+        >>> prepare("ASS2", archive="ASS2.zip").name
+        'ASS2'
     """
     if name not in SETS:
         raise UserError(f"no data set named '{name}': choose {' or '.join(SETS)}")

@@ -71,7 +71,8 @@ def from_coco(
 
     Examples:
         >>> from ultralytics.data.dataset_import import from_coco
-        >>> from_coco("annotations/instances_train2017.json", "datasets/mine")
+        >>> from_coco("annotations/instances_train2017.json", "datasets/mine").name
+        'mine.yaml'
     """
     file, yaml = Path(file), _new_yaml(Path(out))
     supervision = _package("supervision")
@@ -114,7 +115,8 @@ def from_voc(folder: str | Path, out: str | Path, split: str | Path | None = Non
 
     Examples:
         >>> from ultralytics.data.dataset_import import from_voc
-        >>> from_voc("VOCdevkit/VOC2012", "datasets/mine")
+        >>> from_voc("VOCdevkit/VOC2012", "datasets/mine").name
+        'mine.yaml'
     """
     folder, yaml = Path(folder), _new_yaml(Path(out))
     read_objects = _voc_reader()

@@ -158,7 +158,8 @@ def stats(data: str | Path, imgsz: int = 640, out: str | Path | None = None) -> 
     Examples:
         >>> from ultralytics.data.dataset_stats import stats
         >>> found = stats("datasets/ASS1-demo/ASS1-demo.yaml", imgsz=640)
-        >>> found.total.sizes_at_imgsz["very tiny"], found.total.thin
+        >>> found.total.objects == sum(found.total.sizes_at_imgsz.values())
+        True
     """
     if imgsz < 1:
         raise UserError(f"imgsz must be at least 1 pixel, not {imgsz}")

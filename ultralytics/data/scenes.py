@@ -208,7 +208,8 @@ def make_demo(
 
     Examples:
         >>> from ultralytics.data.scenes import make_demo
-        >>> make_demo("ASS1-demo", "datasets/ASS1-demo", train=8, val=2)
+        >>> make_demo("ASS1-demo", "datasets/my-demo", train=2, val=1).name
+        'my-demo'
     """
     from ultralytics.utils import LOGGER, YAML
 

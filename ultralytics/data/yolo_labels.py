@@ -20,6 +20,10 @@ def yolo_lines(boxes: np.ndarray, classes: np.ndarray, width: int, height: int) 
 
     Returns:
         One line an object.
+
+    Example:
+        >>> yolo_lines(np.array([[10, 20, 30, 60]]), np.array([2]), width=100, height=100).strip()
+        '2 0.200000 0.400000 0.200000 0.400000'
     """
     lines = []
     for cls, (x0, y0, x1, y1) in zip(classes.tolist(), boxes.astype(np.float64).tolist(), strict=True):
@@ -41,6 +45,10 @@ def parse_labels(text: str, source: str | Path) -> np.ndarray:
     Raises:
         UserError: If a line has too few or too many fields or holds something other than numbers, or if some lines are
             boxes and some polygons.
+
+    Example:
+        >>> parse_labels("2 0.2 0.4 0.2 0.4", "a.txt").tolist()
+        [[2.0, 0.2, 0.4, 0.2, 0.4]]
     """
     rows: list[list[float]] = []
     polygons = None

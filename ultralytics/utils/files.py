@@ -17,7 +17,7 @@ def replacing(file: Path) -> Iterator[Path]:
 
     Example:
         >>> with replacing(Path("results.csv")) as new:
-        ...     new.write_text("...")
+        ...     written = new.write_text("...")
     """
     new = file.with_name(f".{os.getpid()}-{file.name}")  # the suffix stays: some writers go by it
     try:

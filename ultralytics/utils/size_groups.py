@@ -29,5 +29,9 @@ def size_group(area: np.ndarray) -> np.ndarray:
 
     Returns:
         Indices of the same shape, int64.
+
+    Example:
+        >>> [list(SIZE_GROUPS)[group] for group in size_group(np.array([50, 100, 5000]))]
+        ['very tiny', 'tiny', 'medium']
     """
     return np.searchsorted([low for low, _ in SIZE_GROUPS.values()][1:], area, side="right")

@@ -21,6 +21,11 @@ class LightDetect(Detect):
         reg_max: Bins of the distribution over distances; 1 for plain distances.
         end2end: Whether to add one-to-one branches, which need no NMS.
         ch: Widths of the levels.
+
+    Example:
+        >>> light, full = (head(nc=3, ch=(32, 64)).cv2 for head in (LightDetect, Detect))
+        >>> sum(p.numel() for p in light.parameters()) < sum(p.numel() for p in full.parameters())
+        True
     """
 
     def __init__(self, nc: int = 80, reg_max: int = 16, end2end: bool = False, ch: tuple[int, ...] = ()) -> None:
