@@ -1,16 +1,9 @@
 """Archives of images on Ray Data, against a plain loop of `model.predict`."""
 
-import contextlib
-import errno
 import json
 import os
-import signal
-import subprocess
-import sys
-import threading
-import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +11,13 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from conftest import Run
 from test_sliced_prediction import IMGSZ, TILE, build, same
 from ultralytics import YOLO
 from ultralytics.solutions import archive
 
-ray = pytest.importorskip("ray.data", reason="ray is missing: pip install -e '.[archive]'") and pytest.importorskip("ray")
+ray = pytest.importorskip("ray.data", reason="ray is missing: pip install -e '.[archive]'") and pytest.importorskip(
+    "ray"
+)
 pads = pytest.importorskip("pyarrow.dataset")
 psutil = pytest.importorskip("psutil")
 
@@ -71,7 +65,7 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     turned = draw(folder / "turned.jpg", 12)
     turned.write_bytes(turned.read_bytes()[:2] + EXIF + turned.read_bytes()[2:])
     cv2.imwrite(str(folder / "grey.png"), cv2.imread(str(draw(folder / "grey.png", 13)), cv2.IMREAD_GRAYSCALE))
-    cv2.imwrite(str(folder / "nothing.png"), np.zeros((160, 256, 3), np.uint8))
+    cv2.imwrite(str(folder / "nothing.png"), np.full((160, 256, 3), 150, np.uint8))
     (folder / "notes.txt").write_text("not an image")
     return folder
 

@@ -21,7 +21,6 @@ import pyarrow.compute as pc
 
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # before Ray is imported
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # its announcement of a new default
-os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # nothing of its insides on the terminal
 import ray
 import ray.data
 import torch
@@ -276,6 +275,19 @@ def share(job: Job, resources: dict[str, float]) -> Place:
     return place
 
 
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Keep from the terminal what Ray says of its insides and of dead workers; `LOGGER` and bars are heard."""
+    saved = os.dup(2)
+    with Path(os.devnull).open("w") as nowhere, contextlib.redirect_stdout(nowhere):
+        os.dup2(nowhere.fileno(), 2)  # its C++ writes there
+        try:
+            yield
+        finally:
+            os.dup2(saved, 2)
+            os.close(saved)
+
+
 def work_off(task: Task, place: Place, names: pa.ChunkedArray, part: int | None, unreadable: dict[str, str]) -> float:
     """Have workers run images and write the parts.
 
@@ -292,7 +304,8 @@ def work_off(task: Task, place: Place, names: pa.ChunkedArray, part: int | None,
     Raises:
         UserError: If it can't go on.
     """
-    size = part or min(PART, max(task.batch, len(names) // (task.workers * PARTS)))
+    fair = -(-len(names) // (task.workers * PARTS * task.batch)) * task.batch  # full batches
+    size = part or max(task.batch, min(PART, fair))
     parts = []
     for start in range(0, len(names), size):
         chosen = names.slice(start, size).to_pylist()
@@ -304,10 +317,7 @@ def work_off(task: Task, place: Place, names: pa.ChunkedArray, part: int | None,
     began, done = time.time(), 0
     bar = TQDM(total=len(names), desc="images", unit="img")
     try:
-        with (
-            Path(os.devnull).open("w") as nowhere,
-            contextlib.redirect_stdout(nowhere),
-        ):  # what Ray says of dead workers
+        with quiet():
             data = ray.data.from_arrow(parts).map_batches(
                 Worker,
                 fn_constructor_args=(task, Journal.remote()),

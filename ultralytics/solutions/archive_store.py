@@ -334,8 +334,8 @@ class Output:
     def _read_part(self, name: str) -> tuple[pa.Array, Totals] | None:
         where = f"{self._base}/{name}" if self._system is not None else str(Path(self.text, name))
         try:
-            with pq.ParquetFile(where, filesystem=self._system) as file:
-                images = file.read(["image"]).column(0).unique().cast(pa.large_string())
+            with pq.ParquetFile(where, filesystem=self._system, read_dictionary=["image"]) as file:
+                images = file.read(["image"]).column(0).unique().dictionary_decode().cast(pa.large_string())
                 summary = json.loads(file.schema_arrow.metadata[SUMMARY])
         except (pa.ArrowInvalid, KeyError, TypeError, ValueError):
             return None
