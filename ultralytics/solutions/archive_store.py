@@ -289,7 +289,10 @@ class Output:
                 LOGGER.warning(f"--out {self.text}: can't be locked ({error}); start no other job on it")
         try:
             self.write("run", run.encode())
-            yield
+            try:
+                yield
+            finally:
+                self.write("run", b"")  # workers of a job that was interrupted may not have ended yet
         finally:
             if held is not None:
                 held.close()  # which unlocks it
