@@ -115,7 +115,7 @@ def kill(args: argparse.Namespace, files: list[Path], out: Path) -> dict[str, An
     Returns:
         The counts of the report, of the Parquet files, and of the kills.
     """
-    rng, moments, began = random.Random(0), [], time.time()
+    rng, moments, began, peak = random.Random(0), [], time.time(), 0
     more = ["--workers", args.workers] if args.workers else []
     process = start(args, args.source, out, *more)
     driver = psutil.Process(process.pid)
@@ -124,6 +124,7 @@ def kill(args: argparse.Namespace, files: list[Path], out: Path) -> dict[str, An
         with contextlib.suppress(psutil.Error):
             run = len(held(out))
             workers = [child for child in driver.children(recursive=True) if "MapWorker" in " ".join(child.cmdline())]
+            peak = max(peak, *(worker.memory_info().rss for worker in workers), 0)
             due = len(moments) < args.kills and run >= (len(moments) + 1) * len(files) / (args.kills + 1)
             if due and workers:
                 time.sleep(rng.uniform(0, 5))
@@ -141,6 +142,7 @@ def kill(args: argparse.Namespace, files: list[Path], out: Path) -> dict[str, An
         "unreadable": len(report["unreadable"]), "kills": len(moments), "at": [round(moment) for moment in moments],
         "parts": len(parts), "objects": sum(report["detections"].values()), "seconds": report["seconds"],
         "images/s": report["images_per_second"], "MiB": sum(file.stat().st_size for file in parts) / 2**20,
+        "peak": peak / 2**20,
     }  # fmt: skip
 
 
@@ -207,11 +209,12 @@ def report(args: argparse.Namespace, files: list[Path], rounds: list[dict[str, f
             "", "## Killed workers", "",
             f"Killed with SIGKILL after {', '.join(map(str, killed['at'])) or '-'} s of {killed['seconds']:.0f}. "
             "Images out are those of the source that stand in the Parquet files; doubled, those in two of them.", "",
-            "| images in | workers killed | images out | doubled | unreadable | parts | objects | MiB | images/s |",
-            "| ---: |" + " ---: |" * 8,
+            "| images in | workers killed | images out | doubled | unreadable | parts | objects | MiB of parts | "
+            "images/s | peak MiB of a worker |",
+            "| ---: |" + " ---: |" * 9,
             f"| {killed['images in']} | {killed['kills']} | {killed['images out']} | {killed['doubled']} | "
             f"{killed['unreadable']} | {killed['parts']} | {killed['objects']} | {killed['MiB']:.1f} | "
-            f"{killed['images/s']:.3f} |",
+            f"{killed['images/s']:.3f} | {killed['peak']:.0f} |",
         ]  # fmt: skip
     if listed:
         lines += [
