@@ -444,3 +444,27 @@ def test_what_is_missing_is_named_first(name: str, run: Run, tmp_path: Path) -> 
     (line,) = [line for line in (result.stdout + result.stderr).splitlines() if "creat" not in line.lower()]
     assert result.returncode == 1 and line.endswith(f"{name.capitalize()} is missing. Run: pip install -e '.[archive]'")
     assert not (tmp_path / "out").exists()
+
+
+def test_a_cluster_of_two_machines(weights: Path, tmp_path: Path, run: Run) -> None:
+    """One that runs without the fork is refused."""
+    from ray.cluster_utils import Cluster
+
+    for i in range(6):
+        draw(tmp_path / f"in/{i}.png", i)
+    command = ["-m", "ultralytics.solutions.archive", "--model", weights, "--source", tmp_path / "in", *OPTIONS]
+    small = {"num_cpus": 1, "object_store_memory": 80 * 2**20}
+    cluster = Cluster(initialize_head=True, head_node_args=small | {"include_dashboard": False})
+    try:
+        cluster.add_node(**small)
+        command += ["--address", cluster.address, "--part", 2, "--workers", 2]
+        result = run(*command, "--out", tmp_path / "out", cwd=tmp_path)
+        assert result.returncode == 0, result.stderr
+        assert rows(tmp_path / "out").keys() == {f"{i}.png" for i in range(6)}
+        said = [line for line in (result.stdout + result.stderr).splitlines() if line and "images: " not in line]
+        assert [line for line in said if "images done" not in line] == []  # nothing of Ray's
+        cluster.add_node(**small, env_vars={"ULTRALYTICS_OVERLAY": "0"})
+        result = run(*command, "--out", tmp_path / "out2", cwd=tmp_path)
+        assert result.returncode == 1 and "lacks this project" in result.stdout, result.stdout
+    finally:
+        cluster.shutdown()

@@ -214,7 +214,7 @@ def cluster(job: Job) -> Iterator[Place]:
             raise UserError(f"--address {job.address or 'local'}: {' '.join(str(error).split())}") from error
     try:
         logging.getLogger("ray").setLevel("ERROR")
-        if not mine or job.address is not None:
+        if mine and job.address is not None:
             check_nodes()
         yield share(job, ray.cluster_resources())
     finally:
