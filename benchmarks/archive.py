@@ -160,18 +160,17 @@ def names(args: argparse.Namespace) -> None:
         with file.open("w") as stream:
             stream.writelines(f"camera-{i % 16:02}/{i // 86400:05}/{i:012}.jpg\n" for i in range(args.names))
         size = 1000
-        numbers = {name: pa.array(np.linspace(0, 1000, OBJECTS * size), SCHEMA.field(name).type, safe=False)
-                   for name in SCHEMA.names if name not in ("image", "class")}  # fmt: skip
+        values = np.random.default_rng(0).integers(0, 3000, OBJECTS * size)
+        numbers = {name: pa.array(values).cast(SCHEMA.field(name).type) for name in SCHEMA.names[2:]}
         summary = {SUMMARY: json.dumps({"detections": {"thing": OBJECTS * size}, "tiles": [0, 0]})}
-        things = pa.array(["thing"] * (OBJECTS * size))
+        things, of = pa.array(["thing"] * (OBJECTS * size)), pa.array(np.arange(OBJECTS * size) // OBJECTS, pa.int32())
         with file.open() as stream:
             for start in range(0, args.names // 2, size):
-                part = np.repeat([next(stream).strip() for _ in range(size)], OBJECTS)
-                columns = {"image": pa.array(part), "class": things} | numbers
-                table = pa.table(columns).select(SCHEMA.names).cast(SCHEMA).replace_schema_metadata(summary)
+                images = pa.array([next(stream).strip() for _ in range(size)]).take(of)
+                table = pa.table({"image": images, "class": things} | numbers, SCHEMA.with_metadata(summary))
                 pq.write_table(table, Path(scratch, f"out/parts/{start:012}.parquet"))
         bytes_all = sum(f.stat().st_size for f in Path(scratch, "out/parts").iterdir())
-        del part, columns, table
+        del images, table, numbers, things, of, values
         before, began = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.time()
         listed = pa.chunked_array([Source(str(file)).names()[0]], pa.large_string())
         read = time.time()

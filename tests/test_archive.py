@@ -24,11 +24,12 @@ from ultralytics import YOLO
 from ultralytics.solutions import archive
 
 pytest.importorskip("ray.data", reason="Ray is missing: pip install -e '.[archive]'")
+import pyarrow as pa
 import pyarrow.parquet as pq
 import ray
 from ultralytics.solutions.archive_job import Job, begin, share
 from ultralytics.solutions.archive_store import SCHEMA, Output, Totals
-from ultralytics.solutions.archive_worker import digest_of
+from ultralytics.solutions.archive_worker import Journal, Task, Worker, digest_of
 
 CONF = 0.72
 OPTIONS = ("--imgsz", IMGSZ, "--conf", CONF, "--slice", TILE, "--slice-overlap", 0.25, "--slice-batch", 3)
@@ -267,6 +268,7 @@ def test_other_work_is_refused(
     (tmp_path / "out/job.json").write_text("{")
     refused("no job.json")
     assert job(weights, tmp_path / "in", weights) == 1 and "must be a folder" in texts.pop()
+    assert job(weights, tmp_path / "in", weights / "out") == 1 and "tiny.pt" in texts.pop()
 
 
 @pytest.mark.parametrize(
@@ -468,3 +470,69 @@ def test_a_cluster_of_two_machines(weights: Path, tmp_path: Path, run: Run) -> N
         assert result.returncode == 1 and "lacks this project" in result.stdout, result.stdout
     finally:
         cluster.shutdown()
+
+
+def task(weights: Path, folder: Path, **more: object) -> Task:
+    options = {"imgsz": IMGSZ, "conf": CONF, "slice": TILE, "slice_batch": 3, "device": "cpu"}
+    values = {
+        "model": str(weights),
+        "digest": digest_of(weights),
+        "source": str(folder / "in"),
+        "out": str(folder / "out"),
+    }
+    return Task(**values | {"run": "me", "options": options, "batch": 4, "threads": 1, "workers": 1} | more)
+
+
+def test_images_are_run_together_and_those_that_fail_alone(
+    weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for i, (height, width) in enumerate([(160, 256), (160, 256), (64, 96), (160, 264), (160, 256), (160, 256)]):
+        draw(tmp_path / f"in/{i}.png", i, height, width)
+    names = [f"{i}.png" for i in range(6)]
+    worker, calls = Worker(task(weights, tmp_path), Journal.remote()), []
+    predict, failing = worker._predict, False
+
+    def watched(images: list[np.ndarray]) -> list[Any]:
+        calls.append([image.shape[:2] for image in images])
+        if failing and (len(images) > 1 or images[0].shape[1] == 264):
+            raise MemoryError("not enough\nmemory")
+        return predict(images)
+
+    monkeypatch.setattr(worker, "_predict", watched)
+    large, small, other = (160, 256), (64, 96), (160, 264)
+    with Output(str(tmp_path / "out")).lock("me"):
+        for failing in (False, True):
+            calls.clear()
+            (told,) = worker(pa.table({"part": ["a"], "names": [names]}))["summary"].to_pylist()
+            summary = json.loads(told)
+            found = rows(tmp_path / "out")
+            if not failing:
+                assert calls == [[large, large], [small], [other], [large, large]]
+                assert summary["images"] == 6 and found.keys() == {*names}
+            else:
+                apart = [[large, large], [large], [large]]
+                assert calls == [*apart, [small], [other], [other], *apart]
+                assert summary["unreadable"] == {"3.png": "can't be run: not enough memory"}
+                assert summary["images"] == 5 and found.keys() == {*names} - {"3.png"} and not summary["error"]
+
+
+def test_workers_that_die_while_they_load_end_the_job(weights: Path, tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    part = pa.table({"part": ["a"], "names": [["0.png"]]})
+    journal = Journal.remote()
+    for _ in range(3):  # those that died
+        ray.get(journal.starting.remote())
+    assert "the workers die" in Worker(task(weights, tmp_path), journal)(part)["summary"][0].as_py()
+    ray.get(journal.started.remote())
+    other = Worker(task(weights, tmp_path, digest="0"), journal)(part)["summary"][0].as_py()
+    assert "another one on" in other and "copy it there" in other
+
+
+def test_the_journal_counts_deaths_over_images() -> None:
+    journal = Journal.remote()
+    ray.get([journal.hold.remote("a", ["1", "2"]), journal.hold.remote("b", ["7"])])
+    assert ray.get(journal.open.remote("a", ["1", "2", "3"])) == (True, {"1": 1, "2": 1})
+    ray.get(journal.hold.remote("a", ["2"]))
+    assert ray.get(journal.open.remote("a", ["1", "2", "3"])) == (True, {"1": 1, "2": 2})
+    ray.get([journal.hold.remote("a", ["3"]), journal.close.remote("a")])
+    assert ray.get(journal.open.remote("a", ["1", "2", "3"])) == (False, {"1": 1, "2": 2})

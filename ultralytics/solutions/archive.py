@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from pathlib import Path
 
@@ -23,6 +24,8 @@ def main(argv: list[str] | None = None) -> int:
         Exit status: 0 where every readable image is in the output, 130 after Ctrl-C, else 1.
     """
     args = parser().parse_args(argv)
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # before Ray is imported
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # its announcement of a new default
     try:
         import pyarrow.parquet  # noqa: F401
         import ray.data  # noqa: F401
@@ -36,7 +39,7 @@ def main(argv: list[str] | None = None) -> int:
             setattr(args, name, str(Path(getattr(args, name)).absolute()))
     try:
         report = run(Job(**vars(args)))
-    except UserError as error:
+    except (UserError, OSError) as error:
         LOGGER.error(str(error))
         return 1
     except KeyboardInterrupt:

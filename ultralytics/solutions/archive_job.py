@@ -18,9 +18,6 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-
-os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # before Ray is imported
-os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # its announcement of a new default
 import ray
 import ray.data
 import torch

@@ -226,8 +226,9 @@ class Worker:
                     images[name] = image.result()
                 except UnreadableError as error:
                     summary.unreadable[name] = str(error)
-            yield images
             reading.popleft()
+            yield images
+            images.clear()  # before others are read
 
     def _results(self, images: dict[str, np.ndarray], summary: Summary) -> Iterator[tuple[str, Results]]:
         """Yield what the model finds in each image, as if it were run alone."""
