@@ -77,7 +77,8 @@ def overhead(args: argparse.Namespace, files: list[Path]) -> list[dict[str, floa
         files: All images, of which the first `--images` are run.
 
     Returns:
-        For each round `loop` and `job`, images per second after the start, and `loop, all` and `job, all` with it.
+        For each round `loop` and `job`, images per second without the start and end of the processes, and `loop, all`
+        and `job, all` with them.
     """
     rounds = []
     for i in range(args.rounds):
@@ -97,7 +98,7 @@ def overhead(args: argparse.Namespace, files: list[Path]) -> list[dict[str, floa
                     if start(args, few, Path(scratch, "out"), "--workers", 1).wait():
                         raise RuntimeError("the job failed; see above")
                     report = json.loads(Path(scratch, "out/report.json").read_text())
-                    seconds = report["seconds"] - report["startup_seconds"]
+                    seconds = report["running_seconds"]
                 row |= {name: images / seconds, f"{name}, all": images / (time.time() - began)}
             LOGGER.info(f"round {i + 1}: {row}")
             rounds.append(row)
@@ -199,7 +200,7 @@ def report(args: argparse.Namespace, files: list[Path], rounds: list[dict[str, f
             "",
             "| | loop | job | ratio |", "| --- | ---: | ---: | ---: |",
         ]  # fmt: skip
-        for text, more in (("after the start", ""), ("with the start", ", all")):
+        for text, more in (("without start and end", ""), ("with them", ", all")):
             loop, job = ([row[name + more] for row in rounds] for name in ("loop", "job"))
             ratio = statistics.median(mine / theirs for mine, theirs in zip(job, loop, strict=True))
             lines.append(f"| {text} | {statistics.median(loop):.3f} | {statistics.median(job):.3f} | {ratio:.2f} |")

@@ -89,17 +89,16 @@ def run(job: Job) -> dict[str, Any]:
         before = len(names) - len(left)
         if before:
             LOGGER.info(f"{before} of {images} images are done; going on with the others.")
-        started_up = time.time()
+        running = 0.0
         if len(left):
             with cluster(job) as place:
                 task = Task(
                     job.model, digest, job.source, job.out, id, options_of(job, place.device), job.batch,
                     place.threads, place.workers,
                 )  # fmt: skip
-                started_up = work_off(task, place, left, job.part, unreadable)
+                running = work_off(task, place, left, job.part, unreadable)
         done, totals, doubled = count(out, names)
         total = pc.sum(done).as_py() or 0
-        finished = time.time()
         now = total - before
         report = {
             "images": images,
@@ -112,9 +111,9 @@ def run(job: Job) -> dict[str, Any]:
             "detections": dict(sorted(totals.detections.items())),
             "tiles_run": totals.tiles_run,
             "tiles_skipped": totals.tiles_skipped,
-            "seconds": round(finished - started, 3),
-            "startup_seconds": round(started_up - started, 3),
-            "images_per_second": round(now / max(1e-9, finished - started_up), 4),
+            "seconds": round(time.time() - started, 3),
+            "running_seconds": round(running, 3),  # without the start and the end of Ray
+            "images_per_second": round(now / running, 4) if running else 0.0,
             "model": job.model,
             "model_sha256": digest,
             "arguments": asdict(job),
@@ -296,7 +295,7 @@ def work_off(task: Task, place: Place, names: pa.ChunkedArray, part: int | None,
         unreadable: Takes those that can't be read, with the reason.
 
     Returns:
-        When the first worker began, in seconds since the epoch.
+        Seconds from the first worker's beginning to the last one's end.
 
     Raises:
         UserError: If it can't go on.
@@ -311,7 +310,8 @@ def work_off(task: Task, place: Place, names: pa.ChunkedArray, part: int | None,
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     logging.getLogger("ray.data").setLevel("ERROR")
-    began, done = time.time(), 0
+    began = ended = time.time()
+    done = 0
     bar = TQDM(total=len(names), desc="images", unit="img")
     try:
         with quiet():
@@ -334,6 +334,7 @@ def work_off(task: Task, place: Place, names: pa.ChunkedArray, part: int | None,
                 unreadable.update(summary.unreadable)
                 done += summary.images
                 bar.update(summary.images + len(summary.unreadable))
+                ended = time.time()
     except KeyboardInterrupt:
         LOGGER.warning(f"Interrupted: {done} images done in this run.")
         raise
@@ -341,4 +342,4 @@ def work_off(task: Task, place: Place, names: pa.ChunkedArray, part: int | None,
         raise UserError(f"Ray: {' '.join(str(error).split())}") from error
     finally:
         bar.close()
-    return began
+    return ended - began
