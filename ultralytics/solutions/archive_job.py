@@ -7,6 +7,7 @@ import hashlib
 import importlib.util
 import json
 import logging
+import math
 import os
 import sys
 import time
@@ -310,8 +311,7 @@ def work_off(task: Task, place: Place, names: pa.ChunkedArray, part: int | None,
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     logging.getLogger("ray.data").setLevel("ERROR")
-    began = ended = time.time()
-    done = 0
+    first, ended, done = math.inf, 0.0, 0
     bar = TQDM(total=len(names), desc="images", unit="img")
     try:
         with quiet():
@@ -330,7 +330,7 @@ def work_off(task: Task, place: Place, names: pa.ChunkedArray, part: int | None,
                     raise (RuntimeError if "\n" in summary.error else UserError)(summary.error)
                 if summary.died:
                     LOGGER.warning("A worker died; another one runs its images again.")
-                began = min(began, summary.began) if done else summary.began
+                first = min(first, summary.began)
                 unreadable.update(summary.unreadable)
                 done += summary.images
                 bar.update(summary.images + len(summary.unreadable))
@@ -342,4 +342,4 @@ def work_off(task: Task, place: Place, names: pa.ChunkedArray, part: int | None,
         raise UserError(f"Ray: {' '.join(str(error).split())}") from error
     finally:
         bar.close()
-    return ended - began
+    return ended - first
