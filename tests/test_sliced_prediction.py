@@ -13,6 +13,7 @@ import pytest
 import torch
 from ultralytics import YOLO
 from ultralytics.cfg import check_cfg, get_cfg
+from ultralytics.engine.predictor import BasePredictor
 from ultralytics.engine.slicing import Slicer, auto_tile, likely_boxes, merge, slicer_of, tile_grid, tiles_over
 from ultralytics.models.rtdetr import RTDETRPredictor
 from ultralytics.utils import ROOT as UPSTREAM
@@ -119,6 +120,44 @@ def test_a_batch_holds_small_and_large_images(model: YOLO, image: np.ndarray) ->
         same(result.boxes.data, alone.boxes.data)
 
 
+@pytest.mark.parametrize("skip", [0.0, 0.61])
+def test_tiles_of_a_batch_of_images_are_run_together(
+    model: YOLO, image: np.ndarray, skip: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = SLICED | {"slice_batch": 7, "slice_skip": skip, "conf": 0.5}
+    large = cv2.resize(image, (700, 420))  # looked at in parts
+    images = [image[::-1].copy(), image, large, large[:, ::-1].copy()] if skip else [image, image[::-1].copy(), large]
+    plain = model.predict(images, **PLAIN | {"conf": 0.5})  # images of several shapes are padded to squares
+    alone = [model.predict(single, **options | {"rect": False})[0] for single in images]
+    calls: list[int] = []
+    inference = BasePredictor.inference
+    monkeypatch.setattr(BasePredictor, "inference", lambda self, im: calls.append(len(im)) or inference(self, im))
+    together = model.predict(images, **options)
+    for whole, result, expected in zip(plain, together, alone, strict=True):
+        same(result.boxes.data, expected.boxes.data)
+        assert result.tiles == expected.tiles and result.tiles[0] > 0 and result.plain == len(whole.boxes)
+    tiles = sum(result.tiles[0] for result in together)
+    parts = 2 * 4 if skip else 0
+    assert calls[0] == len(images) and sum(calls) == len(images) + parts + tiles and max(calls) <= 7
+    assert len(calls) == 1 + -(-parts // 7) + -(-tiles // 7)  # no batch but the last of its kind has room left
+
+
+def test_tiles_of_several_shapes_are_run_apart() -> None:
+    images = [np.full(shape, i, np.uint8) for i, shape in enumerate([(100, 200, 3), (80, 200, 3), (150, 100, 3)])]
+    seen: list[tuple[int, ...]] = []
+
+    def detect(tiles: list[np.ndarray]) -> list[torch.Tensor]:
+        seen.append(np.stack(tiles).shape)
+        return [torch.tensor([[1.0, 2, 3, 4, 0.5, float(tile[0, 0, 0])]]) for tile in tiles]
+
+    found = Slicer(100, 0.2, batch=4).find(images, detect)
+    assert seen == [(4, 100, 100, 3), (1, 100, 100, 3), (3, 80, 100, 3)]  # 3 + 2 of the first and last image; 3
+    for i, each in enumerate(found):
+        assert each.rows[:, 5].unique().tolist() == [i] and each.sources.tolist() == [*range(len(each.tiles))]
+        expected = each.tiles[:, [0, 1, 0, 1]] + np.array([1, 2, 3, 4])
+        assert np.array_equal(each.rows[:, :4].numpy(), expected)
+
+
 @pytest.mark.parametrize(("height", "width"), [(1, 300), (300, 1), (97, 96)])
 def test_odd_shapes(model: YOLO, height: int, width: int) -> None:
     image = np.full((height, width, 3), 90, np.uint8)
@@ -174,7 +213,7 @@ def test_parts_to_look_at_cover_the_image(height: int, width: int) -> None:
             covered.reshape(-1)[part.reshape(-1)] = True
         return [torch.tensor([[1.0, 2, 3, 4], [float(part[0, 0, 0]), 0, 0, 0]]) for part in parts]
 
-    found = slicer.scout(image, look, seen)
+    (found,) = slicer.scout([image], look, [seen])
     if max(height, width) <= 400:
         assert found is seen and not shapes
         return
@@ -318,16 +357,16 @@ def test_training_validates_by_tiles(tmp_path: Path, image: np.ndarray, caplog: 
     assert best.predictor.slicer.tile == auto_tile(IMGSZ, size) == 96  # 64 * 40.5 / 32, to the nearest 32
 
 
-def test_memory_does_not_grow_with_the_image() -> None:
-    """What slicing adds to the image itself is a batch of tiles, whatever the image's size."""
+def test_memory_does_not_grow_with_the_images() -> None:
+    """What slicing adds to the images themselves is a batch of tiles, whatever their size and number."""
     peaks = []
-    for side in (2_000, 20_000):
-        image = np.broadcast_to(np.zeros(3, np.uint8), (side, side, 3))
+    for side, count in ((2_000, 1), (5_000, 16)):
+        images = [np.broadcast_to(np.zeros(3, np.uint8), (side, side, 3))] * count
         tracemalloc.start()
-        found = Slicer(640, batch=4).find(image, lambda tiles: [torch.zeros(0, 6) for _ in np.stack(tiles)])
+        found = Slicer(640, batch=4).find(images, lambda tiles: [torch.zeros(0, 6) for _ in np.stack(tiles)])
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
-        assert len(found.tiles) == len(tile_grid(side, side, 640, 0.2))
+        assert [len(each.tiles) for each in found] == [len(tile_grid(side, side, 640, 0.2))] * count
     batch = 4 * 640 * 640 * 3
     assert batch <= peaks[0] <= peaks[1] <= batch + 4_000_000
 

@@ -24,7 +24,7 @@ very unsure boxes of a validation (confidence 0.001) neither replace nor enlarge
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -97,10 +97,11 @@ class Found:
 
 @dataclass(frozen=True)
 class Slicer:
-    """Finds objects in the tiles of a large image, and merges them with those of the whole image.
+    """Finds objects in the tiles of large images, and merges them with those of the whole images.
 
-    The tiles are views of the image until `batch` of them are handed to the model, so the memory that slicing adds is
-    that of one batch of inputs and of the boxes found, whatever the size of the image.
+    Tiles of one shape fill the model's batches together, whichever of the given images they are of. They are views of
+    their images until `batch` of them are handed to the model, so the memory that slicing adds is that of one batch of
+    inputs and of the boxes found, whatever the size and number of the images.
 
     Args:
         tile: Side of a tile in pixels, see `tile_grid`.
@@ -113,8 +114,8 @@ class Slicer:
         >>> image = np.zeros((640, 1000, 3), np.uint8)
         >>> nothing = lambda tiles: [torch.zeros(0, 6) for tile in tiles]
         >>> slicer = Slicer(640)
-        >>> slicer.wants(image), len(slicer.find(image, nothing).tiles)
-        (True, 2)
+        >>> slicer.wants(image), [len(found.tiles) for found in slicer.find([image], nothing)]
+        (True, [2])
     """
 
     tile: int
@@ -127,51 +128,80 @@ class Slicer:
         """Return whether an image (H, W, C) is larger than a tile; others are run as without slicing."""
         return max(image.shape[:2]) > self.tile
 
-    def scout(self, image: np.ndarray, look: Look, seen: torch.Tensor) -> torch.Tensor:
-        """Return where in an image objects may be, for `find`: xyxy in its pixels, shape (K, 4).
+    def scout(self, images: Sequence[np.ndarray], look: Look, seen: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+        """Return where in each image objects may be, for `find`: xyxy in its pixels, shapes (K, 4).
 
         An image of more than `SCOUT` tiles a side is looked at in as few equal parts as are no larger than that.
 
         Args:
-            image: Image (H, W, C).
+            images: Images (H, W, C).
             look: Looks at some parts.
-            seen: What `look` says of the whole image, shape (K, 4); used where that is no larger.
+            seen: What `look` says of each whole image, shapes (K, 4); used where that is no larger.
         """
+        parts = [self._parts(image) for image in images]
+        boxes = self._run(look, images, parts)
+        return [torch.cat([next(boxes) for _ in p]) if len(p) else s for p, s in zip(parts, seen, strict=True)]
+
+    def _parts(self, image: np.ndarray) -> np.ndarray:
+        """Return the parts in which an image is looked at, xyxy in pixels, shape (P, 4); none if as a whole."""
         counts = [math.ceil(side / (SCOUT * self.tile)) for side in image.shape[:2]]
         if max(counts) == 1:
-            return seen
+            return np.zeros((0, 4), np.int64)
         sides = zip(image.shape[:2], counts, strict=True)
         ys, xs = (_spread(side, math.ceil(side / count), count) for side, count in sides)
-        parts, boxes = [(x, y) for y in ys for x in xs], []
-        for start in range(0, len(parts), self.batch):
-            chosen = parts[start : start + self.batch]
-            views = [image[slice(*y), slice(*x)] for x, y in chosen]
-            for (x, y), found in zip(chosen, look(views), strict=True):
-                boxes.append(found.float().cpu() + torch.tensor([x[0], y[0], x[0], y[0]]))
-        return torch.cat(boxes)
+        return np.array([(x1, y1, x2, y2) for y1, y2 in ys for x1, x2 in xs], np.int64)
 
-    def find(self, image: np.ndarray, detect: Detect, hints: torch.Tensor | None = None) -> Found:
-        """Run a model on the tiles of an image.
+    def find(
+        self, images: Sequence[np.ndarray], detect: Detect, hints: Sequence[torch.Tensor] | None = None
+    ) -> list[Found]:
+        """Run a model on the tiles of images.
 
         Args:
-            image: Image (H, W, C).
+            images: Images (H, W, C).
             detect: Runs the model on some tiles.
-            hints: Where to look: boxes, xyxy in pixels of the image, shape (K, 4), see `tiles_over`; None looks
-                everywhere.
+            hints: Where to look in each: boxes, xyxy in pixels of the image, shapes (K, 4), see `tiles_over`; None
+                looks everywhere.
         """
-        size = *image.shape[:2], self.tile, self.overlap
-        grid = tile_grid(*size)
-        tiles = grid if hints is None else tiles_over(hints.cpu().numpy(), *size)
-        rows, sources = [torch.zeros(0, 6)], [torch.zeros(0, dtype=torch.int64)]
-        for start in range(0, len(tiles), self.batch):
-            chosen = tiles[start : start + self.batch]
-            views = [image[y1:y2, x1:x2] for x1, y1, x2, y2 in chosen]
-            for index, (tile, found) in enumerate(zip(chosen, detect(views), strict=True), start):
-                found = found[:, :6].float().cpu()
-                found[:, :4] += torch.from_numpy(np.tile(tile[:2], 2))
-                rows.append(found)
-                sources.append(torch.full((len(found),), index))
-        return Found(torch.cat(rows), torch.cat(sources), tiles, len(grid) - len(tiles))
+        sizes = [(*image.shape[:2], self.tile, self.overlap) for image in images]
+        grids = [tile_grid(*size) for size in sizes]
+        tiles = grids
+        if hints is not None:
+            tiles = [tiles_over(boxes.cpu().numpy(), *size) for boxes, size in zip(hints, sizes, strict=True)]
+        shown, found = self._run(detect, images, tiles), []
+        for grid, chosen in zip(grids, tiles, strict=True):
+            rows = [torch.zeros(0, 6), *(next(shown)[:, :6] for _ in chosen)]
+            sources = torch.arange(-1, len(chosen)).repeat_interleave(torch.tensor([*map(len, rows)]))
+            found.append(Found(torch.cat(rows), sources, chosen, len(grid) - len(chosen)))
+        return found
+
+    def _run(
+        self, model: Detect | Look, images: Sequence[np.ndarray], views: Sequence[np.ndarray]
+    ) -> Iterator[torch.Tensor]:
+        """Run a model on views of images, those of one shape together.
+
+        Args:
+            model: Runs on views of one shape, at most `batch` of them.
+            images: Images (H, W, C).
+            views: Those of each image, xyxy in its pixels, shapes (V, 4).
+
+        Returns:
+            An iterator over what was found in each view, image by image: rows that begin with xyxy in pixels of the
+            image, float32.
+        """
+        flat = [(image, *xyxy) for image, chosen in zip(images, views, strict=True) for xyxy in chosen.tolist()]
+        shapes: dict[tuple[int, ...], list[int]] = {}
+        for index, (image, x1, y1, x2, y2) in enumerate(flat):
+            shapes.setdefault((y2 - y1, x2 - x1, *image.shape[2:]), []).append(index)
+        rows: dict[int, torch.Tensor] = {}
+        for alike in shapes.values():
+            for start in range(0, len(alike), self.batch):
+                chosen = alike[start : start + self.batch]
+                shown = model([image[y1:y2, x1:x2] for image, x1, y1, x2, y2 in (flat[index] for index in chosen)])
+                for index, found in zip(chosen, shown, strict=True):
+                    found = found.float().cpu()
+                    found[:, :4] += torch.tensor(flat[index][1:3] * 2)
+                    rows[index] = found
+        return (rows[index] for index in range(len(flat)))
 
     def merge(
         self, image_hw: tuple[int, int], found: Found, whole: torch.Tensor, *,
@@ -219,12 +249,13 @@ def slicer_of(args: Any, model: Any, imgsz: int) -> Slicer | None:
         known = [getattr(each, "__dict__", {}) for each in (model, getattr(model, "model", None))]
         size, scale = (next((float(x[name]) for x in (*known, metadata) if name in x), None) for name in REMEMBERED)
         side = auto_tile(imgsz, size, scale)
-    batch = min(args.slice_batch, _most_images(model, metadata))
+    batch = min(args.slice_batch, most_images(model))
     return Slicer(int(side), args.slice_overlap, batch, args.slice_full, args.slice_skip)
 
 
-def _most_images(model: Any, metadata: dict[str, Any]) -> float:
+def most_images(model: Any) -> float:
     """Return how many images a model takes at a time: an exported one as many as was said then, with exceptions."""
+    metadata = getattr(model, "metadata", None) or {}  # of an exported model
     exported = metadata.get("args") or {}
     traced = getattr(model, "jit", False) or getattr(model, "format", "") == "torchscript"
     if not metadata or ((exported.get("dynamic") or traced) and not exported.get("nms")):

@@ -80,11 +80,11 @@ class DetectionPredictor(StockDetectionPredictor):
                 ops.scale_boxes(inputs.shape[2:], found[:, :4], tile.shape)
             return rows
 
-        self.found = {}
-        seen = likely(preds, im, images) if large and slicer.skip else None
-        for i in large:
-            hints = seen and slicer.scout(images[i], look, seen[i])
-            self.found[i] = slicer.find(images[i], detect, hints)
+        cut, hints = [images[i] for i in large], None
+        if large and slicer.skip:
+            seen = likely(preds, im, images)
+            hints = slicer.scout(cut, look, [seen[i] for i in large])
+        self.found = dict(zip(large, slicer.find(cut, detect, hints), strict=True))
         self._feats = None  # those of the last tiles, not of the boxes that a tracker will be given
         return preds
 

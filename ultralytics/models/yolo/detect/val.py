@@ -89,8 +89,8 @@ class DetectionValidator(StockDetectionValidator):
         for i in large:
             gain, pad = _gain_and_pad(batch["ratio_pad"][i])
             image = imread(batch["im_file"][i], flags=self.dataloader.dataset.cv2_flag)
-            hints = likely and self.slicer.scout(image, self._look, (likely[i].float().cpu() - pad) / gain)
-            found = self.slicer.find(image, self._detect, hints)
+            hints = likely and self.slicer.scout([image], self._look, [(likely[i].float().cpu() - pad) / gain])
+            (found,) = self.slicer.find([image], self._detect, hints)
             self.tiles = self.tiles[0] + len(found.tiles), self.tiles[1] + found.skipped
             whole = _rows(outputs[i]).cpu()
             whole[:, :4] = (whole[:, :4] - pad) / gain
