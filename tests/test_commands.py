@@ -39,9 +39,11 @@ from test_airport import make_files, make_zip
 from test_dataset_import import coco, voc
 from ultralytics.cfg import DEFAULT_CFG_DICT
 
-pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "benchmarks"))
+import browser
 
 ROOT = Path(__file__).resolve().parents[1]
+pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 PROGRAMS = "yolo", "python", "python3", "pip", "make", "jupyter", "ray", "mkdocs", "ruff", "pytest", "git", "."
 
 LANGUAGES = "", "bash", "sh", "shell", "console", "python", "py"  # of fenced blocks that are looked at
@@ -68,6 +70,7 @@ SMALLER = {
     r"^(yolo (?!export)(?!.*imgsz=)(?!.*resume).*)$": r"\1 imgsz=64",
     r"^(yolo detect train .*)$": r"\1 plots=False",
     r"^(yolo track .*)$": r"\1 save=True",
+    r"^(python benchmarks/page.py .*)$": r"\1 --images 2",
     r"^(python benchmarks/slicing.py .*)$": r"\1 --imgsz 64 --no-peak",
     r"^(python benchmarks/size_metrics_cost.py .*)$": r"\1 --imgsz 64 --rounds 1",
     r"^(python benchmarks/speed.py)$": (
@@ -99,6 +102,8 @@ PROMISES = {
     r"python benchmarks/speed.py": ["benchmarks/results/speed.md"],
     r"python benchmarks/slicing.py": ["benchmarks/results/slicing/slicing.md"],
     r"python benchmarks/fuzz.py": ["benchmarks/results/fuzz.md"],
+    r"python benchmarks/page.py": ["benchmarks/results/page.md", "said:thumbnails"],
+    r"python -m ultralytics.solutions.archive": ["found/parts/*.parquet", "found/report.json"],
     r"python benchmarks/size_metrics_cost.py": ["said:ratio"],
 }
 
@@ -109,6 +114,9 @@ ANEW = {
 
 # First lines of code blocks that are neither commands nor Python.
 TEXTS = (
+    "W² = ",
+    "(1 - nwd)",
+    "overlap = (1 - s)",
     "ultralytics 8.3.0 is installed, but small-object-detection supports",
     "yolo: my.yaml: row 1",
 )
@@ -133,8 +141,13 @@ ELSEWHERE = {
     "make test": SUITE,
     "make demo": DEMO,
     "python benchmarks/demo.py": DEMO,
+    "make env": Other("installs packages from the network"),
+    "make lint": Other("needs the checkout"),
+    "make tables": Other("writes into docs/", ("test_docs.py", "api.")),
+    "make docs": Other("needs the checkout", ("test_docs.py", '"mkdocs", "build", "--strict"')),
+    "make notebook": Other("writes into docs/", ("test_docs.py", "notebook.execute(")),
     "make help": Other("needs the Makefile in its place", "test_make_help"),
-    "make pictures": Other("draws into docs/ what `make demo` has found"),
+    "make pictures": Other("draws into docs/ what the demo has found", ("test_docs.py", "pictures.PICTURES")),
     "make compat": Other("fetches versions of Ultralytics", ("test_compat.py", "compat.try_version(")),
     "make upstream": Other("fetches an archive", ("test_upstream_tests.py", "upstream_tests.main(")),
     "python benchmarks/compare.py --preset quick --seeds 0 1 2 --jobs 2": Other(
@@ -143,7 +156,11 @@ ELSEWHERE = {
     "python benchmarks/export.py --model best.pt --data my/data.yaml": Other(
         "exports to each format, for minutes", ("test_export_benchmark.py", "export.main(options)")
     ),
-    "python benchmarks/page.py --data panoramas/ASS2-demo.yaml": Other("needs Chromium"),
+    "python -m ultralytics.solutions.archive --model best.pt --source 's3://bucket/2024?region=eu-west-1' "
+    "--out 's3://bucket/found?region=eu-west-1'": Other("needs S3", ("test_archive.py", 'f"s3://year/found?')),
+    "ray start --head": Other("starts a cluster", ("test_archive.py", '"--address", cluster.address')),
+    "python -m ultralytics.solutions.archive --model best.pt --source /shared/panoramas --out /shared/found "
+    "--address auto": Other("needs a cluster", ("test_archive.py", '"--address", cluster.address')),
     "python benchmarks/faults.py": Other("kills trainings, for minutes", ("test_faults.py", '"--kills", "1"')),
     "yolo detect train model=ultralytics/cfg/models/11/yolo11.yaml data=my/data.yaml device=0,1 batch=32": Other(
         "needs two GPUs", ("test_distributed.py", 'device="0,1"')
@@ -156,6 +173,8 @@ def elsewhere(text: str) -> Other | None:
     text = text.removeprefix(".venv/bin/")
     if text.startswith("pip "):
         return Other("installs packages from the network")
+    if text.startswith("python benchmarks/page.py ") and (why := browser.missing()):
+        return Other(why)
     return SUITE if text.startswith("python -m pytest") else ELSEWHERE.get(text)
 
 
