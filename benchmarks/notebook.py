@@ -35,18 +35,33 @@ def execute(file: Path, folder: Path, timeout: int = 600) -> NotebookNode:
     manager = AsyncKernelManager(kernel_name="python3", kernel_spec_manager=specs)
     client = NotebookClient(notebook, km=manager, timeout=timeout, resources={"metadata": {"path": str(folder)}})
     client.execute()
-    notebook.metadata = {key: notebook.metadata[key] for key in ("kernelspec",)}
+    notebook.metadata = {"kernelspec": notebook.metadata["kernelspec"]}
     for cell in notebook.cells:
         cell.metadata = {}
         if cell.cell_type == "code":
-            cell.outputs = [output for output in cell.outputs if output.get("name") != "stderr"]
-            for output in cell.outputs:
-                if "text" in output:  # without progress bars, which move the cursor
-                    lines = output.text.replace("\r", "\n").splitlines()
-                    output.text = "".join(f"{line}\n" for line in lines if line.strip() and "\x1b" not in line)
-                for data in (output.get("data", {}), output.get("metadata", {})):
-                    data.pop("text/plain", None)  # of pictures: <IPython.core.display.Image object>
+            cell.outputs = tidy(cell.outputs)
     return notebook
+
+
+def tidy(outputs: list[NotebookNode]) -> list[NotebookNode]:
+    """Return the outputs of a cell without warnings, progress bars and the names of objects, texts in one piece."""
+    kept: list[NotebookNode] = []
+    for output in outputs:
+        if output.output_type == "stream":
+            lines = output.text.replace("\r", "\n").splitlines()
+            text = "".join(
+                f"{line}\n" for line in lines if line.strip() and "\x1b" not in line
+            )  # which moves the cursor
+            if output.name == "stderr" or not text:
+                continue
+            if kept and kept[-1].output_type == "stream":
+                kept[-1].text += text
+                continue
+            output.text = text
+        elif "data" in output:
+            output.data.pop("text/plain", None)  # of a picture: <IPython.core.display.Image object>
+        kept.append(output)
+    return kept
 
 
 def main() -> int:
