@@ -141,17 +141,22 @@ def has(node: ast.AST, *sections: str) -> bool:
     return not parse(ast.get_docstring(node) or "").sections.keys().isdisjoint(sections)
 
 
+def bases(node: Definition, module: str) -> tuple[type, ...]:
+    """Return the classes that a class derives from; none of a function, or of what a decorator made of a class."""
+    made = getattr(importlib.import_module(module), node.name)
+    return made.__mro__[1:] if isinstance(made, type) else ()
+
+
 def replaces_upstream(node: Definition, module: str) -> bool:
     """Return whether a class derives from upstream's class of its name."""
-    bases = getattr(importlib.import_module(module), node.name).__mro__[1:] if isinstance(node, ast.ClassDef) else ()
-    return any((base.__module__, base.__name__) == (module, node.name) for base in bases)
+    return any((base.__module__, base.__name__) == (module, node.name) for base in bases(node, module))
 
 
 def methods(node: Definition, module: str) -> list[ast.FunctionDef]:
     """Return the public methods of a class: documented, and new or, in upstream's place, with arguments described."""
     if not isinstance(node, ast.ClassDef):
         return []
-    theirs = {name for base in getattr(importlib.import_module(module), node.name).__mro__[1:] for name in vars(base)}
+    theirs = {name for base in bases(node, module) for name in vars(base)}
     public = [m for m in node.body if isinstance(m, ast.FunctionDef) and not m.name.startswith("_")]
     if replaces_upstream(node, module):
         return [m for m in public if m.name in theirs and has(m, "Args")]
