@@ -147,6 +147,7 @@ ELSEWHERE = {
     "make lint test": SUITE,
     "make demo": DEMO,
     "python benchmarks/demo.py": DEMO,
+    "python benchmarks/demo.py --compare": DEMO,
     "make env": Other("installs packages from the network"),
     "make lint": Other("needs the checkout"),
     "make tables": Other("writes into docs/", ("test_docs.py", "api.")),
