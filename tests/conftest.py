@@ -27,6 +27,18 @@ shutil.copy(  # a missing Arial.ttf would be downloaded
     Path(_matplotlib.origin).parent / "mpl-data/fonts/ttf/DejaVuSans.ttf", _config / "Ultralytics/Arial.ttf"
 )
 
+TINY_MODEL = """
+nc: 1
+backbone:
+  - [-1, 1, Conv, [8, 3, 2]]
+  - [-1, 1, DualConv, [16, 2]]
+  - [-1, 1, C3k2DWR, [16, False]]
+  - [-1, 1, DualConv, [16, 2]]
+head:
+  - [[2, 3], 1, Detect, [nc]]
+"""
+"""A model YAML of our blocks that trains in a moment; a data set's number of classes takes the place of `nc`."""
+
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
 

@@ -22,6 +22,7 @@ from conftest import Run
 from test_sliced_prediction import IMGSZ, TILE, build, same
 from ultralytics import YOLO
 from ultralytics.solutions import archive
+from ultralytics.utils import LOGGER
 
 pytest.importorskip("ray.data", reason="Ray is missing: pip install -e '.[archive]'")
 import pyarrow as pa
@@ -36,6 +37,15 @@ OPTIONS = ("--imgsz", IMGSZ, "--conf", CONF, "--slice", TILE, "--slice-overlap",
 OPTIONS += ("--max-det", 1000, "--device", "cpu", "--batch", 2, "--part", 4)
 EXIF = bytes.fromhex("ffe1002245786966000049492a00080000000100120103000100000006000000000000000000")  # turned by 90°
 ODD_NAMES = "a b.png", "é 飞机.jpg", "quo'te\".png", "new\nline.png", "deep/er/100%#?.png"
+
+
+@pytest.fixture(autouse=True)
+def own_process() -> Iterator[None]:
+    """Undo what a worker sets for its process, where a test runs one in this."""
+    level, threads = LOGGER.level, torch.get_num_threads()
+    yield
+    LOGGER.setLevel(level)
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")

@@ -33,7 +33,7 @@ import cv2
 import numpy as np
 import pytest
 from command_server import LIMIT
-from conftest import write_data
+from conftest import TINY_MODEL, write_data
 from record_server import RecordServer
 from test_airport import make_files, make_zip
 from test_dataset_import import coco, voc
@@ -317,16 +317,6 @@ def small(text: str) -> tuple[str, set[str]]:
 
 # The folder they run in ----------------------------------------------------------------------------------------------
 
-TINY = """
-nc: 2
-backbone:
-  - [-1, 1, Conv, [8, 3, 2]]
-  - [-1, 1, DualConv, [16, 2]]
-  - [-1, 1, C3k2DWR, [16, False]]
-  - [-1, 1, DualConv, [16, 2]]
-head:
-  - [[2, 3], 1, Detect, [nc]]
-"""
 INTERRUPT = """
 from ultralytics import YOLO
 
@@ -432,7 +422,7 @@ def template(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Path:
     coco(folder, [{"image_id": i, "category_id": 7, "bbox": [10, 10, 50, 40]} for i in (1, 2, 3)])
     voc(folder / "VOC2012", dict.fromkeys("abc", "truck 10 10 60 50"))
     (folder / "ASS1.zip").write_bytes(make_zip(make_files("ASS1")))
-    (folder / "tiny.yaml").write_text(TINY)
+    (folder / "tiny.yaml").write_text(TINY_MODEL)
     status, said = server.run(["python", "-c", INTERRUPT], folder)
     assert status == 0, said
     for place in (".", "runs/ASS1/earlier/weights", "runs/ASS2/earlier/weights"):

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import Run, upstream_before
+from conftest import TINY_MODEL, Run, upstream_before
 from torch._utils import ExceptionWrapper
 from ultralytics import YOLO
 from ultralytics.cfg import _users_mistake
@@ -28,16 +28,6 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "benchmarks"))
 import faults  # noqa: E402
 
-TINY = """
-nc: 1
-backbone:
-  - [-1, 1, Conv, [8, 3, 2]]
-  - [-1, 1, DualConv, [16, 2]]
-  - [-1, 1, C3k2DWR, [16, False]]
-  - [-1, 1, DualConv, [16, 2]]
-head:
-  - [[2, 3], 1, Detect, [nc]]
-"""
 OPTIONS = {  # what a run's state depends on: waiting gradients and the buffer of mosaics; slices, and early stopping
     "mosaic": {"nbs": 12, "close_mosaic": 2},
     "slices": {"nbs": 4, "close_mosaic": 0, "slice": 64, "multi_scale": 0.5, "optimizer": "SGD", "patience": 2},
@@ -57,7 +47,7 @@ def train(data: Path, folder: Path, when: dict[str, Callable] | None = None, **o
     """Train a tiny model into a folder, or go on with what is there."""
     init_seeds(0)  # older versions of upstream take random numbers before they do this
     last = folder / "weights/last.pt"
-    (data.parent / "tiny.yaml").write_text(TINY)
+    (data.parent / "tiny.yaml").write_text(TINY_MODEL)
     model = YOLO(last if last.exists() else data.parent / "tiny.yaml", task="detect")
     for event, function in (when or {}).items():
         model.add_callback(event, function)
@@ -398,7 +388,7 @@ entrypoint()
 
 
 def test_ctrl_c(data: Path, run: Run, tmp_path: Path) -> None:
-    (tmp_path / "tiny.yaml").write_text(TINY)
+    (tmp_path / "tiny.yaml").write_text(TINY_MODEL)
     stop = "os.kill(os.getpid(), signal.SIGINT) if trainer.epoch == {} else None"
     for epoch, said in ((0, "Stopped. No epoch was finished: start anew"),
                         (1, "go on with: yolo train resume=True model=")):  # fmt: skip
@@ -413,7 +403,7 @@ def test_ctrl_c(data: Path, run: Run, tmp_path: Path) -> None:
 
 def test_a_mistake_in_a_validation_is_one_line(run: Run, tmp_path: Path) -> None:
     own = faults.draw(tmp_path / "set")
-    (tmp_path / "tiny.yaml").write_text(TINY)
+    (tmp_path / "tiny.yaml").write_text(TINY_MODEL)
     break_it = "from pathlib import Path; Path('set/images/val/1.png').write_bytes(b'')"
     done = command(run, tmp_path, break_it, "model=tiny.yaml", f"data={own}", "project=out", "epochs=1")
     assert done.returncode == 1
@@ -438,7 +428,7 @@ def test_a_mistake_in_a_loader_process_is_one_line() -> None:
 
 
 def test_the_tool_that_kills(run: Run, tmp_path: Path) -> None:
-    (tmp_path / "tiny.yaml").write_text(TINY)
+    (tmp_path / "tiny.yaml").write_text(TINY_MODEL)
     table = tmp_path / "faults.md"
     done = run(ROOT / "benchmarks/faults.py", "--kills", "1", "--model", "tiny.yaml", "--out", table, cwd=tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
