@@ -58,12 +58,15 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module", autouse=True)
 def cluster() -> Iterator[None]:
     """Start Ray once for all; workers know the user of the S3 stand-in."""
+    before = dict(os.environ)
     os.environ.update(RAY_USAGE_STATS_ENABLED="0", RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO="0")
     os.environ.update(AWS_ACCESS_KEY_ID="me", AWS_SECRET_ACCESS_KEY="secret", AWS_EC2_METADATA_DISABLED="true")
     small = {"num_cpus": 2, "object_store_memory": 80 * 2**20, "include_dashboard": False, "log_to_driver": False}
     ray.init(address="local", logging_level="ERROR", **small)
     yield
     ray.shutdown()
+    os.environ.clear()  # Ray's own variables would keep others from starting it anew
+    os.environ.update(before)
 
 
 def draw(file: Path, seed: int, height: int = 160, width: int = 256) -> Path:
