@@ -34,6 +34,7 @@ def execute(file: Path, folder: Path, timeout: int = 600) -> NotebookNode:
     specs = KernelSpecManager(kernel_dirs=[])  # no kernel of the machine's, which may be another Python
     manager = AsyncKernelManager(kernel_name="python3", kernel_spec_manager=specs)
     client = NotebookClient(notebook, km=manager, timeout=timeout, resources={"metadata": {"path": str(folder)}})
+    client.owns_km = True  # so it ends the kernel, too
     client.execute()
     notebook.metadata = {"kernelspec": notebook.metadata["kernelspec"]}
     for cell in notebook.cells:

@@ -14,6 +14,7 @@ from urllib.parse import unquote
 
 import cv2
 import numpy as np
+import psutil
 import pytest
 import yaml
 from conftest import Run
@@ -176,6 +177,7 @@ def test_the_notebook_trains_slices_and_measures(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setenv("YOLO_VERBOSE", "false")
     kept = notebook.nbformat.read(notebook.NOTEBOOK, as_version=4)
     made = notebook.execute(notebook.NOTEBOOK, notebook.NOTEBOOK.parent)
+    assert not [child for child in psutil.Process().children() if "ipykernel" in " ".join(child.cmdline())]
     shown = [output for cell in made.cells for output in cell.get("outputs", [])]
     said = "".join(output.get("text", "") for output in shown)
 
