@@ -395,6 +395,7 @@ def test_stopped_jobs_go_on(weights: Path, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "ultralytics.solutions.archive", "--model", weights, "--source", tmp_path / "in"]
     command += ["--out", tmp_path / "out", *OPTIONS, "--part", 2, "--workers", 1]
     files: dict[Path, bytes] = {}
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # else a child of a background process ignores it
     for stop in (signal.SIGINT, signal.SIGKILL):
         log = tmp_path / f"{stop}.txt"
         with log.open("w") as stream:

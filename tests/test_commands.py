@@ -478,6 +478,12 @@ def test_no_row_of_the_tables_is_idle() -> None:
     assert all(f"\n    {text}" in texts for text in TEXTS)
 
 
+def make(*args: str) -> subprocess.CompletedProcess[str]:
+    """Run make as from a shell, also where make runs these tests."""
+    own = {name: value for name, value in os.environ.items() if not name.startswith("MAKE") and name != "MFLAGS"}
+    return subprocess.run(["make", *args], cwd=ROOT, env=own, capture_output=True, text=True, check=False)
+
+
 @pytest.mark.parametrize("command", [found.text for found in FOUND if elsewhere(found.text)])
 def test_what_is_not_run_here(command: str, server: Server, template: Path) -> None:
     """What can be seen without running it: options exist, files are there, and a test runs the same program."""
@@ -492,7 +498,7 @@ def test_what_is_not_run_here(command: str, server: Server, template: Path) -> N
     for file in re.findall(r"tests/\w+\.py", command):
         assert (ROOT / file).is_file()
     if program == "make":
-        done = subprocess.run(["make", "-n", *args], cwd=ROOT, capture_output=True, text=True, check=False)
+        done = make("-n", *args)
         assert done.returncode == 0 and done.stdout, done.stderr
         for script in re.findall(r"python (\S+\.py)", done.stdout):
             assert (ROOT / script).is_file()
@@ -513,7 +519,8 @@ def test_what_is_not_run_here(command: str, server: Server, template: Path) -> N
 
 
 def test_make_help() -> None:
-    done = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True)
+    done = make("help")
+    assert done.returncode == 0, done.stderr
     targets = re.findall(r"^\.PHONY: (.*)", (ROOT / "Makefile").read_text(encoding="utf-8"), re.M)[0].split()
     assert sorted(line.split()[0] for line in done.stdout.splitlines()) == sorted(targets)
 

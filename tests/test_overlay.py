@@ -275,7 +275,11 @@ def test_wheel_holds_the_overlay_beside_upstream(wheel: Path, root: Path) -> Non
         "ultralytics_overlay",
         "ultralytics_overlay.pth",
     }
-    ours = {p.relative_to(root).as_posix() for p in (root / "ultralytics").rglob("*") if p.suffix in {".py", ".yaml"}}
+    ours = {
+        p.relative_to(root).as_posix()
+        for p in (root / "ultralytics").rglob("*")
+        if p.suffix in {".py", ".yaml", ".html"}
+    }
     inside = "ultralytics_overlay/"
     assert {n.removeprefix(inside) for n in names if n.startswith(f"{inside}ultralytics/")} == ours
 
