@@ -214,7 +214,7 @@ def predict(
             if plain is not None:
                 plain += len(result.boxes) if result.plain is None else result.plain
             time += sum(result.speed.values())
-            if page is not None and result.path[result.path.rfind(".") + 1 :].lower() in IMG_FORMATS:
+            if page is not None and Path(result.path).suffix[1:].lower() in IMG_FORMATS:
                 page.look(Path(result.path), result.orig_img)
                 picture = folder / f"{model.predictor.txt_path.name}.jpg"  # upstream numbers files of equal stems
                 found[result.path] = found_of(result, picture)
