@@ -21,7 +21,7 @@ demo: env ## train, fine-tune, validate and predict on the demo sets (at most 15
 	$(BIN)/python benchmarks/demo.py
 
 pictures: env ## draw the pictures of docs, and take those of what the demo found
-	$(BIN)/python benchmarks/pictures.py
+	$(BIN)/python docs/tools/pictures.py
 
 test: env ## run the tests
 	$(BIN)/python -m pytest
@@ -33,17 +33,17 @@ docs: env ## build the documents as a site, site/index.html
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 notebook: env ## run docs/notebook.ipynb and keep what it shows
-	$(BIN)/python benchmarks/notebook.py
+	$(BIN)/python docs/tools/notebook.py
 
 tables: env ## write the tables and the Python API in docs/
-	$(BIN)/python benchmarks/model_table.py
-	$(BIN)/python benchmarks/api.py
+	$(BIN)/python docs/tools/model_table.py
+	$(BIN)/python docs/tools/api.py
 
 compat: env ## run the contract tests with several versions of Ultralytics, which are fetched
-	$(BIN)/python benchmarks/compat.py
+	$(BIN)/python tests/upstream/compat.py
 
 upstream: env ## run upstream's own tests with the overlay off and on
-	$(BIN)/python benchmarks/upstream_tests.py
+	$(BIN)/python tests/upstream/own_tests.py
 
 clean: ## remove the environment, runs, the site and demo data
 	rm -rf $(VENV) runs site datasets/*-demo/images datasets/*-demo/labels

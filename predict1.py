@@ -4,7 +4,7 @@ import sys
 from pathlib import Path
 
 try:
-    from ultralytics.engine.predict_runs import main
+    from small_object.compare.runs import main
 except ModuleNotFoundError as error:
     sys.exit(f"predict1.py: {error}; install this project first: pip install -r requirements.txt")
 

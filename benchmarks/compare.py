@@ -47,7 +47,6 @@ from typing import Any
 
 import torch
 import yaml
-from report import COLUMNS, CURVE_COLUMNS, add_rows, read_rows, write_report
 from torch import nn
 from ultralytics import YOLO, __version__
 from ultralytics.cfg import get_cfg, smart_value
@@ -57,11 +56,12 @@ from ultralytics.models.yolo.detect import DetectionTrainer
 from ultralytics.nn.tasks import CHANNEL_BLOCKS, FUSION_BLOCKS, yaml_model_load
 from ultralytics.utils import DEFAULT_CFG_DICT, LOGGER, torch_utils
 from ultralytics.utils import ROOT as UPSTREAM
-from ultralytics.utils.errors import UserError
-from ultralytics.utils.files import replacing
 from ultralytics.utils.loss import nwd_share
-from ultralytics.utils.size_groups import SIZE_GROUPS
-from ultralytics.utils.size_metrics import COCO_SMALL_NAME
+
+from benchmarks.report import COLUMNS, CURVE_COLUMNS, add_rows, read_rows, write_report
+from small_object.errors import UserError
+from small_object.files import replacing
+from small_object.sizes import COCO_SMALL_NAME, SIZE_GROUPS
 
 ROOT = Path(__file__).resolve().parents[1]
 PRESETS = {"quick": (20, 320, 4, 0.002), "standard": (100, 640, 16, 0.002), "full": (300, 640, 16, 0.002)}

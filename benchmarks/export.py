@@ -29,16 +29,17 @@ from typing import Any
 
 import numpy as np
 import torch
-from compare import ROOT, commit, cores, shown, validate
 from ultralytics import YOLO
 from ultralytics.cfg import MIN_TILE
 from ultralytics.data import YOLODataset
-from ultralytics.data.layout import read_data_yaml
 from ultralytics.utils import LOGGER, TQDM
-from ultralytics.utils.errors import UserError
-from ultralytics.utils.files import replacing
 from ultralytics.utils.patches import imread
 from ultralytics.utils.torch_utils import get_cpu_info
+
+from benchmarks.compare import ROOT, commit, cores, shown, validate
+from small_object.datasets.layout import read_data_yaml
+from small_object.errors import UserError
+from small_object.files import replacing
 
 NMS = {"nms": True, "conf": 0.001, "iou": 0.7}
 MAX_DET = 1000

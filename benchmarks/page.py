@@ -21,15 +21,16 @@ from typing import Any
 
 import numpy as np
 import psutil
-from browser import SHOWN, browser, missing, opened, until
-from compare import commit
-from ultralytics.data.layout import read_data_yaml
 from ultralytics.data.utils import IMG_FORMATS
-from ultralytics.engine.predict_page import ComparisonPage, Found
 from ultralytics.utils import LOGGER, TQDM
-from ultralytics.utils.errors import UserError
-from ultralytics.utils.files import replacing
 from ultralytics.utils.patches import imread
+
+from benchmarks.compare import commit
+from docs.tools.browser import SHOWN, browser, missing, opened, until
+from small_object.compare.page import ComparisonPage, Found
+from small_object.datasets.layout import read_data_yaml
+from small_object.errors import UserError
+from small_object.files import replacing
 
 ROOT = Path(__file__).resolve().parents[1]
 # Resolves with the times in milliseconds between the frames that are shown while something happens.

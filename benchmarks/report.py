@@ -14,9 +14,10 @@ from typing import Any
 import numpy as np
 from matplotlib import colormaps
 from matplotlib.figure import Figure
-from ultralytics.utils.errors import UserError
-from ultralytics.utils.files import replacing
-from ultralytics.utils.size_groups import SIZE_GROUPS
+
+from small_object.errors import UserError
+from small_object.files import replacing
+from small_object.sizes import SIZE_GROUPS
 
 GROUP_COLUMNS = [f"{what} {group}" for group in SIZE_GROUPS for what in ("AP", "AP50", "AR", "objects")]
 COLUMNS = [

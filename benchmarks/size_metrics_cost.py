@@ -13,8 +13,9 @@ import time
 
 from ultralytics import YOLO
 from ultralytics.utils import LOGGER, TQDM
-from ultralytics.utils.errors import UserError
 from ultralytics.utils.torch_utils import get_cpu_info
+
+from small_object.errors import UserError
 
 
 def measure(model: str, data: str, imgsz: int, rounds: int, device: str) -> tuple[list[float], list[float]]:

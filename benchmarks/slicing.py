@@ -36,20 +36,21 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from compare import ROOT, commit, cores, shown
 from matplotlib.figure import Figure
 from ultralytics import YOLO
 from ultralytics.cfg import MIN_TILE
 from ultralytics.data import YOLODataset
-from ultralytics.data.layout import read_data_yaml
-from ultralytics.engine.slicing import tile_grid, tiles_over
 from ultralytics.utils import LOGGER, TQDM
-from ultralytics.utils.errors import UserError
-from ultralytics.utils.files import replacing
 from ultralytics.utils.ops import xywhn2xyxy
 from ultralytics.utils.patches import imread
-from ultralytics.utils.size_metrics import COCO_SMALL_NAME, SizeRecords, load_coco_eval
 from ultralytics.utils.torch_utils import get_cpu_info
+
+from benchmarks.compare import ROOT, commit, cores, shown
+from small_object.datasets.layout import read_data_yaml
+from small_object.errors import UserError
+from small_object.files import replacing
+from small_object.sizes import COCO_SMALL_NAME, SizeRecords, load_coco_eval
+from small_object.slicing.tiling import tile_grid, tiles_over
 
 MAX_DET = 1000
 Run = Callable[[np.ndarray], np.ndarray]  # an image (H, W, 3), BGR, to rows x1, y1, x2, y2, score, class

@@ -34,15 +34,16 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from compare import ROOT, Model, commit, cores, parse_model, shown
 from torch import nn
 from ultralytics import YOLO, __version__
 from ultralytics.cfg import get_cfg
 from ultralytics.nn.tasks import guess_model_task, yaml_model_load
 from ultralytics.utils import LOGGER, TQDM
-from ultralytics.utils.errors import UserError
-from ultralytics.utils.files import replacing
 from ultralytics.utils.torch_utils import ModelEMA, autocast, get_cpu_info, get_flops, get_num_params
+
+from benchmarks.compare import ROOT, Model, commit, cores, parse_model, shown
+from small_object.errors import UserError
+from small_object.files import replacing
 
 BLOCKS = ("", "-smallob", "-dwr-smallob", "-hsfpn-smallob", "-hsfpn-dwr-smallob")
 OURS = tuple(f"{ROOT}/ultralytics/cfg/models/11/yolo11n{blocks}.yaml" for blocks in BLOCKS)

@@ -16,13 +16,15 @@ from pathlib import Path
 import cv2
 import numpy as np
 from ultralytics.data import YOLODataset
-from ultralytics.data.layout import SPLITS, making, put_in_place, read_data_yaml, unique_names
-from ultralytics.data.sliced import cut_boxes
-from ultralytics.data.yolo_labels import yolo_lines
-from ultralytics.engine.slicing import tile_grid
 from ultralytics.utils import LOGGER, TQDM, YAML
-from ultralytics.utils.errors import UserError
 from ultralytics.utils.ops import xywhn2xyxy
+
+from small_object.datasets.labels import yolo_lines
+from small_object.datasets.layout import SPLITS, put_in_place, read_data_yaml, unique_names
+from small_object.errors import UserError
+from small_object.files import staging_dir
+from small_object.slicing.dataset import cut_boxes
+from small_object.slicing.tiling import tile_grid
 
 LOSSY = (".jpg", ".jpeg", ".webp")  # their tiles are JPEGs of quality 95; all others are PNGs
 
@@ -93,7 +95,7 @@ def cut(data: str, out: Path, tile: int = 640, overlap: float = 0.2, keep: float
         sets = {split: YOLODataset(img_path=found[split], data=found, task="detect", augment=False) for split in SPLITS}
     except Exception as error:
         raise UserError(f"{data}: {str(error).strip().partition(chr(10))[0]}") from error
-    with making(out) as made:
+    with staging_dir(out) as made:
         for split, dataset in sets.items():
             tiles = plan(dataset, tile, overlap, keep, empty)
             _write(tiles, made, split)

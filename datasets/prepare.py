@@ -4,7 +4,7 @@ import sys
 from pathlib import Path
 
 try:
-    from ultralytics.data.prepare import main
+    from small_object.datasets.prepare import main
 except ModuleNotFoundError as error:
     sys.exit(f"prepare.py: {error}; install this project first: pip install -r requirements.txt")
 

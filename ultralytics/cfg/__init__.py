@@ -16,7 +16,9 @@ from ultralytics.cfg import entrypoint as stock_entrypoint
 from ultralytics.cfg import get_save_dir as stock_get_save_dir
 from ultralytics.cfg import merge_equals_args as stock_merge_equals_args
 from ultralytics.utils import LOGGER, SMALL_OBJECT_CFG_PATH, YAML
-from ultralytics.utils.errors import UserError
+
+from small_object.errors import UserError
+from small_object.slicing.tiling import MAX_OVERLAP, MIN_TILE
 from ultralytics_overlay import require_parameters
 
 require_parameters(stock_check_cfg, "cfg", "hard")
@@ -29,8 +31,6 @@ CFG_INT_KEYS = CFG_INT_KEYS | {"slice_batch"}
 CFG_FLOAT_KEYS = CFG_FLOAT_KEYS | {"nwd_c"}
 CFG_BOOL_KEYS = CFG_BOOL_KEYS | {"size_metrics", "slice_full"}
 CFG_POSITIVE_KEYS = frozenset({"nwd_c"})
-MIN_TILE = 64  # pixels; the least side of a tile
-MAX_OVERLAP = 0.9  # of the side of a tile
 
 
 def check_cfg(cfg: dict[str, Any], hard: bool = True) -> None:

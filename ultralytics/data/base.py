@@ -8,7 +8,8 @@ from typing import Any
 import cv2
 from ultralytics.data.base import BaseDataset as StockBaseDataset
 from ultralytics.utils import LOGGER
-from ultralytics.utils.errors import UserError
+
+from small_object.errors import UserError
 from ultralytics_overlay import require_parameters
 
 require_parameters(StockBaseDataset.get_image_and_label, "index")

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from ultralytics.data.build import InfiniteDataLoader as StockInfiniteDataLoader
+
 from ultralytics_overlay import require
 
 require(

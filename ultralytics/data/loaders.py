@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 from ultralytics.data.loaders import LoadImagesAndVideos as StockLoadImagesAndVideos
 from ultralytics.utils import LOGGER
+
 from ultralytics_overlay import require, require_parameters
 
 require_parameters(StockLoadImagesAndVideos._new_video, "path")

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from ultralytics.engine.exporter import Exporter as StockExporter
-from ultralytics.engine.slicing import REMEMBERED
+
+from small_object.slicing.slicer import REMEMBERED
 from ultralytics_overlay import require
 
 require(

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from ultralytics.engine.predictor import BasePredictor as StockBasePredictor
-from ultralytics.utils.errors import UserError
+
+from small_object.errors import UserError
 from ultralytics_overlay import require_parameters
 
 require_parameters(StockBasePredictor.setup_source)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ultralytics.engine.results import Results as StockResults
+
 from ultralytics_overlay import require
 
 require("ultralytics.engine.results.Results.new", callable(getattr(StockResults, "new", None)), "is missing")

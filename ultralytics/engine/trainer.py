@@ -13,9 +13,10 @@ import torch
 from ultralytics.data.build import InfiniteDataLoader, bring_to, place_of
 from ultralytics.engine.trainer import BaseTrainer as StockBaseTrainer
 from ultralytics.utils import LOGGER, RANK
-from ultralytics.utils.errors import UserError
-from ultralytics.utils.files import replacing
 from ultralytics.utils.torch_utils import unwrap_model
+
+from small_object.errors import UserError
+from small_object.files import replacing
 from ultralytics_overlay import require, require_parameters
 
 require_parameters(StockBaseTrainer.resume_training, "ckpt")

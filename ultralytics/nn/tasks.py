@@ -25,7 +25,8 @@ from ultralytics.nn.tasks import fuse_deconv_and_bn as stock_fuse_deconv_and_bn
 from ultralytics.nn.tasks import parse_model as stock_parse_model
 from ultralytics.nn.tasks import yaml_model_load as stock_yaml_model_load
 from ultralytics.utils.checks import check_version
-from ultralytics.utils.errors import UserError
+
+from small_object.errors import UserError
 from ultralytics_overlay import require, require_parameters
 
 require_parameters(DetectionModel.__init__, "cfg")

@@ -3,9 +3,10 @@
 from pathlib import Path
 
 from ultralytics.utils import DEFAULT_CFG, DEFAULT_CFG_DICT, YAML
-from ultralytics_overlay import FOLDER
 
-SMALL_OBJECT_CFG_PATH = Path(FOLDER) / "cfg/small_object.yaml"
+import small_object
+
+SMALL_OBJECT_CFG_PATH = Path(small_object.__file__).with_name("default.yaml")
 _added = YAML.load(SMALL_OBJECT_CFG_PATH)
 DEFAULT_CFG_DICT.update(_added)
 vars(DEFAULT_CFG).update(_added)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ultralytics.utils.checks import check_file as stock_check_file
+
 from ultralytics_overlay import FOLDER, require_parameters
 
 require_parameters(stock_check_file, "file", "hard")

@@ -9,8 +9,9 @@ import torch
 from torch import nn
 from ultralytics.utils.loss import BboxLoss as StockBboxLoss
 from ultralytics.utils.loss import v8DetectionLoss
-from ultralytics.utils.nwd import DEFAULT_C, nwd
 from ultralytics.utils.tal import TaskAlignedAssigner
+
+from small_object.nwd import DEFAULT_C, nwd
 from ultralytics_overlay import require, require_parameters
 
 require_parameters(StockBboxLoss.forward, "pred_bboxes", "target_bboxes", "target_scores", "fg_mask", "imgsz", "stride")

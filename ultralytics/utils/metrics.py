@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ultralytics.utils.metrics import DetMetrics
+
 from ultralytics_overlay import require
 
 _stock_results = vars(DetMetrics).get("results_dict")
@@ -17,5 +18,5 @@ def _results(self: DetMetrics) -> dict[str, float]:
 
 
 # In place: the metrics of the other tasks inherit from upstream's class.
-DetMetrics.size = None  # an `ultralytics.utils.size_metrics.SizeMetrics` after a validation that measured it
+DetMetrics.size = None  # an `small_object.sizes.SizeMetrics` after a validation that measured it
 DetMetrics.results_dict = property(_results)

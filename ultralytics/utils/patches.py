@@ -27,7 +27,7 @@ def torch_save(obj: Any, f: Any, *args: Any, **kwargs: Any) -> None:
     if path is None or (path.exists() and not path.is_file()):  # an open file, or a device
         stock_torch_save(obj, f, *args, **kwargs)
         return
-    from ultralytics.utils.files import replacing  # which imports ultralytics.utils, and that this module
+    from small_object.files import replacing  # which imports ultralytics.utils, and that this module
 
     buffer = io.BytesIO()
     stock_torch_save(obj, buffer, *args, **kwargs)

@@ -5,9 +5,10 @@ from __future__ import annotations
 from types import FunctionType
 
 import torch
-from ultralytics.utils.nwd import DEFAULT_C, nwd
-from ultralytics.utils.size_groups import COCO_SMALL, SIZE_GROUPS
 from ultralytics.utils.tal import TaskAlignedAssigner as StockTaskAlignedAssigner
+
+from small_object.nwd import DEFAULT_C, nwd
+from small_object.sizes import COCO_SMALL, SIZE_GROUPS
 from ultralytics_overlay import require, require_parameters
 
 require_parameters(StockTaskAlignedAssigner.iou_calculation, "gt_bboxes", "pd_bboxes")

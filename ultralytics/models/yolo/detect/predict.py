@@ -9,9 +9,10 @@ import numpy as np
 import torch
 from ultralytics.engine.predictor import BasePredictor
 from ultralytics.engine.results import Results
-from ultralytics.engine.slicing import Found, Slicer, likely_boxes, slicer_of
 from ultralytics.models.yolo.detect.predict import DetectionPredictor as StockDetectionPredictor
 from ultralytics.utils import LOGGER, nms, ops
+
+from small_object.slicing.slicer import Found, Slicer, build_slicer, likely_boxes
 from ultralytics_overlay import require_parameters
 
 require_parameters(BasePredictor.inference, "im")
@@ -39,7 +40,7 @@ class DetectionPredictor(StockDetectionPredictor):
         """Set up the source, and the slicing of its images."""
         super().setup_source(*args, **kwargs)
         self.found = {}
-        self.slicer = slicer_of(self.args, self.model, max(self.imgsz)) if self.args.task == "detect" else None
+        self.slicer = build_slicer(self.args, self.model, max(self.imgsz)) if self.args.task == "detect" else None
         if self.slicer and (self.source_type.tensor or self.args.embed or self.args.visualize):
             what = "tensors" if self.source_type.tensor else "embed" if self.args.embed else "visualize"
             LOGGER.warning(f"'slice' is not used with {what}: images are run as a whole.")

@@ -9,15 +9,16 @@ from typing import Any
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 from ultralytics.data import build
-from ultralytics.data.sliced import SlicedDataset, object_size
 from ultralytics.data.utils import exif_size
 from ultralytics.models.yolo.detect.train import DetectionTrainer as StockDetectionTrainer
 from ultralytics.utils import LOGGER, RANK, YAML, colorstr
-from ultralytics.utils.errors import UserError
 from ultralytics.utils.loss import nwd_share
-from ultralytics.utils.nwd import mean_box_size
-from ultralytics.utils.size_metrics import SIZE_KEYS, measures_size
 from ultralytics.utils.torch_utils import unwrap_model
+
+from small_object.errors import UserError
+from small_object.nwd import mean_box_size
+from small_object.sizes import SIZE_KEYS, measures_size
+from small_object.slicing.dataset import SlicedDataset, object_size
 from ultralytics_overlay import require, require_parameters
 
 require_parameters(StockDetectionTrainer.build_dataset, "img_path", "mode", "batch")

@@ -9,14 +9,15 @@ import numpy as np
 import torch
 from torch import distributed as dist
 from ultralytics.data.augment import LetterBox
-from ultralytics.engine.slicing import Slicer, likely_boxes, slicer_of
 from ultralytics.models.yolo.detect.val import DetectionValidator as StockDetectionValidator
 from ultralytics.utils import LOGGER, RANK, ops
-from ultralytics.utils.errors import UserError
 from ultralytics.utils.patches import imread
-from ultralytics.utils.plotting import plot_size_metrics
-from ultralytics.utils.size_metrics import SizeRecords, measures_size
 from ultralytics.utils.torch_utils import autocast
+
+from small_object.errors import UserError
+from small_object.size_plot import plot_size_metrics
+from small_object.sizes import SizeRecords, measures_size
+from small_object.slicing.slicer import Slicer, build_slicer, likely_boxes
 from ultralytics_overlay import require, require_parameters
 
 require_parameters(StockDetectionValidator.init_metrics, "model")
@@ -56,7 +57,7 @@ class DetectionValidator(StockDetectionValidator):
             self.metrics.size = None
         imgsz = self.args.imgsz
         imgsz = max(imgsz) if isinstance(imgsz, (list, tuple)) else imgsz
-        self.slicer = slicer_of(self.args, model, imgsz) if self.args.task == "detect" else None
+        self.slicer = build_slicer(self.args, model, imgsz) if self.args.task == "detect" else None
         if self.slicer is not None and type(self).postprocess is not DetectionValidator.postprocess:
             raise UserError(f"slice={self.args.slice} is not supported by the validation of this kind of model")
         if self.slicer is not None:

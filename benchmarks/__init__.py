@@ -1,0 +1,1 @@
+"""Measures accuracy, speed, slicing and export."""

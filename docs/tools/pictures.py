@@ -1,0 +1,138 @@
+"""Writes the pictures of README and docs: python docs/tools/pictures.py.
+
+The drawings of `diagrams.py` need nothing; the photographs show what the demo's models found, so they need
+`python benchmarks/demo.py --compare`, and a Chromium for that of the page.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+from ultralytics import YOLO
+
+from docs.tools import diagrams
+from docs.tools.browser import SHOWN, browser, missing, opened, until
+from small_object.files import replacing
+
+ROOT = Path(__file__).resolve().parents[2]
+PREDICTED = ROOT / "runs/predict"
+WEIGHTS = ROOT / "runs/ASS2/demo/weights/best.pt"
+PICTURES = ("detections.jpg", "slicing.jpg", "skipping.jpg", "page.jpg")  # in docs/
+WIDTH = 1600  # of the pictures, in pixels
+TILE_COLOURS = ((60, 220, 255), (255, 200, 60), (220, 90, 255), (90, 255, 120))  # BGR
+
+
+def fit(image: np.ndarray, width: int) -> np.ndarray:
+    """Return an (H, W, 3) image scaled to a width."""
+    return cv2.resize(image, (width, round(image.shape[0] * width / image.shape[1])), interpolation=cv2.INTER_AREA)
+
+
+def objects_in(picture: Path, data: str) -> int:
+    """Return the number of objects that a demo set's labels give an image of the same name."""
+    label = ROOT / "datasets" / data / "labels/val" / f"{picture.stem}.txt"
+    return len(label.read_text(encoding="utf-8").splitlines())
+
+
+def write(picture: np.ndarray, name: str) -> None:
+    """Write a picture (H, W, 3) to a JPEG file in docs/."""
+    with replacing(ROOT / "docs" / name) as new:
+        cv2.imwrite(str(new), picture, [cv2.IMWRITE_JPEG_QUALITY, 85])
+
+
+def detections(panorama: Path, views: list[Path]) -> np.ndarray:
+    """Put a panorama above the two apron views with the most objects by their labels: no choice of what went well."""
+    busiest = sorted(views, key=lambda path: objects_in(path, "ASS1-demo"))[-2:]
+    below = np.hstack([fit(cv2.imread(str(path)), WIDTH // 2) for path in busiest])
+    return np.vstack((fit(cv2.imread(str(panorama)), WIDTH), below))
+
+
+def slicing(panorama: Path) -> np.ndarray:
+    """Put the part of a panorama with the most objects, as found in the whole image, above the same with slicing.
+
+    The tiles are half as wide as the panorama, so that objects look twice as large as in the demo's training.
+    """
+    data = ROOT / "datasets/ASS2-demo"
+    labels = np.loadtxt(data / "labels/val" / f"{panorama.stem}.txt", ndmin=2)
+    model, parts = YOLO(WEIGHTS), []
+    file = data / "images/val" / panorama.name
+    for slice in (0, cv2.imread(str(file)).shape[1] // 2):
+        result = model.predict(file, slice=slice, verbose=False)[0]
+        picture = result.plot(line_width=2, labels=False, conf=False)
+        height, width = picture.shape[:2]
+        x, y = labels[:, 1] * width, labels[:, 2] * height
+        left = max(
+            range(0, max(1, width - WIDTH), 40), key=lambda start: int(((x > start) & (x < start + WIDTH)).sum())
+        )
+        margin = height // 10
+        rows = np.s_[max(0, int(y.min()) - margin) : int(y.max()) + margin]
+        text = f"{'with slicing' if slice else 'whole image'}: {len(result.boxes)} objects found in the panorama"
+        parts.append(captioned(fit(picture[rows, left : left + WIDTH], WIDTH), text))
+    return np.vstack(parts)
+
+
+def skipping(panorama: Path) -> np.ndarray:
+    """Put the tiles of a panorama above those that `slice_skip` runs, with what they find."""
+    model, parts = YOLO(WEIGHTS), []
+    for skip in (0, 0.1):
+        options = {"slice": 640, "imgsz": 640, "slice_skip": skip, "verbose": False}
+        result = model.predict(ROOT / "datasets/ASS2-demo/images/val" / panorama.name, **options)[0]
+        picture = result.plot(line_width=4, labels=False, conf=False)
+        for number, (x1, y1, x2, y2) in enumerate(model.predictor.found[0].tiles.tolist()):
+            inset = 6 * (number % 4)  # so that edges do not hide each other
+            corners = (x1 + inset, y1 + inset), (x2 - 1 - inset, y2 - 1 - inset)
+            cv2.rectangle(picture, *corners, TILE_COLOURS[number % len(TILE_COLOURS)], 6)
+        parts.append(captioned(fit(picture, WIDTH), f"slice_skip={skip}: {result.tiles[0]} tiles"))
+    return np.vstack(parts)
+
+
+def comparison(page: Path) -> np.ndarray:
+    """Return the page of predict2.py as a browser shows it, zoomed in on the right of the first panorama."""
+    with browser() as chromium:
+        shown, _ = opened(chromium, page, WIDTH, 1000)
+        until(shown, SHOWN)
+        shown.keyboard.press("g")
+        box = shown.locator(".view").first.bounding_box()
+        shown.mouse.move(box["x"] + 0.75 * box["width"], box["y"] + 0.45 * box["height"])
+        for _ in range(5):
+            shown.mouse.wheel(0, -100)
+        shown.wait_for_timeout(500)
+        return cv2.imdecode(np.frombuffer(shown.screenshot(), np.uint8), cv2.IMREAD_COLOR)
+
+
+def captioned(picture: np.ndarray, text: str) -> np.ndarray:
+    """Write a text into the upper left corner of a picture (H, W, 3)."""
+    for grey, thickness in ((0, 6), (255, 2)):
+        cv2.putText(picture, text, (16, 40), cv2.FONT_HERSHEY_SIMPLEX, 1.1, (grey,) * 3, thickness, cv2.LINE_AA)
+    return picture
+
+
+def main() -> int:
+    """Write the drawings, and the photographs from what predict1.py and predict2.py saved and the weights find."""
+    diagrams.main()
+    panoramas = sorted((PREDICTED / "ASS2/demo").glob("*.jpg"))
+    views = sorted((PREDICTED / "ASS1/demo").glob("*.jpg"))
+    compared = PREDICTED / "ASS2/smallob"
+    if not panoramas or len(views) < 2 or not WEIGHTS.is_file() or not compared.is_dir():
+        print(
+            f"only drawings written: what the models found is not under {PREDICTED}; "
+            "run: python benchmarks/demo.py --compare",
+            file=sys.stderr,
+        )
+        return 1
+    panorama = max(panoramas, key=lambda path: objects_in(path, "ASS2-demo"))
+    if why := missing():
+        print(f"docs/page.jpg can't be written: {why}", file=sys.stderr)
+        return 1
+    page = comparison(PREDICTED / "ASS2/index.html")
+    for name, picture in zip(
+        PICTURES, (detections(panorama, views), slicing(panorama), skipping(panorama), page), strict=True
+    ):
+        write(picture, name)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

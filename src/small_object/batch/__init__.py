@@ -1,0 +1,1 @@
+"""Jobs over large collections of images, on Ray Data."""

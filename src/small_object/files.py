@@ -1,0 +1,56 @@
+"""Writes files in one step."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+@contextmanager
+def replacing(file: Path) -> Iterator[Path]:
+    """Give a path beside a file to write to, which takes the file's place at the end, or is gone after a failure.
+
+    Args:
+        file: The file, there or not. Whoever reads it sees the old content or the new, never a part.
+
+    Example:
+        >>> with replacing(Path("results.csv")) as new:
+        ...     written = new.write_text("...")
+    """
+    new = file.with_name(f".{os.getpid()}-{file.name}")  # the suffix stays: some writers go by it
+    try:
+        yield new
+        new.replace(file)
+    finally:
+        new.unlink(missing_ok=True)
+
+
+@contextmanager
+def staging_dir(root: Path) -> Iterator[Path]:
+    """Give a folder inside `root` to build in; it is gone afterwards, as is what a killed process left of its own."""
+    for left in root.glob(".staging-*"):
+        if not _runs(left.name.rpartition("-")[2]):
+            shutil.rmtree(left, ignore_errors=True)
+    made = root / f".staging-{os.getpid()}"
+    shutil.rmtree(made, ignore_errors=True)  # of an earlier process of this number
+    made.mkdir(parents=True)
+    try:
+        yield made
+    finally:
+        shutil.rmtree(made, ignore_errors=True)
+
+
+def _runs(pid: str) -> bool:
+    """Say whether there is a process of this number."""
+    if os.name == "nt":
+        return True  # there a signal of 0 would end it
+    try:
+        os.kill(int(pid), 0)
+    except (ValueError, ProcessLookupError):
+        return False
+    except OSError:  # another user's
+        return True
+    return True

@@ -1,0 +1,1 @@
+"""Synthetic airport scenes, the demo data sets."""

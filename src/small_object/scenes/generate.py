@@ -1,0 +1,280 @@
+"""Made-up airport scenes: the demo data sets ASS1-demo (surface cameras) and ASS2-demo (panoramas).
+
+They stand in for the real sets where those are not at hand, with the same classes and the same shares of classes and
+object sizes. Every image is drawn from its own random stream, so a set is the same each time it is made. Here is the
+plan of a set, what makes it and the command line; `scene_layout.py` lays a scene out, `scene_paint.py` paints it and
+`scene_models.py` has the models.
+
+    small-object scenes ASS1-demo --train 500 --val 100 --out datasets/ASS1-demo
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from small_object.datasets.labels import yolo_lines
+from small_object.datasets.layout import SPLITS, put_in_place
+from small_object.errors import UserError
+from small_object.files import staging_dir
+from small_object.scenes.layout import Scene, panorama_scene, surface_scene
+from small_object.scenes.paint import label_scene, paint_scene
+
+__all__ = (
+    "DEMO_SETS",
+    "DemoSet",
+    "build_scene",
+    "label_scene",
+    "main",
+    "make_demo",
+    "paint_scene",
+    "plan_split",
+    "render_scene",
+)
+
+
+@dataclass(frozen=True)
+class DemoSet:
+    """One demo set: its image size, class names, default counts, objects an image and their shares.
+
+    `shares` gives for each class its share of all objects in the small, medium and large bins; None leaves the sizes to
+    the scene, and `classes` then gives the mean number of objects of each class in an image.
+    """
+
+    name: str
+    key: int
+    width: int
+    height: int
+    names: tuple[str, ...]
+    train: int
+    val: int
+    shares: dict[str, tuple[float, float, float]] | None = None
+    classes: dict[str, float] = field(default_factory=dict)
+    density: float = 0.0
+    empty: float = 0.0
+
+
+# Of ASS1's 8,371 objects 41.4 % are airplanes, 35.8 % persons and 22.8 % trucks; 39.4 % are small and 15.6 % large.
+# Large ones are airplanes and near trucks, so the bins are dealt out to the classes unevenly, with those sums kept.
+DEMO_SETS = {
+    "ASS1-demo": DemoSet(
+        "ASS1-demo", 1, 1280, 720, ("airplane", "person", "truck"), 160, 40,
+        shares={"airplane": (0.107, 0.189, 0.118), "person": (0.213, 0.140, 0.005), "truck": (0.074, 0.121, 0.033)},
+        density=8371 / 2000, empty=0.03,
+    ),
+    "ASS2-demo": DemoSet(
+        "ASS2-demo", 2, 3840, 1080, ("airplane", "truck"), 24, 8, classes={"airplane": 23.41, "truck": 60.73},
+    ),
+}  # fmt: skip
+STREAMS = {"train": 0, "val": 1}  # of random numbers
+
+
+# The plan of a set ----------------------------------------------------------------------------------------------------
+
+
+def _apportion(total: int, shares: np.ndarray) -> np.ndarray:
+    """Split `total` into whole numbers in proportion to `shares` (largest remainders first)."""
+    exact = total * shares / shares.sum()
+    counts = np.floor(exact).astype(int)
+    order = np.argsort(counts - exact, kind="stable")
+    counts[order[: total - counts.sum()]] += 1
+    return counts
+
+
+def plan_split(demo: DemoSet, split: str, count: int, seed: int = 0) -> list[list[tuple[str, int]]]:
+    """Say which objects each image of a split gets, so that the shares hold for the split as a whole.
+
+    Args:
+        demo (DemoSet): The set.
+        split (str): "train" or "val".
+        count (int): Number of images.
+        seed (int): Seed of the set.
+
+    Returns:
+        (list[list[tuple[str, int]]]): For each image its objects as (class name, size): 0 small, 1 medium, 2 large,
+            -1 as it comes.
+    """
+    rng = np.random.default_rng([seed, demo.key, STREAMS[split]])
+    plan: list[list[tuple[str, int]]] = [[] for _ in range(count)]
+    if demo.shares is None:
+        spread = rng.uniform(0.8, 1.2, count)
+        for name, mean in demo.classes.items():
+            for image, n in zip(plan, _apportion(round(mean * count), spread), strict=True):
+                image += [(name, -1)] * int(n)
+        return plan
+    total = round(demo.density * count)
+    bins = [(name, size) for name in demo.names for size in range(3)]
+    amounts = _apportion(total, np.array([demo.shares[n][s] for n, s in bins]))
+    deck = [b for b, n in zip(bins, amounts, strict=True) for _ in range(int(n))]
+    weights = rng.gamma(3.5, size=count)
+    weights[rng.permutation(count)[: int(demo.empty * count)]] = 0
+    cards = iter(rng.permutation(len(deck)))
+    for image, n in zip(plan, _apportion(total, weights), strict=True):
+        image += [deck[next(cards)] for _ in range(int(n))]
+    return plan
+
+
+# One image ------------------------------------------------------------------------------------------------------------
+
+
+def build_scene(demo: DemoSet, split: str, index: int, wanted: list[tuple[str, int]], seed: int = 0) -> Scene:
+    """Lay out the scene of one image of a set."""
+    rng = np.random.default_rng([seed, demo.key, STREAMS[split], index])
+    return (panorama_scene if demo.shares is None else surface_scene)(demo, wanted, rng)
+
+
+def render_scene(
+    demo: DemoSet, split: str, index: int, wanted: list[tuple[str, int]], seed: int = 0
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Draw one image of a set.
+
+    Args:
+        demo (DemoSet): The set, a value of `DEMO_SETS`.
+        split (str): "train" or "val".
+        index (int): Number of the image.
+        wanted (list[tuple[str, int]]): Its objects, an item of `plan_split`.
+        seed (int): Seed of the set.
+
+    Returns:
+        image (np.ndarray): (height, width, 3) uint8 BGR.
+        boxes (np.ndarray): (N, 4) float32 xyxy in pixels.
+        classes (np.ndarray): (N,) int64.
+    """
+    scene = build_scene(demo, split, index, wanted, seed)
+    return paint_scene(scene, np.random.default_rng([seed, demo.key, STREAMS[split], index, 1]))
+
+
+# Data sets ------------------------------------------------------------------------------------------------------------
+
+
+def _write_image(root: Path, demo: DemoSet, split: str, index: int, wanted: list[tuple[str, int]], seed: int) -> None:
+    image, boxes, classes = render_scene(demo, split, index, wanted, seed)
+    stem = f"{split}_{index:05d}"
+    done, data = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, 92])
+    if not done:
+        raise OSError(f"could not encode image {stem}")
+    (root / "images" / split / f"{stem}.jpg").write_bytes(data.tobytes())
+    (root / "labels" / split / f"{stem}.txt").write_text(yolo_lines(boxes, classes, demo.width, demo.height))
+
+
+def _render_split(root: Path, demo: DemoSet, split: str, count: int, seed: int, threads: int) -> None:
+    """Write one split's images and labels under `root`."""
+    from ultralytics.utils import TQDM
+
+    for kind in ("images", "labels"):
+        (root / kind / split).mkdir(parents=True)
+    plan = plan_split(demo, split, count, seed)
+    pool = ThreadPoolExecutor(threads)
+    try:
+        jobs = [pool.submit(_write_image, root, demo, split, i, wanted, seed) for i, wanted in enumerate(plan)]
+        for job in TQDM(jobs, desc=f"{demo.name} {split}", total=count):
+            job.result()
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def make_demo(
+    name: str,
+    root: str | Path | None = None,
+    train: int | None = None,
+    val: int | None = None,
+    seed: int = 0,
+    overwrite: bool = False,
+    threads: int | None = None,
+) -> Path:
+    """Make a demo set: `images/{train,val}/*.jpg`, `labels/{train,val}/*.txt` in YOLO's format and `<name>.yaml`.
+
+    Nothing is left half-made: the set is built beside its place and moved there when complete.
+
+    Args:
+        name (str): "ASS1-demo" or "ASS2-demo".
+        root (str | Path | None): Folder of the set, `datasets/<name>` under the working folder by default.
+        train (int | None): Number of training images, the set's default if None.
+        val (int | None): Number of validation images, the set's default if None.
+        seed (int): Another seed gives another set.
+        overwrite (bool): Replace images that are there already.
+        threads (int | None): Images drawn at a time, the number of CPUs by default; the result does not depend on it.
+
+    Returns:
+        (Path): The folder.
+
+    Raises:
+        UserError: If the name or a number can't be used, or there are other images already and `overwrite` is not set.
+
+    Examples:
+        >>> from small_object.scenes.generate import make_demo
+        >>> make_demo("ASS1-demo", "datasets/my-demo", train=2, val=1).name
+        'my-demo'
+    """
+    from ultralytics.utils import LOGGER, YAML
+
+    if name not in DEMO_SETS:
+        raise UserError(f"no demo set named '{name}': choose {' or '.join(DEMO_SETS)}")
+    demo = DEMO_SETS[name]
+    counts = {"train": demo.train if train is None else train, "val": demo.val if val is None else val}
+    for split, count in counts.items():
+        if count < 1:
+            raise UserError(f"{split} must be at least 1 image, not {count}")
+    if seed < 0:
+        raise UserError(f"seed must not be negative, got {seed}")
+    root = Path(root) if root is not None else Path("datasets") / name
+    if (root / "images").exists() and not overwrite:
+        found = {split: len(list((root / "images" / split).glob("*.jpg"))) for split in SPLITS}
+        if found == counts:
+            LOGGER.info(f"{name} is in {root} already: {found['train']} training and {found['val']} validation images")
+            return root
+        raise UserError(
+            f"{root / 'images'} holds {found['train']} training and {found['val']} validation images, not "
+            f"{counts['train']} and {counts['val']}: pass --overwrite (overwrite=True) to replace them"
+        )
+    with staging_dir(root) as made:
+        for split, count in counts.items():
+            _render_split(made, demo, split, count, seed, threads or os.cpu_count() or 1)
+        if not (root / f"{name}.yaml").exists():
+            data = {split: f"images/{split}" for split in SPLITS} | {"names": dict(enumerate(demo.names))}
+            YAML.save(
+                made / f"{name}.yaml", data, "# Drawn airport scenes. Paths are relative to this file's folder.\n"
+            )
+        put_in_place(made, root)
+    LOGGER.info(f"{name} is in {root}: {counts['train']} training and {counts['val']} validation images")
+    return root
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command line; give the exit status."""
+    parser = argparse.ArgumentParser(
+        prog="python -m small_object.scenes.generate",
+        description="Make a demo data set of drawn airport scenes with YOLO labels.",
+        epilog="example: small-object scenes ASS1-demo --train 500 --val 100 --out datasets/ASS1-demo",
+    )
+    parser.add_argument("name", help=f"which set: {' or '.join(DEMO_SETS)}")
+    parser.add_argument(
+        "--train", type=int, help="number of training images (default: 160 for ASS1-demo, 24 for ASS2-demo)"
+    )
+    parser.add_argument(
+        "--val", type=int, help="number of validation images (default: 40 for ASS1-demo, 8 for ASS2-demo)"
+    )
+    parser.add_argument("--out", type=Path, help="folder of the set (default: datasets/NAME)")
+    parser.add_argument("--seed", type=int, default=0, help="another seed gives another set (default: 0)")
+    parser.add_argument("--overwrite", action="store_true", help="replace images that are there already")
+    args = parser.parse_args(argv)
+    try:
+        make_demo(args.name, args.out, args.train, args.val, args.seed, args.overwrite)
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("stopped: nothing was changed", file=sys.stderr)
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

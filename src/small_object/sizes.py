@@ -1,0 +1,283 @@
+"""Average precision and recall by object size, computed by faster-coco-eval (https://pypi.org/project/faster-coco-eval).
+
+As in COCO (https://cocodataset.org/#detection-eval), an object outside a size range is left out of it rather than
+missed, and so is a prediction that matches it, or that matches nothing and lies outside the range itself.
+"""
+
+from __future__ import annotations
+
+import functools
+import gc
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+from ultralytics.utils import LOGGER, RANK
+
+COCO_SMALL, COCO_LARGE = 32**2, 96**2
+"""COCO's limits on the box area, square pixels: small below the first, large from the second on."""
+
+SIZE_GROUPS: dict[str, tuple[float, float]] = {
+    "very tiny": (0, 8**2),
+    "tiny": (8**2, 16**2),
+    "small": (16**2, COCO_SMALL),
+    "medium": (COCO_SMALL, COCO_LARGE),
+    "large": (COCO_LARGE, float("inf")),
+}
+"""Limits on the box area by group, square pixels, from the first up to but without the second.
+
+The first three are AI-TOD's (https://doi.org/10.1109/ICPR48806.2021.9413340) and together COCO's small; the last two
+are COCO's (https://cocodataset.org/#detection-eval).
+"""
+
+
+def size_group(area: np.ndarray) -> np.ndarray:
+    """Return the index in `SIZE_GROUPS` of each box.
+
+    Args:
+        area: Areas of boxes in square pixels, any shape.
+
+    Returns:
+        Indices of the same shape, int64.
+
+    Example:
+        >>> [list(SIZE_GROUPS)[group] for group in size_group(np.array([50, 100, 5000]))]
+        ['very tiny', 'tiny', 'medium']
+    """
+    return np.searchsorted([low for low, _ in SIZE_GROUPS.values()][1:], area, side="right")
+
+
+COCO_SMALL_NAME = "COCO small"
+SIZE_RANGES: dict[str, tuple[float, float]] = {**SIZE_GROUPS, COCO_SMALL_NAME: (0, COCO_SMALL)}
+"""The size groups, and COCO's small, which is the first three together; limits as in `SIZE_GROUPS`."""
+
+SCORES = {"ap": "AP", "ap50": "AP50", "ar": "AR"}
+# `AP_small` means COCO's small wherever it is published, so the key of the group of that name carries its limits.
+_KEY_NAMES = {"small": "small16-32", COCO_SMALL_NAME: "small"}
+SIZE_KEYS = {
+    (score, name): f"metrics/{label}_{_KEY_NAMES.get(name, name.replace(' ', '_'))}(B)"
+    for name in SIZE_RANGES
+    for score, label in SCORES.items()
+}
+"""Keys of the results of all classes by score and range, e.g. `metrics/AP50_very_tiny(B)`."""
+
+TASKS = frozenset({"detect", "segment", "pose"})  # those with upright boxes
+
+
+@functools.cache
+def load_coco_eval() -> tuple[Any, Any] | None:
+    """Return `COCO` and `COCOeval_faster` of faster-coco-eval, or None, with one warning, where it is missing."""
+    try:
+        from faster_coco_eval import COCO, COCOeval_faster
+    except ImportError as error:
+        if RANK in {-1, 0}:
+            LOGGER.warning(f"no accuracy by object size ({error}). Run: pip install faster-coco-eval")
+        return None
+    return COCO, COCOeval_faster
+
+
+def measures_size(args: SimpleNamespace) -> bool:
+    """Return whether a run with these arguments, of which `size_metrics` and `task` matter, measures by object size."""
+    return bool(getattr(args, "size_metrics", False)) and args.task in TASKS and load_coco_eval() is not None
+
+
+@dataclass
+class SizeScores:
+    """Scores by the names of `SIZE_RANGES`: of one class, or the means over the classes with objects of that size.
+
+    Attributes:
+        counts: Number of objects.
+        ap: AP, 0..1, mean over IoU 0.50:0.95; NaN without objects, like the following.
+        ap50: AP at IoU 0.50, 0..1.
+        ar: Share of the objects that is found, 0..1, mean over IoU 0.50:0.95.
+    """
+
+    counts: dict[str, int]
+    ap: dict[str, float]
+    ap50: dict[str, float]
+    ar: dict[str, float]
+
+
+@dataclass
+class SizeMetrics(SizeScores):
+    """Accuracy by object size: of all classes in its own attributes, of each class in `per_class`.
+
+    Attributes:
+        names: Class names by class index.
+        per_class: Scores by class index, of the classes that have objects.
+
+    Example:
+        >>> metrics = YOLO("yolo11n.pt").val(data="coco8.yaml")  # doctest: +SKIP
+        >>> metrics.size.ap50["tiny"], metrics.size.ap["COCO small"]  # doctest: +SKIP
+    """
+
+    names: dict[int, str]
+    per_class: dict[int, SizeScores] = field(repr=False)
+
+    @property
+    def groups(self) -> tuple[str, ...]:
+        """Names of the size ranges: the groups from small to large, then COCO's small."""
+        return tuple(SIZE_RANGES)
+
+    def results(self) -> dict[str, float]:
+        """Return the scores of all classes by the names of `SIZE_KEYS`; -1 without objects, as in COCO."""
+        scores = {key: getattr(self, score)[name] for (score, name), key in SIZE_KEYS.items()}
+        return {key: -1.0 if np.isnan(value) else value for key, value in scores.items()}
+
+    def summary(self, decimals: int = 5) -> list[dict[str, Any]]:
+        """Return a row for each class, all classes first, and size range.
+
+        Args:
+            decimals: Decimal places of the scores.
+
+        Returns:
+            Rows with the keys Class, Size, Area (in pixels), Objects, AP, AP50 and AR; scores are NaN without objects.
+        """
+        classes = [("all", self), *((self.names.get(c, str(c)), scores) for c, scores in self.per_class.items())]
+        return [
+            {"Class": label, "Size": name, "Area": area_limits(name), "Objects": scores.counts[name]}
+            | {column: round(getattr(scores, score)[name], decimals) for score, column in SCORES.items()}
+            for label, scores in classes
+            for name in SIZE_RANGES
+        ]
+
+    def table(self, per_class: bool = False) -> str:
+        """Return the scores as text, in columns as wide as those of Ultralytics' own table.
+
+        Args:
+            per_class: Whether to add rows for each class and size of which there are objects.
+        """
+        rows = self.summary()
+        first, others = rows[: len(SIZE_RANGES)], rows[len(SIZE_RANGES) :]
+        lines = [list(rows[0])]
+        for row in first + [row for row in others if per_class and row["Objects"]]:
+            *place, ap, ap50, ar = row.values()
+            lines.append([*place, *("-" if np.isnan(score) else f"{score:.3g}" for score in (ap, ap50, ar))])
+        return "\n".join(f"{line[0]:>22}" + "".join(f"{cell!s:>11}" for cell in line[1:]) for line in lines)
+
+
+def area_limits(name: str, square: str = "^2") -> str:
+    """Return the limits of a size range in square pixels, e.g. `8^2-16^2`."""
+    low, high = (f"{limit**0.5:g}{square}" for limit in SIZE_RANGES[name])
+    return f"<{high}" if SIZE_RANGES[name][0] == 0 else f">={low}" if "inf" in high else f"{low}-{high}"
+
+
+class SizeRecords:
+    """Collects the boxes of a validation image by image, however they were predicted, and scores them by object size.
+
+    Attributes:
+        images: Per image its objects, xyxy and class, shape (N, 5), and its predictions, xyxy, confidence and class,
+            shape (M, 6); float32, in pixels of the original image. The place in the list is the image's id.
+
+    Example:
+        >>> records, box = SizeRecords(), np.array([[10, 10, 20, 20]])
+        >>> records.add((480, 640), box, np.array([0]), box, np.array([0.9]), np.array([0]))
+        >>> records.evaluate({0: "person"}, max_det=300).ap50["tiny"]
+        1.0
+    """
+
+    def __init__(self) -> None:
+        self.images: list[tuple[np.ndarray, np.ndarray]] = []
+
+    def add(
+        self, shape: tuple[int, int], targets: np.ndarray, target_cls: np.ndarray,
+        boxes: np.ndarray, conf: np.ndarray, cls: np.ndarray,
+    ) -> None:  # fmt: skip
+        """Add an image.
+
+        Args:
+            shape: Height and width of the original image in pixels, to which all boxes are cut.
+            targets: Objects, xyxy in pixels of the original image, shape (N, 4).
+            target_cls: Their classes, shape (N,).
+            boxes: Predictions, xyxy in pixels of the original image, shape (M, 4).
+            conf: Their confidences, 0..1, shape (M,).
+            cls: Their classes, shape (M,).
+        """
+        limits = (shape[1], shape[0]) * 2
+        objects = np.column_stack((np.clip(targets, 0, limits), target_cls))
+        predictions = np.column_stack((np.clip(boxes, 0, limits), conf, cls))
+        self.images.append((objects.astype(np.float32), predictions.astype(np.float32)))
+
+    def evaluate(self, names: dict[int, str], max_det: int) -> SizeMetrics:
+        """Score what was collected.
+
+        Args:
+            names: Class names by class index.
+            max_det: How many predictions of a class count in an image, the most confident first.
+
+        Raises:
+            RuntimeError: If faster-coco-eval is missing.
+        """
+        objects = _by_class([image[0] for image in self.images], 5)
+        predictions = _by_class([image[1] for image in self.images], 6)
+        nothing = np.zeros((0, 6)), np.zeros(0, int)
+        collecting = gc.isenabled()
+        gc.disable()  # it would search the library's many dictionaries again and again, a third of the time
+        try:
+            classes = {c: _evaluate_class(*objects[c], *predictions.get(c, nothing), max_det) for c in objects}
+        finally:
+            if collecting:
+                gc.enable()
+        counts = np.array([counts for counts, _ in classes.values()], int).reshape(-1, len(SIZE_RANGES))
+        scores = np.array([scores for _, scores in classes.values()]).reshape(-1, len(SCORES), len(SIZE_RANGES))
+        with np.errstate(invalid="ignore"):  # 0 / 0 gives the NaN of a size without objects
+            mean = np.nansum(scores, 0) / (counts > 0).sum(0)
+        per_class = {c: _scores(*result) for c, result in classes.items()}
+        return SizeMetrics(**vars(_scores(counts.sum(0), mean)), names=dict(names), per_class=per_class)
+
+
+def _scores(counts: np.ndarray, scores: np.ndarray) -> SizeScores:
+    """Name the counts, shape (ranges,), and the scores, shape (scores, ranges)."""
+    return SizeScores(*(dict(zip(SIZE_RANGES, row.tolist(), strict=True)) for row in (counts, *scores)))
+
+
+def _by_class(images: list[np.ndarray], columns: int) -> dict[int, tuple[np.ndarray, np.ndarray]]:
+    """Return the rows of all images, and the index of the image of each, by class, which is the last column."""
+    rows = np.concatenate([np.zeros((0, columns)), *images])
+    at = np.repeat(np.arange(len(images)), [len(image) for image in images])
+    order = np.argsort(rows[:, -1], kind="stable")
+    classes, starts = np.unique(rows[order, -1].astype(int), return_index=True)
+    return {c: (rows[part], at[part]) for c, part in zip(classes.tolist(), np.split(order, starts[1:]), strict=False)}
+
+
+def _evaluate_class(
+    objects: np.ndarray, object_at: np.ndarray, predictions: np.ndarray, prediction_at: np.ndarray, max_det: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the objects of one class by size, shape (ranges,), and its scores, shape (scores, ranges)."""
+    library = load_coco_eval()
+    if library is None:
+        raise RuntimeError("faster-coco-eval is missing. Run: pip install faster-coco-eval")
+    coco, evaluator_type = library
+    # Labels have six decimals and pass through float32: rounding puts a box of 32x32 px where it belongs.
+    area = np.round(objects[:, 2:4] - objects[:, :2], 2).prod(1)
+    images = np.union1d(object_at, prediction_at).tolist()
+    truth = coco(_dataset(images, object_at, objects, area, np.ones(len(objects))))
+    size = (predictions[:, 2:4] - predictions[:, :2]).prod(1)
+    found = coco(_dataset(images, prediction_at, predictions, size, predictions[:, 4]))
+    evaluator = evaluator_type(truth, found, iouType="bbox", print_function=LOGGER.debug)
+    evaluator.params.maxDets = [max_det]
+    # COCO takes a range with both its limits; here the upper one belongs to the next range.
+    evaluator.params.areaRng = [[float(low), float(np.nextafter(high, 0))] for low, high in SIZE_RANGES.values()]
+    evaluator.params.areaRngLbl = list(SIZE_RANGES)
+    evaluator.evaluate()
+    evaluator.accumulate()
+    precision = evaluator.eval["precision"][:, :, 0, :, 0]  # (IoU, recall, ranges)
+    recall = evaluator.eval["recall"][:, 0, :, 0]  # (IoU, ranges)
+    counts = np.array([((low <= area) & (area < high)).sum() for low, high in SIZE_RANGES.values()])
+    scores = np.stack((precision.mean((0, 1)), precision[0].mean(0), recall.mean(0)))  # IoU 0.50 comes first
+    return counts, np.where(counts > 0, scores, np.nan)
+
+
+def _dataset(images: list[int], at: np.ndarray, rows: np.ndarray, area: np.ndarray, score: np.ndarray) -> dict:
+    """Return boxes of one class as a COCO data set; ids from 1, since 0 marks a box without a match there."""
+    ltwh = np.column_stack((rows[:, :2], rows[:, 2:4] - rows[:, :2]))
+    columns = zip(at.tolist(), ltwh.tolist(), area.tolist(), score.tolist(), strict=True)
+    return {
+        "images": [{"id": image} for image in images],
+        "categories": [{"id": 1}],
+        "annotations": [
+            {"id": i, "image_id": image, "category_id": 1, "bbox": box, "area": a, "score": s, "iscrowd": 0}
+            for i, (image, box, a, s) in enumerate(columns, 1)
+        ],
+    }

@@ -1,0 +1,1 @@
+"""Slicing large images into tiles, and merging what is found in them."""

@@ -1,0 +1,204 @@
+"""Training on slices: random tiles of large images at native resolution, in place of the whole images made small."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import cv2
+import numpy as np
+from ultralytics.data.base import BaseDataset
+from ultralytics.data.dataset import YOLODataset
+from ultralytics.utils import LOGGER
+from ultralytics.utils.ops import xywhn2xyxy, xyxy2xywhn
+from ultralytics.utils.patches import imread
+
+from small_object.errors import UserError
+from small_object.slicing.tiling import auto_tile
+from ultralytics_overlay import require, require_parameters
+
+require_parameters(BaseDataset.load_image, "i")
+_kept = {"labels", "ni", "ims", "im_files", "npy_files", "cv2_flag", "channels", "buffer"}
+_gone = sorted(_kept - set(BaseDataset.__init__.__code__.co_names))
+require("ultralytics.data.base.BaseDataset.__init__", not _gone, f"no longer sets {', '.join(_gone)}")
+
+Window = tuple[int, int, int, int]
+
+TRIES = 10  # random tiles to look at for one that will do
+
+
+class SlicedDataset(YOLODataset):
+    """A data set of which each access gives a random tile of an image, or at times the whole image.
+
+    Either is scaled so that its longer side is `imgsz`, and upstream's augmentations run on it unchanged. An epoch has
+    as many samples as there are images. An image no larger than a tile is given whole. The choices come from Python's
+    `random`, as those of upstream's augmentations do.
+
+    - A tile lies anywhere in the image. With the share `slice_empty` it shows no part of an object, if one of a few
+      random tiles does so. Else a random object lies inside it, or it lies inside the object where that is larger.
+    - Boxes are clipped to the tile. One of which less than the share `slice_keep` of its area is left is dropped. If
+      the tiles tried round objects drop all theirs, as round objects much larger than a tile, the image is given whole.
+    - Polygons are dropped, of whole images too: upstream can't mix objects that have them with objects that don't.
+
+    Each access reads the image, and a mosaic makes four. The cache in RAM holds whole images at full size; with the
+    cache on disk, only the part of an image that lies in the tile is read.
+
+    Args:
+        *args: See upstream's `YOLODataset`.
+        hyp: Arguments of the training, with `slice` (side of a tile in pixels or "auto"), `slice_full_ratio` (share of
+            whole images), `slice_keep` and `slice_empty`.
+        rect: Must be False: rectangular batches need the shapes of the samples beforehand.
+        **kwargs: See upstream's `YOLODataset`.
+
+    Raises:
+        UserError: If `rect` is True.
+    """
+
+    def __init__(self, *args: Any, hyp: SimpleNamespace, rect: bool = False, **kwargs: Any) -> None:
+        if rect:
+            raise UserError("rect=True can't be used with slice in training")
+        super().__init__(*args, hyp=hyp, rect=rect, **kwargs)
+        for label in self.labels:
+            label["segments"] = []
+        auto = hyp.slice == "auto"
+        self.tile = auto_tile(self.imgsz, object_size(self.labels)) if auto else int(hyp.slice)
+        self.full_ratio, self.keep, self.empty = hyp.slice_full_ratio, hyp.slice_keep, hyp.slice_empty
+        # Upstream's mosaic takes its other images from those that the buffer holds in memory. Here it holds none: kept
+        # tiles would come up again and again, and kept whole images could fill the memory. So all are as good.
+        self.buffer = list(range(self.ni))
+
+    def load_image(self, i: int, *args: Any, **kwargs: Any) -> tuple[np.ndarray, tuple[int, int], tuple[int, int]]:
+        """Return the whole image at full size, which upstream's cache in RAM then counts and holds.
+
+        Args:
+            i: Index of the image.
+            *args: How upstream would resize it; not used.
+            **kwargs: Likewise.
+
+        Returns:
+            The image, shape (H, W, C), uint8, and twice its (height, width).
+        """
+        image = np.array(self._read(i))  # a copy: a data set's worth of mapped files may be more than a process can map
+        return image, image.shape[:2], image.shape[:2]
+
+    def get_image_and_label(self, index: int) -> dict[str, Any]:
+        """Return a random tile of an image, or the whole image, with its labels.
+
+        Args:
+            index: Index of the image.
+
+        Returns:
+            Upstream's dict of an image before augmentation; `ori_shape` is the (height, width) of the tile in pixels of
+            the image, `resized_shape` that of `img`, and the boxes are normalised to the tile.
+        """
+        return self._get_readable(index, self._get_tile)
+
+    def _get_tile(self, index: int) -> dict[str, Any]:
+        image = self._read(index)
+        height, width = image.shape[:2]
+        label = {key: value for key, value in self.labels[index].items() if key != "shape"}
+        xyxy = xywhn2xyxy(label["bboxes"].astype(float), width, height).clip(0, (width, height, width, height))
+        xyxy = xyxy.round(2)  # labels of 32 bits leave slivers of 1e-5 pixels beyond a tile's edge
+        x1, y1, x2, y2 = window = self._choose(height, width, xyxy)
+        if window == (0, 0, width, height):
+            label |= {"bboxes": label["bboxes"].copy(), "cls": label["cls"].copy()}  # augmentations write into them
+        else:
+            kept, xyxy, _ = cut_boxes(xyxy, window, self.keep)
+            xywh = xyxy2xywhn(xyxy - (x1, y1, x1, y1), x2 - x1, y2 - y1).astype(label["bboxes"].dtype)
+            label |= {"bboxes": xywh, "cls": label["cls"][kept]}
+        label["img"] = self._resize(image[y1:y2, x1:x2])
+        label["ori_shape"], label["resized_shape"] = (y2 - y1, x2 - x1), label["img"].shape[:2]
+        label["ratio_pad"] = tuple(b / a for a, b in zip(label["ori_shape"], label["resized_shape"], strict=True))
+        return self.update_labels_info(label)
+
+    def _read(self, i: int) -> np.ndarray:
+        """Return the whole image, shape (H, W, C), from RAM, mapped from the .npy file beside it, or from its file."""
+        if self.ims[i] is not None:
+            return self.ims[i]
+        image, file, cached = None, self.im_files[i], self.npy_files[i]
+        if cached.exists() and cached.stat().st_mtime >= Path(file).stat().st_mtime:
+            try:
+                image = np.load(cached, mmap_mode="r")
+                if image.dtype != np.uint8 or (image.shape[2] if image.ndim > 2 else 1) != self.channels:
+                    raise ValueError(f"it holds {image.dtype} of shape {image.shape}")
+            except (OSError, ValueError, EOFError) as error:
+                LOGGER.warning(f"{self.prefix}Removing unusable *.npy image file {cached}: {error}")
+                cached.unlink(missing_ok=True)
+                image = None
+        if image is None and (image := imread(file, flags=self.cv2_flag)) is None:
+            raise FileNotFoundError(f"Image Not Found {file}")
+        return image if image.ndim > 2 else image[..., None]
+
+    def _choose(self, height: int, width: int, xyxy: np.ndarray) -> Window:
+        """Return a random tile of the image, or all of it, as xyxy in pixels."""
+        whole = (0, 0, width, height)
+        if max(height, width) <= self.tile or random.random() < self.full_ratio:
+            return whole
+        if not len(xyxy) or random.random() < self.empty:
+            for _ in range(TRIES):
+                window = self._place(whole)
+                if not cut_boxes(xyxy, window, self.keep)[2]:  # a dropped sliver would make background of its object
+                    return window
+        for _ in range(TRIES):
+            window = self._place(whole, xyxy[random.randrange(len(xyxy))])
+            if len(cut_boxes(xyxy, window, self.keep)[0]):
+                return window
+        return whole
+
+    def _place(self, whole: Window, box: np.ndarray | None = None) -> Window:
+        """Return a random tile; with a box, xyxy in pixels, one that the box lies in or, if it is larger, fills."""
+        starts = []
+        for axis, length in enumerate(whole[2:]):
+            low, high = 0, max(0, length - self.tile)
+            if box is not None:
+                first, last = sorted((math.ceil(box[axis + 2]) - self.tile, math.floor(box[axis])))
+                low, high = max(low, first), min(high, last)
+            starts.append(random.randint(low, high))
+        x, y = starts
+        return x, y, min(x + self.tile, whole[2]), min(y + self.tile, whole[3])
+
+    def _resize(self, image: np.ndarray) -> np.ndarray:
+        """Return the image with its longer side scaled to `imgsz`, in memory of its own, which may be written to."""
+        scale = self.imgsz / max(image.shape[:2])
+        if scale == 1:
+            return np.array(image)
+        size = [min(math.ceil(side * scale), self.imgsz) for side in image.shape[1::-1]]
+        image = cv2.resize(image, size, interpolation=cv2.INTER_LINEAR)
+        return image if image.ndim > 2 else image[..., None]  # OpenCV drops the axis of a single channel
+
+
+def object_size(labels: Iterable[Mapping[str, Any]]) -> float | None:
+    """Return the median √(w·h) of a data set's boxes in pixels of their images, None where there are none.
+
+    Args:
+        labels: Per image, `bboxes`, normalised xywh, shape (N, 4), and `shape`, the original (height, width).
+    """
+    sizes = [np.sqrt(np.asarray(x["bboxes"], float)[:, 2:].prod(1) * math.prod(x["shape"])) for x in labels]
+    return float(np.median(np.concatenate(sizes))) if sum(map(len, sizes)) else None
+
+
+def cut_boxes(xyxy: np.ndarray, window: Window, keep: float) -> tuple[np.ndarray, np.ndarray, bool]:
+    """Cut boxes to a tile.
+
+    Args:
+        xyxy: Boxes, xyxy in pixels of the image, shape (N, 4).
+        window: Place of the tile, xyxy in pixels.
+        keep: Share of its area, 0..1, from which on a box stays; none stays without area.
+
+    Returns:
+        Indices of the boxes that stay, shape (K,); what is left of them, xyxy in pixels of the image, shape (K, 4);
+        whether any box reaches into the tile.
+
+    Example:
+        >>> cut_boxes(np.array([[0, 0, 20, 10], [90, 0, 110, 10], [0, 0, 5, 5]]), (10, 0, 100, 100), 0.5)
+        (array([0, 1]), array([[ 10,   0,  20,  10],
+               [ 90,   0, 100,  10]]), True)
+    """
+    clipped = xyxy.clip(window[:2] * 2, window[2:] * 2)
+    area, whole = ((box[:, 2:] - box[:, :2]).prod(1) for box in (clipped, xyxy))
+    kept = np.flatnonzero((area > 0) & (area >= keep * whole - 1e-6))
+    return kept, clipped[kept], bool((area > 0).any())

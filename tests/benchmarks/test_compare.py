@@ -1,0 +1,601 @@
+"""The benchmark that compares models, its report, the tiles and the stock opponent with a P2 head."""
+
+import csv
+import json
+import logging
+import os
+import re
+import subprocess
+import sys
+import textwrap
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import cv2
+import numpy as np
+import psutil
+import pytest
+import torch
+
+from tests.helpers.common import write_data
+
+ROOT = Path(__file__).resolve().parents[2]
+SCRIPT = ROOT / "benchmarks/compare.py"
+HEAD = "head:\n  - [-1, 1, Conv, [16, 3, 2]]\n  - [[1, 2], 1, Detect, [nc]]\n"
+TINY = "nc: 80\nbackbone:\n  - [-1, 1, Conv, [8, 3, 2]]\n  - [-1, 1, {}]\n" + HEAD
+
+
+@pytest.fixture(scope="module")
+def tools() -> Iterator[dict[str, ModuleType]]:
+    """Return the scripts of `benchmarks/` as modules."""
+    from benchmarks import compare, report, tiles
+
+    yield {"compare": compare, "report": report, "tiles": tiles}
+
+
+def rows_of(file: Path) -> list[dict[str, str]]:
+    with file.open(newline="") as lines:
+        return list(csv.DictReader(lines))
+
+
+def children_of(folder: Path) -> list[psutil.Process]:
+    """Return the processes that train a run of a comparison."""
+    found = []
+    for process in psutil.process_iter(["cmdline"]):
+        line = process.info["cmdline"] or []
+        if "--work" in line and line[-1].startswith(str(folder)) and process.status() != psutil.STATUS_ZOMBIE:
+            found.append(process)
+    return found
+
+
+@pytest.fixture(scope="module")
+def runs(tools: dict[str, ModuleType], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """Kill a comparison in the middle, finish it with a model more that fails, and call it again without that."""
+    folder = tmp_path_factory.mktemp("compare")
+    data = write_data(folder / "squares", ("a", "b"), {"train": 4, "val": 2})
+    for name, row in (("one", "Conv, [16, 3, 2]"), ("two", "DualConv, [16, 2]"), ("bad", "DualConv, [16, 2, 3]")):
+        (folder / f"{name}.yaml").write_text(TINY.format(row))
+    out = folder / "out"
+    command = ["--data", str(data), "--epochs", "1", "--imgsz", "32", "--batch", "2", "--seeds", "0", "1"]
+    command += ["--jobs", "2", "--device", "cpu", "--out", str(out)]
+    command += ["--models", str(folder / "one.yaml"), f"second={folder / 'two.yaml'}+nwd=0.3"]
+
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    process = subprocess.Popen([sys.executable, str(SCRIPT), *command], **quiet)
+    end = time.monotonic() + 120
+    while not (out / "results.csv").exists() and time.monotonic() < end:
+        time.sleep(0.02)
+    process.kill()
+    process.wait()
+    found: dict[str, Any] = {"out": out, "killed": rows_of(out / "results.csv")}
+    end = time.monotonic() + 30  # a child that is still importing ends when it has done so
+    while children_of(out) and time.monotonic() < end:
+        time.sleep(0.02)
+    found["orphans"] = children_of(out)
+
+    said: list[str] = []
+    handler = logging.Handler()
+    handler.emit = lambda record: said.append(record.getMessage())
+    compare = tools["compare"]
+    compare.LOGGER.addHandler(handler)
+    for name, more in (
+        ("second", [str(folder / "bad.yaml")]), ("third", []), ("again", ["--again", "max_det=1", "max_det=1+iou=0.1"]),
+    ):  # fmt: skip
+        said.clear()
+        start = time.monotonic()
+        status = compare.main([*command, *more])
+        found[name] = status, "\n".join(said), time.monotonic() - start
+        found[f"{name} rows"] = rows_of(out / "results.csv")
+    compare.LOGGER.removeHandler(handler)
+    return found
+
+
+def test_a_killed_comparison_leaves_whole_rows_and_no_children(runs: dict[str, Any]) -> None:
+    assert 1 <= len(runs["killed"]) < 4
+    assert runs["orphans"] == []
+    for row in runs["killed"]:
+        assert all(row[name] for name in ("key", "AP", "AP50", "AP50_last", "train_s", "commit", "machine", "command"))
+
+
+def test_a_comparison_goes_on_where_it_was_stopped(runs: dict[str, Any]) -> None:
+    rows = runs["second rows"]
+    assert rows[: len(runs["killed"])] == runs["killed"]
+    assert sorted((row["model"], row["seed"]) for row in rows) == [
+        ("one", "0"), ("one", "1"), ("second", "0"), ("second", "1"),
+    ]  # fmt: skip
+    assert f"6 runs, {len(runs['killed'])} of them finished before" in runs["second"][1]
+
+
+def test_a_finished_comparison_trains_nothing(runs: dict[str, Any]) -> None:
+    status, printed, seconds = runs["third"]
+    assert status == 0
+    assert runs["third rows"] == runs["second rows"]
+    assert "4 runs, 4 of them finished before" in printed
+    assert " on squares, seed " not in printed
+    assert seconds < 5
+
+
+def test_a_failing_model_is_named_and_the_others_go_on(runs: dict[str, Any]) -> None:
+    status, printed, _ = runs["second"]
+    assert status == 1
+    for seed in (0, 1):
+        assert re.search(rf"failed: bad on squares, seed {seed}: .*DualConv.*log\.txt", printed)
+    assert not any(row["model"] == "bad" for row in runs["second rows"])
+
+
+def test_weights_are_validated_again_without_training(runs: dict[str, Any]) -> None:
+    assert runs["again"][0] == 0
+    before, after = runs["third rows"], runs["again rows"]
+    assert after[:4] == before and len(after) == 12 == len({row["key"] for row in after})
+    one = [row for row in after if row["model"].startswith("one") and row["seed"] == "0"]
+    assert [row["model"] for row in one] == [
+        "one", "one, validated with max_det=1", "one, validated with max_det=1 iou=0.1",
+    ]  # fmt: skip
+    assert [json.loads(row["overrides"]) for row in one] == [{}, {"max_det": 1}, {"max_det": 1, "iou": 0.1}]
+    assert len({(row["settings"], row["train_s"], row["parameters"]) for row in one}) == 1
+    for row in one[1:]:
+        assert 0 <= float(row["AR_small"]) <= float(one[0]["AR_small"]) and float(row["AP50"]) >= 0
+        assert row["AP_last"] == row["AP50_last"] == ""
+    assert len(rows_of(runs["out"] / "curves.csv")) == 4
+
+
+def test_arguments_of_again_reach_the_validation(
+    tools: dict[str, ModuleType], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compare, seen = tools["compare"], []
+    monkeypatch.setattr(compare, "validate", lambda weights, options: seen.append((weights, options)) or {"AP": 0.5})
+    monkeypatch.setattr(compare, "train", lambda *args: pytest.fail("trained"))
+    monkeypatch.setattr(compare.torch_utils, "NUM_THREADS", 1)
+    again = [{"slice": 64}, {"slice": "auto", "max_det": 7}]
+    spec = {"arguments": {"imgsz": 32, "batch": 2, "max_det": 9}, "data": "x.yaml", "device": "cpu", "workers": 0}
+    (tmp_path / "run.json").write_text(json.dumps(spec | {"threads": 1, "trained": True, "again": again}))
+    compare.do_one(tmp_path)
+    assert [weights for weights, _ in seen] == [tmp_path / "weights/best.pt"] * 2
+    assert [(options.get("slice"), options["max_det"], options["imgsz"]) for _, options in seen] == [
+        (64, 9, 32), ("auto", 7, 32),
+    ]  # fmt: skip
+    assert json.loads((tmp_path / "result.json").read_text()) == {"again": [{"AP": 0.5}] * 2}
+
+
+def test_rows_hold_what_was_asked_for_and_measured(runs: dict[str, Any]) -> None:
+    one, two = (next(row for row in runs["third rows"] if row["model"] == name) for name in ("one", "second"))
+    assert (one["overrides"], one["nwd"], one["stock"]) == ("{}", "0.0", "yes")
+    assert (two["overrides"], two["nwd"], two["stock"]) == ('{"nwd": 0.3}', "0.3", "no")
+    assert [Path(row["yaml"]).name for row in (one, two)] == ["one.yaml", "two.yaml"]
+    for row in (one, two):
+        assert (row["epochs"], row["imgsz"], row["batch"]) == ("1", "32", "2")
+        assert json.loads(row["settings"])["nbs"] == 2
+        assert row["settings"] == one["settings"]
+        assert (row["strides"], row["objects small"], row["objects medium"]) == ("4 8", "2", "0")
+        assert float(row["parameters"]) > 1000
+        assert float(row["GFLOPs"]) > 0
+    curves = rows_of(runs["out"] / "curves.csv")
+    assert sorted(row["key"] for row in curves) == sorted(row["key"] for row in runs["third rows"])
+    assert all(row["epoch"] == "1" and float(row["seconds"]) > 0 for row in curves)
+
+
+def test_a_comparison_leaves_a_report_with_pictures(runs: dict[str, Any]) -> None:
+    text = (runs["out"] / "report.md").read_text(encoding="utf-8")
+    assert "Seeds of each model: 2 (0, 1)" in text
+    assert "python benchmarks/compare.py --data" in text
+    pictures = re.findall(r"!\[.*?\]\((.+?)\)", text)
+    assert len(pictures) == 2
+    for picture in pictures:
+        image = cv2.imread(str(runs["out"] / picture))
+        assert image.shape[1] > 1000
+        assert image.std() > 5
+    assert not [path for path in runs["out"].iterdir() if path.name.startswith(".")]
+
+
+def test_a_process_does_one_run_after_the_other_and_ends_with_its_input(tmp_path: Path) -> None:
+    """Loaders fork from it while it waits for its next run; a lock of that waiting must not stop them."""
+    code = """
+        import sys
+        sys.path.insert(0, sys.argv[1])
+        from benchmarks import compare
+        from torch.utils.data import DataLoader
+
+        def do_one(folder):
+            print("sum", sum(int(x) for x in DataLoader(range(5), num_workers=1)), flush=True)
+            (folder / "done").touch()
+
+        compare.do_one = do_one
+        compare.work()
+    """
+    command = [sys.executable, "-c", textwrap.dedent(code), str(SCRIPT.parent)]
+    process = subprocess.Popen(command, stdin=subprocess.PIPE)
+    folders = [tmp_path / name for name in ("one", "two, ünïcode")]
+    for folder in folders:
+        folder.mkdir()
+        process.stdin.write(os.fsencode(folder) + b"\n")
+    process.stdin.flush()
+    end = time.monotonic() + 60
+    while not all((folder / "done").exists() for folder in folders) and time.monotonic() < end:
+        time.sleep(0.02)
+    assert [(folder / "log.txt").read_text() for folder in folders] == ["sum 10\n"] * 2
+    assert process.poll() is None
+    process.stdin.close()
+    assert process.wait(10) == 1
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_replayed_passes_train_as_others_do(
+    tools: dict[str, ModuleType], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compare = tools["compare"]
+    data = write_data(tmp_path / "squares", ("a", "b"), {"train": 4, "val": 2})
+    arguments = {"data": str(data), "epochs": 1, "imgsz": 64, "batch": 2, "device": 0, "plots": False, "val": False}
+    losses = []
+    for replay in (compare.CurveTrainer._replay, lambda trainer: None):
+        monkeypatch.setattr(compare.CurveTrainer, "_replay", replay)
+        model = compare.YOLO("yolo11n.yaml")
+        model.train(trainer=compare.CurveTrainer, **compare.COMMON, **arguments, project=str(tmp_path / "runs"))
+        losses.append({name: float(loss) for name, loss in model.trainer.tloss.items()})
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+
+
+def test_weights_are_those_of_validated_epochs(
+    tools: dict[str, ModuleType], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "one.yaml").write_text(TINY.format("Conv, [16, 3, 2]"))
+    compare, fitness = tools["compare"], iter((0.2, 0.9, 0.1))
+    monkeypatch.setattr(compare, "CURVE_POINTS", 3)
+    validate = compare.CurveTrainer.validate
+
+    def validated(self: Any) -> tuple[dict[str, float], float]:
+        metrics, _ = validate(self)
+        self.best_fitness = max(self.best_fitness, value := next(fitness))
+        return metrics, value
+
+    monkeypatch.setattr(compare.CurveTrainer, "validate", validated)
+    data = write_data(tmp_path / "squares", ("a", "b"), {"train": 2, "val": 1})
+    trainer = compare.CurveTrainer(
+        overrides={
+            "model": str(tmp_path / "one.yaml"), "data": str(data), "project": str(tmp_path), "name": "run",
+            "epochs": 6, "imgsz": 32, "batch": 2, "device": "cpu", "plots": False, **compare.COMMON,
+        }
+    )  # fmt: skip
+    trainer.train()
+    assert [epoch for epoch, *_ in trainer.curve] == [2, 4, 6]
+    assert [seconds for _, seconds, *_ in trainer.curve] == sorted(seconds for _, seconds, *_ in trainer.curve)
+    for weights, epoch in ((trainer.best, 4), (trainer.last, 6)):
+        assert torch.load(weights, weights_only=False)["epoch"] + 1 == epoch
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("yolo11n.yaml", ("stock yolo11n", "yolo11n.yaml", {})),
+        ("yolov8n-p2.yaml", ("stock yolov8n-p2", "yolov8n-p2.yaml", {})),
+        ("yolo11n-smallob.yaml", ("yolo11n-smallob", "yolo11n-smallob.yaml", {})),
+        ("yolo11n.yaml+nwd=0.5", ("stock yolo11n nwd=0.5", "yolo11n.yaml", {"nwd": 0.5})),
+        ("mine=yolo11n.yaml+nwd=0+box=5", ("mine", "yolo11n.yaml", {"nwd": 0, "box": 5})),
+        (
+            "ultralytics/cfg/models/11/yolo11n.yaml+nwd_c=12",
+            ("yolo11n nwd_c=12", "ultralytics/cfg/models/11/yolo11n.yaml", {"nwd_c": 12}),
+        ),
+        ("a b=yolo11s.yaml+cos_lr=True", ("a b", "yolo11s.yaml", {"cos_lr": True})),
+    ],
+)
+def test_models_are_parsed(
+    tools: dict[str, ModuleType], monkeypatch: pytest.MonkeyPatch, text: str, expected: tuple[Any, ...]
+) -> None:
+    monkeypatch.chdir(ROOT)
+    model = tools["compare"].parse_model(text)
+    assert (model.label, model.path, model.overrides) == expected
+
+
+def test_all_default_models_are_found_under_labels_of_their_own(
+    tools: dict[str, ModuleType], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    compare = tools["compare"]
+    labels = [compare.parse_model(text).label for text in compare.MODELS]
+    assert len(set(labels)) == len(labels) == 15
+    assert {"yolo11n", "yolo11n nwd=0", "yolo11n-p2", "stock yolo11n", "stock yolo26n-p2"} <= set(labels)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ([], "--data or --preset must name data"),
+        (["--data", "none.yaml"], "data `none.yaml`: .*none.yaml"),
+        (["--data", "{data}", "--models", "none.yaml"], "model `none.yaml`: .*none.yaml"),
+        (["--data", "{data}", "--models", "yolo11n.pt"], r"model `yolo11n.pt` must be \[label=\]model.yaml"),
+        (["--data", "{data}", "--models", "yolo11n.yaml+nwdd=1"], "`nwdd` is no training argument; did you mean `nwd`"),
+        (["--data", "{data}", "--models", "yolo11n.yaml+nwd"], "`nwd` must be key=value"),
+        (["--data", "{data}", "--models", "yolo11n.yaml+nwd=2"], "'nwd=2' is an invalid value"),
+        (["--data", "{data}", "--models", "yolo11n.yaml+seed=2"], "`seed` is the same for all runs or set by"),
+        (["--data", "{data}", "--models", "yolo11n.yaml", "yolo11n.yaml"], "two models are labelled `stock yolo11n`"),
+        (["--data", "{data}", "--set", "lr0=fast"], "'lr0=fast' is of invalid type"),
+        (["--data", "{data}", "--set", "epochs=3"], "`epochs` is the same for all runs or set by an option"),
+        (["--data", "{data}", "--epochs", "0"], "--epochs must be at least 1, not 0"),
+        (["--data", "{data}", "--jobs", "0"], "--jobs must be at least 1, not 0"),
+        (["--data", "{data}", "--device", "99"], "--device 99: must be cpu or one GPU"),
+        (["--data", "{data}", "--device", "cpu,cpu"], "--device cpu,cpu: must be cpu or one GPU"),
+        (["--data", "{data}", "--again", "lr0=1"], "--again lr0: only these can be used: max_det, "),
+        (["--report", "."], "has no results"),
+    ],
+)
+def test_wrong_arguments_give_one_line(
+    tools: dict[str, ModuleType], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], said: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    data = write_data(tmp_path / "squares", ("a", "b"), {"train": 1, "val": 1})
+    with pytest.raises(SystemExit) as end:
+        tools["compare"].main([argument.format(data=data) for argument in arguments])
+    assert isinstance(end.value.code, str)
+    assert end.value.code.startswith("compare.py: ")
+    assert re.search(said, end.value.code)
+    assert "\n" not in end.value.code
+
+
+def test_without_time_nothing_is_started(tools: dict[str, ModuleType], tmp_path: Path) -> None:
+    data = write_data(tmp_path / "squares", ("a", "b"), {"train": 1, "val": 1})
+    assert tools["compare"].main(["--data", str(data), "--time", "0", "--out", str(tmp_path / "out")]) == 0
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_data_in_a_read_only_folder_can_be_used(
+    tools: dict[str, ModuleType], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ultralytics.data.utils.is_dir_writeable", lambda _: False)
+    data = write_data(tmp_path / "squares", ("a", "b"), {"train": 1, "val": 1})
+    tools["compare"].prepare_data(str(data))
+    assert not list(tmp_path.rglob("*.cache"))
+
+
+def test_presets_give_what_the_options_leave_open(tools: dict[str, ModuleType]) -> None:
+    parse = tools["compare"].parse_arguments
+    quick = parse(["--preset", "quick", "--data", "my.yaml", "--batch", "8"])
+    assert (quick.epochs, quick.imgsz, quick.batch, quick.lr0) == (20, 320, 8, 0.002)
+    assert [Path(data).name for data in quick.data] == ["ASS1-demo.yaml", "ASS2-demo.yaml", "my.yaml"]
+    assert (parse(["--preset", "full"]).epochs, parse(["--preset", "full"]).imgsz) == (300, 640)
+    assert (parse(["--data", "my.yaml"]).data, parse(["--data", "my.yaml"]).epochs) == (["my.yaml"], 100)
+
+
+SCORES = {"loser": 0.1, "stock yolo11n": 0.2, "stock p2": 0.25, "weak p2": 0.15, "ours": 0.3}
+
+
+@pytest.fixture(scope="module")
+def reported(tools: dict[str, ModuleType], tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[dict], str]:
+    """Write the report of made-up results: five models, three seeds; return the folder, the rows and the text."""
+    folder, rng = tmp_path_factory.mktemp("report"), np.random.default_rng(0)
+    report, rows = tools["report"], []
+    for label, level in SCORES.items():
+        for seed in range(3):
+            row: dict[str, Any] = dict.fromkeys(report.COLUMNS, "")
+            scores = {name: level + rng.uniform(-0.03, 0.03) for name in report.SCORES}
+            scores |= {f"AP {group}": float("nan") for group in ("very tiny", "large")}
+            row |= scores | {
+                f"objects {group}": 0 if group in ("very tiny", "large") else 7 for group in report.SIZE_GROUPS
+            }
+            row |= {
+                "key": f"{label}{seed}", "model": label, "data": "x/set.yaml", "seed": seed, "epochs": 3, "imgsz": 64,
+                "batch": 2, "settings": '{"lr0": 0.002}', "overrides": "{}", "commit": "abc", "machine": "CPU",
+                "yaml": "yolo11n.yaml" if label == "stock yolo11n" else f"{label}.yaml",
+                "stock": "yes" if "p2" in label or "stock" in label else "no",
+                "strides": "4 8 16 32" if label != "stock yolo11n" else "8 16 32",
+                "parameters": 1e6 * rng.uniform(1, 3), "GFLOPs": 40 * level, "train_s": rng.uniform(50, 99),
+                "inference_ms": rng.uniform(5, 9), "command": "python benchmarks/compare.py --data x/set.yaml",
+            }  # fmt: skip
+            rows.append(row)
+            report.add_rows(folder / "results.csv", report.COLUMNS, row["key"], [row])
+            curve = [
+                {**row, "epoch": e, "seconds": e * 10 + seed, "AP50": level * (1 - 0.5**e) + 0.01 * seed, "AP": 0.1}
+                for e in range(1, 11)
+            ]
+            report.add_rows(folder / "curves.csv", report.CURVE_COLUMNS, row["key"], curve)
+    report.write_report(folder)
+    return folder, rows, (folder / "report.md").read_text(encoding="utf-8")
+
+
+def tables(text: str) -> list[dict[str, dict[str, str]]]:
+    """Return the tables of a document: cells by the row's first cell and the column's title."""
+    found: list[list[list[str]]] = []
+    for before, line in zip(["", *text.splitlines()], text.splitlines(), strict=False):
+        if line.startswith("|"):
+            if not before.startswith("|"):
+                found.append([])
+            found[-1].append([cell.strip() for cell in line.strip("|").split("|")])
+    return [{row[0]: dict(zip(table[0], row, strict=True)) for row in table[2:]} for table in found]
+
+
+def test_the_report_states_means_and_deviations(reported: tuple[Path, list[dict], str]) -> None:
+    _, rows, text = reported
+    scores, _ = tables(text)
+    for label in SCORES:
+        for column, title in (
+            ("AP", "AP"),
+            ("AP_small", "AP_small"),
+            ("AP tiny", "AP 8²-16²"),
+            ("AP50_last", "AP50 last"),
+        ):
+            values = [100 * row[column] for row in rows if row["model"] == label]
+            mean, deviation = (float(part) for part in scores[label][title].replace("*", "").split(" ± "))
+            assert mean == pytest.approx(np.mean(values), abs=0.0051)
+            assert deviation == pytest.approx(np.std(values, ddof=1), abs=0.0051)
+    assert scores["ours"]["AP"].startswith("**")
+    assert sum("**" in row["AP"] for row in scores.values()) == 1
+    assert scores["loser"]["seeds"] == "3"
+    assert not [title for title in scores["ours"] if "<8²" in title or "96²+" in title]
+    assert "Seeds of each model: 3 (0, 1, 2)" in text
+    assert "7 tiny, 7 small, 7 medium" in text
+
+
+def test_the_report_compares_with_stock_yolo11n_and_the_best_stock_p2(reported: tuple[Path, list[dict], str]) -> None:
+    _, rows, text = reported
+    assert "to the best stock P2 model by AP, stock p2" in text
+    _, costs = tables(text)
+    for label in SCORES:
+        for mark, reference in (("¹", "stock yolo11n"), ("²", "stock p2")):
+            for column, title in (("AP", "AP"), ("AP_small", "AP_small"), ("train_s", "training s")):
+                value, against = (
+                    np.mean([row[column] for row in rows if row["model"] == m]) for m in (label, reference)
+                )
+                assert float(costs[label][f"{title} {mark}"]) == pytest.approx(value / against, abs=0.0051)
+    assert costs["ours"]["GFLOPs"] == "12.00"
+    assert costs["loser"]["GFLOPs"] == "**4.00**"
+
+
+def test_the_report_can_be_written_anew(reported: tuple[Path, list[dict], str], tools: dict[str, ModuleType]) -> None:
+    folder, _, text = reported
+    (folder / "report.md").unlink()
+    assert tools["compare"].main(["--report", str(folder)]) == 0
+    assert (folder / "report.md").read_text(encoding="utf-8") == text
+
+
+def test_the_stock_opponent_is_yolo11_down_to_p2(monkeypatch: pytest.MonkeyPatch) -> None:
+    from ultralytics.nn.tasks import CHANNEL_BLOCKS, FUSION_BLOCKS, DetectionModel
+    from ultralytics.utils.torch_utils import get_flops, get_num_params
+
+    monkeypatch.chdir(ROOT)
+    model = DetectionModel("benchmarks/models/yolo11n-p2.yaml", verbose=False)
+    assert not [m for m in model.modules() if isinstance(m, CHANNEL_BLOCKS + FUSION_BLOCKS)]
+    assert model.stride.tolist() == [4, 8, 16, 32]
+    assert round(get_num_params(model) / 1e6, 2) == 2.74
+    assert round(get_flops(model, 640), 1) == 11.5
+    stock = DetectionModel("yolo11n.yaml", verbose=False)
+    for i in range(11):  # the backbone
+        ours, theirs = ([(k, v.shape) for k, v in net.model[i].state_dict().items()] for net in (model, stock))
+        assert ours == theirs
+    sizes = [get_num_params(DetectionModel(f"benchmarks/models/yolo11{s}-p2.yaml", verbose=False)) for s in "sm"]
+    assert sizes[0] > 3 * get_num_params(model)
+    assert sizes[1] > 1.5 * sizes[0]
+
+
+@pytest.fixture(scope="module")
+def tiled(tools: dict[str, ModuleType], tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """Cut images of random boxes, each of a class of its own, and of none; return the folders of both sets."""
+    folder, rng = tmp_path_factory.mktemp("tiles"), np.random.default_rng(3)
+    source = folder / "source"
+    for split, count in (("train", 5), ("val", 2)):
+        for kind in ("images", "labels"):
+            (source / kind / split).mkdir(parents=True)
+        for i in range(count):
+            height, width = int(rng.integers(90, 260)), int(rng.integers(90, 260))
+            cv2.imwrite(
+                str(source / f"images/{split}/{i}.png"), rng.integers(0, 255, (height, width, 3), dtype=np.uint8)
+            )
+            lines = []
+            for cls in range(0 if i == 4 else 6):
+                w, h = rng.integers(5, 60, 2)
+                x, y = rng.integers(0, width - w + 1), rng.integers(0, height - h + 1)
+                lines.append(
+                    f"{cls} {(x + w / 2) / width:.8f} {(y + h / 2) / height:.8f} {w / width:.8f} {h / height:.8f}\n"
+                )
+            (source / f"labels/{split}/{i}.txt").write_text("".join(lines))
+    (source / "source.yaml").write_text("train: images/train\nval: images/val\nnames: [a, b, c, d, e, f]\n")
+    arguments = [str(source / "source.yaml"), "--tile", "64", "--overlap", "0.25", "--empty", "0.2"]
+    assert tools["tiles"].main([*arguments, "--out", str(folder / "out")]) == 0
+    assert tools["tiles"].main([*arguments, "--out", str(folder / "again")]) == 0
+    return source, folder / "out"
+
+
+def pixels(file: Path, width: int, height: int) -> dict[int, np.ndarray]:
+    """Return the boxes of a label file by class, xyxy in pixels."""
+    rows = np.array([line.split() for line in file.read_text().splitlines()], float).reshape(-1, 5)
+    assert len(set(rows[:, 0])) == len(rows)
+    corners = np.hstack((rows[:, 1:3] - rows[:, 3:] / 2, rows[:, 1:3] + rows[:, 3:] / 2))
+    return dict(zip(rows[:, 0].astype(int), corners * np.array((width, height) * 2), strict=True))
+
+
+def test_tiles_hold_what_a_count_of_pixels_says(tiled: tuple[Path, Path]) -> None:
+    source, out = tiled
+    for split in ("train", "val"):
+        empty, full, possible = [], [], []
+        for file in sorted((source / "images" / split).iterdir()):
+            image = cv2.imread(str(file))
+            height, width = image.shape[:2]
+            boxes = pixels(source / f"labels/{split}/{file.stem}.txt", width, height)
+            gaps = [-(-(side - 64) // 48) for side in (height, width)]  # the fewest that overlap by 16 px and more
+            ys, xs = ([i * (s - 64) // n for i in range(n + 1)] for s, n in zip((height, width), gaps, strict=True))
+            for x, y in ((x, y) for y in ys for x in xs):
+                name = f"{file.stem}_{x}_{y}"
+                expected, touched = {}, False
+                for cls, box in boxes.items():
+                    x0, y0, x1, y1 = box.round().astype(int)
+                    mask = np.zeros((height, width), bool)
+                    mask[y0:y1, x0:x1] = True
+                    part = mask[y : y + 64, x : x + 64]
+                    touched |= bool(part.any())
+                    if part.any() and part.sum() >= 0.4 * mask.sum():
+                        rows, columns = np.nonzero(part)
+                        expected[cls] = (columns.min(), rows.min(), columns.max() + 1, rows.max() + 1)
+                picture = out / f"images/{split}/{name}.png"
+                if expected:
+                    full.append(name)
+                    assert (cv2.imread(str(picture)) == image[y : y + 64, x : x + 64]).all()
+                    found = pixels(out / f"labels/{split}/{name}.txt", 64, 64)
+                    assert found.keys() == expected.keys()
+                    for cls, box in expected.items():
+                        np.testing.assert_allclose(found[cls], box, atol=0.01)
+                elif touched:
+                    assert not picture.exists()
+                else:
+                    possible.append(name)
+                    if picture.exists():
+                        empty.append(name)
+                        assert (out / f"labels/{split}/{name}.txt").read_text() == ""
+        assert len(empty) == min(len(possible), round(0.2 * len(full)))
+        for kind, suffix in (("images", "png"), ("labels", "txt")):
+            written = {path.name for path in (out / kind / split).iterdir() if path.suffix != ".cache"}
+            assert written == {f"{name}.{suffix}" for name in empty + full}
+
+
+def test_tiles_are_the_same_each_time_and_a_data_set(tiled: tuple[Path, Path]) -> None:
+    from ultralytics.data.utils import check_det_dataset
+
+    _, out = tiled
+    first, second = (
+        {path.relative_to(base): path.read_bytes() for path in base.rglob("*.*") if path.suffix in {".png", ".txt"}}
+        for base in (out, out.with_name("again"))
+    )
+    assert first == second
+    assert not [path for path in out.iterdir() if path.name.startswith(".")]
+    data = check_det_dataset(str(out / "out.yaml"))
+    assert list(data["names"].values()) == list("abcdef")
+    assert Path(data["train"]) == out / "images/train"
+
+
+def test_a_hand_made_case_gives_the_tiles_of_the_closed_form(tools: dict[str, ModuleType], tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    for split in ("train", "val"):
+        for kind in ("images", "labels"):
+            (source / kind / split).mkdir(parents=True)
+        cv2.imwrite(str(source / f"images/{split}/0.jpg"), np.zeros((200, 400, 3), np.uint8))
+        # 100x100 px in the middle of 400x200: each of the 2 rows of 4 tiles (0, 100, 200, 300) sees half of it twice.
+        (source / f"labels/{split}/0.txt").write_text("0 0.5 0.5 0.25 0.5\n")
+    (source / "source.yaml").write_text("train: images/train\nval: images/val\nnames: [a]\n")
+    cut = tools["tiles"].cut
+    for keep, tiles in ((0.25, 4), (0.26, 0)):
+        out = tmp_path / f"keep{keep}"
+        cut(str(source / "source.yaml"), out, tile=100, overlap=0, keep=keep, empty=1)
+        written = sorted(path.name for path in (out / "images/train").iterdir())
+        assert len([f for f in (out / "labels/train").glob("*.txt") if f.read_text()]) == tiles
+        assert len(written) == 2 * tiles  # as many empty ones: the four at the sides
+        assert all(name.endswith(".jpg") for name in written)
+    text = (tmp_path / "keep0.25/labels/train/0_100_0.txt").read_text()
+    assert text == "0 0.750000 0.750000 0.500000 0.500000\n"
+
+
+def test_wrong_tiles_give_one_line(tools: dict[str, ModuleType], tmp_path: Path) -> None:
+    data = write_data(tmp_path / "squares", ("a", "b"), {"train": 1, "val": 1})
+    out = str(tmp_path / "out")
+    cases = [
+        ([str(data), "--out", out, "--overlap", "1"], "overlap from 0 to 0.9"),
+        ([str(data), "--out", out, "--tile", "3"], "tile must be at least 64"),
+        ([str(data), "--out", str(data.parent)], "holds images already"),
+        ([str(tmp_path / "none.yaml"), "--out", out], "none.yaml"),
+    ]
+    for arguments, said in cases:
+        with pytest.raises(SystemExit) as end:
+            tools["tiles"].main(arguments)
+        assert isinstance(end.value.code, str)
+        assert end.value.code.startswith("tiles.py: ")
+        assert said in end.value.code
+        assert "\n" not in end.value.code
+    assert [path.name for path in tmp_path.iterdir()] == ["squares"]

@@ -1,0 +1,165 @@
+"""The benchmark that times models: its rounds, tables and profile."""
+
+import csv
+import importlib
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+ROOT = Path(__file__).resolve().parents[2]
+TINY = """nc: 3
+backbone:
+  - [-1, 1, Conv, [16, 3, 2]]
+  - [-1, 1, {}]
+  - [-1, 1, nn.MaxPool2d, [2]]
+head:
+  - [[1, 2], 1, Detect, [nc]]
+"""
+MEASUREMENTS = ["PyTorch CPU", "ONNX Runtime CPU", "training step CPU"]
+
+
+@pytest.fixture(scope="module")
+def speed() -> Iterator[ModuleType]:
+    """Return the script as a module."""
+    yield importlib.import_module("speed")
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """Write two tiny models; return them as the command line names them."""
+    folder = tmp_path_factory.mktemp("models")
+    for name, block in (("plain", "Conv, [32, 3, 2]"), ("dual", "DualConv, [32, 2]")):
+        (folder / f"{name}.yaml").write_text(TINY.format(block))
+    return [str(folder / "plain.yaml"), str(folder / "dual.yaml") + "+nwd=0.5"]
+
+
+def command(models: list[str], out: Path) -> list[str]:
+    sizes = ["--imgsz", "64", "--train-imgsz", "64", "--batch", "2", "--rounds", "2", "--device", "cpu"]
+    return ["--models", *models, "--profile", models[0], *sizes, "--out", str(out)]
+
+
+@pytest.fixture(scope="module")
+def done(speed: ModuleType, models: list[str], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """Run the benchmark once."""
+    out = tmp_path_factory.mktemp("speed") / "out"
+    assert speed.main(command(models, out)) == 0
+    with (out / "speed.csv").open(newline="") as lines:
+        return {"out": out, "rows": list(csv.DictReader(lines)), "md": (out / "speed.md").read_text()}
+
+
+def test_rows(done: dict[str, Any]) -> None:
+    rows = done["rows"]
+    assert [(r["model"], r["measurement"]) for r in rows] == [
+        (m, what) for m in ("plain", "dual nwd=0.5") for what in MEASUREMENTS
+    ]
+    assert [(r["imgsz"], r["batch"]) for r in rows[:3]] == [("64", "1"), ("64", "1"), ("64", "2")]
+    for row in rows:
+        q1, median, q3 = (float(row[name]) for name in ("q1_ms", "median_ms", "q3_ms"))
+        assert 0 < q1 <= median <= q3
+        assert row["reference"] == "plain" and row["rounds"] == "2" and row["threads"] == "1"
+        assert row["torch"] == torch.__version__ and row["commit"] and row["onnxruntime"] != "none"
+        assert "--rounds 2" in row["command"] and int(row["parameters"]) > 0 and float(row["GFLOPs"]) > 0
+    assert [float(row["ratio"]) for row in rows[:3]] == [1, 1, 1]
+    assert sorted(p.name for p in done["out"].iterdir()) == ["speed.csv", "speed.md"]
+
+
+def test_table_agrees_with_csv(done: dict[str, Any]) -> None:
+    table = [[c.strip() for c in line.split("|")[1:-1]] for line in done["md"].splitlines() if line[:1] == "|"]
+    assert [cell.removesuffix(", ms") for cell in table[0][3::2]] == MEASUREMENTS
+    for i, cells in enumerate(table[2:4]):
+        mine = done["rows"][3 * i : 3 * i + 3]
+        assert cells[0] == mine[0]["model"] + " (reference)" * (i == 0)
+        assert float(cells[1]) == pytest.approx(int(mine[0]["parameters"]) / 1e6, abs=0.005)
+        for row, times, ratio in zip(mine, cells[3::2], cells[4::2], strict=True):
+            shown = [float(number) for number in re.findall(r"[\d.]+", times)]
+            assert shown == pytest.approx([float(row[n]) for n in ("median_ms", "q1_ms", "q3_ms")], abs=0.051)
+            assert float(ratio) == pytest.approx(float(row["ratio"]), abs=0.0051)
+    assert done["rows"][0]["command"] in done["md"]
+
+
+def test_summary_against_numpy(speed: ModuleType) -> None:
+    a, b = [3.0, 9.5, 4.25, 7.0, 5.5, 100.0], [2.0, 4.0, 4.0, 3.5, 1.0, 60.0]
+    found = speed.summary({("a", "x"): a, ("b", "x"): b}, "b")
+    for label, values in (("a", a), ("b", b)):
+        expected = [*np.percentile(values, [50, 25, 75]), np.median(np.array(values) / np.array(b))]
+        assert list(found[label, "x"].values()) == pytest.approx(expected)
+    assert found["a", "x"]["ratio"] != pytest.approx(np.median(a) / np.median(b))  # it is taken in each round
+
+
+def test_rounds_are_interleaved(speed: ModuleType) -> None:
+    calls = []
+    contenders = [
+        speed.Contender(
+            speed.Model(label, "", {}),
+            torch.nn.Identity(),
+            0.0,
+            {w: lambda x=(label, w): calls.append(x) for w in "xy"},
+        )
+        for label in "abc"
+    ]
+    times = speed.measure(contenders, 3)
+    assert {len(values) for values in times.values()} == {3} and len(times) == 6
+    rounds = [calls[i : i + 6] for i in range(6 * speed.WARM_UP, len(calls), 6)]
+    assert len(rounds) == 3
+    for each in rounds:
+        assert sorted(each[:3]) == [(label, "x") for label in "abc"]
+        assert sorted(each[3:]) == [(label, "y") for label in "abc"]
+    assert sorted(each[0][0] for each in rounds) == ["a", "b", "c"]
+
+
+def test_training_step_learns(speed: ModuleType, models: list[str]) -> None:
+    contender = speed.build(models[1], 64)
+    before = [p.detach().clone() for p in contender.network.parameters()]
+    step = speed.training_call(contender, 64, 2, torch.device("cpu"))
+    losses = [step() for _ in range(12)]
+    assert losses[-1] < losses[0]
+    assert all(map(torch.equal, before, contender.network.parameters()))  # of a copy
+
+
+def test_profile(speed: ModuleType, done: dict[str, Any]) -> None:
+    network = speed.build(str(ROOT / "ultralytics/cfg/models/11/yolo11n.yaml"), 128).network
+    layers, total = speed.profile(network, 128, torch.device("cpu"), 7)
+    assert sorted(layer.index for layer in layers) == list(range(len(network.model)))
+    assert sum(layer.share for layer in layers) == pytest.approx(1)
+    assert [layer.ms for layer in layers] == sorted((layer.ms for layer in layers), reverse=True)
+    assert sum(layer.ms for layer in layers) == pytest.approx(total, rel=0.5)
+    found = {layer.index: (layer.kind, layer.stride) for layer in layers}
+    assert found[0] == ("Conv", "2") and found[5] == ("DualConv", "16")
+    assert found[len(network.model) - 1] == ("LightDetect", "4, 8, 16, 32")
+    text = speed.profile_text("ours", "CPU", layers, total)
+    for layer in layers[:3]:
+        assert f"row {layer.index} `{layer.kind}` (stride {layer.stride})" in text.splitlines()[2]
+    assert "## The rows of plain, PyTorch CPU" in done["md"] and "`Detect` (stride 4, 8)" in done["md"]
+
+
+def test_without_onnx(speed: ModuleType, models: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(speed, "find_spec", lambda name: None if name == "onnxruntime" else name)
+    assert speed.main(command(models[:1], tmp_path)) == 0
+    text = (tmp_path / "speed.md").read_text()
+    assert "ONNX Runtime is left out: not installed: onnxruntime." in text and "ONNX Runtime CPU" not in text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--models", "nonsense"], "model `nonsense` must be"),
+        (["--models", "yolo77n.yaml"], "model `yolo77n.yaml`: "),
+        (["--models", "yolo11n-seg.yaml"], "model `yolo11n-seg.yaml`: it is no detection model"),
+        (["--models", "yolo11n.yaml", "yolo11n.yaml"], "two models are labelled `stock yolo11n`"),
+        (["--models", "yolo11n.yaml", "--imgsz", "100"], "the image size 100 is no multiple of its stride 32"),
+        (["--rounds", "1"], "--rounds must be at least 2, not 1"),
+        (["--device", "gpu"], "--device gpu: must be cpu or the number of a GPU"),
+    ],
+)
+def test_mistakes_are_one_line(speed: ModuleType, tmp_path: Path, arguments: list[str], message: str) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        speed.main([*arguments, "--out", str(tmp_path / "out")])
+    text = str(stopped.value)
+    assert text.startswith("speed.py: ") and message in text and "\n" not in text
+    assert not (tmp_path / "out").exists()

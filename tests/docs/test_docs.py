@@ -1,0 +1,207 @@
+"""What the documents say is what the code does."""
+
+from __future__ import annotations
+
+import base64
+import importlib
+import importlib.metadata
+import re
+from collections import Counter
+from html.parser import HTMLParser
+from pathlib import Path
+from urllib.parse import unquote
+
+import cv2
+import numpy as np
+import psutil
+import pytest
+import yaml
+from ultralytics.cfg import DEFAULT_CFG_DICT
+from ultralytics.utils import SMALL_OBJECT_CFG_PATH, YAML
+
+from docs.tools import api, diagrams, model_table, pictures
+from small_object.sizes import SIZE_RANGES
+from small_object.slicing.tiling import tile_grid
+from tests.helpers.common import Run
+
+ROOT = Path(__file__).resolve().parents[2]
+
+DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def links(document: Path) -> list[str]:
+    """Return the files that a document links to or shows."""
+    found = re.findall(r"\]\(([^)#\s]+)[^)]*\)", document.read_text(encoding="utf-8"))
+    return [link for link in found if "://" not in link]
+
+
+def test_the_table_of_models_is_the_one_that_the_command_writes() -> None:
+    text = (ROOT / "docs/models.md").read_text(encoding="utf-8")
+    assert model_table.BEGIN + model_table.table() + model_table.END in text
+
+
+def test_every_new_argument_is_in_the_readme() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    for name in YAML.load(SMALL_OBJECT_CFG_PATH):
+        assert f"| `{name}` |" in text
+        assert name in DEFAULT_CFG_DICT
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda document: document.name)
+def test_every_file_that_a_document_names_exists(document: Path) -> None:
+    text = document.read_text(encoding="utf-8")
+    named = re.findall(r"(?:model|data)=(?:ultralytics|datasets)/(\S+\.yaml)", text)
+    for link in links(document):
+        assert (document.parent / link).is_file(), link
+    for name in named:
+        plain = re.sub(r"yolo11[nsmlx]", "yolo11", name)
+        assert any((ROOT / top / plain).exists() for top in ("ultralytics", "datasets")), name
+
+
+def test_every_picture_of_a_document_is_one_that_make_pictures_writes() -> None:
+    shown = {(document.parent / link).resolve() for document in DOCUMENTS for link in links(document)}
+    shown = {path for path in shown if path.suffix in {".svg", ".jpg", ".png"}}
+    written = {diagrams.FOLDER / name for name in diagrams.DRAWINGS} | {
+        ROOT / "docs" / name for name in pictures.PICTURES
+    }
+    assert shown == written
+    assert set((ROOT / "docs").rglob("*.svg")) | set((ROOT / "docs").rglob("*.jpg")) == written
+
+
+@pytest.mark.parametrize("name", diagrams.DRAWINGS)
+def test_a_drawing_is_the_one_that_the_command_draws(name: str) -> None:
+    kept, drawn = (diagrams.FOLDER / name).read_text(encoding="utf-8"), diagrams.svg(diagrams.DRAWINGS[name])
+    if f"Matplotlib v{importlib.metadata.version('matplotlib')}," in kept:
+        assert drawn == kept
+    else:  # another version may place a line elsewhere
+        assert texts(drawn) == texts(kept)
+
+
+def texts(svg: str) -> list[str]:
+    return re.findall(r"<(?:text|tspan)[^>]*>([^<]+)<", svg)
+
+
+def test_the_drawing_of_the_model_has_the_rows_of_its_yaml() -> None:
+    d = yaml.safe_load((diagrams.MODELS / "yolo11.yaml").read_text(encoding="utf-8"))
+    rows = d["backbone"] + d["head"][:-1]
+    width = d["scales"]["n"][1]
+    last = 3
+    wanted: Counter[str] = Counter(["image, 3"])
+    for _, _, module, arguments in rows:
+        last = last if module == "ScreeningFusion" else int(arguments[0] * width)
+        wanted[f"{module.removeprefix('Screening')}, {last}"] += 1
+    drawn = texts(diagrams.svg(diagrams.DRAWINGS["model.svg"]))
+    assert Counter(text for text in drawn if re.fullmatch(r"\w+, \d+", text)) == wanted
+    assert [text for text in drawn if re.fullmatch(r"P\d: boxes", text)] == [
+        f"P{level}: boxes" for level in (2, 3, 4, 5)
+    ]
+    assert [text for text in drawn if "stride" in text] == [f"P{i}, stride {2**i}" for i in range(1, 6)]
+
+
+def test_the_python_api_is_the_one_that_the_command_writes() -> None:
+    assert (ROOT / "docs/api.md").read_text(encoding="utf-8") == api.document()
+
+
+def test_the_python_api_lists_what_can_be_imported_from_this_fork() -> None:
+    module, found = "", set()
+    for line in (ROOT / "docs/api.md").read_text(encoding="utf-8").splitlines():
+        if line.startswith("### "):
+            module = line[4:]
+            assert (ROOT / (module.replace(".", "/") + ".py")).is_file()
+        elif line.startswith("#### "):
+            for name in line[5:].split(", "):
+                assert hasattr(importlib.import_module(module), name), f"{module}.{name}"
+                found.add(name)
+    assert found >= {
+        "DualConv",
+        "C3k2DWR",
+        "nwd",
+        "BboxLoss",
+        "SizeRecords",
+        "Slicer",
+        "check",
+        "make_demo",
+        "from_coco",
+    }
+    assert not [name for name in found if name.startswith("_")]
+
+
+class Links(HTMLParser):
+    """Collects what a page links to, and what it loads."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.links, self.loaded, self.ids = [], [], set()
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        given = dict(attrs)
+        self.ids.add(given.get("id"))
+        if tag == "a" and given.get("href"):
+            self.links.append(given["href"])
+        elif tag in {"script", "link", "img"} and (target := given.get("src") or given.get("href")):
+            self.loaded.append(target)
+
+
+def test_the_site_builds_without_a_warning_and_holds_all_that_it_links_to(tmp_path: Path, run: Run) -> None:
+    pytest.importorskip("material", reason="mkdocs-material is not installed: pip install -e '.[docs]'")
+    done = run("-m", "mkdocs", "build", "--strict", "--site-dir", tmp_path, cwd=ROOT, NO_MKDOCS_2_WARNING="1")
+    assert done.returncode == 0, done.stderr
+    assert "WARNING" not in done.stdout + done.stderr
+    pages = {page: Links(page.read_text(encoding="utf-8")) for page in tmp_path.rglob("*.html") if page.stem != "404"}
+    assert {page.name for page in tmp_path.glob("*.html")} >= {f"{document.stem}.html" for document in DOCUMENTS[1:]}
+    assert (tmp_path / "index.html").is_file() and (tmp_path / "benchmarks/results/quick/report.html").is_file()
+    for page, found in pages.items():
+        assert not [url for url in found.loaded if url.startswith(("http:", "https:", "//"))], page.name
+        for url in (*found.links, *found.loaded):
+            if re.match(r"\w+:", url):
+                continue
+            path, _, place = unquote(url).partition("#")
+            target = (page.parent / path).resolve() if path else page
+            assert target.is_file() or (target / "index.html").is_file(), f"{page.name}: {url}"
+            assert not place or target not in pages or place in pages[target].ids, f"{page.name}: {url}"
+
+
+def test_the_site_names_every_document() -> None:
+    text = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
+    named = set(re.findall(r"^ +- [^#\n]*: (\w+\.md)", text, flags=re.M))
+    assert named == {"index.md", "notebook.md"} | {document.name for document in DOCUMENTS[1:]}
+
+
+def test_the_notebook_trains_slices_and_measures(monkeypatch: pytest.MonkeyPatch) -> None:
+    notebook = pytest.importorskip("notebook", reason="nbclient is not installed: pip install -e '.[dev]'")
+    monkeypatch.setenv("YOLO_VERBOSE", "false")
+    kept = notebook.nbformat.read(notebook.NOTEBOOK, as_version=4)
+    made = notebook.execute(notebook.NOTEBOOK, notebook.NOTEBOOK.parent)
+    assert not [child for child in psutil.Process().children() if "ipykernel" in " ".join(child.cmdline())]
+    shown = [output for cell in made.cells for output in cell.get("outputs", [])]
+    said = "".join(output.get("text", "") for output in shown)
+
+    objects = int(re.search(r"^(\d+) objects$", said, flags=re.M)[1])
+    counts = {name: int(re.search(rf"^ +all +{name} +\S+ +(\d+) ", said, flags=re.M)[1]) for name in SIZE_RANGES}
+    assert objects == sum(counts.values()) - counts["COCO small"] > 50
+    assert counts["COCO small"] == counts["very tiny"] + counts["tiny"] + counts["small"]
+    first, *_, last = map(float, re.search(r"class loss by epoch: (.+)", said)[1].split(","))
+    assert last < first
+    whole, tiles, sliced = map(int, re.search(r"whole image: (\d+) boxes\s+(\d+) tiles: (\d+) boxes", said).groups())
+    assert tiles == len(tile_grid(1080, 3840, 640, 0.2))
+    assert 0 <= whole <= 1000 and 0 <= sliced <= 1000
+
+    encoded = [data for output in shown for kind, data in output.get("data", {}).items() if kind.startswith("image/")]
+    images = [cv2.imdecode(np.frombuffer(base64.b64decode(data), np.uint8), cv2.IMREAD_COLOR) for data in encoded]
+    assert [image.shape for image in images[:3]] == [(281, 1000, 3)] * 3
+    assert len(images) == 4 and min(image.std() for image in images) > 10
+
+    def kinds(cells: list) -> list[list[str]]:
+        return [[kind for o in cell.get("outputs", []) for kind in o.get("data", {"text": ""})] for cell in cells]
+
+    assert [cell.source for cell in kept.cells] == [cell.source for cell in made.cells]
+    assert kinds(kept.cells) == kinds(made.cells)  # what is kept was made by running it
+    texts = [output.get("text", "") for cell in kept.cells for output in cell.get("outputs", [])]
+    assert not re.search(r"(?:^|[\s'\"(=])(?:/\w|[A-Z]:\\)", "\n".join(texts))  # a path of the machine that ran it
+
+
+def test_make_help_lists_the_commands_of_the_readme() -> None:
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    for target in re.findall(r"^    make (\w+)", (ROOT / "README.md").read_text(encoding="utf-8"), flags=re.M):
+        assert re.search(rf"^{target}:.*## ", makefile, flags=re.M)

@@ -1,0 +1,553 @@
+"""Archives of images on Ray Data, against a plain loop of `model.predict`."""
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import psutil
+import pytest
+import torch
+from ultralytics import YOLO
+from ultralytics.utils import LOGGER
+
+from small_object.batch import command as archive
+from tests.helpers.common import Run
+from tests.ultralytics.models.test_sliced_prediction import IMGSZ, TILE, build, same
+
+pytest.importorskip("ray.data", reason="Ray is missing: pip install -e '.[archive]'")
+import pyarrow as pa
+import pyarrow.parquet as pq
+import ray
+
+from small_object.batch.job import Job, begin, share
+from small_object.batch.store import SCHEMA, Output, Totals
+from small_object.batch.worker import Journal, Task, Worker, digest_of
+
+CONF = 0.72
+OPTIONS = ("--imgsz", IMGSZ, "--conf", CONF, "--slice", TILE, "--slice-overlap", 0.25, "--slice-batch", 3)
+OPTIONS += ("--max-det", 1000, "--device", "cpu", "--batch", 2, "--part", 4)
+EXIF = bytes.fromhex("ffe1002245786966000049492a00080000000100120103000100000006000000000000000000")  # turned by 90°
+ODD_NAMES = "a b.png", "é 飞机.jpg", "quo'te\".png", "new\nline.png", "deep/er/100%#?.png"
+
+
+@pytest.fixture(autouse=True)
+def own_process() -> Iterator[None]:
+    """Undo what a worker sets for its process, where a test runs one in this."""
+    level, threads = LOGGER.level, torch.get_num_threads()
+    yield
+    LOGGER.setLevel(level)
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("model")
+    build(folder, 2).save(folder / "tiny.pt")
+    return folder / "tiny.pt"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cluster() -> Iterator[None]:
+    """Start Ray once for all; workers know the user of the S3 stand-in."""
+    before = dict(os.environ)
+    os.environ.update(RAY_USAGE_STATS_ENABLED="0", RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO="0")
+    os.environ.update(AWS_ACCESS_KEY_ID="me", AWS_SECRET_ACCESS_KEY="secret", AWS_EC2_METADATA_DISABLED="true")
+    small = {"num_cpus": 2, "object_store_memory": 80 * 2**20, "include_dashboard": False, "log_to_driver": False}
+    ray.init(address="local", logging_level="ERROR", **small)
+    yield
+    ray.shutdown()
+    os.environ.clear()  # Ray's own variables would keep others from starting it anew
+    os.environ.update(before)
+
+
+def draw(file: Path, seed: int, height: int = 160, width: int = 256) -> Path:
+    """Write blocks of noise, in which the tiny model finds much."""
+    noise = np.random.default_rng(seed).integers(0, 256, (height // 8, width // 8, 3), dtype=np.uint8)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_bytes(cv2.imencode(file.suffix, cv2.resize(noise, (width, height)))[1].tobytes())
+    return file
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder of images of several sizes, of odd names, one turned by EXIF, one grey, one without objects."""
+    folder = tmp_path_factory.mktemp("images")
+    for i, name in enumerate(ODD_NAMES):
+        draw(folder / name, i)
+    draw(folder / "small.png", 10, 64, 96)
+    draw(folder / "high.png", 11, 256, 160)
+    turned = draw(folder / "turned.jpg", 12)
+    turned.write_bytes(turned.read_bytes()[:2] + EXIF + turned.read_bytes()[2:])
+    cv2.imwrite(str(folder / "grey.png"), cv2.imread(str(draw(folder / "grey.png", 13)), cv2.IMREAD_GRAYSCALE))
+    cv2.imwrite(str(folder / "nothing.png"), np.full((160, 256, 3), 150, np.uint8))
+    (folder / "notes.txt").write_text("not an image")
+    return folder
+
+
+def job(weights: Path, source: object, out: object, *more: object) -> int:
+    arguments = ["--model", weights, "--source", source, "--out", out, *OPTIONS, "--workers", 1, *more]
+    return archive.main([*map(str, arguments)])
+
+
+def rows(out: Path) -> dict[str, list[dict[str, Any]]]:
+    """Return the rows of each image, read by none of the fork's code; each image must stand in one file."""
+    found: dict[str, list[dict[str, Any]]] = {}
+    for file in sorted((out / "parts").iterdir()):
+        of_file: dict[str, list[dict[str, Any]]] = {}
+        for row in pq.read_table(file).to_pylist():
+            of_file.setdefault(row["image"], []).append(row)
+        assert of_file and not found.keys() & of_file.keys(), "an image stands in two parts"
+        found |= of_file
+    return found
+
+
+def report(out: Path) -> dict[str, Any]:
+    return json.loads((out / "report.json").read_text())
+
+
+def boxes_of(image: list[dict[str, Any]]) -> torch.Tensor:
+    columns = "x1", "y1", "x2", "y2", "score", "class_id"
+    return torch.tensor([[row[name] for name in columns] for row in image if row["score"] is not None])
+
+
+def expected(weights: Path, file: Path) -> Any:
+    """Return what stock prediction of a file alone gives."""
+    options = {"imgsz": IMGSZ, "conf": CONF, "slice": TILE, "slice_overlap": 0.25, "max_det": 1000}
+    return YOLO(weights).predict([file], verbose=False, device="cpu", **options)[0]
+
+
+def test_results_are_those_of_a_loop(weights: Path, images: Path, tmp_path: Path) -> None:
+    assert job(weights, images, tmp_path / "out") == 0
+    found = rows(tmp_path / "out")
+    names = {file.relative_to(images).as_posix() for file in images.rglob("*") if file.suffix in (".png", ".jpg")}
+    assert found.keys() == names and len(names) == len(ODD_NAMES) + 5
+    detections, tiles = Counter(), 0
+    for name, image in found.items():
+        plain = expected(weights, images / name)
+        if name == "nothing.png":
+            assert len(plain.boxes) == 0
+            assert image == [
+                dict.fromkeys(("class", "class_id", "score", "x1", "y1", "x2", "y2"))
+                | {"image": name, "width": 256, "height": 160, "tiles_run": 8, "tiles_skipped": 0}
+            ]
+        else:
+            same(boxes_of(image), plain.boxes.data)
+        assert all(row["class"] in (None, f"class{row['class_id']}") for row in image)
+        shown = {(row["height"], row["width"], row["tiles_run"], row["tiles_skipped"]) for row in image}
+        assert shown == {(*plain.orig_shape, *(plain.tiles or (0, 0)))}
+        detections.update(row["class"] for row in image if row["class"])
+        tiles += image[0]["tiles_run"]
+    assert found["turned.jpg"][0]["height"] == 256 and found["small.png"][0]["tiles_run"] == 0 < tiles
+    told = report(tmp_path / "out")
+    assert told["detections"] == dict(detections) and told["tiles_run"] == tiles and told["unreadable"] == []
+    assert [told[key] for key in ("images", "done", "done_now", "missing", "doubled")] == [10, 10, 10, 0, 0]
+
+
+def test_unreadable_images_are_listed_and_tried_again(weights: Path, tmp_path: Path) -> None:
+    good = draw(tmp_path / "good.png", 0).read_bytes()
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in/text.jpg").write_text("not an image")
+    (tmp_path / "in/cut.png").write_bytes(good[:2000])
+    (tmp_path / "in/empty.jpg").touch()
+    (tmp_path / "in/vanished.jpg").symlink_to("nowhere")
+    Path(os.fsdecode(os.fsencode(tmp_path / "in") + b"/\xff.png")).write_bytes(good)
+    assert job(weights, tmp_path / "in", tmp_path / "out") == 1  # nothing at all can be read
+    told = report(tmp_path / "out")
+    broken = "not an image that can be decoded"
+    reasons = {
+        "text.jpg": broken, "cut.png": broken, "empty.jpg": "empty file", "vanished.jpg": "no such file",
+        "\\udcff.png": "its name is not UTF-8; rename it",
+    }  # fmt: skip
+    assert {each["image"]: each["reason"] for each in told["unreadable"]} == reasons
+    assert (told["images"], told["done"], told["missing"]) == (5, 0, 0)
+
+    (tmp_path / "in/good.png").write_bytes(good)
+    (tmp_path / "in/cut.png").write_bytes(good)
+    assert job(weights, tmp_path / "in", tmp_path / "out") == 0
+    assert rows(tmp_path / "out").keys() == {"good.png", "cut.png"}
+    told = report(tmp_path / "out")
+    assert {each["image"] for each in told["unreadable"]} == reasons.keys() - {"cut.png"}
+    for file in (tmp_path / "in").iterdir():
+        if file.name != "good.png":
+            file.unlink()
+    assert job(weights, tmp_path / "in", tmp_path / "out") == 0  # nothing is left to do
+    told = report(tmp_path / "out")
+    keys = "images", "done", "done_before", "done_now", "no_longer_in_source", "missing", "doubled"
+    assert [told[key] for key in keys] == [1, 1, 1, 0, 1, 0, 0] and told["unreadable"] == []
+
+
+@pytest.fixture(scope="module")
+def s3() -> Iterator[tuple[Any, str]]:
+    """Return a client of an S3 stand-in, with the bucket `year`, and the options of a URL that reaches it."""
+    server = pytest.importorskip("moto.server", reason="moto is missing: pip install 'moto[server]'")
+    boto3 = pytest.importorskip("boto3")
+    moto = server.ThreadedMotoServer(port=0, verbose=False)
+    moto.start()
+    host, port = moto.get_host_and_port()
+    client = boto3.client("s3", endpoint_url=f"http://{host}:{port}", region_name="us-east-1")
+    client.create_bucket(Bucket="year")
+    yield client, f"endpoint_override={host}:{port}&scheme=http&region=us-east-1"
+    moto.stop()
+
+
+def test_lists_and_s3(weights: Path, tmp_path: Path, s3: tuple[Any, str]) -> None:
+    client, options = s3
+    local = draw(tmp_path / "lists/near/a b.png", 0)
+    far = draw(tmp_path / "far.png", 1)
+    keys = "2024/a.jpg", "2024/01/b c?.png", "2024/empty.png", "2025/d.png"
+    for i, key in enumerate(keys):
+        content = b"" if "empty" in key else draw(tmp_path / f"s3/{i}{Path(key).suffix}", i + 2).read_bytes()
+        client.put_object(Bucket="year", Key=key, Body=content)
+    client.put_object(Bucket="year", Key="2024/notes.txt", Body=b"not an image")
+
+    assert job(weights, f"s3://year/2024?{options}", tmp_path / "prefix") == 0
+    found = rows(tmp_path / "prefix")
+    assert found.keys() == {f"s3://year/{key}" for key in keys[:2]}
+    assert [each["image"] for each in report(tmp_path / "prefix")["unreadable"]] == ["s3://year/2024/empty.png"]
+    same(boxes_of(found["s3://year/2024/a.jpg"]), expected(weights, tmp_path / "s3/0.jpg").boxes.data)
+    same(boxes_of(found["s3://year/2024/01/b c?.png"]), expected(weights, tmp_path / "s3/1.png").boxes.data)
+
+    url, gone = f"s3://year/2025/d.png?{options}", f"s3://year/2025/gone.png?{options}"
+    lines = tmp_path / "lists/list.txt"
+    lines.write_text(f"\ufeff near/a b.png \n\n{url}\n{gone}\n{far}\nmissing.png\n{url}\n", encoding="utf-8")
+    out = f"s3://year/found?{options}"
+    assert job(weights, lines, out) == 0
+    for entry in client.list_objects_v2(Bucket="year", Prefix="found/")["Contents"]:
+        file = tmp_path / "copy" / entry["Key"].removeprefix("found/")
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(client.get_object(Bucket="year", Key=entry["Key"])["Body"].read())
+    found = rows(tmp_path / "copy")
+    assert found.keys() == {"near/a b.png", url, str(far)}
+    for name, file in (("near/a b.png", local), (url, tmp_path / "s3/3.png"), (str(far), far)):
+        same(boxes_of(found[name]), expected(weights, file).boxes.data)
+    told = report(tmp_path / "copy")
+    assert [each["image"] for each in told["unreadable"]] == ["missing.png", gone] and told["images"] == 5
+    lines.write_text(f"{far}\nnear/a b.png\n{url}")
+    assert job(weights, lines, out) == 0
+    (file,) = (e["Key"] for e in client.list_objects_v2(Bucket="year", Prefix="found/report.json")["Contents"])
+    told = json.loads(client.get_object(Bucket="year", Key=file)["Body"].read())
+    assert (told["done_before"], told["done_now"], len(told["unreadable"])) == (3, 0, 0)
+
+
+def test_other_work_is_refused(
+    weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """None of these gets as far as Ray, and what is there stays."""
+    draw(tmp_path / "in/0.png", 0)
+    arguments = ["--model", weights, "--source", tmp_path / "in", "--out", tmp_path / "out", *OPTIONS]
+    out = Output(str(tmp_path / "out"))
+    begin(out, Job(**vars(archive.parser().parse_args([*map(str, arguments)]))), digest_of(weights))
+    out.write_part("a", {name: [0] for name in SCHEMA.names} | {"image": ["0.png"], "class": [None]}, Totals(1))
+    assert job(weights, tmp_path / "in", tmp_path / "out") == 0  # nothing is left to do
+    draw(tmp_path / "in/1.png", 1)
+    before = {file: file.read_bytes() for file in (tmp_path / "out").rglob("*.*")}
+    other = tmp_path / "other.pt"
+    other.write_bytes(weights.read_bytes() + b" ")
+    texts: list[str] = []
+    monkeypatch.setattr(archive.LOGGER, "error", texts.append)
+
+    def refused(
+        *words: str, model: Path = weights, source: Path = tmp_path / "in", more: tuple[object, ...] = ()
+    ) -> None:
+        assert job(model, source, tmp_path / "out", *more) == 1
+        text = texts.pop()
+        assert "\n" not in text and all(word in text for word in words), text
+
+    refused("other.pt", "no such file", model=tmp_path / "gone/other.pt")
+    refused(f"begun with the model {weights}", "another --out", model=other)
+    refused(
+        f"begun with --conf {CONF} (now 0.5)",
+        "--slice-overlap 0.25 (now 0.3)",
+        more=("--conf", 0.5, "--slice-overlap", 0.3),
+    )
+    refused(f"begun with --source {tmp_path / 'in'}", source=tmp_path)
+    refused("no such folder", source=tmp_path / "nowhere")
+    refused("must be a folder", source=weights)
+    (tmp_path / "nothing").mkdir()
+    refused("holds no image", source=tmp_path / "nothing")
+    refused("only folders", source="https://example.com/a.jpg")
+    with Output(str(tmp_path / "out")).lock("another"):
+        refused("another job writes into it")
+    assert {file: file.read_bytes() for file in (tmp_path / "out").rglob("*.*")} == before
+    (tmp_path / "out/job.json").write_text("{")
+    refused("no job.json")
+    assert job(weights, tmp_path / "in", weights) == 1 and "must be a folder" in texts.pop()
+    assert job(weights, tmp_path / "in", weights / "out") == 1 and "tiny.pt" in texts.pop()
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("--conf", "2"),
+        ("--slice", "10"),
+        ("--batch", "0"),
+        ("--imgsz", "x"),
+        ("--slice-overlap", "0.95"),
+        ("--device", "tpu"),
+    ],
+)
+def test_wrong_arguments(
+    weights: Path, tmp_path: Path, arguments: tuple[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        job(weights, tmp_path, tmp_path / "out", *arguments)
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert arguments[0] in said and arguments[1] in said and not (tmp_path / "out").exists()
+
+
+def test_workers_that_can_not_start_end_the_job(weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    draw(tmp_path / "in/0.png", 0)
+    texts: list[str] = []
+    monkeypatch.setattr(archive.LOGGER, "error", texts.append)
+    broken = tmp_path / "broken.pt"
+    broken.write_text("not a model")
+    assert job(broken, tmp_path / "in", tmp_path / "out") == 1
+    assert "broken.pt" in texts[0] and "\n" not in texts[0]
+    begin(Output(str(tmp_path / "out")), Job(str(weights), "in", "out"), "")  # nothing was begun with the broken one
+    assert job(weights, tmp_path / "in", tmp_path / "out", "--workers", 5) == 1
+    assert "--workers 5: Ray has 2 CPUs" in texts[1]
+    assert job(weights, tmp_path / "in", tmp_path / "out", "--device", "cuda") == 1 and "no GPU" in texts[2]
+
+
+def test_shares_of_a_cluster() -> None:
+    def shared(resources: dict[str, float], **asked: object) -> tuple[object, ...]:
+        place = share(Job("m", "s", "o", **asked), resources)
+        return place.workers, place.device, place.threads, place.cpus, place.gpus
+
+    assert shared({"CPU": 2.0}) == (1, "cpu", 2, 2, 0)
+    assert shared({"CPU": 32.0}) == (16, "cpu", 2, 2, 0)
+    assert shared({"CPU": 8.0}, workers=8) == (8, "cpu", 1, 1, 0)
+    assert shared({"CPU": 64.0, "GPU": 8.0}) == (8, "cuda", 0, 4, 1)
+    assert shared({"CPU": 16.0, "GPU": 2.0}, workers=4) == (4, "cuda", 0, 4, 0.5)
+    assert shared({"CPU": 16.0, "GPU": 2.0}, device="cpu") == (8, "cpu", 2, 2, 0)
+
+
+def workers_of(process: int) -> list[psutil.Process]:
+    found = []
+    for child in psutil.Process(process).children(recursive=True):
+        with contextlib.suppress(psutil.Error):
+            if "MapWorker" in " ".join(child.cmdline()):
+                found.append(child)
+    return found
+
+
+def until(happened: Callable[[], Any], seconds: float = 120) -> Any:
+    """Wait for something and return it."""
+    end = time.monotonic() + seconds
+    while not (result := happened()):
+        assert time.monotonic() < end, "it did not happen"
+        time.sleep(0.05)
+    return result
+
+
+def reader_of(pipe: Path) -> int:
+    """Return a descriptor of a named pipe once a worker has begun to read it, where it waits; else 0."""
+    with contextlib.suppress(OSError):
+        return os.open(pipe, os.O_WRONLY | os.O_NONBLOCK)
+    return 0
+
+
+def test_killed_workers_lose_and_double_nothing(weights: Path, tmp_path: Path) -> None:
+    """An image at which every worker is killed is left out after some; all others are there, once."""
+    for i in range(9):
+        draw(tmp_path / f"in/{i}.png", i)
+    pipe = tmp_path / "in/4b.png"
+    os.mkfifo(pipe)
+    killed: list[int] = []
+
+    def kill() -> None:
+        while len(killed) < 3:
+            writer = until(lambda: reader_of(pipe))
+            (worker,) = workers_of(os.getpid())
+            killed.append(worker.pid)
+            worker.kill()
+            worker.wait()
+            os.close(writer)
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    assert job(weights, tmp_path / "in", tmp_path / "out") == 0
+    killer.join()
+    assert len(set(killed)) == 3
+    names = {f"{i}.png" for i in range(9)}
+    found = rows(tmp_path / "out")
+    assert found.keys() == names
+    assert report(tmp_path / "out")["unreadable"] == [{"image": "4b.png", "reason": "3 workers died over it"}]
+    for name in ("4.png", "5.png", "8.png"):  # in its batch, in its part, in another part
+        same(boxes_of(found[name]), expected(weights, tmp_path / "in" / name).boxes.data)
+
+
+def test_stopped_jobs_go_on(weights: Path, tmp_path: Path) -> None:
+    """The job's own process is interrupted, started again, killed, and started again."""
+    for i in range(9):
+        draw(tmp_path / f"in/{i}.png", i)
+    pipe = tmp_path / "in/4b.png"
+    os.mkfifo(pipe)
+    command = [sys.executable, "-m", "small_object.batch.command", "--model", weights, "--source", tmp_path / "in"]
+    command += ["--out", tmp_path / "out", *OPTIONS, "--part", 2, "--workers", 1]
+    files: dict[Path, bytes] = {}
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # else a child of a background process ignores it
+    for stop in (signal.SIGINT, signal.SIGKILL):
+        log = tmp_path / f"{stop}.txt"
+        with log.open("w") as stream:
+            process = subprocess.Popen([*map(str, command)], stdout=stream, stderr=stream, start_new_session=True)
+        try:
+            writer = until(lambda: reader_of(pipe))
+            workers = workers_of(process.pid)
+            assert workers
+            if stop == signal.SIGINT:
+                os.killpg(process.pid, stop)  # as a terminal does
+            else:
+                process.kill()
+            status = process.wait(60)
+            psutil.wait_procs(workers, 60)
+            os.close(writer)
+            assert not any(worker.is_running() for worker in workers)
+        finally:
+            process.kill()
+        if stop == signal.SIGINT:
+            assert status == 130 and "run the same command to go on" in log.read_text(), log.read_text()
+            assert "Traceback" not in log.read_text()
+        assert files.items() <= {file: file.read_bytes() for file in (tmp_path / "out/parts").glob("*.parquet")}.items()
+        files = {file: file.read_bytes() for file in (tmp_path / "out/parts").glob("*.parquet")}
+        done = {row["image"] for file in files for row in pq.read_table(file).to_pylist()}
+        assert len(done) % 2 == 0 and not done & {"4.png", "4b.png"}  # whole parts, in no certain order
+    (tmp_path / "out/parts/.123-half.parquet").write_bytes(b"PAR1")
+    (tmp_path / "out/parts/damaged.parquet").write_bytes(b"PAR1")
+    pipe.unlink()
+    draw(pipe, 20)
+    assert job(weights, tmp_path / "in", tmp_path / "out") == 0
+    assert rows(tmp_path / "out").keys() == {*(f"{i}.png" for i in range(9)), "4b.png"}
+    assert report(tmp_path / "out")["done_before"] == len(done)
+    assert files.items() <= {file: file.read_bytes() for file in (tmp_path / "out/parts").glob("*")}.items()
+
+
+def test_a_worker_of_a_job_that_was_replaced_writes_nothing(
+    weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    draw(tmp_path / "in/0.png", 0)
+    pipe = tmp_path / "in/1.png"
+    os.mkfifo(pipe)
+    texts: list[str] = []
+    monkeypatch.setattr(archive.LOGGER, "error", texts.append)
+
+    def replace() -> None:
+        writer = until(lambda: reader_of(pipe))
+        (tmp_path / "out/run").write_text("another")
+        os.close(writer)
+
+    thread = threading.Thread(target=replace)
+    thread.start()
+    assert job(weights, tmp_path / "in", tmp_path / "out") == 1
+    thread.join()
+    assert "taken it over" in texts[0] and not (tmp_path / "out/parts").exists()
+
+
+@pytest.mark.parametrize("name", ["ray", "pyarrow"])
+def test_what_is_missing_is_named_first(name: str, run: Run, tmp_path: Path) -> None:
+    code = f"import sys; sys.modules[{name!r}] = None; from small_object.batch.command import main; sys.exit(main())"
+    result = run("-c", code, "--model", "none.pt", "--source", "none", "--out", "out", cwd=tmp_path)
+    (line,) = [line for line in (result.stdout + result.stderr).splitlines() if "creat" not in line.lower()]
+    assert result.returncode == 1 and line.endswith(f"{name.capitalize()} is missing. Run: pip install -e '.[archive]'")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_cluster_of_two_machines(weights: Path, tmp_path: Path, run: Run) -> None:
+    """One that runs without the fork is refused."""
+    from ray.cluster_utils import Cluster
+
+    for i in range(6):
+        draw(tmp_path / f"in/{i}.png", i)
+    command = ["-m", "small_object.batch.command", "--model", weights, "--source", tmp_path / "in", *OPTIONS]
+    small = {"num_cpus": 1, "object_store_memory": 80 * 2**20}
+    cluster = Cluster(initialize_head=True, head_node_args=small | {"include_dashboard": False})
+    try:
+        cluster.add_node(**small)
+        command += ["--address", cluster.address, "--part", 2, "--workers", 2]
+        result = run(*command, "--out", tmp_path / "out", cwd=tmp_path)
+        assert result.returncode == 0, result.stderr
+        assert rows(tmp_path / "out").keys() == {f"{i}.png" for i in range(6)}
+        said = [line for line in (result.stdout + result.stderr).splitlines() if line and "images: " not in line]
+        assert [line for line in said if "images done" not in line] == []  # nothing of Ray's
+        cluster.add_node(**small, env_vars={"ULTRALYTICS_OVERLAY": "0"})
+        result = run(*command, "--out", tmp_path / "out2", cwd=tmp_path)
+        assert result.returncode == 1 and "lacks this project" in result.stdout, result.stdout
+    finally:
+        cluster.shutdown()
+
+
+def task(weights: Path, folder: Path, **more: object) -> Task:
+    options = {"imgsz": IMGSZ, "conf": CONF, "slice": TILE, "slice_batch": 3, "device": "cpu"}
+    values = {
+        "model": str(weights),
+        "digest": digest_of(weights),
+        "source": str(folder / "in"),
+        "out": str(folder / "out"),
+    }
+    return Task(**values | {"run": "me", "options": options, "batch": 4, "threads": 1, "workers": 1} | more)
+
+
+def test_images_are_run_together_and_those_that_fail_alone(
+    weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for i, (height, width) in enumerate([(160, 256), (160, 256), (64, 96), (160, 264), (160, 256), (160, 256)]):
+        draw(tmp_path / f"in/{i}.png", i, height, width)
+    names = [f"{i}.png" for i in range(6)]
+    worker, calls = Worker(task(weights, tmp_path), Journal.remote()), []
+    predict, failing = worker._predict, False
+
+    def watched(images: list[np.ndarray]) -> list[Any]:
+        calls.append([image.shape[:2] for image in images])
+        if failing and (len(images) > 1 or images[0].shape[1] == 264):
+            raise MemoryError("not enough\nmemory")
+        return predict(images)
+
+    monkeypatch.setattr(worker, "_predict", watched)
+    large, small, other = (160, 256), (64, 96), (160, 264)
+    with Output(str(tmp_path / "out")).lock("me"):
+        for failing in (False, True):
+            calls.clear()
+            (told,) = worker(pa.table({"part": ["a"], "names": [names]}))["summary"].to_pylist()
+            summary = json.loads(told)
+            found = rows(tmp_path / "out")
+            if not failing:
+                assert calls == [[large, large], [small], [other], [large, large]]
+                assert summary["images"] == 6 and found.keys() == {*names}
+            else:
+                apart = [[large, large], [large], [large]]
+                assert calls == [*apart, [small], [other], [other], *apart]
+                assert summary["unreadable"] == {"3.png": "can't be run: not enough memory"}
+                assert summary["images"] == 5 and found.keys() == {*names} - {"3.png"} and not summary["error"]
+
+
+def test_workers_that_die_while_they_load_end_the_job(weights: Path, tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    part = pa.table({"part": ["a"], "names": [["0.png"]]})
+    journal = Journal.remote()
+    for _ in range(3):  # those that died
+        ray.get(journal.starting.remote())
+    assert "the workers die" in Worker(task(weights, tmp_path), journal)(part)["summary"][0].as_py()
+    ray.get(journal.started.remote())
+    other = Worker(task(weights, tmp_path, digest="0"), journal)(part)["summary"][0].as_py()
+    assert "another one on" in other and "copy it there" in other
+
+
+def test_the_journal_counts_deaths_over_images() -> None:
+    journal = Journal.remote()
+    ray.get([journal.hold.remote("a", ["1", "2"]), journal.hold.remote("b", ["7"])])
+    assert ray.get(journal.open.remote("a", ["1", "2", "3"])) == (True, {"1": 1, "2": 1})
+    ray.get(journal.hold.remote("a", ["2"]))
+    assert ray.get(journal.open.remote("a", ["1", "2", "3"])) == (True, {"1": 1, "2": 2})
+    ray.get([journal.hold.remote("a", ["3"]), journal.close.remote("a")])
+    assert ray.get(journal.open.remote("a", ["1", "2", "3"])) == (False, {"1": 1, "2": 2})

@@ -1,0 +1,522 @@
+"""The page that compares models: what is written, and what a browser makes of it."""
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from torchvision.ops import box_iou
+
+from docs.tools import browser
+from small_object.compare.page import ComparisonPage, Found
+from small_object.sizes import SIZE_GROUPS
+
+NAMES = {0: "airplane", 1: "person", 2: "truck"}
+HEIGHT, WIDTH = 240, 400
+needs_browser = pytest.mark.skipif(bool(browser.missing()), reason=browser.missing() or "there is one")
+
+
+def scene(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return objects (class, x1, y1, x2, y2) of all sizes, and detections (class, score, x1, y1, x2, y2) by two."""
+
+    def boxes(count: int) -> np.ndarray:
+        sides = 2 ** rng.uniform(2, 7.2, (count, 2))
+        corners = rng.uniform(0, 1, (count, 2)) * np.maximum(1, (WIDTH, HEIGHT) - sides)
+        return np.column_stack((corners, np.minimum(corners + sides, (WIDTH, HEIGHT)))).round(1)
+
+    objects = np.column_stack((rng.integers(0, 3, 14), boxes(14)))
+    found = []
+    for blur in (0.08, 0.2):
+        chosen = np.repeat(objects, rng.integers(0, 3, len(objects)), axis=0)
+        sides = np.tile(chosen[:, 3:] - chosen[:, 1:3], 2)
+        near = chosen[:, 1:] + rng.normal(0, blur, sides.shape) * sides
+        near = np.column_stack((np.minimum(near[:, :2], near[:, 2:]), np.maximum(near[:, :2], near[:, 2:])))
+        rows = np.vstack((near, boxes(5))).clip(0, (WIDTH, HEIGHT) * 2).round(1)
+        classes = np.concatenate((chosen[:, 0], rng.integers(0, 3, 5)))
+        scores = rng.permutation(np.linspace(0.05, 0.95, len(rows))).round(3)
+        table = np.column_stack((classes, scores, rows))
+        found.append(table[np.argsort(-table[:, 1])])
+    return objects, found[0], found[1]
+
+
+def label_text(objects: np.ndarray) -> str:
+    lines = []
+    for c, x1, y1, x2, y2 in objects.tolist():
+        box = (x1 + x2) / 2 / WIDTH, (y1 + y1 + y2 - y1) / 2 / HEIGHT, (x2 - x1) / WIDTH, (y2 - y1) / HEIGHT
+        lines.append(f"{int(c)} " + " ".join(f"{v:.9f}" for v in box))
+    return "\n".join(lines)
+
+
+def picture(seed: int) -> np.ndarray:
+    rows, columns = np.mgrid[0:HEIGHT, 0:WIDTH]
+    return np.dstack((columns * 255 // WIDTH, rows * 255 // HEIGHT, np.full_like(rows, 40 * seed % 256))).astype(
+        np.uint8
+    )
+
+
+def make_page(folder: Path, count: int, names: dict[int, str] = NAMES, labels: bool = True) -> tuple[Path, list]:
+    """Write a page of drawn scenes with two models; return it and its scenes."""
+    data = folder / "data"
+    (data / "images/val").mkdir(parents=True)
+    if labels:
+        (data / "labels/val").mkdir(parents=True)
+        (data / "data.yaml").write_text(json.dumps({"names": names}))
+    rng = np.random.default_rng(5)
+    scenes = [scene(rng) for _ in range(count)]
+    out = folder / "out"
+    page = ComparisonPage(out, "Scenes")
+    found: list[dict[str, Found]] = [{}, {}]
+    for number, (objects, *tables) in enumerate(scenes):
+        file = data / f"images/val/{number:03d} #50%.png"
+        cv2.imwrite(str(file), picture(number))
+        if labels:
+            (data / f"labels/val/{file.stem}.txt").write_text(label_text(objects))
+        page.look(file, picture(number))
+        for model, (rows, of) in enumerate(zip(tables, found, strict=True)):
+            drawn = out / f"model {model}/{file.stem}.jpg"
+            drawn.parent.mkdir(exist_ok=True)
+            cv2.imwrite(str(drawn), np.full((HEIGHT, WIDTH, 3), 80 + 80 * model, np.uint8))
+            of[str(file)] = Found(rows, drawn)
+    for model, of in enumerate(found):
+        page.add(f"model {model}", of, names, 12.34)
+    written = page.write()
+    assert written == out / "index.html"
+    return written, scenes
+
+
+def data_of(page: Path) -> dict[str, Any]:
+    text = page.read_text(encoding="utf-8")
+    return json.loads(re.search(r'<script id="data" type="application/json">(.*?)</script>', text, re.DOTALL)[1])
+
+
+# ---- What is written
+
+
+def test_the_page_holds_boxes_classes_and_sizes(tmp_path: Path) -> None:
+    page, scenes = make_page(tmp_path, 3)
+    data = data_of(page)
+    assert [model["name"] for model in data["models"]] == ["model 0", "model 1"]
+    assert [name for name, *_ in data["sizes"]] == list(SIZE_GROUPS)
+    assert data["classes"] == list(NAMES.values())
+    for image, (objects, *tables) in zip(data["images"], scenes, strict=True):
+        assert image["size"] == [WIDTH, HEIGHT]
+        classes = [list(NAMES.values()).index(data["classes"][c]) for c, *_ in image["truth"]]
+        assert classes == objects[:, 0].astype(int).tolist()
+        np.testing.assert_allclose([row[1:] for row in image["truth"]], objects[:, 1:], atol=0.051)
+        for rows, table in zip(image["found"], tables, strict=True):
+            np.testing.assert_allclose([row[1:] for row in rows], table[:, 1:], atol=0.051)
+            assert [data["classes"][row[0]] for row in rows] == [NAMES[c] for c in table[:, 0].astype(int).tolist()]
+
+
+def test_thumbnails_are_small_and_those_of_an_earlier_page_go(tmp_path: Path) -> None:
+    files = tmp_path / "out/index_files"
+    files.mkdir(parents=True)
+    for name in ("00007.jpg", "00000.png", "notes.txt"):
+        (files / name).touch()
+    make_page(tmp_path, 2)
+    assert sorted(path.name for path in files.iterdir()) == ["00000.jpg", "00001.jpg", "notes.txt"]
+    small = cv2.imread(str(files / "00001.jpg"))
+    assert small.shape == (96, 160, 3)
+    expected = cv2.resize(picture(1), (160, 96), interpolation=cv2.INTER_AREA)
+    assert np.abs(small.astype(int) - expected).mean() < 3
+
+
+def test_a_format_that_browsers_do_not_know_is_copied(tmp_path: Path) -> None:
+    page = ComparisonPage(tmp_path, "t")
+    file = tmp_path / "a.tiff"
+    cv2.imwrite(str(file), picture(1))
+    page.look(file, picture(1))
+    page.add("m", {str(file): Found(np.zeros((0, 6)), file)}, NAMES, 1)
+    image = data_of(page.write())["images"][0]
+    assert image["source"] == "index_files/00000.png"
+    np.testing.assert_array_equal(cv2.imread(str(tmp_path / image["source"])), picture(1))
+
+
+def test_truth_is_none_without_labels_and_empty_where_a_label_file_lacks(tmp_path: Path, caplog: Any) -> None:
+    images, labels = tmp_path / "images", tmp_path / "labels"
+    images.mkdir()
+    labels.mkdir()
+    (labels / "broken.txt").write_text("0 a b c d")
+    (labels / "nan.txt").write_text("nan 0.5 0.5 0.1 0.1")
+    (labels / "unnamed.txt").write_text("9 0.5 0.5 0.1 0.1\n1 0.5 0.5 0.1 0.1")
+    alone = tmp_path / "alone.png"
+    page = ComparisonPage(tmp_path, "t")
+    files = [*(images / f"{name}.png" for name in ("broken", "unnamed", "without", "nan")), alone]
+    for file in files:
+        page.look(file, picture(0))
+    page.add("m", {}, NAMES, 1)
+    truth = [image["truth"] for image in data_of(page.write())["images"]]
+    assert truth[0] is None and truth[2] == [] and truth[3] is None and truth[4] is None
+    assert len(truth[1]) == 1 and truth[1][0][1:] == [180, 108, 220, 132]
+    assert "broken.txt:1" in caplog.text and "class 9 has no name" in caplog.text
+
+
+def test_classes_are_brought_together_by_name(tmp_path: Path) -> None:
+    page = ComparisonPage(tmp_path, "t", names={0: "truck"})
+    (tmp_path / "images").mkdir()
+    (tmp_path / "labels").mkdir()
+    file = tmp_path / "images/a.png"
+    (tmp_path / "labels/a.txt").write_text("0 0.5 0.5 0.1 0.1")
+    page.look(file, picture(0))
+    rows = np.array([[1, 0.9, 0, 0, 9, 9]])
+    page.add("two classes", {str(file): Found(rows, file)}, {0: "airplane", 1: "truck"}, 1)
+    page.add("other order", {str(file): Found(rows * (0, 1, 1, 1, 1, 1), file)}, {0: "truck", 1: "airplane"}, 1)
+    data = data_of(page.write())
+    assert data["classes"] == ["truck"]
+    assert data["images"][0]["found"][0] == data["images"][0]["found"][1]
+
+
+def test_nothing_to_show_is_no_page(tmp_path: Path) -> None:
+    page = ComparisonPage(tmp_path, "t")
+    assert page.write() is None
+    page.look(tmp_path / "a.png", picture(0))
+    assert page.write() is None
+    assert not (tmp_path / "index.html").exists()
+
+
+# ---- In a browser
+
+
+def reference(
+    scenes: list, model: int, score: float, iou: float, classes: set[int], sizes: set[str], same_class: bool = True
+) -> list[int]:
+    """Count found, missed and false by the rule that the page states, with torchvision's IoU."""
+    limits = list(SIZE_GROUPS.items())
+
+    def wanted(c: float, box: np.ndarray) -> bool:
+        area = (box[2] - box[0]) * (box[3] - box[1])
+        group = next(name for name, (low, high) in limits if low <= area < high)
+        return int(c) in classes and group in sizes
+
+    found = missed = false = 0
+    for objects, *tables in scenes:
+        rows = tables[model][tables[model][:, 1] >= score]
+        overlap = box_iou(torch.from_numpy(rows[:, 2:]), torch.from_numpy(objects[:, 1:])).numpy()
+        overlap[same_class & (rows[:, :1] != objects[:, 0])] = -1
+        free = np.ones(len(objects), bool)
+        for row, overlaps in zip(rows, overlap, strict=True):
+            overlaps = np.where(free, overlaps, -1)
+            if overlaps.max(initial=-1) >= iou:
+                free[overlaps.argmax()] = False
+                found += wanted(*objects[overlaps.argmax(), :1], objects[overlaps.argmax(), 1:])
+            else:
+                false += wanted(row[0], row[2:])
+        missed += sum(wanted(c, np.array(box)) for c, *box in objects[free].tolist())
+    return [found, missed, false]
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Any]:
+    with browser.browser() as started:
+        yield started
+
+
+@pytest.fixture(scope="module")
+def scenes_page(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list]:
+    return make_page(tmp_path_factory.mktemp("page"), 5)
+
+
+@pytest.fixture
+def shown(chromium: Any, scenes_page: tuple[Path, list]) -> Iterator[Any]:
+    """Open the page of drawn scenes, and see to it that its console stays empty."""
+    page, said = browser.opened(chromium, scenes_page[0])
+    settle(page)
+    yield page
+    page.close()
+    assert said == []
+
+
+def settle(page: Any) -> None:
+    """Wait until the image is there and drawn."""
+    browser.until(page, browser.SHOWN)
+    page.evaluate("() => new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")
+
+
+def totals(page: Any) -> list[list[int]]:
+    settle(page)
+    cells = page.locator("#totals td:not([colspan])").all_inner_texts()
+    return [[int(text) for text in cells[start : start + 3]] for start in range(0, len(cells), 5)]
+
+
+def pane(page: Any, number: int) -> np.ndarray:
+    """Return what a pane shows, (H, W, 3)."""
+    shot = page.locator(".view").nth(number).screenshot()
+    return cv2.imdecode(np.frombuffer(shot, np.uint8), cv2.IMREAD_COLOR).astype(int)
+
+
+def centre(page: Any) -> tuple[float, float]:
+    box = page.locator(".view").first.bounding_box()
+    return box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+
+
+@needs_browser
+def test_counts_follow_score_class_size_and_overlap(shown: Any, scenes_page: tuple[Path, list]) -> None:
+    scenes, everything = scenes_page[1], (0.0, 0.5, {0, 1, 2}, set(SIZE_GROUPS))
+
+    def agrees(score: float, iou: float, classes: set[int], sizes: set[str], same_class: bool = True) -> None:
+        expected = [reference(scenes, model, score, iou, classes, sizes, same_class) for model in (0, 1)]
+        assert totals(shown) == expected
+
+    agrees(*everything)
+    shown.locator("#score").fill("0.4")
+    agrees(0.4, *everything[1:])
+    shown.get_by_label("person", exact=True).uncheck()
+    agrees(0.4, 0.5, {0, 2}, everything[3])
+    shown.locator("#sizes input").nth(3).uncheck()
+    shown.locator("#sizes input").nth(0).uncheck()
+    agrees(0.4, 0.5, {0, 2}, {"tiny", "small", "large"})
+    shown.locator("#iou").select_option("0.3")
+    agrees(0.4, 0.3, {0, 2}, {"tiny", "small", "large"})
+    shown.locator("#iou").select_option("0.75")
+    shown.locator("#score").fill("0.05")
+    agrees(0.05, 0.75, {0, 2}, {"tiny", "small", "large"})
+    shown.get_by_label("and its class").uncheck()
+    agrees(0.05, 0.75, {0, 2}, {"tiny", "small", "large"}, same_class=False)
+    shown.get_by_label("and its class").check()
+    shown.locator("#classes label", has_text="truck").dblclick()
+    agrees(0.05, 0.75, {2}, {"tiny", "small", "large"})
+
+
+@needs_browser
+def test_captions_count_the_image_that_is_shown(shown: Any, scenes_page: tuple[Path, list]) -> None:
+    for number in range(3):
+        settle(shown)
+        for model in (0, 1):
+            found, missed, false = reference(
+                scenes_page[1][number : number + 1], model, 0, 0.5, {0, 1, 2}, set(SIZE_GROUPS)
+            )
+            text = shown.locator("figcaption").nth(model).inner_text()
+            assert f"{found} of {found + missed} found" in " ".join(text.split())
+            assert f"{missed} missed" in text and f"{false} false alarms" in text
+        shown.keyboard.press("ArrowRight")
+
+
+@needs_browser
+def test_boxes_are_drawn_where_they_are(shown: Any, scenes_page: tuple[Path, list]) -> None:
+    objects = scenes_page[1][0][0]
+    plain = pane(shown, 0)
+    for key in "fma":
+        shown.keyboard.press(key)
+    settle(shown)
+    without = pane(shown, 0)
+    shown.keyboard.press("g")
+    settle(shown)
+    changed = np.abs(pane(shown, 0) - without).max(2) > 40
+    height, width = changed.shape
+    scale = min(width / WIDTH, height / HEIGHT)
+    left, top = (width - WIDTH * scale) / 2, (height - HEIGHT * scale) / 2
+    expected = np.zeros(changed.shape, np.uint8)
+    for x1, y1, x2, y2 in (objects[:, 1:] * scale + (left, top, left, top)).tolist():
+        corners = (round(x1 - 1), round(y1 - 1)), (round(x2 + 1), round(y2 + 1))
+        cv2.rectangle(expected, *corners, 255, 1)
+    near = cv2.dilate(expected, np.ones((5, 5), np.uint8)) > 0
+    assert changed.any() and not (changed & ~near).any()
+    assert (cv2.dilate(changed.astype(np.uint8), np.ones((5, 5), np.uint8))[expected > 0]).mean() > 0.95
+    assert np.abs(plain - without).max() > 40
+
+
+@needs_browser
+def test_all_panes_zoom_and_pan_together(shown: Any) -> None:
+    for key in "fma":
+        shown.keyboard.press(key)
+    settle(shown)
+    whole = pane(shown, 0)
+    np.testing.assert_array_equal(whole, pane(shown, 1))
+    x, y = centre(shown)
+    shown.mouse.move(x + 30, y + 20)
+    here = pane(shown, 0)[int(y - shown.locator(".view").first.bounding_box()["y"]) + 20, 30 + whole.shape[1] // 2]
+    for _ in range(3):
+        shown.mouse.wheel(0, -200)
+    shown.mouse.move(0, 0)
+    settle(shown)
+    zoomed = pane(shown, 0)
+    np.testing.assert_array_equal(zoomed, pane(shown, 1))
+    # Blue rises from 0 to 255 over the image's width: eight times as large it rises an eighth as fast.
+    row = zoomed.shape[0] // 2
+    slopes = [
+        np.gradient(shot[row, shot.shape[1] // 2 - 80 : shot.shape[1] // 2 + 80, 0]).mean() for shot in (whole, zoomed)
+    ]
+    assert slopes[0] / slopes[1] == pytest.approx(8, rel=0.1)
+    there = zoomed[int(y - shown.locator(".view").first.bounding_box()["y"]) + 20, 30 + whole.shape[1] // 2]
+    assert np.abs(here - there).max() <= 4  # the point under the pointer stays where it is
+    shown.mouse.move(x, y)
+    shown.mouse.down()
+    shown.mouse.move(x - 100, y, steps=4)
+    shown.mouse.up()
+    shown.mouse.move(0, 0)
+    settle(shown)
+    moved = pane(shown, 0)
+    np.testing.assert_array_equal(moved, pane(shown, 1))
+    assert np.abs(moved[:, 50:-150] - zoomed[:, 150:-50]).mean() < 3
+    shown.keyboard.press("0")
+    settle(shown)
+    np.testing.assert_array_equal(pane(shown, 0), whole)
+
+
+@needs_browser
+def test_keys_move_on_and_hide_models(shown: Any, scenes_page: tuple[Path, list]) -> None:
+    place = shown.locator("#place")
+    for key, expected in (
+        ("ArrowRight", 2),
+        ("End", 5),
+        ("ArrowRight", 5),
+        ("ArrowLeft", 4),
+        ("Home", 1),
+        ("n", 2),
+        ("p", 1),
+    ):
+        shown.keyboard.press(key)
+        assert place.inner_text() == f"{expected} of 5"
+    assert shown.locator("#name").inner_text() == "000 #50%.png"
+    shown.keyboard.press("2")
+    settle(shown)
+    assert [figure.is_visible() for figure in shown.locator("figure").all()] == [True, False]
+    shown.keyboard.press("?")
+    assert shown.locator("#keys").is_visible()
+    shown.keyboard.press("Escape")
+    shown.keyboard.press("2")
+    shown.locator("#order").select_option("missed")
+    settle(shown)
+    missed = [
+        sum(reference([scene], model, 0, 0.5, {0, 1, 2}, set(SIZE_GROUPS))[1] for model in (0, 1))
+        for scene in scenes_page[1]
+    ]
+    names = shown.locator("#strip span").all_inner_texts()
+    assert [int(name[:3]) for name in names] == sorted(range(5), key=lambda number: (-missed[number], number))
+
+
+@needs_browser
+def test_a_key_goes_near_to_each_error(shown: Any, scenes_page: tuple[Path, list]) -> None:
+    shown.keyboard.press("f")
+    shown.keyboard.press("2")
+    _, missed, false = reference(scenes_page[1][:1], 0, 0, 0.5, {0, 1, 2}, set(SIZE_GROUPS))
+    seen = set()
+    for _ in range(missed + false):
+        shown.keyboard.press("e")
+        settle(shown)
+        assert shown.locator("#place").inner_text() == "1 of 5"
+        near = pane(shown, 0)
+        seen.add(near.tobytes())
+        middle = near[near.shape[0] // 4 : -near.shape[0] // 4, near.shape[1] // 4 : -near.shape[1] // 4]
+        orange, yellow = (np.abs(middle - colour).max(2).min() < 60 for colour in ([74, 107, 255], [77, 225, 255]))
+        assert orange or yellow  # a mark in the middle half of the view
+    assert len(seen) == missed + false
+    shown.keyboard.press("e")
+    assert shown.locator("#place").inner_text() == "2 of 5"
+
+
+@needs_browser
+def test_a_box_under_the_pointer_is_named(shown: Any, scenes_page: tuple[Path, list]) -> None:
+    c, score, x1, y1, x2, y2 = scenes_page[1][0][1][0].tolist()
+    box = shown.locator(".view").first.bounding_box()
+    scale = min(box["width"] / WIDTH, box["height"] / HEIGHT)
+    x = box["x"] + box["width"] / 2 + ((x1 + x2) / 2 - WIDTH / 2) * scale
+    shown.mouse.move(x, box["y"] + box["height"] / 2 + ((y1 + y2) / 2 - HEIGHT / 2) * scale)
+    assert re.search(
+        rf"{NAMES[int(c)]}  {score:.2f}  [\d.]+.[\d.]+ px  (found|false alarm)", shown.locator("#tip").inner_text()
+    )
+
+
+@needs_browser
+def test_text_of_names_cannot_run_as_script(chromium: Any, tmp_path: Path) -> None:
+    evil = "<img src=x onerror='window.hacked=1'></script><script>window.hacked=1</script>\u2028`${window.hacked=1}`"
+    (tmp_path / "images").mkdir()
+    file = tmp_path / "images" / '<img src=x onerror="window.hacked=1">&quot;.png'
+    cv2.imwrite(str(file), picture(2))
+    page = ComparisonPage(tmp_path / "out", evil)
+    page.look(file, picture(2))
+    rows = np.array([[0, 0.9, 10, 10, 300, 200]])
+    page.add(evil, {str(file): Found(rows, file)}, {0: evil}, 1)
+    shown, said = browser.opened(chromium, page.write())
+    settle(shown)
+    shown.keyboard.press("l")
+    shown.mouse.move(*centre(shown))
+    settle(shown)
+    assert shown.evaluate("window.hacked") is None
+    assert evil in shown.locator("#tip").text_content()
+    assert shown.locator("figcaption b").text_content() == evil
+    assert shown.locator("#name").text_content() == file.name
+    assert shown.locator("h1").text_content() == evil
+    assert shown.locator("img").count() == 1  # the thumbnail
+    # Were there a way in, the page's policy would still stop it.
+    shown.evaluate(
+        """() => {
+        const script = document.createElement('script');
+        script.textContent = 'window.hacked = 1';
+        document.body.append(script);
+    }"""
+    )
+    assert shown.evaluate("window.hacked") is None
+    assert len(said) == 1 and "Content Security Policy" in said[0]
+    shown.close()
+
+
+@needs_browser
+def test_without_the_images_the_drawn_pictures_are_shown(chromium: Any, tmp_path: Path) -> None:
+    written, _ = make_page(tmp_path, 2)
+    (tmp_path / "data").rename(tmp_path / "elsewhere")
+    shown, _ = browser.opened(chromium, written)
+    browser.until(shown, "document.getElementById('note').textContent")
+    shown.wait_for_load_state("networkidle")
+    settle(shown)
+    assert "not at hand" in shown.locator("#note").inner_text()
+    middle = [shot[shot.shape[0] // 2, shot.shape[1] // 2] for shot in (pane(shown, 0), pane(shown, 1))]
+    np.testing.assert_allclose(middle, [[80] * 3, [160] * 3], atol=2)
+    shown.close()
+
+
+@needs_browser
+def test_without_labels_detections_are_counted(chromium: Any, tmp_path: Path) -> None:
+    written, scenes = make_page(tmp_path, 2, labels=False)
+    shown, said = browser.opened(chromium, written)
+    settle(shown)
+    expected = [sum(len(scene[1 + model]) for scene in scenes) for model in (0, 1)]
+    assert shown.locator("#totals td:not([colspan])").all_inner_texts() == [str(count) for count in expected]
+    assert shown.locator("#marks label").count() == 2
+    shown.keyboard.press("g")
+    assert said == []
+    shown.close()
+
+
+@needs_browser
+def test_a_model_of_other_classes_is_compared_by_boxes(chromium: Any, tmp_path: Path) -> None:
+    scenes = [scene(np.random.default_rng(9))]
+    objects, rows, _ = scenes[0]
+    (tmp_path / "images").mkdir()
+    (tmp_path / "labels").mkdir()
+    (tmp_path / "labels/a.txt").write_text(label_text(objects))
+    file = tmp_path / "images/a.png"
+    cv2.imwrite(str(file), picture(0))
+    page = ComparisonPage(tmp_path, "t", names=NAMES)
+    page.look(file, picture(0))
+    page.add("one class", {str(file): Found(rows * (0, 1, 1, 1, 1, 1), file)}, {0: "item"}, 1)
+    shown, said = browser.opened(chromium, page.write())
+    assert totals(shown) == [reference(scenes, 0, 0, 0.5, {0, 1, 2}, set(SIZE_GROUPS), same_class=False)]
+    shown.get_by_label("and its class").check()
+    assert totals(shown) == [[0, len(objects), len(rows)]]
+    assert said == []
+    shown.close()
+
+
+@needs_browser
+def test_thumbnails_far_away_are_not_loaded(chromium: Any, tmp_path: Path) -> None:
+    page = ComparisonPage(tmp_path, "many")
+    for number in range(300):
+        page.look(tmp_path / f"{number}.png", np.full((20, 60, 3), number % 256, np.uint8))
+    cv2.imwrite(str(tmp_path / "0.png"), np.zeros((20, 60, 3), np.uint8))
+    cv2.imwrite(str(tmp_path / "1.png"), np.zeros((20, 60, 3), np.uint8))
+    page.add("m", {}, NAMES, 1)
+    shown, said = browser.opened(chromium, page.write())
+    settle(shown)
+    loaded = "[...document.querySelectorAll('#strip img')].map(image => image.complete && image.naturalWidth > 0)"
+    before = shown.evaluate(loaded)
+    assert before[0] and not before[-1] and sum(before) < 150
+    shown.locator("#strip").evaluate("strip => strip.scrollLeft = strip.scrollWidth")
+    browser.until(shown, "[...document.querySelectorAll('#strip img')].at(-1).naturalWidth > 0")
+    assert said == []
+    shown.close()

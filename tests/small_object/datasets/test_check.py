@@ -1,0 +1,579 @@
+"""Checking and repairing data sets: one case of each fault, the clean case, lists, leaks, tiny objects and repairs."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import json
+import logging
+import shutil
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from ultralytics.data.utils import check_image, img2label_paths, verify_image_label
+from ultralytics.utils import LOGGER
+from ultralytics.utils.patches import imread
+
+from small_object.datasets.check import KINDS, Report, check, near_duplicates, read_image, read_lines
+from small_object.datasets.fix import fix, repair_lines
+from small_object.errors import UserError
+from small_object.scenes.generate import make_demo
+
+WIDE, HIGH = 64, 48
+BOX = "0 0.5 0.5 0.25 0.25"
+NAMES = ("car", "bus", "kite", "ship", "tram")
+
+
+def pixels(seed: int, wide: int = WIDE, high: int = HIGH) -> np.ndarray:
+    """A picture (high, wide, 3), uint8, that looks like no other."""
+    noise = np.random.default_rng(seed).integers(0, 256, (9, 12, 3), np.uint8)
+    return cv2.resize(noise, (wide, high), interpolation=cv2.INTER_CUBIC)
+
+
+def encode(picture: np.ndarray, suffix: str = "jpg") -> bytes:
+    return cv2.imencode(f".{suffix}", picture)[1].tobytes()
+
+
+def pil(picture: Image.Image, form: str, **options: object) -> bytes:
+    data = io.BytesIO()
+    picture.save(data, form, **options)
+    return data.getvalue()
+
+
+class Maker:
+    """Writes a data set, each image with a picture of its own."""
+
+    def __init__(self, root: Path) -> None:
+        self.root, self.seed = root, 0
+        self.yaml = root / "mine.yaml"
+
+    def picture(self) -> np.ndarray:
+        self.seed += 1
+        return pixels(self.seed)
+
+    def add(self, name: str, label: str | bytes | None = BOX, data: bytes | None = None, split: str = "train") -> Path:
+        image = self.root / "images" / split / name
+        image.parent.mkdir(parents=True, exist_ok=True)
+        image.write_bytes(encode(self.picture(), image.suffix[1:]) if data is None else data)
+        if label is not None:
+            file = Path(img2label_paths([image])[0])
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_bytes(label if isinstance(label, bytes) else label.encode())
+        return image
+
+    def write(self, names: tuple[str, ...] = NAMES, train: str = "images/train", val: str = "images/val") -> Path:
+        lines = "".join(f"  {index}: {name}\n" for index, name in enumerate(names))
+        self.yaml.write_text(f"# mine\ntrain: {train}\nval: {val}\nnames:\n{lines}colour: blue\ndownload: nowhere\n")
+        return self.yaml
+
+
+@pytest.fixture
+def maker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Maker:
+    monkeypatch.chdir(tmp_path)
+    return Maker(tmp_path / "mine")
+
+
+def found(report: Report) -> list[tuple[str, str, int | None]]:
+    return sorted((f.kind, f.file, f.line) for f in report.findings)
+
+
+def contents(root: Path) -> dict[str, str]:
+    files = sorted(path for path in root.rglob("*") if path.is_file())
+    return {path.relative_to(root).as_posix(): hashlib.md5(path.read_bytes()).hexdigest() for path in files}
+
+
+LINES = """\
+0 0.3 0.5 0.25 0.25
+
+0 0.5 0.5 0.25
+0 0.5 0.5 0.25 0.25 0.9
+0 0.5 nan 0.25 0.25
+car 0.5 0.5 0.25 0.25
+0.5 0.1 0.1 0.1 0.1
+9 0.5 0.5 0.25 0.25
+0 0.5 0.5 0 0.25
+0 0.5 0.5 0.25 -0.25
+0 32 24 16 12
+0 1.005 0.5 0.2 0.25
+1 0.95 0.5 0.2 0.25
+1 0.2 0.8 0.2 0.2
+1.0 0.2 0.8 0.20 0.2
+1 0.201 0.8 0.2 0.2
+0 0.2 0.8 0.2 0.2
+"""
+IN_LINES = {
+    3: "wrong-fields",
+    4: "wrong-fields",
+    5: "not-numbers",
+    6: "not-numbers",
+    7: "broken-class",
+    8: "unknown-class",
+    9: "no-size",
+    10: "no-size",
+    11: "outside",
+    12: "slightly-outside",
+    13: "leaves-image",
+    15: "duplicate-box",
+    16: "near-duplicate-box",
+}
+
+
+def fill(maker: Maker, hopeless: bool = True) -> list[tuple[str, str, int | None]]:
+    """Write one case of each fault, those that only a person can repair if `hopeless`; return what is to be found."""
+    rgb = Image.fromarray(maker.picture()[..., ::-1])
+    deep = maker.picture().astype(np.uint16) << 8
+    glass, solid = (Image.fromarray(maker.picture()).convert("RGBA") for _ in range(2))
+    glass.putalpha(Image.fromarray(np.tile(np.arange(WIDE, dtype=np.uint8), (HIGH, 1))))
+    turn, no_turn = Image.Exif(), Image.Exif()
+    turn[274], no_turn[274] = 6, 9
+    images = {
+        "zero.jpg": (b"", "empty-image"),
+        "text.jpg": (b"this is no image" * 20, "unreadable-image"),
+        "gif.jpg": (pil(rgb, "GIF"), "unreadable-image"),
+        "float.tif": (encode(np.float32(maker.picture()[..., 0]), "tif"), "unreadable-image"),
+        "small.png": (encode(maker.picture()[:9], "png"), "unreadable-image"),
+        "cut.jpg": (encode(pixels(99, 640, 480))[:-2000], "damaged-image"),
+        "part.png": (encode(maker.picture(), "png")[:-100], "damaged-image"),
+        "dark.png": (encode(maker.picture().astype(np.uint16) << 4, "png"), "dark-16-bit"),
+        "deep.png": (encode(deep, "png"), "16-bit"),
+        "tail.jpg": (encode(maker.picture()) + b"tail", "rewritten-image"),
+        "turned.jpg": (pil(Image.fromarray(maker.picture()), "JPEG", exif=turn), "turned-image"),
+        "odd.jpg": (pil(Image.fromarray(maker.picture()), "JPEG", exif=no_turn), "wrong-turn"),
+        "glass.png": (pil(glass, "PNG"), "transparent"),
+        "solid.png": (pil(solid, "PNG"), "other-colours"),
+        "grey.png": (encode(maker.picture()[..., 0], "png"), "other-colours"),
+        "cmyk.jpg": (pil(Image.fromarray(maker.picture()).convert("CMYK"), "JPEG"), "other-colours"),
+        "palette.png": (pil(Image.fromarray(maker.picture()).quantize(16), "PNG"), "other-colours"),
+    }
+    expected: list[tuple[str, str, int | None]] = []
+    for name, (data, kind) in images.items():
+        maker.add(name, data=data)
+        expected.append((kind, f"images/train/{name}", None))
+    maker.add("lines.jpg", LINES)
+    expected += [(kind, "labels/train/lines.txt", line) for line, kind in IN_LINES.items()]
+    maker.add("mixed.jpg", "0 0.2 0.2 0.1 0.1\n1 0.5 0.5 0.7 0.5 0.7 0.7\n0 0.4 0.2 0.1 0.1\n")
+    expected.append(("mixed-labels", "labels/train/mixed.txt", 2))
+    maker.add("latin.jpg", "0 0.5 0.5 0.25 0.25 # caf\xe9\n".encode("latin-1"))
+    expected.append(("unreadable-labels", "labels/train/latin.txt", None))
+    maker.add("Twin.jpg")
+    maker.add("twin.jpg")
+    expected.append(("same-name", "images/train/twin.jpg", None))
+    maker.add("bare.jpg", None)
+    expected.append(("image-without-labels", "images/train/bare.jpg", None))
+    (maker.root / "labels/train/lone.txt").write_text(BOX)
+    (maker.root / "labels/train/classes.txt").write_text("car\nbus\n")
+    expected.append(("labels-without-image", "labels/train/lone.txt", None))
+    # without a fault: polygons, a byte-order mark, a class with a point, no objects, half a pixel beyond the edge
+    maker.add("polygons.jpg", "0 0.1 0.1 0.3 0.1 0.3 0.3\n1 0.5 0.5 0.7 0.5 0.7 0.7 0.5 0.7\n")
+    maker.add("marked.jpg", f"\ufeff{BOX}\n1 0.2 0.2 0.2 0.2\n")
+    maker.add("background.jpg", "")
+    maker.add("edge.jpg", f"3 {1 - 0.1 + 0.4 / WIDE} 0.5 0.2 0.5\r\n1.0 0.2 0.2 0.2 0.2\r\n")
+    maker.add("tiny.jpg", f"0 0.5 0.5 {3 / WIDE} {10 / HIGH}\n4 0.2 0.2 0.2 0.2\n")
+    maker.add("clean.jpg", split="val", label=f"{BOX}\n1 0.2 0.2 0.2 0.2\n4 0.8 0.8 0.2 0.2\n")
+    expected += [("tiny-objects", "mine.yaml", None), ("unused-class", "mine.yaml", None)]
+    expected.append(("class-not-in-val", "mine.yaml", None))
+    if hopeless:
+        maker.add("both.jpg", data=encode(maker.picture(), "jpg"))
+        maker.add("both.png")
+        expected.append(("shared-labels", "images/train/both.png", None))
+        one, two, three, four = (maker.picture() for _ in range(4))
+        maker.add("one.jpg", data=encode(one))
+        maker.add("one.jpg", data=encode(one), split="val")
+        expected.append(("leak", "images/val/one.jpg", None))
+        maker.add("two.png", data=encode(two, "png"))
+        maker.add("two.bmp", data=encode(two, "bmp"), split="val")
+        expected.append(("leak", "images/val/two.bmp", None))
+        maker.add("three.jpg", data=encode(three))
+        maker.add("3.jpg", data=encode(cv2.convertScaleAbs(three, alpha=0.9, beta=8)), split="val")
+        expected.append(("near-leak", "images/val/3.jpg", None))
+        maker.add("four.jpg", data=encode(four))
+        maker.add("four-again.jpg", data=encode(four))
+        expected.append(("duplicate-image", "images/train/four.jpg", None))
+    maker.write()
+    return sorted(expected)
+
+
+def test_each_fault_is_found_once_in_its_place_and_nothing_else(maker: Maker, caplog: pytest.LogCaptureFixture) -> None:
+    expected = fill(maker)
+    before = contents(maker.root)
+    LOGGER.addHandler(caplog.handler)
+    try:
+        with caplog.at_level(logging.INFO, LOGGER.name):
+            report = check(maker.yaml, imgsz=WIDE)
+    finally:
+        LOGGER.removeHandler(caplog.handler)
+    assert found(report) == expected
+    assert report.harmful and {kind for kind, _, _ in expected} == set(KINDS) - {"missing-image"}
+    assert contents(maker.root) == before
+    assert all(KINDS[f.kind][0] == f.level and f.hint and f.message for f in report.findings)
+    levels = [("error", "warning", "advice").index(f.level) for f in report.findings]
+    assert levels == sorted(levels)
+    text = caplog.text
+    assert "labels/train/lines.txt:3: has 4 fields" in text and "labels/train/lines.txt:11" in text
+    saved = json.loads((Path("runs/check/mine") / "check.json").read_text(encoding="utf-8"))
+    assert [(f["kind"], f["file"], f["line"]) for f in saved["findings"]] == [
+        (f.kind, f.file, f.line) for f in report.findings
+    ]
+    assert saved["harmful"] is True and saved["counts"] == report.counts
+    with Image.open("runs/check/mine/check.jpg") as sheet:
+        assert sheet.width <= 2000 and sheet.height <= 2000
+
+
+def test_training_leaves_out_the_images_that_the_check_says(maker: Maker, tmp_path: Path) -> None:
+    fill(maker)
+    report = check(maker.yaml, imgsz=WIDE)
+    said = {Path(f.image).name for f in report.findings if "leaves out" in f.message or "whole image out" in f.message}
+    said |= {Path(f.image).name for f in report.findings if f.kind in ("empty-image", "damaged-image")} | {"text.jpg"}
+    copy = shutil.copytree(maker.root, tmp_path / "copy")  # upstream writes over damaged images
+    left_out = set()
+    for image in sorted((copy / "images").rglob("*.*")):
+        label = img2label_paths([image])[0]
+        if verify_image_label((str(image), label, "", False, len(NAMES), 0, 0, False))[0] is None:
+            left_out.add(image.name)
+    assert left_out == said
+    assert imread(maker.root / "images/train/float.tif") is None  # of which the check says that training stops there
+
+
+def test_sizes_are_those_that_training_sees(maker: Maker) -> None:
+    fill(maker)
+    sizes = {}
+    for image in sorted((maker.root / "images").rglob("*.*")):
+        picture, faults = read_image(image)
+        if picture is None:
+            assert faults
+        elif image.name != "tail.jpg":
+            _, (high, wide) = check_image(str(image))
+            sizes[image.name] = picture.size
+            assert picture.size == (wide, high) == imread(image).shape[1::-1]
+    assert sizes["turned.jpg"] == (HIGH, WIDE) and sizes["odd.jpg"] == (WIDE, HIGH)
+
+
+def test_nothing_is_found_in_a_clean_set_and_old_pictures_go(maker: Maker) -> None:
+    for number in range(3):
+        maker.add(f"{number}.jpg", "0 0.5 0.5 0.25 0.25\n1 0.2 0.2 0.2 0.2\n")
+        maker.add(f"{number}.png", "0 0.5 0.5 0.25 0.25\n1 0.2 0.2 0.2 0.2\n", split="val")
+    bad = maker.add("bad.jpg", "0 2 2 1 1")
+    yaml = maker.write(("car", "bus"))
+    assert check(yaml, out="out").harmful and Path("out/check.jpg").is_file()
+    bad.unlink()
+    Path(img2label_paths([bad])[0]).unlink()
+    report = check(yaml, out="out")
+    assert report.findings == [] and not report.harmful
+    assert sorted(path.name for path in Path("out").iterdir()) == ["check.json"]
+    assert report.counts == {
+        "images": {"train": 3, "val": 3},
+        "objects": {"train": 6, "val": 6},
+        "classes": {"car": {"train": 3, "val": 3}, "bus": {"train": 3, "val": 3}},
+    }
+    assert "0 errors, 0 warnings" in report.table()
+
+
+def test_a_demo_set_has_no_errors_and_no_warnings(tmp_path: Path, root: Path) -> None:
+    folder = make_demo("ASS1-demo", tmp_path / "ASS1-demo", train=4, val=2, threads=1)
+    shutil.copy(root / "datasets/ASS1-demo/ASS1-demo.yaml", folder)
+    report = check(folder / "ASS1-demo.yaml", out=tmp_path / "out")
+    assert {f.level for f in report.findings} <= {"advice"}
+    assert report.counts["images"] == {"train": 4, "val": 2}
+
+
+def test_lists_of_images_are_read_as_training_reads_them(maker: Maker) -> None:
+    first, second = maker.add("first.jpg"), maker.add("second.jpg")
+    other = maker.add("other.jpg", split="more/deep")
+    unlisted = maker.add("unlisted.jpg")
+    Path(maker.root / "train.txt").write_text(
+        f"\ufeff./images/train/first.jpg\n{second}\n\n./images/train/gone.jpg\nnotes.md\n./images/train/first.jpg\n",
+        encoding="utf-8",
+    )
+    Path(maker.root / "val.txt").write_text(f"{second}\n")
+    report = check(maker.write(("car",), "[train.txt, images/more]", "val.txt"), imgsz=WIDE)
+    assert found(report) == [
+        ("duplicate-image", "train.txt", 6),
+        ("leak", "images/train/second.jpg", None),
+        ("missing-image", "train.txt", 4),
+    ]
+    assert report.counts["images"] == {"train": 3, "val": 1}
+    assert first.is_file() and other.is_file() and unlisted.is_file()
+    fixed = fix(maker.yaml, "fixed", WIDE)
+    assert found(fixed) == [("leak", "images/val/second.jpg", None)]
+    images = sorted(path.relative_to("fixed").as_posix() for path in Path("fixed/images").rglob("*.jpg"))
+    assert images == [f"images/{x}.jpg" for x in ("train/deep_other", "train/first", "train/second", "val/second")]
+
+
+def test_val_and_test_may_share_images_but_not_with_train(maker: Maker) -> None:
+    maker.add("a.jpg")
+    shared = maker.add("b.jpg", split="val")
+    maker.add("b.jpg", data=shared.read_bytes(), split="test")
+    yaml = maker.write(("car",))
+    yaml.write_text(yaml.read_text() + "test: images/test\n")
+    assert found(check(yaml, imgsz=WIDE)) == []
+    maker.add("b.jpg", data=shared.read_bytes())
+    assert found(check(yaml, imgsz=WIDE)) == [("leak", "images/test/b.jpg", None), ("leak", "images/val/b.jpg", None)]
+
+
+def test_grey_images_are_right_for_a_model_of_one_channel(maker: Maker) -> None:
+    maker.add("a.png", data=encode(maker.picture()[..., 0], "png"))
+    maker.add("b.png", data=encode(maker.picture()[..., 0], "png"), split="val")
+    yaml = maker.write(("car",))
+    assert [f.kind for f in check(yaml, WIDE).findings] == ["other-colours"] * 2
+    yaml.write_text(yaml.read_text() + "channels: 1\n")
+    assert check(yaml, WIDE).findings == [] == fix(yaml, "fixed", WIDE).findings
+    assert len(rows_of(Path("fixed"))) == 1
+
+
+def test_texts_beside_images_are_not_labels_without_image(maker: Maker) -> None:
+    for name in ("train/a.jpg", "val/b.jpg"):
+        maker.add(name, BOX, split="../flat")  # no folder `images`: labels lie beside them
+    (maker.root / "flat/notes.txt").write_text("seen on Monday")
+    (maker.root / "flat/train/c.txt").write_text(BOX)
+    report = check(maker.write(("car",), "flat/train", "flat/val"), WIDE)
+    assert found(report) == [("labels-without-image", "flat/train/c.txt", None)]
+
+
+@pytest.mark.parametrize("imgsz", [320, 640, 1280])
+def test_tiny_objects_are_counted_as_training_resizes_and_the_advice_holds(maker: Maker, imgsz: int) -> None:
+    sides = np.arange(2, 62, 0.5)  # in an image of 1600x400, as widths of cars and heights of buses
+    text = "".join(f"0 0.5 0.5 {s / 1600:.7f} 0.5\n1 0.5 0.5 0.5 {s / 400:.7f}\n" for s in sides)
+    data = encode(np.full((400, 1600, 3), 90, np.uint8))
+    maker.add("a.jpg", text, data=data)
+    maker.add("b.jpg", "0 0.5 0.5 0.5 0.5\n1 0.5 0.5 0.5 0.5\n", split="val")  # 64x48: enlarged
+    (finding,) = (f for f in check(maker.write(("car", "bus")), imgsz).findings if f.kind == "tiny-objects")
+    limit = 4 * 1600 / imgsz
+    tiny, total = int((sides < limit).sum()), len(sides) + 1
+    assert f"(car {tiny} of {total}, bus {tiny} of {total})" in finding.message
+    assert f"{tiny / total:.1%} of {2 * total} objects" in finding.message
+    everything = np.sort([*sides, *sides, 24 * 1600 / 64, 32 * 1600 / 64])  # as if all were in the wide image
+
+    def share(size: float) -> float:
+        return (everything * size / 1600 >= 4).mean()
+
+    if share(imgsz) >= 0.95:
+        assert "not needed" in finding.hint
+    else:
+        size = int(finding.hint.split("imgsz=")[1].split()[0])
+        assert size % 32 == 0 and share(size) >= 0.95 > share(size - 32)
+    in_tiles = np.array([*sides, *sides, 24, 32])
+    if "tiles" not in finding.hint:  # they would be as large as the image
+        assert (in_tiles * imgsz / 1600 >= 4).mean() >= 0.95
+        return
+    tile = int(finding.hint.split("tiles of ")[1].split("x")[0])
+    assert (in_tiles * imgsz / tile >= 4).mean() >= 0.95 > (in_tiles * imgsz / (tile + 32) >= 4).mean()
+
+
+boxes = st.lists(
+    st.tuples(*[st.integers(0, 4)] * 2, *[st.sampled_from([0.5, 1, 2, 3, 20, 21, 37, 39, 40])] * 2, st.integers(0, 1)),
+    max_size=25,
+)
+
+
+@settings(max_examples=50, deadline=None, derandomize=True, database=None)
+@given(boxes, st.sampled_from([0.25, 0.5, 1]))
+def test_near_duplicates_are_those_of_a_plain_count(rows: list[tuple], step: float) -> None:
+    array = np.array(rows, float).reshape(-1, 5)
+    xyxy = np.column_stack([array[:, :2] * step, array[:, :2] * step + array[:, 2:4]])
+    dropped: dict[int, int] = {}
+    for j, (ax, ay, bx, by) in enumerate(xyxy):
+        for i, (cx, cy, dx, dy) in enumerate(xyxy[:j]):
+            inter = max(0, min(bx, dx) - max(ax, cx)) * max(0, min(by, dy) - max(ay, cy))
+            iou = inter / ((bx - ax) * (by - ay) + (dx - cx) * (dy - cy) - inter)
+            close = max(abs(ax - cx), abs(ay - cy), abs(bx - dx), abs(by - dy)) <= 0.5
+            if rows[i][4] == rows[j][4] and i not in dropped and j not in dropped and (iou >= 0.95 or close):
+                dropped[j] = i
+    assert dict(near_duplicates(xyxy, array[:, 4])) == dropped
+
+
+def test_near_duplicates_are_found_among_thousands() -> None:
+    places = np.stack(np.meshgrid(np.arange(50), np.arange(30)), -1).reshape(-1, 2) * 8.0
+    many = np.concatenate([places, places + 5], 1)
+    many[1400] = many[3] + 0.4
+    assert near_duplicates(many, np.zeros(len(many))) == [(1400, 3)]
+    assert near_duplicates(many[:0], np.zeros(0)) == []
+    one, near, far = ((0, 0, 100, high) for high in (100, 96, 94))
+    assert near_duplicates(np.array([one, far, near]), np.zeros(3)) == [(2, 0)]
+    assert near_duplicates(np.array([one, near]), np.array([0, 1])) == []
+
+
+def test_small_objects_that_touch_are_not_duplicates() -> None:
+    # two people of 2x4 pixels in a panorama, one pixel apart
+    text = "0 0.5 0.5 {0:.6f} {1:.6f}\n0 {2:.6f} 0.5 {0:.6f} {1:.6f}\n"
+    apart = text.format(2 / 3840, 4 / 1080, 0.5 + 1 / 3840)
+    rounded = text.format(2 / 3840, 4 / 1080, 0.5 + 0.3 / 3840)
+    assert not any(line.faults for line in read_lines(apart, 1, (3840, 1080)))
+    assert [kind for line in read_lines(rounded, 1, (3840, 1080)) for kind, _ in line.faults] == ["near-duplicate-box"]
+
+
+def rows_of(folder: Path) -> list[tuple[str, str, str, str]]:
+    with (folder / "changes.csv").open(encoding="utf-8", newline="") as stream:
+        return [tuple(row) for row in csv.reader(stream)]
+
+
+def test_a_repaired_set_has_no_errors_and_lists_each_change(maker: Maker) -> None:
+    expected = fill(maker, hopeless=False)
+    before = contents(maker.root)
+    report = fix(maker.yaml, "fixed", WIDE)
+    assert contents(maker.root) == before
+    assert not report.harmful
+    assert found(report) == [
+        ("class-not-in-val", "mine.yaml", None),
+        ("image-without-labels", "images/train/bare.jpg", None),
+        ("tiny-objects", "mine.yaml", None),
+        ("unused-class", "mine.yaml", None),
+    ]
+    fixed = Path("fixed")
+    assert sorted(path.name for path in fixed.iterdir()) == ["changes.csv", "check", "images", "labels", "mine.yaml"]
+    text = (fixed / "mine.yaml").read_text()
+    assert "download" not in text and "colour: blue" in text and "4: tram" in text
+    header, *rows = rows_of(fixed)
+    assert header == ("file", "line", "was", "done") and len(set(rows)) == len(rows)
+    # each finding that can be repaired is a change, and the labels of what is left out as well
+    kept = {"tiny-objects", "unused-class", "class-not-in-val", "image-without-labels"}
+    changed = {(file, "" if line is None else str(line)) for kind, file, line in expected if kind not in kept}
+    changed.remove(("labels/train/latin.txt", ""))
+    gone = ["zero.jpg", "text.jpg", "gif.jpg", "float.tif", "small.png", "cut.jpg", "part.png", "latin.jpg"]
+    changed |= {(f"images/train/{name}", "") for name in gone}
+    changed |= {(f"labels/train/{Path(name).stem}.txt", "") for name in gone}
+    assert {row[:2] for row in rows} == changed
+    left_out = sorted(row[0] for row in rows if row[3] == "left out")
+    assert left_out == sorted(
+        {f"images/train/{name}" for name in gone}
+        | {f"labels/train/{Path(name).stem}.txt" for name in gone}
+        | {"labels/train/lone.txt"}
+    )
+    assert sorted(path.name for path in (fixed / "images/train").glob("[tT]win*")) == ["Twin.jpg", "twin-2.jpg"]
+    assert (fixed / "labels/train/lines.txt").read_text().splitlines() == [
+        "0 0.3 0.5 0.25 0.25",
+        "",
+        "0 0.952500 0.500000 0.095000 0.250000",
+        "1 0.925000 0.500000 0.150000 0.250000",
+        "1 0.2 0.8 0.2 0.2",
+        "0 0.2 0.8 0.2 0.2",
+    ]
+    assert (fixed / "labels/train/mixed.txt").read_text().splitlines()[1] == "1 0.600000 0.600000 0.200000 0.200000"
+
+
+def test_what_needs_no_repair_is_copied_byte_for_byte(maker: Maker) -> None:
+    fill(maker)
+    report = fix(maker.yaml, "fixed", WIDE)
+    assert {f.kind for f in report.findings if f.level == "error"} == {"leak", "shared-labels"}  # for a person
+    named = {row[0] for row in rows_of(Path("fixed"))}
+    old, new = contents(maker.root), contents(Path("fixed"))
+    same = {file for file in old if file.startswith(("images", "labels")) and file not in named}
+    assert {file for file in same if old[file] != new.get(file)} == {
+        "labels/train/classes.txt",  # no labels
+        "labels/train/twin.txt",  # named as its image
+    }
+    assert {"labels/train/edge.txt", "labels/train/marked.txt", "images/val/two.bmp", "images/train/both.png"} <= same
+    for kind, suffix in (("images", "jpg"), ("labels", "txt")):
+        assert new[f"{kind}/train/twin-2.{suffix}"] == old[f"{kind}/train/twin.{suffix}"]
+
+
+def test_images_are_saved_anew_as_training_sees_them(maker: Maker) -> None:
+    fill(maker, hopeless=False)
+    fix(maker.yaml, "fixed", WIDE)
+    for name in ("turned.jpg", "odd.jpg", "deep.png", "glass.png", "solid.png", "grey.png", "cmyk.jpg", "palette.png"):
+        old, file = imread(maker.root / "images/train" / name), Path("fixed/images/train") / name
+        with Image.open(file) as image:
+            assert image.mode == "RGB" and not image.getexif()
+        assert np.abs(imread(file).astype(int) - old).mean() <= (
+            0 if name.endswith("png") and name != "deep.png" else 4
+        )
+    # 12 bits in 16 are stretched: what training read as at most 15 of 255 fills the range
+    dark = cv2.imread(str(maker.root / "images/train/dark.png"), cv2.IMREAD_UNCHANGED)
+    assert np.abs(imread("fixed/images/train/dark.png") - dark * (255 / 4095)).max() <= 0.5
+    tail = (maker.root / "images/train/tail.jpg").read_bytes()
+    assert Path("fixed/images/train/tail.jpg").read_bytes() == tail.removesuffix(b"tail")
+
+
+line = st.one_of(
+    st.tuples(
+        st.sampled_from(["0", "1", "1.0", "2", "-1", "x"]),
+        *[st.sampled_from(["0", "0.5", "1", "0.02", "-0.005", "1.008", "7", "nan", "0.93"])] * 4,
+    ).map(" ".join),
+    st.sampled_from(["", " ", BOX, "0 0.1 0.1 0.3 0.1 1.3 0.3", "0 0.2 0.2", "0 1 2 3 4 5", "0 0 0 0 0 0 0"]),
+)
+
+
+@settings(max_examples=100, deadline=None, derandomize=True, database=None)
+@given(st.lists(line, max_size=8), st.sampled_from(["\n", "\r\n"]))
+def test_repaired_lines_have_no_fault_and_good_ones_stay(rows: list[str], end: str) -> None:
+    text = "".join(row + end for row in rows)
+    fixed, changes = repair_lines(text, 2, (200, 100))
+    lines = read_lines(fixed, 2, (200, 100))
+    assert not any(line.faults for line in lines)
+    assert repair_lines(fixed, 2, (200, 100)) == (fixed, [])
+    assert {number for number, _, _ in changes} <= set(range(1, len(rows) + 1))
+    assert (fixed == text) == (not changes)
+    touched = {number for number, _, _ in changes}
+    left = iter(fixed.splitlines(keepends=True))
+    assert all(row + end in left for number, row in enumerate(rows, 1) if number not in touched)  # in this order
+
+
+def test_fix_refuses_a_folder_that_holds_something(maker: Maker) -> None:
+    maker.add("a.jpg")
+    maker.add("b.jpg", split="val")
+    yaml = maker.write(("car",))
+    before = contents(maker.root)
+    with pytest.raises(UserError, match="holds something"):
+        fix(yaml, maker.root)
+    Path("file").write_text("")
+    with pytest.raises(UserError, match="holds something"):
+        fix(yaml, "file")
+    assert contents(maker.root) == before
+    (Path("new") / ".staging-999999999").mkdir(parents=True)  # what a killed process left
+    assert fix(yaml, "new", WIDE).findings == []
+    assert not list(Path("new").glob(".staging-*"))
+
+
+def test_nothing_is_left_behind_where_a_repair_fails(maker: Maker, monkeypatch: pytest.MonkeyPatch) -> None:
+    maker.add("a.jpg")
+    maker.add("b.jpg", split="val")
+    yaml = maker.write(("car",))
+
+    def full(*args: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("small_object.datasets.fix.shutil.copyfile", full)
+        with pytest.raises(OSError, match="No space"):
+            fix(yaml, "new", WIDE)
+    assert list(Path("new").iterdir()) == []
+    assert fix(yaml, "new", WIDE).findings == []
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (None, "does not exist"),
+        ("train: [\n", "YAML"),
+        ("- 1\n", "mapping"),
+        ("train: images/train\nnames: [car]\n", "'val:' key missing"),
+        ("train: images/train\nval: images/val\n", "'names' or 'nc'"),
+        ("train: images/train\nval: images/val\nnames: car\n", "'names' must be"),
+        ("train: images/train\nval: images/val\nnames: [car]\nnc: 2\n", "must match"),
+        ("train: images/train\nval: images/val\nnames: {1: car, 2: bus}\n", "class indices"),
+        ("train: images/train\nval: images/none\nnames: [car]\n", "images/none"),
+        ("train: images/none\nval: images/val\nnames: [car]\n", "images/none does not exist"),
+        ("train: images/train/a.jpg\nval: images/val\nnames: [car]\n", "no folder or text file"),
+        ("train: labels/train\nval: images/val\nnames: [car]\n", "has no images"),
+        ("train: images/train\nval: gone\nnames: [car]\ndownload: 1 / 0\n", "division by zero"),
+    ],
+)
+def test_a_bad_yaml_is_one_line_that_names_the_file(maker: Maker, text: str | None, message: str) -> None:
+    maker.add("a.jpg")
+    maker.add("b.jpg", split="val")
+    if text is not None:
+        maker.yaml.write_text(text)
+    with pytest.raises(UserError) as caught:
+        check(maker.yaml)
+    shown = str(caught.value)
+    assert message in shown and str(maker.yaml) in shown and "\n" not in shown
+
+
+def test_imgsz_must_be_a_size(maker: Maker) -> None:
+    with pytest.raises(UserError, match="imgsz"):
+        check(maker.yaml, imgsz=0)

@@ -1,0 +1,507 @@
+"""The import of COCO and Pascal VOC: boxes, classes, names, splits, what is left out, one line for each bad input."""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+import yaml
+from ultralytics.utils import LOGGER
+
+from small_object.datasets import convert as dataset_import
+from small_object.datasets.convert import from_coco, from_voc
+from small_object.datasets.labels import read_labels
+from small_object.errors import UserError
+
+pytest.importorskip("supervision")
+
+W, H = 200, 100  # of every image, in pixels
+ROUNDING = 1e-6 * W + 1e-4  # pixels: six decimals of centre and side, and supervision's float32
+Objects = list[tuple[int, list[float]]]
+
+
+@pytest.fixture
+def log(caplog: pytest.LogCaptureFixture) -> Iterator[pytest.LogCaptureFixture]:
+    """What the fork tells the user; its logger passes nothing on."""
+    LOGGER.addHandler(caplog.handler)
+    caplog.set_level(logging.INFO)
+    yield caplog
+    LOGGER.removeHandler(caplog.handler)
+
+
+def paint(file: Path, size: tuple[int, int] = (W, H)) -> Path:
+    """Write an image of blocks that looks like no other of another name."""
+    rng = np.random.default_rng(list(str(file.parent.name + file.name).encode()))
+    image = cv2.resize(rng.integers(0, 256, (9, 9, 3), np.uint8), size, interpolation=cv2.INTER_NEAREST)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    assert cv2.imwrite(str(file), image)
+    return file
+
+
+def imported(data: Path) -> dict[str, Objects]:
+    """Read a data set back: objects by image name, as class index and box in pixels, xyxy."""
+    sets: dict[str, Objects] = {}
+    for image in sorted(data.parent.glob("images/*/*")):
+        height, width = cv2.imread(str(image)).shape[:2]
+        rows = read_labels(data.parent / "labels" / image.parent.name / f"{image.stem}.txt")
+        cls, (cx, cy, w, h) = rows[:, 0], rows[:, 1:].T * np.array([[width], [height], [width], [height]])
+        boxes = np.stack((cx - w / 2, cy - h / 2, cx + w / 2, cy + h / 2), 1)
+        sets[image.name] = list(zip(cls.astype(int).tolist(), boxes.tolist(), strict=True))
+    assert len(sets) == len(list(data.parent.glob("images/*/*"))) == len(list(data.parent.glob("labels/*/*.txt")))
+    return sets
+
+
+def names(data: Path) -> dict[int, str]:
+    content = yaml.safe_load(data.read_text())
+    assert set(content) == {"train", "val", "names"}
+    assert (content["train"], content["val"]) == ("images/train", "images/val")
+    return content["names"]
+
+
+def near(objects: Objects) -> Any:
+    return [(cls, pytest.approx(box, abs=ROUNDING)) for cls, box in objects]
+
+
+def coco(folder: Path, annotations: list[dict[str, Any]], files: list[str] | None = None, **more: Any) -> Path:
+    """Write a COCO file with its images beside it, in `images/`: a.png (id 1), b.png (2) and c.png (3) by default."""
+    listed = files or ["a.png", "b.png", "c.png"]
+    for name in listed:
+        paint(folder / "images" / name)
+    content = {
+        "images": [{"id": i, "file_name": name, "width": W, "height": H} for i, name in enumerate(listed, 1)],
+        "annotations": [{"id": i, "iscrowd": 0, **entry} for i, entry in enumerate(annotations, 1)],
+        "categories": [{"id": 7, "name": "truck"}, {"id": 3, "name": "person"}, {"id": 90, "name": "airplane"}],
+        **more,
+    }
+    file = folder / "annotations.json"
+    file.write_text(json.dumps(content))
+    return file
+
+
+def voc(folder: Path, objects: dict[str, str], flat: bool = False, size: str = f"{W} {H}") -> Path:
+    """Write a VOC folder; objects by image stem as text: `name xmin ymin xmax ymax; ...`."""
+    width, height = size.split()
+    for stem, text in objects.items():
+        paint(folder / ("" if flat else "JPEGImages") / f"{stem}.png")
+        entries = ""
+        for entry in filter(None, map(str.strip, text.split(";"))):
+            name, *corners = entry.split()
+            tags = zip(("xmin", "ymin", "xmax", "ymax"), corners, strict=True)
+            box = "".join(f"<{tag}>{value}</{tag}>" for tag, value in tags)
+            entries += f"<object><name>{name}</name><difficult>1</difficult><bndbox>{box}</bndbox></object>"
+        file = folder / ("" if flat else "Annotations") / f"{stem}.xml"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        sizes = f"<size><width>{width}</width><height>{height}</height><depth>3</depth></size>"
+        file.write_text(f"<annotation><filename>other.jpg</filename>{sizes}{entries}</annotation>")
+    return folder
+
+
+def lists(folder: Path, **content: str) -> None:
+    for name, stems in content.items():
+        file = folder / "ImageSets" / "Main" / f"{name}.txt"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text("".join(f"{stem}\n" for stem in stems.split()))
+
+
+def side_of(data: Path) -> dict[str, str]:
+    return {image.name: image.parent.name for image in data.parent.glob("images/*/*")}
+
+
+# COCO -----------------------------------------------------------------------------------------------------------------
+
+
+def test_coco_boxes_come_back_in_pixels_with_classes_in_the_order_of_their_ids(tmp_path: Path) -> None:
+    file = coco(
+        tmp_path,
+        [
+            {"image_id": 1, "category_id": 7, "bbox": [10.25, 20.5, 4, 3]},
+            {"image_id": 1, "category_id": 3, "bbox": [0, 0, 200, 100]},
+            {"image_id": 3, "category_id": 7, "bbox": [196, 97, 4, 3]},
+        ],
+    )
+    data = from_coco(file, tmp_path / "mine")
+    assert data == tmp_path / "mine" / "mine.yaml"
+    assert names(data) == {0: "person", 1: "truck", 2: "airplane"}  # one without objects keeps its place
+    assert imported(data) == {
+        "a.png": near([(1, [10.25, 20.5, 14.25, 23.5]), (0, [0, 0, 200, 100])]),
+        "b.png": [],
+        "c.png": near([(1, [196, 97, 200, 100])]),
+    }
+    assert {p.name for p in data.parent.iterdir()} == {"images", "labels", "split.csv", "mine.yaml"}
+    assert set(side_of(data).values()) == {"train", "val"}
+    for name in ("a.png", "b.png", "c.png"):  # copied, not moved or written anew
+        (copy,) = data.parent.glob(f"images/*/{name}")
+        assert copy.read_bytes() == (tmp_path / "images" / name).read_bytes()
+
+
+def test_boxes_of_a_few_pixels_come_back_from_a_panorama(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    boxes = np.concatenate((rng.uniform(0, 3800, (200, 1)), rng.uniform(0, 1000, (200, 1))), 1).round(2)
+    boxes = np.concatenate((boxes, rng.uniform(1, 12, (200, 2)).round(2)), 1)
+    entries = [{"image_id": i % 2 + 1, "category_id": 1, "bbox": box} for i, box in enumerate(boxes.tolist())]
+    listed = [{"id": i, "file_name": f"{i}.png", "width": 3840, "height": 1080} for i in (1, 2)]
+    file = coco(tmp_path, entries, ["1.png", "2.png"], images=listed, categories=[{"id": 1, "name": "truck"}])
+    for i in (1, 2):
+        paint(tmp_path / "images" / f"{i}.png", (3840, 1080))
+    found = imported(from_coco(file, tmp_path / "mine"))
+    for i in (1, 2):
+        got = np.array([box for _, box in found[f"{i}.png"]])
+        wanted = boxes[i - 1 :: 2] + np.pad(boxes[i - 1 :: 2, :2], ((0, 0), (2, 0)))
+        assert np.abs(got - wanted)[:, 0::2].max() < 1e-6 * 3840 + 3e-4  # six decimals, and float32 at 3,840
+        assert np.abs(got - wanted)[:, 1::2].max() < 1e-6 * 1080 + 3e-4
+
+
+def test_what_coco_leaves_out_is_counted_by_reason(tmp_path: Path, log: pytest.LogCaptureFixture) -> None:
+    at = {"image_id": 1, "category_id": 3}
+    file = coco(
+        tmp_path,
+        [
+            {**at, "bbox": [190, 90, 20, 20]},  # clipped
+            {**at, "bbox": [-5, -5, 10, 10]},  # clipped
+            {**at, "bbox": [0, 0, 50, 50], "iscrowd": 1, "segmentation": {"counts": [5000], "size": [H, W]}},
+            {**at, "bbox": [5, 5, 0, 9]},
+            {**at, "bbox": [5, 5, 9, -1]},
+            {**at, "bbox": [300, 5, 9, 9]},
+            {**at, "bbox": [5, 5, 1e-5, 9]},
+            {**at, "image_id": 99, "bbox": [5, 5, 9, 9]},
+            {**at, "image_id": [1], "bbox": [5, 5, 9, 9]},
+            {**at, "category_id": 4, "bbox": [5, 5, 9, 9]},
+            {"image_id": 1, "bbox": [5, 5, 9, 9]},
+            at,
+            {**at, "bbox": [5, 5, 9]},
+            {**at, "bbox": [5, 5, 9, float("nan")]},
+            {**at, "bbox": [5, 5, 9, 10**400]},
+            {**at, "segmentation": {"counts": [5000], "size": [H, W]}},
+        ],
+    )
+    data = from_coco(file, tmp_path / "mine")
+    assert imported(data)["a.png"] == near([(0, [190, 90, 200, 100]), (0, [0, 0, 5, 5])])
+    (line,) = [text for text in log.messages if "left out" in text]
+    assert "3 images, 2 objects of 3 classes" in line
+    for reason in (
+        "1 crowds",
+        "2 of images not listed",
+        "2 of categories not listed",
+        "5 without a box",
+        "4 without area in the image",
+    ):
+        assert reason in line
+
+
+def test_an_object_with_polygons_alone_gets_the_box_around_them(tmp_path: Path) -> None:
+    at = {"image_id": 2, "category_id": 7}
+    file = coco(
+        tmp_path,
+        [
+            {**at, "segmentation": [[10, 10, 30.5, 12, 20, 40], [5, 20, 8, 20, 8, 25]]},
+            {**at, "segmentation": [10, 10, 30, 12, 20, 40], "bbox": []},
+            {**at, "segmentation": [[10, 10, 30, 12, 20, 40]], "bbox": [1, 2, 3, 4]},  # the box goes before
+        ],
+    )
+    boxes = [(1, [5, 10, 30.5, 40]), (1, [10, 10, 30, 40]), (1, [1, 2, 4, 6])]
+    assert imported(from_coco(file, tmp_path / "mine"))["b.png"] == near(boxes)
+
+
+def test_images_of_one_name_in_several_folders_get_names_of_their_own(tmp_path: Path) -> None:
+    listed = ["train2017/0001.png", "val2017/0001.png", "val2017/0002.png"]
+    entries = [{"image_id": i, "category_id": 3, "bbox": [10 * i, 5, 4, 4]} for i in (1, 2, 3)]
+    file = coco(tmp_path, entries, listed)
+    (tmp_path / "images/val2017").rename(tmp_path / "elsewhere")  # links, as in many collections
+    (tmp_path / "images/val2017").mkdir()
+    for name in ("0001.png", "0002.png"):
+        (tmp_path / "images/val2017" / name).symlink_to(tmp_path / "elsewhere" / name)
+    data = from_coco(file, tmp_path / "mine")
+    assert imported(data) == {
+        "train2017_0001.png": near([(0, [10, 5, 14, 9])]),
+        "val2017_0001.png": near([(0, [20, 5, 24, 9])]),
+        "0002.png": near([(0, [30, 5, 34, 9])]),
+    }
+    (copy,) = data.parent.glob("images/*/val2017_0001.png")
+    assert not copy.is_symlink() and copy.read_bytes() == (tmp_path / "elsewhere/0001.png").read_bytes()
+
+
+def test_backslashes_a_byte_order_mark_text_ids_and_missing_sizes_are_understood(tmp_path: Path) -> None:
+    listed = [{"id": "x", "file_name": "sub\\a.png"}, {"id": "y", "file_name": "b.png", "width": 0, "height": None}]
+    entries = [{"image_id": "x", "category_id": 3, "bbox": [1, 2, 3, 4]}]
+    file = coco(tmp_path, entries, ["sub/a.png", "b.png"], images=listed)
+    file.write_bytes(b"\xef\xbb\xbf" + file.read_bytes())
+    assert imported(from_coco(file, tmp_path / "mine")) == {"a.png": near([(0, [1, 2, 4, 6])]), "b.png": []}
+
+
+def test_categories_of_one_name_become_one_class(tmp_path: Path) -> None:
+    categories = [{"id": 5, "name": "car"}, {"id": 2, "name": "car"}, {"id": 3, "name": "bus"}]
+    entries = [{"image_id": 1, "category_id": i, "bbox": [1, 2, 3, 4]} for i in (5, 3, 2)]
+    data = from_coco(coco(tmp_path, entries, categories=categories), tmp_path / "mine")
+    assert names(data) == {0: "car", 1: "bus"}
+    assert [cls for cls, _ in imported(data)["a.png"]] == [0, 1, 0]
+
+
+@pytest.mark.parametrize("place", [".", "images", "../images", "../train2017", "../images/train2017", "given"])
+def test_images_are_found_in_the_usual_places(tmp_path: Path, place: str) -> None:
+    file = coco(tmp_path / "set/annotations", [{"image_id": 1, "category_id": 3, "bbox": [1, 2, 3, 4]}])
+    file = file.rename(file.with_name("instances_train2017.json"))
+    images = shutil.move(file.parent / "images", tmp_path / "moved")
+    folder = file.parent / place
+    folder.mkdir(parents=True, exist_ok=True)
+    for image in Path(images).iterdir():
+        image.rename(folder / image.name)
+    data = from_coco(file, tmp_path / "mine", images=folder if place == "given" else None)
+    assert len(imported(data)) == 3
+
+
+def test_masks_are_not_kept_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import supervision
+
+    seen = []
+    stock = supervision.DetectionDataset.from_coco
+
+    def spy(*args: Any, **kwargs: Any) -> Any:
+        seen.append(stock(*args, **kwargs))
+        return seen[-1]
+
+    monkeypatch.setattr(supervision.DetectionDataset, "from_coco", spy)
+    entry = {"image_id": 1, "category_id": 3, "bbox": [1, 2, 3, 4], "segmentation": [[1, 2, 4, 2, 4, 6, 1, 6]]}
+    from_coco(coco(tmp_path, [entry]), tmp_path / "mine")
+    assert all(objects.mask is None for objects in seen[0].annotations.values())
+
+
+def test_another_size_than_the_file_has_is_told_and_the_stated_one_counts(
+    tmp_path: Path, log: pytest.LogCaptureFixture
+) -> None:
+    file = coco(tmp_path, [{"image_id": 1, "category_id": 3, "bbox": [10, 20, 4, 6]}])
+    paint(tmp_path / "images/a.png", (W // 2, H // 2))  # made smaller after it was annotated
+    assert imported(from_coco(file, tmp_path / "mine"))["a.png"] == near([(0, [5, 10, 7, 13])])
+    assert any("another size for 1 images, such as a.png (200 x 100, the file has 100 x 50)" in m for m in log.messages)
+
+
+# VOC ------------------------------------------------------------------------------------------------------------------
+
+
+def test_voc_boxes_count_from_1_and_hold_their_last_pixel(tmp_path: Path) -> None:
+    folder = voc(
+        tmp_path / "VOC",
+        {"a": "truck 1 1 4 4; airplane 11 21 14 23", "b": f"person 197 98 {W} {H}; person 5.5 6 9.5 9", "c": ""},
+    )
+    data = from_voc(folder, tmp_path / "mine")
+    assert names(data) == {0: "airplane", 1: "person", 2: "truck"}
+    assert imported(data) == {
+        "a.png": near([(2, [0, 0, 4, 4]), (0, [10, 20, 14, 23])]),  # 4 pixels are 4 pixels
+        "b.png": near([(1, [196, 97, 200, 100]), (1, [4.5, 5, 9.5, 9])]),
+        "c.png": [],
+    }
+
+
+def test_voc_boxes_that_start_at_0_are_corner_points(tmp_path: Path, log: pytest.LogCaptureFixture) -> None:
+    folder = voc(tmp_path / "VOC", {"a": "truck 0 5 4 9", "b": "truck 10 20 14 23", "c": ""})
+    found = imported(from_voc(folder, tmp_path / "mine"))
+    assert found["a.png"] == near([(0, [0, 5, 4, 9])]) and found["b.png"] == near([(0, [10, 20, 14, 23])])
+    assert any("start at 0" in message for message in log.messages)
+
+
+@pytest.mark.parametrize("layout", ["flat", "images and annotations"])
+def test_voc_folders_may_be_flat_or_have_other_names(tmp_path: Path, layout: str) -> None:
+    folder = voc(tmp_path / "VOC", {"a": "truck 2 2 5 5", "b": "truck 3 3 9 9"}, flat=layout == "flat")
+    if layout != "flat":
+        (folder / "JPEGImages").rename(folder / "images")
+        (folder / "Annotations").rename(folder / "annotations")
+    (folder / "._a.xml").write_bytes(b"\0\5")  # what some systems leave in archives
+    found = imported(from_voc(folder, tmp_path / "mine"))
+    assert found == {"a.png": near([(0, [1, 1, 5, 5])]), "b.png": near([(0, [2, 2, 9, 9])])}
+
+
+def test_voc_lists_are_the_split_and_other_images_are_left_out(tmp_path: Path, log: pytest.LogCaptureFixture) -> None:
+    folder = voc(tmp_path / "VOC", {stem: f"truck {2 + i} 2 9 9" for i, stem in enumerate("abcdef")})
+    lists(folder, train="f a.png", val="c b d", test="e")
+    data = from_voc(folder, tmp_path / "mine")
+    assert side_of(data) == {"a.png": "train", "f.png": "train", "b.png": "val", "c.png": "val", "d.png": "val"}
+    assert any("5 images, 5 objects of 1 classes; left out: 1 images in neither list" in m for m in log.messages)
+    given = tmp_path / "given.csv"
+    given.write_text("image,split\n" + "".join(f"{s}.png,{'val' if s == 'a' else 'train'}\n" for s in "abcdf"))
+    sides = side_of(from_voc(folder, tmp_path / "other", given))
+    assert [name for name, side in sides.items() if side == "val"] == ["a.png"] and len(sides) == 5
+
+
+def test_voc_test_images_are_for_validation_where_there_is_no_other_list(tmp_path: Path) -> None:
+    folder = voc(tmp_path / "VOC", dict.fromkeys("abcd", "truck 2 2 9 9"))
+    lists(folder, train="a", trainval="a d", test="b")
+    assert side_of(from_voc(folder, tmp_path / "mine")) == {"a.png": "train", "d.png": "train", "b.png": "val"}
+
+
+@pytest.mark.parametrize("content", [{"train": "a b c", "val": "c d"}, {"train": "a b", "val": ""}])
+def test_voc_lists_that_are_no_split_are_not_used(
+    tmp_path: Path, log: pytest.LogCaptureFixture, content: dict[str, str]
+) -> None:
+    folder = voc(tmp_path / "VOC", dict.fromkeys("abcd", "truck 2 2 9 9"))
+    lists(folder, **content)
+    sides = side_of(from_voc(folder, tmp_path / "mine"))
+    assert len(sides) == 4 and set(sides.values()) == {"train", "val"}
+    assert any("split is not used" in message for message in log.messages)
+
+
+def test_voc_boxes_are_clipped_and_those_without_area_left_out(tmp_path: Path, log: pytest.LogCaptureFixture) -> None:
+    folder = voc(tmp_path / "VOC", {"a": "truck 190 90 210 110; truck 201 5 220 9", "b": "truck 9 9 3 3"}, size="0 0")
+    found = imported(from_voc(folder, tmp_path / "mine"))
+    assert found == {"a.png": near([(0, [189, 89, 200, 100])]), "b.png": near([(0, [2, 2, 9, 9])])}
+    assert any("left out: 1 without area in the image" in message for message in log.messages)
+
+
+def test_voc_images_without_a_file_have_no_objects_and_parts_and_polygons_are_passed_over(
+    tmp_path: Path, log: pytest.LogCaptureFixture
+) -> None:
+    folder = voc(tmp_path / "VOC", {"a": "person 2 2 9 9", "b": ""})
+    file = folder / "Annotations/a.xml"
+    part = "<part><name>head</name><bndbox><xmin>3</xmin><ymin>3</ymin><xmax>4</xmax><ymax>4</ymax></bndbox></part>"
+    file.write_text(file.read_text().replace("</object>", f"{part}<polygon><x1>broken</x1></polygon></object>"))
+    (folder / "Annotations/b.xml").unlink()
+    assert imported(from_voc(folder, tmp_path / "mine")) == {"a.png": near([(0, [1, 1, 9, 9])]), "b.png": []}
+    assert any("1 images without an annotation file" in message for message in log.messages)
+
+
+# Bad input ------------------------------------------------------------------------------------------------------------
+
+
+def refused(call: Any, out: Path, *parts: str) -> None:
+    """Check that a call ends in one line that has the parts, and leaves nothing."""
+    with pytest.raises(UserError) as caught:
+        call()
+    message = str(caught.value)
+    assert "\n" not in message
+    for part in parts:
+        assert part in message
+    assert not out.exists() or not list(out.iterdir())
+
+
+IMAGE = {"id": 1, "file_name": "a.png", "width": W, "height": H}
+
+
+@pytest.mark.parametrize(
+    ("content", "parts"),
+    [
+        ("{", ("is not JSON", "line 1")),
+        ("\xff", ("is not JSON",)),
+        ("[" * 100_000, ("is not JSON",)),
+        ("[]", ("no list of `images`",)),
+        ({"images": None}, ("no list of `images`",)),
+        ({"annotations": None}, ("no list of `annotations`",)),
+        ({"annotations": [1]}, ("no list of `annotations`",)),
+        ({"categories": {}}, ("no list of `categories`",)),
+        ({"images": []}, ("its list of `images` is empty",)),
+        ({"categories": []}, ("its list of `categories` is empty",)),
+        ({"images": [{"id": 1}]}, ("item 0 of its `images` has no usable `file_name`",)),
+        ({"images": [{**IMAGE, "id": None}]}, ("item 0 of its `images` has no usable `id`",)),
+        ({"images": [IMAGE, {**IMAGE, "file_name": "b.png"}]}, ("two of its `images` have the same `id`",)),
+        ({"images": [IMAGE, {**IMAGE, "id": 2}]}, ("duplicate entries", "a.png")),
+        ({"images": [{**IMAGE, "file_name": "../a.png"}]}, ("../a.png",)),
+        ({"images": [{**IMAGE, "file_name": "/a.png"}]}, ("/a.png",)),
+        ({"images": [{**IMAGE, "file_name": "a.ppm"}]}, ("a.ppm", "format")),
+        (
+            {"images": [IMAGE, {"id": 2, "file_name": "no.png"}, {"id": 3, "file_name": "nor.png"}]},
+            ("2 of 3", "no.png"),
+        ),
+        ({"categories": [{"name": "truck"}]}, ("item 0 of its `categories` has no usable `id`",)),
+        ({"categories": [{"id": 1}]}, ("item 0 of its `categories` has no usable `name`",)),
+        ({"categories": [{"id": 1, "name": "a"}, {"id": 1, "name": "b"}]}, ("two of its `categories`",)),
+    ],
+)
+def test_a_bad_coco_file_is_refused_in_one_line(tmp_path: Path, content: Any, parts: tuple[str, ...]) -> None:
+    file = coco(tmp_path, [])
+    text = content if isinstance(content, str) else json.dumps(json.loads(file.read_text()) | content)
+    file.write_bytes(text.encode("latin-1"))
+    refused(lambda: from_coco(file, tmp_path / "mine"), tmp_path / "mine", str(file), *parts)
+
+
+def test_a_missing_coco_file_folder_or_unreadable_image_is_refused_in_one_line(tmp_path: Path) -> None:
+    out = tmp_path / "mine"
+    refused(lambda: from_coco(tmp_path / "no.json", out), out, "no.json")
+    refused(lambda: from_coco(tmp_path, out), out, "no file")
+    file = coco(tmp_path, [], images=[{"id": 1, "file_name": "a.png"}])
+    refused(lambda: from_coco(file, out, images=tmp_path / "none"), out, "1 of 1 images are missing", "none/a.png")
+    (tmp_path / "images/a.png").write_bytes(b"no image")
+    refused(lambda: from_coco(file, out), out, "a.png", "cannot be read as an image")
+
+
+@pytest.mark.parametrize(
+    ("content", "parts"),
+    [
+        ("<annotation>", ("is not XML",)),
+        ("", ("is not XML",)),
+        ("\x81", ("is not XML",)),
+        ('<?xml version="1.0" encoding="nonsense"?><annotation/>', ("is not XML",)),
+        ('<!DOCTYPE a [<!ENTITY b "b">]><annotation>&b;</annotation>', ("is not XML",)),
+        ("<html/>", ("<html>",)),
+        ("<annotation><object><name>a</name></object></annotation>", ("bndbox",)),
+        ("<annotation><object><bndbox/></object></annotation>", ("name",)),
+        ("<annotation><object><name>a</name><bndbox><xmin>1</xmin></bndbox></object></annotation>", ("ymin",)),
+        (
+            "<annotation><object><name>a</name><bndbox><xmin>1</xmin><ymin>x\ny</ymin><xmax>2</xmax><ymax>2</ymax>"
+            "</bndbox></object></annotation>",
+            ("ymin",),
+        ),
+    ],
+)
+def test_a_bad_voc_file_is_refused_in_one_line(tmp_path: Path, content: str, parts: tuple[str, ...]) -> None:
+    folder = voc(tmp_path / "VOC", {"a": "truck 1 1 4 4", "b": ""})
+    (folder / "Annotations/b.xml").write_bytes(content.encode("latin-1"))
+    refused(lambda: from_voc(folder, tmp_path / "mine"), tmp_path / "mine", "b.xml", *parts)
+
+
+def test_a_voc_folder_that_misses_something_is_refused_in_one_line(tmp_path: Path) -> None:
+    out, folder = tmp_path / "mine", voc(tmp_path / "VOC", {"a": "", "b": ""})
+    refused(lambda: from_voc(folder, out), out, "no object")
+    refused(lambda: from_voc(tmp_path / "no", out), out, "no folder")
+    refused(lambda: from_voc(tmp_path, out), out, "no XML file", "JPEGImages")
+    lists(folder, train="a", val="b c")
+    refused(lambda: from_voc(folder, out), out, "val.txt", "1 of 2 images are missing", "c")
+    (folder / "JPEGImages/b.png").unlink()
+    refused(lambda: from_voc(folder, out), out, "1 of 2 images are missing", "b.xml")
+    (folder / "JPEGImages/a.png").unlink()
+    refused(lambda: from_voc(folder, out), out, "no image")
+
+
+def test_a_split_that_does_not_fit_leaves_nothing(tmp_path: Path) -> None:
+    file = coco(tmp_path, [])
+    split = tmp_path / "split.csv"
+    split.write_text("image,split\na.png,train\nb.png,val\n")
+    refused(lambda: from_coco(file, tmp_path / "mine", split=split), tmp_path / "mine", "split.csv", "c.png")
+
+
+@pytest.mark.parametrize("taken", ["images/a.png", "labels/a.txt", "split.csv", "mine.yaml"])
+def test_a_folder_that_holds_a_data_set_is_left_alone(tmp_path: Path, taken: str) -> None:
+    kept = tmp_path / "mine" / taken
+    kept.parent.mkdir(parents=True)
+    kept.write_text("mine")
+    for call in (
+        lambda: from_coco(coco(tmp_path, []), tmp_path / "mine"),
+        lambda: from_voc(voc(tmp_path / "VOC", {"a": "truck 1 1 4 4"}), tmp_path / "mine"),
+    ):
+        with pytest.raises(UserError, match="is there already"):
+            call()
+    assert kept.read_text() == "mine" and len(list((tmp_path / "mine").iterdir())) == 1
+
+
+def test_a_missing_or_unfit_supervision_is_named_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out, file, folder = tmp_path / "mine", coco(tmp_path, []), voc(tmp_path / "VOC", {"a": "truck 1 1 4 4"})
+    from supervision.dataset.formats import pascal_voc
+
+    def shifted(*args: Any) -> Any:  # as up to 0.31.0
+        objects, classes = stock(*args)
+        objects.xyxy[:, 2:] -= 1
+        return objects, classes
+
+    stock = pascal_voc.detections_from_xml_obj
+    monkeypatch.setattr(pascal_voc, "detections_from_xml_obj", shifted)
+    refused(lambda: from_voc(folder, out), out, "pip install supervision==0.31.2")
+
+    def missing(name: str) -> None:
+        raise ModuleNotFoundError(f"No module named '{name}'")
+
+    monkeypatch.setattr(dataset_import.importlib, "import_module", missing)
+    refused(lambda: from_coco(file, out), out, "pip install supervision")
+    refused(lambda: from_voc(folder, out), out, "pip install supervision")

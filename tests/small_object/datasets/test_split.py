@@ -1,0 +1,248 @@
+"""The split into training and validation: by properties that hold for any frames, and on drawn frames."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import itertools
+import json
+from collections import Counter
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from small_object.datasets.image_hash import BITS, difference_hash, near_pairs
+from small_object.datasets.layout import Sample
+from small_object.datasets.split import ALIKE, Frame, choose, group_frames, place, read_split, split_frames
+from small_object.errors import UserError
+from small_object.files import staging_dir
+from tests.helpers.common import Run
+
+
+def make_frame(name: str, content: int, look: int | None, objects: list[int]) -> Frame:
+    """A frame whose look is one of some random pictures, or cannot be read."""
+    bits = None if look is None else np.random.default_rng(look).random(BITS) < 0.5
+    return Frame(
+        name, hashlib.sha256(str(content).encode()).hexdigest(), bits, np.array(objects, np.int64).reshape(2, 5)
+    )
+
+
+frames = st.lists(
+    st.tuples(
+        st.integers(0, 30),
+        st.one_of(st.none(), st.integers(0, 6)),
+        st.lists(st.integers(0, 4), min_size=10, max_size=10),
+    ),
+    min_size=1,
+    max_size=40,
+).map(lambda rows: [make_frame(f"{i}.jpg", content, look, objects) for i, (content, look, objects) in enumerate(rows)])
+
+
+@settings(max_examples=60, deadline=None, derandomize=True, database=None)
+@given(frames, st.randoms(use_true_random=False))
+def test_a_split_covers_all_keeps_copies_together_and_does_not_depend_on_the_order(frames, random) -> None:
+    sides, groups = split_frames(frames)
+    assert len(sides) == len(groups) == len(frames) and set(sides) <= {"train", "val"}
+    side_of: dict[str, set[str]] = {}
+    for frame, side in zip(frames, sides, strict=True):
+        side_of.setdefault(frame.content, set()).add(side)
+    assert all(len(both) == 1 for both in side_of.values())
+    assert all(len({s for s, g in zip(sides, groups, strict=True) if g == group}) == 1 for group in set(groups))
+    if len(set(groups)) > 1:
+        assert set(sides) == {"train", "val"}
+    order = list(range(len(frames)))
+    random.shuffle(order)
+    again, _ = split_frames([frames[i] for i in order])
+    assert [again[order.index(i)] for i in range(len(frames))] == sides
+
+
+def test_the_split_is_the_same_in_a_process_with_another_hash_seed(run: Run, tmp_path: Path, root: Path) -> None:
+    rng = np.random.default_rng(3)
+    rows = [
+        (f"{i}.jpg", int(rng.integers(60)), int(rng.integers(25)), rng.integers(0, 5, 10).tolist()) for i in range(80)
+    ]
+    code = f"""
+import json, sys
+sys.path.insert(0, {str(root / "tests")!r})
+from tests.small_object.datasets.test_split import make_frame
+from small_object.datasets.split import split_frames
+rows = json.loads({json.dumps(json.dumps(rows[::-1]))})
+print(json.dumps(split_frames([make_frame(*row) for row in rows])[0][::-1]))
+"""
+    here, _ = split_frames([make_frame(*row) for row in rows])
+    for seed in ("1", "2"):
+        done = run("-c", code, cwd=tmp_path, PYTHONHASHSEED=seed)
+        assert json.loads(done.stdout.splitlines()[-1]) == here, done.stderr
+
+
+def test_frames_that_look_alike_are_a_group() -> None:
+    rng = np.random.default_rng(0)
+    looks = rng.random((3, BITS)) < 0.5
+    frames = []
+    for i in range(12):
+        look = looks[i % 3].copy()
+        look[rng.choice(BITS, 5, replace=False)] ^= True  # two of a group differ in 10 bits at most
+        frames.append(Frame(f"{i}.jpg", f"{i:064x}", look, np.ones((1, 5), np.int64)))
+    groups = group_frames(frames, 4)
+    assert sorted(map(sorted, groups)) == [[k, k + 3, k + 6, k + 9] for k in range(3)]
+
+
+def test_frames_are_alike_through_others() -> None:
+    step = ALIKE[0]
+    looks = [np.arange(BITS) < k * step for k in range(6)]  # a chain: only neighbours are alike
+    frames = [Frame(f"{i}.jpg", f"{i:064x}", look, np.ones((1, 5), np.int64)) for i, look in enumerate(looks)]
+    assert len(group_frames(frames, 6)) == 1
+    apart = [Frame(f.name, f.content, np.arange(BITS) < i * (step + 1), f.objects) for i, f in enumerate(frames)]
+    assert len(group_frames(apart, 6)) == 6
+
+
+def test_a_camera_that_never_moves_is_cut_into_runs_in_time() -> None:
+    look = np.random.default_rng(0).random(BITS) < 0.5
+    frames = [Frame(f"f{i}.jpg", f"{i * 7919 % 100:064x}", look, np.ones((1, 5), np.int64)) for i in range(40)]
+    groups = group_frames(frames, 10)
+    assert sorted(sorted(group) for group in groups) == [list(range(k, k + 10)) for k in range(0, 40, 10)]
+    copies = [Frame(f"{i}.jpg", "0" * 64, look, np.ones((1, 5), np.int64)) for i in range(40)]
+    assert len(group_frames(copies, 10)) == 1
+
+
+def test_near_pairs_are_those_of_a_brute_force() -> None:
+    rng = np.random.default_rng(1)
+    hashes = rng.random((1100, BITS)) < 0.5
+    for i in range(0, 1000, 7):
+        hashes[i + 90] = hashes[i] ^ (rng.random(BITS) < 0.04)
+    expected = {
+        (i, j, d)
+        for i in range(len(hashes))
+        for j in range(max(0, i - 95), i)
+        if (d := int((hashes[i] != hashes[j]).sum())) <= 20
+    }
+    found = {
+        (max(i, j), min(i, j), d)
+        for block in near_pairs(hashes, 20)
+        for i, j, d in zip(*(part.tolist() for part in block), strict=True)
+    }
+    assert found == expected and len(expected) > 100
+    assert {(0, 0, 0)} == {
+        tuple(int(p[0]) for p in block) for block in near_pairs(hashes[:1], 20, hashes[:90]) if len(block[0])
+    }
+
+
+def test_the_hash_of_a_ramp_says_where_it_gets_brighter() -> None:
+    ramp = np.tile(np.arange(170, dtype=np.uint8), (160, 1))
+    assert difference_hash(ramp).all() and not difference_hash(ramp[:, ::-1]).any()
+    assert (difference_hash(np.dstack([ramp] * 3)) == difference_hash(ramp)).all()
+
+
+def test_small_cases_are_chosen_as_well_as_by_trying_all() -> None:
+    rng = np.random.default_rng(5)
+    for _ in range(20):
+        groups = np.column_stack([rng.integers(1, 5, 12), rng.integers(0, 9, (12, 3))])
+        wanted = groups.sum(0) * 0.2
+        weight = np.array([10, 1, 1, 1]) / np.maximum(groups.sum(0), 1)
+
+        def cost(chosen: np.ndarray, groups: np.ndarray = groups, wanted=wanted, weight=weight) -> float:
+            return float(((groups[chosen].sum(0) - wanted) ** 2 * weight).sum())
+
+        masks = [np.array(m, bool) for m in itertools.product((0, 1), repeat=12)]
+        costs = sorted(cost(m) for m in masks if 0 < m.sum() < 12)
+        assert cost(choose(groups, 0.2)) <= costs[len(costs) // 100]  # among the best hundredth of 4,094
+
+
+def test_every_class_and_size_gets_its_share() -> None:
+    rng = np.random.default_rng(9)
+    frames = [
+        Frame(f"{i}.jpg", hashlib.sha256(b"%d" % i).hexdigest(), rng.random(BITS) < 0.5, rng.poisson(0.3, (3, 5)))
+        for i in range(500)
+    ]
+    sides, _ = split_frames(frames)
+    val = np.array([side == "val" for side in sides])
+    objects = np.array([frame.objects for frame in frames])
+    assert val.sum() == 100
+    share = objects[val].sum(0) / objects.sum(0)
+    assert ((share > 0.17) & (share < 0.23)).all()  # about 150 objects each
+    assert objects[val].sum((0, 2)) / objects.sum((0, 2)) == pytest.approx([0.2] * 3, abs=0.01)
+    assert objects[val].sum((0, 1)) / objects.sum((0, 1)) == pytest.approx([0.2] * 5, abs=0.01)
+
+
+# On files -------------------------------------------------------------------------------------------------------------
+
+
+def make_samples(folder: Path, count: int = 10) -> list[Sample]:
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    for i in range(count):
+        small = rng.integers(0, 255, (6, 8, 3), dtype=np.uint8)
+        cv2.imwrite(str(folder / f"{i}.png"), cv2.resize(small, (64, 48)))
+    return [Sample(folder / f"{i}.png", f"{i}.png", f"{i % 2} 0.5 0.5 0.25 0.25\n") for i in range(count)]
+
+
+def place_all(samples: list[Sample], root: Path, **kwargs) -> list[str]:
+    with staging_dir(root) as made:
+        return place(samples, root, made, **kwargs)
+
+
+def sides_in(root: Path) -> dict[str, str]:
+    return {path.name: path.parent.name for path in root.glob("images/*/*")}
+
+
+def test_the_split_file_says_where_the_files_lie_and_gives_the_same_split_again(tmp_path: Path) -> None:
+    samples = make_samples(tmp_path / "in")
+    sides = place_all(samples, tmp_path / "a")
+    with (tmp_path / "a/split.csv").open() as stream:
+        rows = list(csv.DictReader(stream))
+    assert {row["image"]: row["split"] for row in rows} == sides_in(tmp_path / "a")
+    assert all(hashlib.sha256((tmp_path / "in" / r["image"]).read_bytes()).hexdigest() == r["sha256"] for r in rows)
+    assert Counter(sides) == {"train": 8, "val": 2}
+    for sample, side in zip(samples, sides, strict=True):
+        label = tmp_path / "a/labels" / side / sample.name
+        assert label.with_suffix(".txt").read_text() == sample.text
+    other = [("val" if side == "train" else "train") for side in sides]
+    rows = [f"{s.name},{side}" for s, side in zip(samples, other, strict=True)]
+    (tmp_path / "mine.csv").write_text("\n".join(["image,split", *rows]))
+    assert place_all(samples, tmp_path / "b", split=tmp_path / "mine.csv") == other
+    renamed = [Sample(s.image, f"new_{s.name}", s.text) for s in samples]  # found by their content
+    assert place_all(renamed, tmp_path / "c", split=tmp_path / "a/split.csv", sides=other) == sides
+    assert sorted(p.name for p in (tmp_path / "c").iterdir()) == ["images", "labels", "split.csv"]
+
+
+def test_a_published_split_is_kept_unless_it_leaks(tmp_path: Path) -> None:
+    samples = make_samples(tmp_path / "in")
+    sides = ["train"] * 5 + ["val"] * 5
+    assert place_all(samples, tmp_path / "a", sides=sides) == sides
+    samples[9].image.write_bytes(samples[0].image.read_bytes())
+    assert place_all(samples, tmp_path / "b", sides=sides) != sides
+
+
+def test_images_and_labels_that_cannot_be_read_do_not_stop_it(tmp_path: Path) -> None:
+    samples = make_samples(tmp_path / "in")
+    samples[0].image.write_bytes(b"")
+    samples[1].image.write_bytes(b"no image")
+    samples[2] = Sample(samples[2].image, "2.png", "0 0.5 x\n")
+    samples[3] = Sample(samples[3].image, "3.png", "0 nan 0.5 0.1 0.1\n7.5 0.5 0.5 0.1 0.1\n-1 0.5 0.5 0.1 0.1\n")
+    assert len(place_all(samples, tmp_path / "a")) == 10
+    assert len(sides_in(tmp_path / "a")) == 10
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("image,split\n0.png,train\n", "no row for 9 of 10 images, such as 1.png"),
+        ("image,split\n0.png,left\n", ":2: needs the columns"),
+        ("file,side\n0.png,train\n", ":2: needs the columns"),
+        ("image,split\n0.png,train\n0.png,val\n", ":3: 0.png stands on both sides"),
+        ("image,split\n" + "".join(f"{i}.png,train\n" for i in range(10)), "puts every image into train"),
+        (None, "cannot be read"),
+    ],
+)
+def test_a_split_file_that_does_not_fit_is_refused(tmp_path: Path, text: str | None, message: str) -> None:
+    file = tmp_path / "split.csv"
+    if text is not None:
+        file.write_text(text)
+    frames = [make_frame(f"{i}.png", i, i, [0] * 10) for i in range(10)]
+    with pytest.raises(UserError) as error:
+        read_split(file, frames)
+    assert message in str(error.value) and str(file) in str(error.value) and "\n" not in str(error.value)

@@ -1,0 +1,202 @@
+"""The drawn airport scenes: shares, boxes, repeatability and what happens when making a set fails."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from ultralytics.data.utils import check_det_dataset
+
+from small_object.errors import UserError
+from small_object.scenes import generate as scenes
+from small_object.scenes import paint as scene_paint
+from small_object.scenes.generate import DEMO_SETS, build_scene, label_scene, main, make_demo, paint_scene, plan_split
+from small_object.scenes.layout import overlap, strokes
+
+ASS1, ASS2 = DEMO_SETS["ASS1-demo"], DEMO_SETS["ASS2-demo"]
+
+
+def digest(root: Path) -> dict[str, str]:
+    """Hash every file of a set by its path."""
+    return {
+        str(p.relative_to(root)): hashlib.md5(p.read_bytes()).hexdigest()
+        for p in sorted(root.rglob("*.*"))
+        if p.is_file()
+    }
+
+
+def read_labels(root: Path) -> np.ndarray:
+    """Read all labels of a set, (N, 5): class, cx, cy, w, h as shares."""
+    text = "".join(p.read_text() for p in sorted(root.glob("labels/*/*.txt")))
+    return np.array([line.split() for line in text.splitlines()], float).reshape(-1, 5)
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small ASS1-demo, not to be changed."""
+    return make_demo("ASS1-demo", tmp_path_factory.mktemp("small"), train=4, val=2, threads=1)
+
+
+@pytest.mark.parametrize("count", [3, 40, 160, 333])
+def test_the_plan_holds_the_shares_for_any_count(count: int) -> None:
+    objects = [o for image in plan_split(ASS1, "train", count) for o in image]
+    assert len(objects) == round(8371 / 2000 * count)
+    for name, share in zip(ASS1.names, (3466, 2994, 1911), strict=True):
+        assert sum(n == name for n, _ in objects) == pytest.approx(
+            len(objects) * share / 8371, abs=len(objects) * 0.003 + 2
+        )
+    for size, share in enumerate((0.394, 0.450, 0.156)):
+        assert sum(s == size for _, s in objects) == pytest.approx(len(objects) * share, abs=len(objects) * 0.003 + 2)
+
+
+def test_the_default_ass1_demo_has_the_real_shares() -> None:
+    # every fifth image of both splits, drawn coarsely but with the true boxes, stands for the whole
+    areas, classes, wanted = [], [], []
+    for split, count in (("train", ASS1.train), ("val", ASS1.val)):
+        plan = plan_split(ASS1, split, count)
+        for index in range(0, count, 5):
+            boxes, labels = label_scene(build_scene(ASS1, split, index, plan[index]), scale=1)
+            areas += (boxes[:, 2:] - boxes[:, :2]).prod(1).tolist()
+            classes += labels.tolist()
+            wanted += plan[index]
+    got = np.bincount(classes, minlength=3)
+    assert sum(got) >= 0.98 * len(wanted)
+    for index, name in enumerate(ASS1.names):
+        assert got[index] == pytest.approx(sum(n == name for n, _ in wanted), abs=0.03 * len(wanted))
+    sizes = np.bincount(np.digitize(areas, [32**2, 96**2]), minlength=3)
+    for size in range(3):
+        assert sizes[size] == pytest.approx(sum(s == size for _, s in wanted), abs=0.02 * len(wanted))
+
+
+def test_ass2_demo_is_as_dense_as_ass2() -> None:
+    plan = plan_split(ASS2, "train", 24)
+    flat = [n for image in plan for n, _ in image]
+    assert flat.count("airplane") == round(23.41 * 24) and flat.count("truck") == round(60.73 * 24)
+    got, wanted = np.zeros(2), np.zeros(2)
+    for index in range(2):
+        _, labels = label_scene(build_scene(ASS2, "train", index, plan[index]), scale=1)
+        got += np.bincount(labels, minlength=2)
+        wanted += [sum(n == name for n, _ in plan[index]) for name in ASS2.names]
+    assert (got >= 0.92 * wanted).all() and (got <= wanted).all()
+
+
+def test_the_same_set_each_time_and_with_any_number_of_threads(small: Path, tmp_path: Path) -> None:
+    again = make_demo("ASS1-demo", tmp_path / "again", train=4, val=2, threads=3)
+    assert digest(again) == digest(small)
+    assert digest(make_demo("ASS1-demo", tmp_path / "other", train=4, val=2, seed=1)) != digest(small)
+
+
+def test_files_and_labels(small: Path) -> None:
+    names = set(digest(small))
+    assert len(names) == 13 and {"images/val/val_00001.jpg", "labels/train/train_00003.txt"} <= names
+    labels = read_labels(small)
+    assert len(labels) and set(labels[:, 0]) <= {0, 1, 2}
+    low, high = labels[:, 1:3] - labels[:, 3:] / 2, labels[:, 1:3] + labels[:, 3:] / 2
+    assert (low >= -1e-6).all() and (high <= 1 + 1e-6).all() and (labels[:, 3:] > 0).all()
+
+
+def test_train_and_val_are_different_places() -> None:
+    plan = plan_split(ASS1, "train", 3)
+    first, other = (build_scene(ASS1, split, 0, plan[0]) for split in ("train", "val"))
+    assert first.camera != other.camera and first.turn != other.turn
+    assert plan_split(ASS1, "train", 8) != plan_split(ASS1, "val", 8)
+
+
+@pytest.mark.parametrize("demo", [ASS1, ASS2], ids=lambda d: d.name)
+def test_a_box_is_what_changes_when_its_object_goes(demo: scenes.DemoSet, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scene_paint, "_expose", lambda picture, rng: picture)  # no noise, no blur
+    size = (demo.height, demo.width)
+    monkeypatch.setattr(scene_paint, "_shadows", lambda scene: np.zeros(size, np.uint8))
+    plan = plan_split(demo, "train", 24)
+    index = max(range(24), key=lambda i: len(plan[i])) if demo is ASS1 else 0
+    scene = build_scene(demo, "train", index, plan[index])
+
+    def paint() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        return paint_scene(scene, np.random.default_rng(0))
+
+    full, boxes, classes = paint()
+    objects = [t for t in scene.things if t.label >= 0]
+    assert [t.label for t in objects] == classes.tolist()
+    height, width = full.shape[:2]
+    assert (boxes[:, :2] >= 0).all() and (boxes[:, 2:] <= (width, height)).all()
+    assert (boxes[:, 2:] - boxes[:, :2] >= 3).all()
+    everything = list(scene.things)
+    for i in range(0, len(objects), 1 if demo is ASS1 else len(objects) // 2):
+        scene.things = [t for t in everything if t is not objects[i]]
+        changed = (paint()[0] != full).any(2)
+        rows, cols = np.flatnonzero(changed.any(1)), np.flatnonzero(changed.any(0))
+        found = np.array([cols[0], rows[0], cols[-1] + 1, rows[-1] + 1])
+        assert np.abs(found - boxes[i]).max() <= 1.5, (objects[i].kind, found, boxes[i])
+
+
+def test_objects_do_not_stand_in_each_other() -> None:
+    scene = build_scene(ASS2, "val", 0, plan_split(ASS2, "val", 8)[0])
+    objects = [t for t in scene.things if t.label >= 0]
+    for i, a in enumerate(objects):
+        for b in objects[i + 1 :]:
+            if np.hypot(a.x - b.x, a.y - b.y) < 90:
+                assert not any(overlap(p, q) for p in strokes(a) for q in strokes(b))
+
+
+@pytest.mark.parametrize("error", [RuntimeError("no light"), KeyboardInterrupt()], ids=["error", "ctrl-c"])
+def test_nothing_half_made_is_left(error: BaseException, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    render = scenes.render_scene
+
+    def fail(demo, split, index, wanted, seed=0):
+        if split == "val":
+            raise error
+        return render(demo, split, index, wanted, seed)
+
+    monkeypatch.setattr(scenes, "render_scene", fail)
+    with pytest.raises(type(error)):
+        make_demo("ASS1-demo", tmp_path / "set", train=2, val=1)
+    assert list((tmp_path / "set").iterdir()) == []
+
+
+def test_a_new_folder_can_be_trained_on(small: Path) -> None:
+    found = check_det_dataset(small / "ASS1-demo.yaml")
+    assert found["names"] == {0: "airplane", 1: "person", 2: "truck"}
+    assert [Path(found[split]) for split in ("train", "val")] == [small / "images/train", small / "images/val"]
+
+
+def test_what_is_there_is_kept_unless_asked(small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = digest(small)
+    make_demo("ASS1-demo", small, train=4, val=2)  # says that it is there
+    with pytest.raises(UserError, match="--overwrite"):
+        make_demo("ASS1-demo", small, train=5, val=2)
+    assert digest(small) == before
+    root = make_demo("ASS1-demo", tmp_path / "set", train=1, val=1)
+    (root / "ASS1-demo.yaml").write_text("names: {}\n")
+    (root / "labels" / "train.cache").write_text("old")
+    old = digest(root)
+    rename, moves = Path.rename, []
+
+    def stumble(self: Path, target: Path) -> Path:
+        moves.append(self)
+        if len(moves) == 4:  # both old folders are aside, labels are new, images are not
+            raise OSError("disk full")
+        return rename(self, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "rename", stumble)
+        with pytest.raises(OSError, match="disk full"):
+            make_demo("ASS1-demo", root, train=2, val=1, overwrite=True)
+    assert digest(root) == old
+    make_demo("ASS1-demo", root, train=2, val=1, overwrite=True)
+    assert len(list(root.glob("images/train/*.jpg"))) == 2 and not (root / "labels" / "train.cache").exists()
+    assert sorted(p.name for p in root.iterdir()) == ["ASS1-demo.yaml", "images", "labels"]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["ASS3-demo"], ["ASS1-demo", "--train", "0"], ["ASS1-demo", "--val", "-2"], ["ASS1-demo", "--seed", "-1"]],
+    ids=" ".join,
+)
+def test_bad_arguments_give_one_line_and_status_2(
+    arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    assert main([*arguments, "--out", str(tmp_path / "set")]) == 2
+    assert len(capsys.readouterr().err.strip().splitlines()) == 1
+    assert not (tmp_path / "set").exists()

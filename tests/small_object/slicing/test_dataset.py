@@ -1,0 +1,369 @@
+from __future__ import annotations
+
+import pickle
+import random
+from collections import Counter
+from pathlib import Path
+from types import SimpleNamespace
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from ultralytics import YOLO
+from ultralytics.cfg import get_cfg
+from ultralytics.data import build
+from ultralytics.data.base import BaseDataset
+from ultralytics.data.dataset import YOLODataset
+from ultralytics.models.yolo.detect.train import DetectionTrainer
+from ultralytics.utils import LOGGER, YAML
+
+from small_object.slicing.dataset import SlicedDataset, object_size
+from small_object.slicing.tiling import auto_tile
+
+TILE = 128
+HW = (300, 500)
+# xyxy in pixels; the last two lie so near to others that tiles round those often cut them
+CORNERS = [(20, 30, 50, 54), (200, 10, 212, 22), (380, 240, 440, 290), (250, 90, 310, 110), (90, 60, 140, 120)]
+
+
+def draw(folder: Path, boxes: list[list[tuple[int, ...]]], hw: tuple[int, int] = HW) -> Path:
+    """Write a data set: box i of an image has colour 40 * (i + 1) and class i on black; return its YAML."""
+    for kind in ("images/train", "labels/train"):
+        (folder / kind).mkdir(parents=True)
+    height, width = hw
+    for i, drawn in enumerate(boxes):
+        image, rows = np.zeros((*hw, 3), np.uint8), []
+        for c, (x1, y1, x2, y2) in enumerate(drawn):
+            image[y1:y2, x1:x2] = 40 * (c + 1)
+            xywh = (x1 + x2) / 2 / width, (y1 + y2) / 2 / height, (x2 - x1) / width, (y2 - y1) / height
+            rows.append(" ".join(map(str, (c, *xywh))) + "\n")
+        cv2.imwrite(str(folder / f"images/train/{i}.png"), image)
+        (folder / f"labels/train/{i}.txt").write_text("".join(rows))
+    file = folder / "data.yaml"
+    file.write_text(f"path: {folder}\ntrain: images/train\nval: images/train\nnames: [a, b, c, d, e]\n")
+    return file
+
+
+def built(folder: Path, cls: type = SlicedDataset, imgsz: int = TILE, cache: str | None = None, **args) -> YOLODataset:
+    """Return a data set of the class for training on a folder of `draw`."""
+    options = {"slice": TILE, "slice_full_ratio": 0.0, "slice_empty": 0.0, **args}
+    return cls(
+        img_path=str(folder / "images/train"),
+        imgsz=imgsz,
+        batch_size=2,
+        hyp=get_cfg(overrides=options),
+        cache=cache,
+        rect=options.get("rect", False),
+        data={"names": dict(enumerate("abcde"))},
+    )
+
+
+def boxes_of(sample: dict) -> tuple[np.ndarray, np.ndarray]:
+    """Return the classes and the boxes of a sample, xyxy in pixels of its image."""
+    instances = sample["instances"]
+    instances.convert_bbox("xyxy")
+    height, width = sample["img"].shape[:2]
+    boxes = instances.bboxes * (width, height, width, height) if instances.normalized else instances.bboxes
+    return sample["cls"].ravel().astype(int), boxes
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return draw(tmp_path / "data", [CORNERS, CORNERS[:1], []]).parent
+
+
+def seen(image: np.ndarray) -> dict[int, tuple[int, int, int, int]]:
+    """Return the box around the pixels of each class that an image shows."""
+    found = {}
+    for value in np.unique(image[..., 0][image[..., 0] > 0]):
+        y, x = np.nonzero(image[..., 0] == value)
+        found[int(value) // 40 - 1] = (x.min(), y.min(), x.max() + 1, y.max() + 1)
+    return found
+
+
+@pytest.mark.parametrize("keep", [0.0, 0.4, 0.8, 1.0])
+def test_boxes_lie_on_their_pixels_and_are_dropped_by_what_is_left_of_them(folder, keep):
+    data, dropped, cut = built(folder, slice_keep=keep, cache="ram"), 0, 0
+    random.seed(3)
+    for _ in range(200):
+        sample = data.get_image_and_label(0)
+        assert sample["img"].shape == (TILE, TILE, 3) and sample["img"].flags.writeable
+        assert sample["ori_shape"] == sample["resized_shape"] == (TILE, TILE)
+        assert sample["instances"].bboxes.dtype == np.float32
+        shares, pixels = {}, seen(sample["img"])
+        for c, box in pixels.items():
+            full = (CORNERS[c][2] - CORNERS[c][0]) * (CORNERS[c][3] - CORNERS[c][1])
+            shares[c] = (box[2] - box[0]) * (box[3] - box[1]) / full
+        expected = {c: pixels[c] for c, share in shares.items() if share >= keep}
+        dropped += len(pixels) > len(expected)
+        cut += any(keep <= share < 1 for share in shares.values())
+        classes, boxes = boxes_of(sample)
+        assert classes.tolist() == sorted(expected), "an object is in every tile, and only those that are left"
+        assert len(classes)
+        np.testing.assert_allclose(boxes, [expected[c] for c in sorted(expected)], atol=1e-3)
+    assert (cut > 0) == (keep < 1) and (dropped > 0) == (keep > 0)
+
+
+def test_a_tile_lies_anywhere_and_an_object_anywhere_in_it(folder):
+    data = built(folder, cache="ram")
+    random.seed(0)
+    starts = Counter()
+    for _ in range(400):  # the second image has one object, at x 20..50 and y 30..54
+        (x1, y1, x2, y2) = boxes_of(data.get_image_and_label(1))[1][0].round().astype(int)
+        assert (x2 - x1, y2 - y1) == (30, 24)
+        starts[20 - x1, 30 - y1] += 1
+    assert {x for x, _ in starts} == set(range(21)) and {y for _, y in starts} == set(range(31))
+    corners = [data._choose(*HW, np.empty((0, 4)))[:2] for _ in range(2000)]  # without objects
+    for values, length in zip(np.array(corners).T, HW[::-1], strict=True):
+        counts = np.histogram(values, bins=4, range=(0, length - TILE + 1))[0]
+        assert values.min() <= 3 and values.max() >= length - TILE - 3
+        assert (abs(counts / 2000 - 0.25) < 0.05).all()
+
+
+@pytest.mark.parametrize("full, empty", [(0.2, 0.1), (0.0, 0.5), (0.7, 1.0), (1.0, 0.5), (0.0, 0.0)])
+def test_shares_of_whole_images_and_of_empty_tiles(folder, full, empty):
+    data = built(folder, slice_full_ratio=full, slice_empty=empty, cache="ram")
+    random.seed(1)
+    kinds = Counter()
+    for _ in range(600):
+        sample = data.get_image_and_label(0)
+        whole = sample["ori_shape"] == HW
+        kinds["whole" if whole else "object" if len(sample["cls"]) else "empty"] += 1
+        if not whole and not len(sample["cls"]):
+            assert not sample["img"].any(), "no part of an object"
+    assert kinds["whole"] / 600 == pytest.approx(full, abs=0.05)
+    assert kinds["empty"] / max(1, 600 - kinds["whole"]) == pytest.approx(empty if full < 1 else 0, abs=0.06)
+
+
+def test_an_image_without_empty_places_or_objects_that_fit(tmp_path):
+    crowd = [(x, y, x + 40, y + 30) for x in range(0, 500, 50) for y in range(0, 300, 40)]
+    folder = draw(tmp_path / "data", [crowd[:4], [(0, 0, 500, 300)], [(0, 100, 500, 130)]]).parent
+    data = built(folder, slice_empty=1.0)
+    data.labels[0]["bboxes"] = np.array(
+        [[(x1 + x2) / 1000, (y1 + y2) / 600, 0.08, 0.1] for x1, y1, x2, y2 in crowd], np.float32
+    )
+    data.labels[0]["cls"] = np.zeros((len(crowd), 1), np.float32)
+    random.seed(0)
+    for _ in range(20):
+        assert len(data.get_image_and_label(0)["cls"]), "no empty tile: one round an object"
+        assert data.get_image_and_label(1)["ori_shape"] == HW, "larger than any tile may show: the whole image"
+    data.keep, data.empty = 0.2, 0.0
+    wide = [boxes_of(data.get_image_and_label(2)) for _ in range(200)]
+    shown = [boxes[0] for classes, boxes in wide if len(classes)]
+    assert len(shown) == 200 and all(np.allclose(b[[0, 2]], (0, TILE), atol=1e-3) for b in shown), "it fills the tile"
+
+
+def same(a: dict, b: dict) -> None:
+    assert a.keys() == b.keys()
+    for key in a.keys() - {"instances"}:
+        np.testing.assert_array_equal(a[key], b[key], err_msg=key)
+        assert type(a[key]) is type(b[key]), key
+    for name in ("bboxes", "segments"):
+        x, y = (getattr(s["instances"], name) for s in (a, b))
+        np.testing.assert_array_equal(x, y)
+        assert x.dtype == y.dtype
+    assert a["instances"].normalized == b["instances"].normalized
+    assert a["instances"]._bboxes.format == b["instances"]._bboxes.format
+
+
+@pytest.mark.parametrize("cache, imgsz", [(None, 64), (None, 500), (None, 704), ("ram", 320), ("disk", 500)])
+def test_whole_images_are_upstreams(folder, cache, imgsz):
+    random.seed(5)
+    state = random.getstate()
+    small = built(folder, slice=500, cache=cache, imgsz=imgsz)  # no larger than a tile
+    stock = built(folder, YOLODataset, cache=cache, imgsz=imgsz)
+    always = built(folder, slice_full_ratio=1.0, cache=cache, imgsz=imgsz)
+    assert len(small) == len(stock) == 3
+    random.setstate(state)
+    for i in range(3):
+        same(small.get_image_and_label(i), stock.get_image_and_label(i))
+        assert random.getstate() == state, "no random number drawn"
+    for i in range(3):
+        same(always.get_image_and_label(i), stock.get_image_and_label(i))
+
+
+def test_a_sample_does_not_change_the_labels_or_the_cache(folder):
+    data = built(folder, cache="ram", slice=500, imgsz=500)
+    before = pickle.dumps((data.labels, [np.array(image) for image in data.ims]))
+    sample = data.get_image_and_label(0)
+    sample["img"][:] = 7
+    sample["cls"][:] = 3
+    sample["instances"].bboxes[:] = 0.1
+    assert pickle.dumps((data.labels, [np.array(image) for image in data.ims])) == before
+
+
+@pytest.mark.parametrize("cache", [None, "ram", "disk"])
+def test_the_same_seed_gives_the_same_sample(folder, cache):
+    def samples(data) -> list[dict]:
+        random.seed(11)
+        np.random.seed(11)
+        return [data[i] for i in (0, 1, 2, 0)]
+
+    first = samples(built(folder, slice_full_ratio=0.2, slice_empty=0.1, cache=cache, mixup=0.5))
+    again = samples(
+        pickle.loads(pickle.dumps(built(folder, slice_full_ratio=0.2, slice_empty=0.1, cache=cache, mixup=0.5)))
+    )
+    for a, b in zip(first, again, strict=True):
+        assert a["img"].shape == (3, TILE, TILE)
+        assert torch.equal(a["img"], b["img"]) and torch.equal(a["bboxes"], b["bboxes"])
+    assert not torch.equal(first[0]["img"], first[3]["img"]), "another tile at another access"
+
+
+def test_the_cache_in_ram_holds_whole_images(folder, monkeypatch):
+    data = built(folder, cache="ram")
+    for i, file in enumerate(data.im_files):
+        np.testing.assert_array_equal(data.ims[i], cv2.imread(file))
+        assert data.im_hw0[i] == data.im_hw[i] == HW
+        Path(file).unlink()
+    assert data.get_image_and_label(0)["img"].shape == (TILE, TILE, 3), "nothing is read from the disk"
+
+    if "load_image" not in BaseDataset.check_cache_ram.__code__.co_names:
+        return  # older versions count images as if they were made smaller
+    folder = draw(folder.parent / "other", [CORNERS] * 2).parent
+    size = 2 * HW[0] * HW[1] * 3  # upstream wants up to twice the room
+    for room, cache in ((2 * size, "ram"), (size * 3 // 4, None)):
+        monkeypatch.setattr("psutil.virtual_memory", lambda room=room: SimpleNamespace(available=room, total=room))
+        assert built(folder, cache="ram").cache == cache, "counted at full size"
+
+
+def test_without_a_cache_in_ram_nothing_is_held(folder):
+    data = built(folder)
+    random.seed(0)
+    for i in (0, 1, 2) * 5:
+        data[i]
+    assert data.ims == [None] * 3 and data.buffer == [0, 1, 2]
+
+
+def test_the_cache_on_disk_is_of_whole_images_and_only_mapped(folder, monkeypatch):
+    data = built(folder, cache="disk")
+    for file, cached in zip(data.im_files, data.npy_files, strict=True):
+        np.testing.assert_array_equal(np.load(cached), cv2.imread(file))
+    monkeypatch.setattr("small_object.slicing.dataset.imread", None)
+    assert isinstance(data._read(0), np.memmap)
+    random.seed(2)
+    mapped = data.get_image_and_label(0)
+    assert type(mapped["img"]) is np.ndarray and mapped["img"].flags.writeable
+    random.seed(2)
+    monkeypatch.undo()
+    for cached in data.npy_files:
+        cached.unlink()
+    same(mapped, data.get_image_and_label(0))
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda file: file.write_bytes(b""),
+        lambda file: file.write_bytes(file.read_bytes()[:1000]),
+        lambda file: np.save(file, np.zeros(HW, np.uint8)),
+        lambda file: np.save(file, np.zeros((*HW, 3), np.uint16)),
+    ],
+)
+def test_an_unusable_cached_image_is_read_anew(folder, spoil):
+    data = built(folder, cache="disk")
+    spoil(data.npy_files[0])
+    np.testing.assert_array_equal(data._read(0), cv2.imread(data.im_files[0]))
+    assert not data.npy_files[0].exists()
+
+
+def test_a_missing_image_is_named(folder):
+    data = built(folder)
+    Path(data.im_files[0]).unlink()
+    with pytest.raises(FileNotFoundError, match=r"0\.png"):
+        data.load_image(0)
+
+
+def test_grey_images_and_polygons(folder):
+    (folder / "labels/train/1.txt").write_text("0 0.1 0.1 0.2 0.1 0.2 0.2 0.1 0.2\n")
+    data = SlicedDataset(
+        img_path=str(folder / "images/train"),
+        imgsz=64,
+        hyp=get_cfg(overrides={"slice": TILE}),
+        data={"names": dict(enumerate("abcde")), "channels": 1},
+    )
+    random.seed(0)
+    for i in (0, 1, 2) * 10:
+        sample = data.get_image_and_label(i)
+        assert sample["img"].shape[2] == 1 and max(sample["img"].shape) == 64
+        assert not len(sample["instances"].segments)
+        data[i]
+
+
+def test_an_image_with_one_side_shorter_than_a_tile(tmp_path):
+    data = built(draw(tmp_path / "data", [[(300, 20, 340, 60)]], hw=(90, 500)).parent, imgsz=2 * TILE)
+    random.seed(0)
+    for _ in range(20):
+        sample = data.get_image_and_label(0)
+        assert sample["ori_shape"] == (90, TILE) and sample["resized_shape"] == (180, 2 * TILE)
+        assert sample["ratio_pad"] == (2, 2)
+        y, x = np.nonzero(sample["img"][..., 0] > 20)
+        np.testing.assert_allclose(boxes_of(sample)[1][0], (x.min(), y.min(), x.max() + 1, y.max() + 1), atol=1)
+
+
+def test_the_tile_of_slice_auto(folder):
+    def label(*sizes: tuple[float, float], hw: tuple[int, int] = (1000, 2000)) -> dict:
+        boxes = [(0.5, 0.5, w / hw[1], h / hw[0]) for w, h in sizes]
+        return {"shape": hw, "bboxes": np.array(boxes, np.float32).reshape(-1, 4)}
+
+    def side(labels: list[dict], imgsz: int) -> int:
+        return auto_tile(imgsz, object_size(labels))
+
+    assert side([label((10, 20), (16, 16), (30, 30))], 640) == 640, "native size"
+    assert side([label((10, 20), (32, 128)), label((200, 200), (64, 64), hw=(700, 700))], 640) == 64 / 32 * 640
+    assert side([label((40, 40))], 640) == 800 and side([label((41, 41))], 640) == 832, "steps of 32"
+    assert side([label((5, 5))], 32) == 64
+    assert side([label()], 640) == side([], 640) == 640
+    tile = built(folder, slice="auto").tile  # the median size is 26.8
+    assert tile == TILE
+    assert built(folder, slice="auto", imgsz=TILE).get_image_and_label(0)["img"].shape == (TILE, TILE, 3)
+
+
+def trainer(**args) -> DetectionTrainer:
+    """Return as much of a trainer as building a data set takes."""
+    it = DetectionTrainer.__new__(DetectionTrainer)
+    it.args, it.data = get_cfg(overrides={"imgsz": 64, "task": "detect", **args}), {"names": dict(enumerate("abcde"))}
+    it.model = SimpleNamespace(stride=torch.tensor([32.0]))
+    return it
+
+
+def test_rect_is_refused(folder):
+    with pytest.raises(ValueError, match="rect=True can't be used with slice in training"):
+        built(folder, rect=True)
+    with pytest.raises(ValueError, match="rect=True can't be used with slice in training"):
+        trainer(slice=64, rect=True).build_dataset(str(folder / "images/train"), "train", 2)
+    assert build.YOLODataset is YOLODataset, "upstream's is back"
+
+
+def test_slice_auto_becomes_a_number_for_all_that_reads_the_arguments(folder, tmp_path, monkeypatch):
+    lines: list[str] = []
+    monkeypatch.setattr(LOGGER, "info", lambda message, *_: lines.append(str(message)))
+    it = trainer(slice="auto")
+    it.save_dir = tmp_path
+    assert it.build_dataset(str(folder / "images/train"), "train", 2).tile == it.args.slice == 64
+    assert YAML.load(tmp_path / "args.yaml")["slice"] == 64
+    named = [line for line in lines if "slice:" in line]
+    assert len(named) == 1 and "64 px" in named[0] and "native size" in named[0]
+
+
+def test_a_training_on_slices(folder, tmp_path):
+    model = YOLO("yolo11n.yaml", verbose=False)
+    fixed = {"imgsz": 64, "epochs": 1, "batch": 2, "workers": 0, "plots": False, "device": "cpu", "val": False}
+    augmented = {"mosaic": 1.0, "mixup": 0.3, "close_mosaic": 0}
+    model.train(data=str(folder / "data.yaml"), project=str(tmp_path), slice=64, **fixed, **augmented)
+    train, val = model.trainer.train_loader.dataset, model.trainer.test_loader.dataset
+    assert type(train) is SlicedDataset and type(val) is YOLODataset and len(train) == 3
+    assert torch.load(model.trainer.last, weights_only=False)["train_args"]["slice"] == train.tile == 64
+    assert sorted(f.suffix for f in (folder / "images/train").iterdir()) == [".png"] * 3, "no files of tiles"
+
+
+def test_without_slice_the_data_set_is_upstreams(folder):
+    for args, mode, cls in (
+        ({}, "train", YOLODataset),
+        ({"slice": 64}, "val", YOLODataset),
+        ({"slice": 64, "cache": "disk"}, "train", SlicedDataset),
+    ):
+        found = trainer(**args).build_dataset(str(folder / "images/train"), mode, 2)
+        assert type(found) is cls
+        assert found.augment == (mode == "train") and found.rect == (mode == "val") and found.imgsz == 64
+        assert found.cache == args.get("cache") and f"{mode}: " in found.prefix

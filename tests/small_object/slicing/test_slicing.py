@@ -1,0 +1,407 @@
+from __future__ import annotations
+
+import math
+import time
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+from small_object.slicing.merge import Merged, merge
+from small_object.slicing.tiling import tile_grid, tiles_over
+
+Box = tuple[float, float, float, float]
+HW = (900, 1300)
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.integers(1, 1500), st.integers(1, 1500), st.integers(64, 800), st.floats(0, 0.9))
+def test_the_fewest_tiles_cover_the_image_and_overlap_as_asked(height, width, tile, overlap):
+    assume(height * width / (tile * (1 - overlap)) ** 2 < 2000)
+    tiles = tile_grid(height, width, tile, overlap)
+    assert tiles.dtype == np.int64
+    assert tiles.tolist() == sorted(tiles.tolist(), key=lambda t: (t[1], t[0])), "row by row"
+    axes = []
+    for length, low, high in ((width, 0, 2), (height, 1, 3)):
+        spans = np.unique(tiles[:, (low, high)], axis=0)
+        shared = math.ceil(overlap * tile - 1e-9)
+        assert len(spans) == max(1, math.ceil((length - shared) / (tile - shared))), "the fewest"
+        assert (spans[:, 1] - spans[:, 0] == min(tile, length)).all()
+        assert spans[0, 0] == 0 and spans[-1, 1] == length, "from border to border"
+        gaps = np.diff(spans[:, 0])
+        assert (gaps <= tile - shared).all(), "the overlap, and no pixel without a tile"
+        assert not len(gaps) or np.ptp(gaps) <= 1, "evenly"
+        axes.append(len(spans))
+    assert len(tiles) == axes[0] * axes[1], "each column with each row"
+
+
+def test_an_image_no_larger_than_a_tile_is_one_tile():
+    assert tile_grid(640, 640, 640, 0.2).tolist() == [[0, 0, 640, 640]]
+    assert tile_grid(1, 30, 64, 0.9).tolist() == [[0, 0, 30, 1]]
+    assert tile_grid(1, 100, 64, 0).tolist() == [[0, 0, 64, 1], [36, 0, 100, 1]]
+    assert len(tile_grid(100, 145, 100, 0.55)) == 2, "an overlap of 55 pixels, not of 56"
+
+
+@pytest.mark.parametrize(
+    "arguments", [(9, 9, 63, 0.2), (9, 9, 64, -0.1), (9, 9, 64, 0.91), (9, 9, 64, math.nan), (0, 9, 64, 0)]
+)
+def test_a_grid_refuses_what_is_out_of_range(arguments):
+    with pytest.raises(ValueError):
+        tile_grid(*arguments)
+
+
+@st.composite
+def scattered(draw):
+    height, width, tile = draw(st.integers(1, 1500)), draw(st.integers(1, 1500)), draw(st.integers(64, 800))
+    count, rng = draw(st.integers(0, 60)), np.random.default_rng(draw(st.integers(0, 2**32)))
+    middle, half = (
+        rng.uniform(0, (width, height), (count, 2)),
+        rng.uniform(0, draw(st.floats(0.5, tile)) / 2, (count, 2)),
+    )
+    boxes = np.concatenate((middle - half, middle + half), 1)
+    return boxes, height, width, tile, draw(st.floats(0, 0.5))
+
+
+@settings(max_examples=200, deadline=None)
+@given(scattered(), st.randoms())
+def test_tiles_over_boxes_hold_each_of_them(case, random):
+    boxes, height, width, tile, overlap = case
+    assume(height * width / (tile * (1 - overlap)) ** 2 < 300)
+    tiles = tiles_over(*case)
+    grid = tile_grid(height, width, tile, overlap)
+    frame = np.array([width, height] * 2)
+    boxes = boxes.clip(0, frame)
+    boxes = boxes[(boxes[:, :2] < boxes[:, 2:]).all(1)]
+    middle = (boxes[:, :2] + boxes[:, 2:]) / 2
+    reached = [t for t in grid.tolist() if ((middle >= t[:2]) & (middle <= t[2:])).all(1).any()]
+    assert len(tiles) <= len(reached)
+    assert (tiles[:, :2] >= 0).all() and (tiles[:, 2:] <= frame[:2]).all()
+    assert (tiles[:, 2:] - tiles[:, :2] == np.minimum(tile, (width, height))).all()
+    clear = 0 if tiles.tolist() == reached else overlap / 4 * tile
+    for box, point in zip(boxes, middle, strict=True):
+        fits = (box[2:] - box[:2] + 2 * clear + 2 * (tile // 64 or 1) < np.minimum(tile, (width, height))).all()
+        low, high = (box[:2] - clear, box[2:] + clear) if clear and fits else (point, point)
+        low, high = low.clip(0), np.minimum(high, frame[:2])
+        assert ((tiles[:, :2] <= low) & (tiles[:, 2:] >= high)).all(1).any()
+    order = list(range(len(boxes)))
+    random.shuffle(order)
+    assert tiles_over(boxes[order], *case[1:]).tolist() == tiles.tolist(), "the order does not matter"
+
+
+def test_a_crowd_gets_one_tile_in_its_middle():
+    crowds = [(700, 900), (2500, 900), (2600, 2100)]
+    boxes = np.array([[x + i, y + i, x + i + 20, y + i + 20] for x, y in crowds for i in range(-150, 151, 10)])
+    tiles = tiles_over(boxes, 3000, 4000, 640, 0.2)
+    assert tiles == pytest.approx(np.array([[x - 310, y - 310, x + 330, y + 330] for x, y in crowds]), abs=10)
+    assert len(tile_grid(3000, 4000, 640, 0.2)) == 48
+    assert len(tiles_over(np.zeros((0, 4)), 3000, 4000, 640, 0.2)) == 0
+    assert len(tiles_over(np.array([[-50, 10, -20, 30], [10, 10, 10, 40]]), 3000, 4000, 640, 0.2)) == 0, "no area"
+
+
+def test_tiles_over_many_boxes_are_found_fast():
+    rng = np.random.default_rng(0)
+    at = rng.uniform(0, 4000, (30_000, 2))
+    seconds = []
+    for _ in range(3):
+        start = time.perf_counter()
+        tiles = tiles_over(np.concatenate((at, at + rng.uniform(5, 60, (30_000, 2))), 1), 4000, 4000, 640, 0.2)
+        seconds.append(time.perf_counter() - start)
+    assert tiles.tolist() == tile_grid(4000, 4000, 640, 0.2).tolist()
+    assert min(seconds) < 2
+
+
+def merged(found: list[tuple[Box, float, int, int]], tiles, hw=HW, **options) -> Merged:
+    """Merge detections (box, score, class, source)."""
+    boxes, scores, classes, sources = zip(*found, strict=True) if found else ((), (), (), ())
+    return merge(
+        torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4),
+        torch.tensor(scores, dtype=torch.float32),
+        torch.tensor(classes, dtype=torch.int64),
+        torch.tensor(sources, dtype=torch.int64),
+        tiles,
+        hw,
+        **options,
+    )
+
+
+def look(objects: list[tuple[Box, int]], tiles, rng, least=5.0, full: float | None = None, noise=0.0):
+    """Return what an ideal detector finds: parts of objects in tiles, and, from `full` pixels on, whole ones in all."""
+    found = []
+    for (x1, y1, x2, y2), kind in objects:
+        for source, (left, top, right, bottom) in enumerate(tiles.tolist()):
+            part = max(x1, left), max(y1, top), min(x2, right), min(y2, bottom)
+            if part[2] - part[0] >= min(least, x2 - x1) and part[3] - part[1] >= min(least, y2 - y1):
+                shaken = np.clip(np.add(part, rng.uniform(-noise, noise, 4)), (left, top) * 2, (right, bottom) * 2)
+                found.append((tuple(shaken.tolist()), float(rng.uniform(0.3, 1)), kind, source))
+        if full is not None and min(x2 - x1, y2 - y1) >= full:
+            found.append(((x1, y1, x2, y2), float(rng.uniform(0.3, 1)), kind, -1))
+    return [found[k] for k in rng.permutation(len(found))]
+
+
+def lay_out(rng, count: int, low: float, high: float, hw=HW, classes=2, share=0.15) -> list[tuple[Box, int]]:
+    """Return objects with sides of low..high pixels, those of a class overlapping by at most `share` of the smaller."""
+    objects: list[tuple[Box, int]] = []
+    for _ in range(count):
+        w, h = np.exp(rng.uniform(np.log(low), np.log(high), 2)).clip(None, (hw[1], hw[0]))
+        x, y = rng.uniform(0, (hw[1] - w, hw[0] - h))
+        kind = int(rng.integers(classes))
+        if rng.random() < 0.3:  # close beside the last one, as parked
+            (x1, y1, x2, y2), kind = objects[-1] if objects else ((0, 0, 50, 50), kind)
+            w, h, x, y = x2 - x1, y2 - y1, x2 + rng.uniform(-0.1, 0.1) * (x2 - x1), y1 + rng.uniform(-3, 3)
+        box = tuple(float(v) for v in (x, y, x + w, y + h))
+        area = w * h
+        if min(box) < 0 or box[2] > hw[1] or box[3] > hw[0]:
+            continue
+        if all(k != kind or inter(b, box) <= share * min(area, size(b)) for b, k in objects):
+            objects.append((box, kind))
+    return objects
+
+
+def size(b: Box) -> float:
+    return max(0.0, b[2] - b[0]) * max(0.0, b[3] - b[1])
+
+
+def common(a: Box, b: Box) -> Box:
+    return max(a[0], b[0]), max(a[1], b[1]), min(a[2], b[2]), min(a[3], b[3])
+
+
+def inter(a: Box, b: Box) -> float:
+    return size(common(a, b))
+
+
+def assert_found(result: Merged, objects: list[tuple[Box, int]], within=1.0) -> None:
+    left = list(zip(result.boxes.tolist(), result.classes.tolist(), strict=True))
+    for box, kind in objects:
+        hits = [k for k, (b, c) in enumerate(left) if c == kind and np.abs(np.subtract(b, box)).max() <= within]
+        assert hits, f"lost: {box} of {kind}; left: {left}"
+        left.pop(hits[0])
+    assert not left, "more than there is"
+
+
+@pytest.mark.parametrize("full", [None, 25.0])
+@pytest.mark.parametrize(
+    "count, low, high, tile, overlap",
+    [
+        (300, 8, 40, 320, 0.2),  # small ones, dense
+        (20, 8, 60, 320, 0.2),  # sparse
+        (25, 70, 250, 320, 0.2),  # larger than the overlap of 64
+        (60, 10, 150, 320, 0.1),
+        (60, 10, 150, 320, 0.6),  # each seen by many tiles
+        (8, 200, 800, 256, 0.25),  # larger than a tile
+    ],
+)
+def test_ideal_detections_of_tiles_become_the_true_objects(count, low, high, tile, overlap, full):
+    tiles = tile_grid(*HW, tile, overlap)
+    for seed in range(2 if count > 100 else 10):
+        rng = np.random.default_rng(seed)
+        objects = lay_out(rng, count, low, high)
+        assert_found(merged(look(objects, tiles, rng, full=full), tiles), objects)
+
+
+def test_boxes_that_are_a_pixel_or_two_off_become_the_true_objects():
+    tiles = tile_grid(*HW, 320, 0.2)
+    for seed in range(10):
+        rng = np.random.default_rng(seed)
+        objects = lay_out(rng, 40, 30, 200, share=0.0)
+        assert_found(merged(look(objects, tiles, rng, least=12, noise=1.5), tiles), objects, within=3.5)
+
+
+@pytest.mark.parametrize("across", [False, True])
+@pytest.mark.parametrize("gap", [2.0, 0.0, -2.0])
+@pytest.mark.parametrize("length", [20.0, 110.0])
+def test_parked_rows_stay_apart(length, gap, across):
+    tiles = tile_grid(*HW, 320, 0.2)
+    for shift in np.arange(0, 26, 2.3):
+        row = [((shift + 5 + k * (length + gap), 240.0), (length, 24.0)) for k in range(int(800 / (length + gap)))]
+        objects = [((x, y, x + w, y + h), 0) for (x, y), (w, h) in row]
+        objects += [((x1, y2 + gap, x2, y2 + gap + 24), 0) for (x1, _, x2, y2), _ in objects]
+        if across:
+            objects = [((y1, x1, y2, x2), 0) for (x1, y1, x2, y2), _ in objects]
+        rng = np.random.default_rng(0)
+        assert_found(merged(look(objects, tiles, rng), tiles), objects)
+
+
+def test_touching_halves_of_an_object_are_joined_even_without_overlap():
+    tiles = tile_grid(128, 256, 128, 0.0)
+    found = [((60.0, 40.0, 127.0, 80.0), 0.7, 1, 0), ((128.5, 41.0, 200.0, 80.0), 0.9, 1, 1)]
+    result = merged(found, tiles, (128, 256))
+    assert result.boxes.tolist() == [[60, 40, 200, 80]]
+    assert result.scores.tolist() == [pytest.approx(0.9)]
+    assert result.index.tolist() == [1]
+    apart = [found[0], ((128.5, 70.0, 200.0, 110.0), 0.9, 1, 1)]
+    assert len(merged(apart, tiles, (128, 256)).boxes) == 2, "they do not agree along the edge"
+    mixed = [found[0], (*found[1][:2], 0, 1)]
+    assert len(merged(mixed, tiles, (128, 256)).boxes) == 2, "classes are not mixed"
+    unsure = [found[0], (found[1][0], 0.01, 1, 1)]
+    assert len(merged(unsure, tiles, (128, 256)).boxes) == 2, "a very unsure box enlarges no other"
+
+
+def test_a_cut_box_yields_to_the_whole_object_whatever_the_scores():
+    tiles = tile_grid(100, 180, 100, 0.2)
+    whole = ((85.0, 10.0, 130.0, 40.0), 0.4, 0, 1)
+    cut = ((86.0, 12.0, 99.0, 38.0), 0.9, 0, 0)
+    assert merged([cut, whole], tiles, (100, 180)).index.tolist() == [1]
+    assert merged([cut, (*whole[:3], -1)], tiles, (100, 180)).index.tolist() == [1]
+    assert merged([cut, (whole[0], 0.4, 1, 1)], tiles, (100, 180)).index.tolist() == [0, 1], "another class"
+    assert merged([cut, (whole[0], 0.1, 0, 1)], tiles, (100, 180)).index.tolist() == [0, 1], "very unsure"
+    assert merged([cut], tiles, (100, 180)).index.tolist() == [0], "nobody else saw it"
+    inside = ((82.0, 10.0, 94.0, 40.0), 0.4, 0, 1)
+    assert len(merged([((70.0, 9.0, 99.0, 41.0), 0.9, 0, 0), inside], tiles, (100, 180)).boxes) == 2, (
+        "ends before the edge"
+    )
+
+
+def brute(found, tiles, hw, iou=0.5, margin=2.0, cover=0.7, match=0.5, believe=0.25) -> list[tuple[Box, float, int]]:
+    """Apply the documented rules, one box at a time."""
+    frame = (0.0, 0.0, float(hw[1]), float(hw[0]))
+    n = len(found)
+    tile = [tuple(map(float, tiles[s])) if s >= 0 else frame for *_, s in found]
+    tol = [[max(margin, 0.05 * (b[k % 2 + 2] - b[k % 2])) for k in range(4)] for b, *_ in found]
+    sign = (-1, -1, 1, 1)
+    inner = [[tile[a][k] != frame[k] for k in range(4)] for a in range(n)]
+    is_open = [
+        [inner[a][k] and sign[k] * (tile[a][k] - found[a][0][k]) <= tol[a][k] for k in range(4)] for a in range(n)
+    ]
+
+    def out(a: int) -> Box:
+        """Return the box with its open sides at the edge of the tile."""
+        box = found[a][0]
+        return tuple((min, min, max, max)[k](box[k], tile[a][k]) if is_open[a][k] else box[k] for k in range(4))  # type: ignore[return-value]
+
+    def explained(a: int, box: Box, score: float) -> bool:
+        goes_on = all(sign[k] * (box[k] - tile[a][k]) >= -2 * tol[a][k] for k in range(4) if is_open[a][k])
+        return goes_on and inter(found[a][0], box) >= cover * size(found[a][0]) and score >= believe * found[a][1]
+
+    def one(a: int, b: int) -> bool:
+        (_, sa, ka, ta), (_, sb, kb, tb) = found[a], found[b]
+        if ka != kb or ta == tb or min(sa, sb) < believe * max(sa, sb):
+            return False
+        zone = common(tile[a], tile[b])
+        pa, pb = common(out(a), zone), common(out(b), zone)
+        for k in range(4):
+            limit = 2 * max(tol[a][k], tol[b][k])
+            if (is_open[a][k] or is_open[b][k]) and min(sign[k] * (p[k] - zone[k]) for p in (pa, pb)) < -limit:
+                return False
+        wa, wb = (tuple(p[k] + sign[k] * margin / 2 for k in range(4)) for p in (pa, pb))
+        oa, ob = out(a), out(b)
+        if min(oa[2], ob[2]) < max(oa[0], ob[0]) or min(oa[3], ob[3]) < max(oa[1], ob[1]):
+            return False
+        shared = inter(wa, wb)
+        return shared >= match * (size(wa) + size(wb) - shared)
+
+    stays = []
+    for a in range(n):
+        wholes = [f for b, f in enumerate(found) if not any(is_open[b]) and f[2] == found[a][2] and f[3] != found[a][3]]
+        stays.append(not (any(is_open[a]) and any(explained(a, f[0], f[1]) for f in wholes)))
+    group = list(range(n))
+    for a in range(n):
+        for b in range(a):
+            if stays[a] and stays[b] and any(is_open[a]) and any(is_open[b]) and one(a, b):
+                group = [group[b] if g == group[a] else g for g in group]
+    members: dict[int, list[int]] = {}
+    for a in range(n):
+        if stays[a]:
+            members.setdefault(group[a], []).append(a)
+    items = []
+    for parts in members.values():
+        lead = min(parts, key=lambda a: (-found[a][1], a))
+        boxes = [found[a][0] for a in parts]
+        union = tuple(f(b[k] for b in boxes) for k, f in enumerate((min, min, max, max)))
+        items.append((lead, union, len(parts) > 1))
+    joined = [(lead, union) for lead, union, several in items if several]
+    items = [
+        (lead, union)
+        for lead, union, several in items
+        if several
+        or not any(is_open[lead])
+        or not any(found[j][2] == found[lead][2] and explained(lead, u, found[j][1]) for j, u in joined)
+    ]
+    kept: list[tuple[int, Box]] = []
+    for lead, union in sorted(items, key=lambda item: (-found[item[0]][1], item[0])):
+        rivals = [u for j, u in kept if found[j][2] == found[lead][2]]
+        if all(inter(u, union) <= iou * (size(u) + size(union) - inter(u, union)) for u in rivals):
+            kept.append((lead, union))
+    return [(union, found[lead][1], lead) for lead, union in kept]
+
+
+@pytest.mark.parametrize("seed", range(24))
+def test_merge_follows_its_rules_one_by_one(seed):
+    rng = np.random.default_rng(seed)
+    hw = (300, 500)
+    tiles = tile_grid(*hw, 128, float(rng.choice([0, 0.2, 0.5])))
+    objects = lay_out(rng, 40, 8, 200, hw, share=1.0)
+    found = look(objects, tiles, rng, noise=2.4, full=60)[:150]
+    found = [(tuple(np.round(b, 1).tolist()), round(s, 1), k, t) for b, s, k, t in found]  # some scores are equal
+    found = [(b, 0.1 * s if rng.random() < 0.2 else s, k, t) for b, s, k, t in found]
+    options = [{}, {"iou": 0.2, "margin": 5.0, "cover": 0.4, "match": 0.3, "believe": 0.05}][seed % 2]
+    boxes, scores, classes, sources = zip(*found, strict=True)
+    result = merge(
+        *(torch.tensor(x, dtype=torch.float64) for x in (boxes, scores)),
+        *(torch.tensor(x) for x in (classes, sources)),
+        tiles,
+        hw,
+        **options,
+    )
+    expected = brute(found, tiles, hw, **options)
+    assert result.index.tolist() == [lead for *_, lead in expected]
+    np.testing.assert_allclose(result.boxes.numpy(), [union for union, *_ in expected])
+    assert result.scores.tolist() == [score for _, score, _ in expected]
+    assert result.classes.tolist() == [classes[lead] for *_, lead in expected]
+
+
+def test_nothing_found_is_nothing_merged():
+    for tiles in (tile_grid(*HW, 320, 0.2), np.zeros((0, 4))):
+        result = merge(torch.zeros(0, 4), torch.zeros(0), torch.zeros(0), torch.zeros(0), tiles, HW)
+        assert result.boxes.shape == (0, 4) and len(result.scores) == len(result.classes) == len(result.index) == 0
+    alone = merge(torch.ones(1, 4), torch.ones(1), torch.ones(1), -torch.ones(1), np.zeros((0, 4)), HW)
+    assert alone.index.tolist() == [0], "the pass over the whole image needs no tile"
+
+
+def test_half_precision_is_promoted_and_the_input_left_as_it_is():
+    boxes = torch.tensor([[10.0, 10, 30, 30], [11, 10, 30, 30]], dtype=torch.float16)
+    scores = torch.tensor([0.5, 0.5], dtype=torch.float16)
+    classes = torch.tensor([7.0, 7.0])
+    result = merge(boxes, scores, classes, torch.tensor([0, -1]), torch.tensor([[0, 0, 64, 64]]), (64, 64))
+    assert result.boxes.dtype == result.scores.dtype == torch.float32
+    assert result.index.tolist() == [0] and result.classes.tolist() == [7.0], "of equals the first"
+    assert boxes.dtype == torch.float16 and boxes[1, 0] == 11
+
+
+@pytest.mark.parametrize("source", [-2, 4])
+def test_a_source_that_is_no_tile_is_refused(source):
+    with pytest.raises(ValueError, match="4 tiles"):
+        merged([((1.0, 1.0, 9.0, 9.0), 0.5, 0, source)], tile_grid(100, 100, 64, 0.2), (100, 100))
+
+
+def test_shapes_that_do_not_agree_are_refused():
+    with pytest.raises(ValueError, match="shapes"):
+        merge(torch.zeros(2, 4), torch.zeros(2), torch.zeros(1), torch.zeros(2), np.zeros((0, 4)), HW)
+
+
+def crowd(n: int, hw: tuple[int, int], tiles: np.ndarray, classes: int):
+    rng = np.random.default_rng(0)
+    source = rng.integers(-1, len(tiles), n)
+    seen = np.concatenate((tiles, [[0, 0, hw[1], hw[0]]]))[source]
+    centre = seen[:, :2] + rng.random((n, 2)) * (seen[:, 2:] - seen[:, :2])
+    half = rng.uniform(4, 24, (n, 2))
+    boxes = np.concatenate((centre - half, centre + half), 1).clip(seen[:, (0, 1, 0, 1)], seen[:, (2, 3, 2, 3)])
+    return (
+        torch.from_numpy(boxes).float(),
+        torch.from_numpy(rng.random(n)),
+        torch.from_numpy(rng.integers(0, classes, n)),
+        torch.from_numpy(source),
+    )
+
+
+def test_ten_thousand_boxes_merge_fast():
+    hw = (2160, 3840)
+    tiles = tile_grid(*hw, 640, 0.2)
+    boxes = crowd(10_000, hw, tiles, 3)
+    times = []
+    for _ in range(3):
+        start = time.thread_time()
+        merge(*boxes, tiles, hw)
+        times.append(time.thread_time() - start)
+    assert min(times) < 0.5, times

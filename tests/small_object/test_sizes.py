@@ -1,0 +1,620 @@
+"""Accuracy by object size: the scores, how a validation collects them, and where they are shown."""
+
+from __future__ import annotations
+
+import copy
+import csv
+import json
+import os
+import pickle
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+import torch
+import yaml
+from faster_coco_eval import COCO, COCOeval_faster
+from ultralytics import YOLO
+from ultralytics.cfg import get_cfg
+from ultralytics.models.yolo.detect.train import DetectionTrainer
+from ultralytics.models.yolo.detect.val import DetectionValidator, StockDetectionValidator
+from ultralytics.utils import LOGGER, ops
+from ultralytics.utils.metrics import DetMetrics
+from ultralytics.utils.plotting import plot_results
+
+from small_object import sizes as size_metrics
+from small_object.sizes import SIZE_GROUPS, SIZE_KEYS, SIZE_RANGES, SizeMetrics, SizeRecords, load_coco_eval, size_group
+from tests.helpers.common import upstream_before
+
+NAMES = {0: "airplane", 1: "person", 2: "truck"}
+SCORES = ("ap", "ap50", "ar")
+Image = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]  # as `SizeRecords.add` takes it
+
+
+def random_images(seed: int, count: int = 6, objects: int = 12, classes: int = 2) -> list[Image]:
+    """Return images of 400x300 px with objects of all sizes, predictions near most of them, and false ones."""
+    rng = np.random.default_rng(seed)
+    images = []
+    for _ in range(count):
+        n = int(rng.integers(0, objects + 1))
+        size = np.exp(rng.uniform(np.log(4), np.log(140), (n, 1))) * np.exp(rng.normal(0, 0.2, (n, 2)))
+        corner = rng.uniform(0, 1, (n, 2)) * np.maximum((400, 300) - size, 0)
+        targets, target_cls = np.hstack((corner, corner + size)), rng.integers(0, classes, n)
+        near = np.repeat(targets, 2, 0) + rng.normal(0, 0.12, (2 * n, 4)) * np.repeat(np.tile(size, 2), 2, 0)
+        stray = rng.uniform(0, 250, (n + 2, 2))
+        stray = np.hstack((stray, stray + rng.uniform(3, 50, stray.shape)))
+        boxes = np.vstack((near[rng.random(len(near)) < 0.8], stray))
+        boxes = np.hstack((boxes[:, :2], np.maximum(boxes[:, 2:], boxes[:, :2] + 1)))
+        cls = rng.integers(0, classes, len(boxes))
+        targets, boxes = (np.round(x * 4) / 4 for x in (targets, boxes))  # exact in float32 and to 0.01 px
+        targets, boxes = (np.clip(x, 0, (400, 300) * 2) for x in (targets, boxes))
+        images.append((targets, target_cls, boxes, rng.permutation(len(boxes)) / 997.0, cls))
+    # scores differ between images too, and are exact in float32
+    start = 0
+    for i, (targets, target_cls, boxes, conf, cls) in enumerate(images):
+        order = np.argsort(np.argsort(conf))
+        conf = np.float32(np.random.default_rng(seed + 1).permutation(4096)[start + order] / 4096)
+        images[i] = targets, target_cls, boxes, conf, cls
+        start += len(order)
+    return images
+
+
+def evaluate(images: list[Image], max_det: int = 100, names: dict[int, str] = NAMES) -> SizeMetrics:
+    records = SizeRecords()
+    for image in images:
+        records.add((300, 400), *image)
+    return records.evaluate(names, max_det)
+
+
+# The scores ----------------------------------------------------------------------------------------------------------
+
+
+def coco_json(images: list[Image], folder: Path) -> tuple[Path, Path]:
+    """Write objects and predictions as COCO's two files."""
+    truth: dict[str, list] = {"images": [], "annotations": [], "categories": [{"id": c + 1} for c in NAMES]}
+    found = []
+    for i, (targets, target_cls, boxes, conf, cls) in enumerate(images, 10):
+        truth["images"].append({"id": i, "width": 400, "height": 300})
+        for (x1, y1, x2, y2), c in zip(targets.tolist(), target_cls.tolist(), strict=True):
+            box, number = [x1, y1, x2 - x1, y2 - y1], len(truth["annotations"]) + 1
+            about = {"id": number, "image_id": i, "category_id": c + 1, "area": box[2] * box[3], "iscrowd": 0}
+            truth["annotations"].append({**about, "bbox": box})
+        for (x1, y1, x2, y2), s, c in zip(boxes.tolist(), conf.tolist(), cls.tolist(), strict=True):
+            found.append({"image_id": i, "category_id": c + 1, "bbox": [x1, y1, x2 - x1, y2 - y1], "score": s})
+    paths = folder / "truth.json", folder / "found.json"
+    paths[0].write_text(json.dumps(truth))
+    paths[1].write_text(json.dumps(found))
+    return paths
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_scores_are_those_of_faster_coco_eval_from_json_files(seed: int, tmp_path: Path) -> None:
+    images = random_images(seed, objects=20)
+    ours = evaluate(images)
+    truth, found = coco_json(images, tmp_path)
+    coco = COCO(str(truth))
+    reference = COCOeval_faster(coco, coco.loadRes(str(found)), iouType="bbox", print_function=LOGGER.debug)
+    reference.run()
+    for name, theirs in (("COCO small", "small"), ("medium", "medium"), ("large", "large")):
+        assert ours.ap[name] == pytest.approx(reference.stats_as_dict[f"AP_{theirs}"], abs=1e-12)
+        assert ours.ar[name] == pytest.approx(reference.stats_as_dict[f"AR_{theirs}"], abs=1e-12)
+        index = reference.params.areaRngLbl.index(theirs)
+        precision = reference.eval["precision"][..., index, -1]  # (IoU, recall, classes)
+        for c, scores in ours.per_class.items():
+            if scores.counts[name]:
+                assert scores.ap[name] == pytest.approx(precision[:, :, c].mean(), abs=1e-12)
+                assert scores.ap50[name] == pytest.approx(precision[0, :, c].mean(), abs=1e-12)
+    assert 0.02 < ours.ap["COCO small"] < 0.98
+
+
+def overlap(a: list[float], b: list[float]) -> float:
+    w, h = min(a[2], b[2]) - max(a[0], b[0]), min(a[3], b[3]) - max(a[1], b[1])
+    both = max(w, 0) * max(h, 0)
+    return both / ((a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1]) - both)
+
+
+def plain_scores(images: list[Image], c: int, low: float, high: float, threshold: float) -> tuple[float, float]:
+    """Return AP and recall of a class at one IoU threshold, in plain Python."""
+
+    def inside(box: list[float]) -> bool:
+        return low <= (box[2] - box[0]) * (box[3] - box[1]) < high
+
+    hits, total = [], 0
+    for targets, target_cls, boxes, conf, cls in images:
+        free = targets[target_cls == c].tolist()
+        total += sum(map(inside, free))
+        for score, box in sorted(zip(conf[cls == c].tolist(), boxes[cls == c].tolist(), strict=True), reverse=True):
+            matches = [t for t in free if overlap(t, box) >= threshold]
+            best = max(matches, key=lambda t: (inside(t), overlap(t, box)), default=None)
+            if best is not None:
+                free.remove(best)
+            if inside(box if best is None else best):
+                hits.append((score, best is not None))
+    right, curve = 0, []
+    for seen, (_, hit) in enumerate(sorted(hits, reverse=True), 1):
+        right += hit
+        curve.append((right / total, right / seen))
+    at = [max((p for r, p in curve if r >= i / 100 - 1e-12), default=0) for i in range(101)]
+    return sum(at) / 101, right / total
+
+
+@pytest.mark.parametrize("seed", range(10, 16))
+def test_scores_are_those_of_a_plain_computation(seed: int) -> None:
+    images = random_images(seed)
+    ours = evaluate(images)
+    thresholds = np.linspace(0.5, 0.95, 10).tolist()
+    checked = 0
+    for c, scores in ours.per_class.items():
+        for name, limits in SIZE_RANGES.items():
+            if scores.counts[name]:
+                plain = [plain_scores(images, c, *limits, t) for t in thresholds]
+                assert scores.ap[name] == pytest.approx(np.mean([ap for ap, _ in plain]), abs=1e-9)
+                assert scores.ap50[name] == pytest.approx(plain[0][0], abs=1e-9)
+                assert scores.ar[name] == pytest.approx(np.mean([recall for _, recall in plain]), abs=1e-9)
+                checked += 0 < scores.ap[name] < 1
+    assert checked
+
+
+def test_all_classes_are_the_mean_of_the_classes_with_objects() -> None:
+    ours = evaluate(random_images(1))
+    for score in SCORES:
+        for name in SIZE_RANGES:
+            values = [getattr(s, score)[name] for s in ours.per_class.values() if s.counts[name]]
+            assert getattr(ours, score)[name] == pytest.approx(np.mean(values))
+
+
+def test_every_object_is_in_one_group() -> None:
+    images = random_images(2, count=20, objects=30)
+    ours = evaluate(images)
+    areas = np.concatenate([(t[:, 2:] - t[:, :2]).prod(1) for t, *_ in images])
+    assert [ours.counts[name] for name in SIZE_GROUPS] == np.bincount(size_group(areas), minlength=5).tolist()
+    assert sum(ours.counts[name] for name in SIZE_GROUPS) == len(areas) > 200
+    assert ours.counts["COCO small"] == (areas < 32**2).sum()
+    for name in SIZE_RANGES:
+        assert ours.counts[name] == sum(scores.counts[name] for scores in ours.per_class.values())
+
+
+@pytest.mark.parametrize(("side", "group"), [(8, "tiny"), (16, "small"), (32, "medium"), (96, "large")])
+def test_a_box_at_a_limit_belongs_to_the_group_above_and_only_there(side: float, group: str) -> None:
+    image = (box := np.array([[10.0, 10, 10 + side, 10 + side]]), np.zeros(1), box, np.ones(1), np.zeros(1))
+    ours = evaluate([image])
+    expected = {group, "COCO small"} if side < 32 else {group}
+    assert {name for name, count in ours.counts.items() if count} == expected
+    for score in SCORES:
+        assert {name for name, value in getattr(ours, score).items() if value == pytest.approx(1)} == expected
+
+
+def test_more_predictions_than_cocos_hundred_count_up_to_max_det() -> None:
+    x, y = (v.ravel() * 20.0 for v in np.meshgrid(np.arange(20), np.arange(12)))
+    boxes = np.column_stack((x, y, x + 12, y + 12))
+    image = boxes, np.zeros(240), boxes, np.linspace(0.9, 0.1, 240), np.zeros(240)
+    assert evaluate([image], max_det=300).ar["tiny"] == 1
+    assert evaluate([image], max_det=60).ar["tiny"] == pytest.approx(60 / 240)
+
+
+EMPTY: Image = (np.zeros((0, 4)), np.zeros(0), np.zeros((0, 4)), np.zeros(0), np.zeros(0))
+
+
+def test_no_prediction_scores_zero() -> None:
+    images = [(t, c, *EMPTY[2:]) for t, c, *_ in random_images(3)]
+    ours = evaluate(images)
+    assert all(ours.ap[n] == ours.ap50[n] == ours.ar[n] == 0 for n, count in ours.counts.items() if count)
+
+
+@pytest.mark.parametrize("images", [[], [EMPTY], [(*EMPTY[:2], *random_images(4)[0][2:])]])
+def test_without_objects_there_are_no_scores(images: list[Image]) -> None:
+    ours = evaluate(images)
+    assert not any(ours.counts.values())
+    assert ours.per_class == {}
+    assert all(np.isnan(getattr(ours, score)[name]) for score in SCORES for name in SIZE_RANGES)
+    assert set(ours.results().values()) == {-1.0}
+
+
+def test_images_without_objects_count_their_false_predictions() -> None:
+    box = np.array([[10.0, 10, 20, 20]])
+    right = box, np.zeros(1), box, np.array([0.5]), np.zeros(1)
+    wrong = *EMPTY[:2], box, np.array([0.9]), np.zeros(1)
+    assert evaluate([right, EMPTY]).ap50["tiny"] == pytest.approx(1)
+    assert evaluate([wrong, right]).ap50["tiny"] == pytest.approx(0.5)
+
+
+def test_a_class_without_objects_is_left_out() -> None:
+    image = random_images(5)[0]
+    ours = evaluate([(image[0], np.zeros(len(image[0])), *image[2:])])
+    assert set(ours.per_class) == {0}
+    assert ours.ap["COCO small"] == ours.per_class[0].ap["COCO small"]
+
+
+# What it shows -------------------------------------------------------------------------------------------------------
+
+
+def test_table_and_summary() -> None:
+    box = np.array([[10.0, 10, 22, 22], [50, 50, 90, 90]])
+    ours = evaluate([(box, np.array([0, 2]), box[:1], np.ones(1), np.zeros(1))])
+    rows = ours.summary()
+    assert list(rows[0]) == ["Class", "Size", "Area", "Objects", "AP", "AP50", "AR"]
+    assert [row["Class"] for row in rows] == ["all"] * 6 + ["airplane"] * 6 + ["truck"] * 6
+    assert [row["Area"] for row in rows[:6]] == ["<8^2", "8^2-16^2", "16^2-32^2", "32^2-96^2", ">=96^2", "<32^2"]
+    every, detailed = ([line.split() for line in ours.table(per_class).splitlines()] for per_class in (False, True))
+    assert every == detailed[:7]
+    assert every[1] == ["all", "very", "tiny", "<8^2", "0", "-", "-", "-"]
+    assert every[2] == ["all", "tiny", "8^2-16^2", "1", "1", "1", "1"]
+    assert detailed[7:] == [  # only the sizes of which a class has objects
+        ["airplane", "tiny", "8^2-16^2", "1", "1", "1", "1"],
+        ["airplane", "COCO", "small", "<32^2", "1", "1", "1", "1"],
+        ["truck", "medium", "32^2-96^2", "1", "0", "0", "0"],
+    ]
+    assert {len(line) for line in ours.table(True).splitlines()} == {22 + 6 * 11}
+
+
+def test_keys_of_the_results() -> None:
+    keys = list(evaluate(random_images(6)).results())
+    assert len(keys) == len(set(keys)) == 18
+    assert {"metrics/AP_small(B)", "metrics/AP50_very_tiny(B)", "metrics/AR_small16-32(B)"} < set(keys)
+    assert SIZE_KEYS["ap", "COCO small"] == "metrics/AP_small(B)"
+    assert not set(keys) & set(DetMetrics().results_dict)
+
+
+def assert_same(a: SizeMetrics, b: SizeMetrics) -> None:
+    """Compare all values; written out, since NaN differs from itself."""
+    assert repr((a, a.per_class)) == repr((b, b.per_class))
+
+
+def test_it_survives_pickling_and_copying() -> None:
+    metrics = DetMetrics(NAMES)
+    assert metrics.size is None
+    metrics.size = evaluate(random_images(7))
+    for twin in (pickle.loads(pickle.dumps(metrics)), copy.deepcopy(metrics)):
+        assert_same(twin.size, metrics.size)
+        assert twin.results_dict == metrics.results_dict
+        assert set(SIZE_KEYS.values()) < set(twin.results_dict)
+    assert metrics.size.groups == ("very tiny", "tiny", "small", "medium", "large", "COCO small")
+
+
+# A validation --------------------------------------------------------------------------------------------------------
+
+# Objects of each image, as class, x, y, width and height in pixels of the image, whose width and height come first.
+DATA = {
+    "a.png": (200, 150, [(0, 10, 10, 32, 32), (0, 60, 20, 8, 8), (1, 100, 30, 5, 9), (1, 20, 60, 96, 80)]),
+    "b.png": (160, 240, [(0, 4, 4, 20, 30), (0, 40, 100, 110, 120), (1, 30, 60, 12, 12)]),
+    "c.png": (97, 73, [(1, 10, 10, 31, 33), (1, 60, 30, 7, 7), (0, 70, 50, 16, 16)]),
+    "d.png": (120, 90, []),
+}
+
+
+def write_data(folder: Path, images: dict[str, tuple[int, int, list]], extra: str = "") -> Path:
+    """Write a data set with the same images for training and validation; return its YAML."""
+    for kind in ("images", "labels"):
+        (folder / kind).mkdir(parents=True)
+    for name, (w, h, objects) in images.items():
+        cv2.imwrite(str(folder / "images" / name), np.full((h, w, 3), 90, np.uint8))
+        lines = [
+            f"{c} {(x + bw / 2) / w:.6f} {(y + bh / 2) / h:.6f} {bw / w:.6f} {bh / h:.6f}{extra}\n"
+            for c, x, y, bw, bh in objects
+        ]
+        if lines:
+            (folder / "labels" / name).with_suffix(".txt").write_text("".join(lines))
+    path = folder / "data.yaml"
+    path.write_text(f"train: images\nval: images\nnames: {list(NAMES.values())}\n")
+    return path
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_data(tmp_path_factory.mktemp("data") / "set", DATA)
+
+
+@pytest.fixture(scope="module")
+def model() -> YOLO:
+    return YOLO("yolo11n.yaml")
+
+
+def feed(base: type = DetectionValidator, noise: float = 0, half: bool = False, wrong: int = 0) -> type:
+    """Return a validator that takes the objects themselves for predictions, moved by `noise`, with `wrong` ones."""
+
+    class Fed(base):
+        def preprocess(self, batch: dict[str, Any]) -> dict[str, Any]:
+            self.fed = super().preprocess(batch)
+            return self.fed
+
+        def postprocess(self, preds: Any) -> list[dict[str, torch.Tensor]]:
+            made = torch.Generator().manual_seed(len(self.fed["cls"]))
+            h, w = self.fed["img"].shape[2:]
+            found = []
+            for i in range(len(self.fed["im_file"])):
+                own = self.fed["batch_idx"] == i
+                boxes = ops.xywh2xyxy(self.fed["bboxes"][own]) * torch.tensor([w, h, w, h])
+                boxes = boxes + torch.randn(boxes.shape, generator=made) * noise
+                stray = torch.rand((wrong, 2), generator=made) * 40
+                boxes = torch.cat((boxes, torch.cat((stray, stray + 9), 1)))
+                cls = torch.cat((self.fed["cls"][own].flatten(), torch.arange(wrong) % 2))
+                conf = torch.rand(len(boxes), generator=made)
+                kind = torch.float16 if half else torch.float32
+                found.append({"bboxes": boxes.to(kind), "conf": conf.to(kind), "cls": cls})
+            return found
+
+    return Fed
+
+
+def validate(model: YOLO, data: Path, folder: Path, validator: type | None = None, **given: Any) -> Any:
+    given = {"imgsz": 64, "device": "cpu", "plots": False, "project": str(folder), "name": "v", "batch": 2} | given
+    return model.val(validator=validator or feed(), data=str(data), exist_ok=True, **given)
+
+
+def expected_counts(classes: tuple[int, ...] = (0, 1)) -> dict[str, int]:
+    areas = np.array([w * h for *_, objects in DATA.values() for c, _, _, w, h in objects if c in classes])
+    return {name: int(((low <= areas) & (areas < high)).sum()) for name, (low, high) in SIZE_RANGES.items()}
+
+
+@pytest.mark.parametrize(
+    ("given", "classes"),
+    [
+        ({}, {0: (0,), 1: (1,)}),
+        ({"rect": False}, {0: (0,), 1: (1,)}),
+        ({"imgsz": 160, "batch": 3}, {0: (0,), 1: (1,)}),
+        ({"single_cls": True}, {0: (0, 1)}),
+        ({"classes": [1]}, {1: (1,)}),
+        ({"half": True}, {0: (0,), 1: (1,)}),
+    ],
+    ids=str,
+)
+def test_a_validation_counts_and_scores_in_original_pixels(
+    model: YOLO, data: Path, tmp_path: Path, given: dict[str, Any], classes: dict[int, tuple[int, ...]]
+) -> None:
+    metrics = validate(model, data, tmp_path, feed(half="half" in given), **given)
+    assert metrics.size.counts == expected_counts(sum(classes.values(), ()))
+    assert {c: s.counts for c, s in metrics.size.per_class.items()} == {
+        c: expected_counts(among) for c, among in classes.items()
+    }
+    assert sum(metrics.size.counts[name] for name in SIZE_GROUPS) == metrics.nt_per_class.sum()
+    scores = metrics.size.ap50 if given.get("half") else metrics.size.ap  # half precision moves boxes a little
+    assert all(scores[name] == pytest.approx(1) for name, count in metrics.size.counts.items() if count)
+    assert set(SIZE_KEYS.values()) < set(metrics.results_dict)
+
+
+@pytest.mark.skipif(upstream_before("8.4.133"), reason="before 8.4.133 upstream has sizes of COCO itself only")
+def test_sizes_are_those_of_upstreams_own_evaluation(model: YOLO, tmp_path: Path) -> None:
+    stats: dict[str, float] = {}
+
+    class Kept(feed(noise=1.2, wrong=10)):
+        def __call__(self, *args: Any, **kwargs: Any) -> dict[str, float]:
+            stats.update(super().__call__(*args, **kwargs))
+            return stats
+
+    inside = {name: (w, h, [(c, x, y, bw + 1, bh + 1) for c, x, y, bw, bh in o]) for name, (w, h, o) in DATA.items()}
+    path = write_data(tmp_path / "set", inside)  # no box at a limit, which upstream counts on both sides
+    metrics = validate(model, path, tmp_path, Kept, save_json=True, imgsz=160)
+    for name in ("small", "medium", "large"):  # upstream's come from rounded boxes
+        assert stats[f"metrics/AP_{name}(B)"] == pytest.approx(stats[f"metrics/mAP_{name}(B)"], abs=2e-3)
+    assert 0.05 < metrics.size.ap["COCO small"] < 0.95
+
+
+def test_off_it_is_stock_and_on_it_changes_nothing_of_stocks(model: YOLO, data: Path, tmp_path: Path) -> None:
+    lines: dict[str, list[str]] = {}
+    results = {}
+    for case, base, given in (
+        ("stock", StockDetectionValidator, {}),
+        ("off", DetectionValidator, {"size_metrics": False}),
+        ("on", DetectionValidator, {}),
+    ):
+        lines[case] = []
+
+        class Told(feed(base, noise=1.2, wrong=5)):
+            told = lines[case]
+
+            def print_results(self) -> None:
+                with pytest.MonkeyPatch.context() as patch:
+                    patch.setattr(LOGGER, "info", self.told.append)
+                    super().print_results()
+
+        results[case] = validate(model, data, tmp_path, Told, **given)
+    stock, off, on = (results[case].results_dict for case in ("stock", "off", "on"))
+    assert off == stock
+    assert list(off) == list(stock)
+    assert results["off"].size is None
+    assert lines["off"] == lines["stock"]
+    assert {key: on[key] for key in stock} == stock
+    assert 0 < stock["fitness"] < 1
+    assert set(on) - set(stock) == set(SIZE_KEYS.values())
+    assert results["on"].fitness == results["stock"].fitness
+    assert lines["on"][:-1] == lines["stock"]
+    assert lines["on"][-1] == results["on"].size.table(per_class=True)
+
+
+def test_picture_is_drawn_and_registered(model: YOLO, data: Path, tmp_path: Path) -> None:
+    plots: dict = {}
+
+    class Kept(feed()):
+        def finalize_metrics(self) -> None:
+            self.args.plots = True  # only now: upstream's other plots take seconds
+            super().finalize_metrics()
+            plots.update(self.plots)
+
+    metrics = validate(model, data, tmp_path, Kept)
+    path = Path(metrics.save_dir) / "size_metrics.png"
+    assert path in plots
+    assert cv2.imread(str(path)).std() > 10
+
+
+def test_dense_images_raise_max_det_as_upstream_does(model: YOLO, tmp_path: Path) -> None:
+    grid = [(0, x * 10 + 1, y * 10 + 1, 6, 6) for x in range(20) for y in range(18)]
+    dense = write_data(tmp_path / "dense", {"a.png": (200, 180, grid)})
+    taken = 300 if upstream_before("8.4.135") else 360  # older versions of upstream do not raise it
+    assert validate(model, dense, tmp_path).size.ar["very tiny"] == pytest.approx(taken / 360)
+    assert validate(model, dense, tmp_path, max_det=90).size.ar["very tiny"] == pytest.approx(90 / 360)
+
+
+@pytest.mark.parametrize("name", ["yolo26n.yaml", "yolo11n-seg.yaml", "yolo11n-pose.yaml", "yolo11n-obb.yaml"])
+def test_other_models_and_tasks(name: str, tmp_path: Path) -> None:
+    corners = " 0.2 0.2 0.4 0.2 0.4 0.4 0.2 0.4"
+    extra = {"pose": " 0.3 0.3 2" * 17}.get(name[8:-5], "")
+    path = write_data(tmp_path / "set", DATA, extra)
+    if name.endswith(("-seg.yaml", "-obb.yaml")):
+        for label in (tmp_path / "set/labels").glob("*.txt"):
+            label.write_text("".join(f"{line[0]}{corners}\n" for line in label.read_text().splitlines()))
+    path.write_text(f"{path.read_text()}kpt_shape: [17, 3]\n")
+    task, measured = YOLO(name), not name.endswith("-obb.yaml")
+    few = {"conf": 1e-6} if measured else {}  # an untrained model is sure of nothing
+    metrics = validate(task, path, tmp_path, task._smart_load("validator"), **few)
+    assert (set(SIZE_KEYS.values()) < set(metrics.results_dict)) is measured
+    assert (metrics.size is not None) is measured
+    if measured:
+        assert sum(metrics.size.counts[group] for group in SIZE_GROUPS) == metrics.nt_per_class.sum() > 3
+
+
+def test_without_the_library_it_goes_on_with_one_warning(
+    model: YOLO, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    warnings: list[str] = []
+    monkeypatch.setitem(sys.modules, "faster_coco_eval", None)
+    monkeypatch.setattr(LOGGER, "warning", warnings.append)
+    load_coco_eval.cache_clear()
+    try:
+        for _ in range(2):
+            metrics = validate(model, data, tmp_path)
+            assert metrics.size is None
+            assert "metrics/AP_small(B)" not in metrics.results_dict
+    finally:
+        load_coco_eval.cache_clear()
+    assert sum("pip install faster-coco-eval" in line for line in warnings) == 1
+
+
+RANKED = """
+import pickle, sys
+from pathlib import Path
+from types import SimpleNamespace
+import torch
+import torch.distributed as dist
+from ultralytics.models.yolo.detect.val import DetectionValidator
+from ultralytics.utils import RANK
+
+images, folder = pickle.loads(Path(sys.argv[1]).read_bytes()), Path(sys.argv[2])
+torch.set_num_threads(1)
+if RANK >= 0:
+    dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=RANK, world_size=2)
+own = {-1: images, 0: images[:4], 1: images[4:]}[RANK]
+validator = DetectionValidator(save_dir=folder, args={"device": "cpu", "plots": False, "max_det": 100})
+labels = [{"cls": torch.zeros(1)} for _ in images]
+validator.dataloader = SimpleNamespace(dataset=range(len(images)))
+validator.data, validator.device, validator.training = {}, torch.device("cpu"), True
+validator.init_metrics(SimpleNamespace(names={0: "a", 1: "b"}))
+for i, (targets, target_cls, boxes, conf, cls) in enumerate(own):
+    scale = torch.tensor([400, 300, 400, 300])
+    corner = torch.tensor(targets, dtype=torch.float32).reshape(-1, 4)
+    batch = {
+        "img": torch.zeros(1, 3, 300, 400), "batch_idx": torch.zeros(len(targets)), "im_file": [f"{RANK}{i}.png"],
+        "cls": torch.tensor(target_cls, dtype=torch.float32)[:, None], "ori_shape": [(300, 400)],
+        "bboxes": torch.cat(((corner[:, :2] + corner[:, 2:]) / 2, corner[:, 2:] - corner[:, :2]), 1) / scale,
+        "ratio_pad": [((1.0, 1.0), (0, 0))],
+    }
+    found = {"bboxes": boxes, "conf": conf, "cls": cls}
+    validator.update_metrics([{k: torch.tensor(v, dtype=torch.float32) for k, v in found.items()}], batch)
+validator.gather_stats()
+if RANK <= 0:
+    stats = validator.get_stats()
+    (folder / f"found{RANK}").write_bytes(pickle.dumps((stats, validator.metrics.size)))
+else:
+    assert validator.size_records.images == []
+"""
+
+
+def test_two_processes_find_what_one_finds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    images = tmp_path / "images.pickle"
+    images.write_bytes(pickle.dumps(random_images(8, count=7, objects=20)))
+    env = {**os.environ, "WORLD_SIZE": "2", "GLOO_SOCKET_IFNAME": "lo", "OMP_NUM_THREADS": "1"}
+    script = [sys.executable, "-c", RANKED, str(images), str(tmp_path)]
+    ranks = [subprocess.Popen(script, env={**env, "RANK": rank, "LOCAL_RANK": rank}) for rank in ("0", "1")]
+    monkeypatch.setattr(sys, "argv", script[2:])
+    exec(RANKED, {})
+    assert [process.wait(timeout=120) for process in ranks] == [0, 0]
+    two, one = (pickle.loads((tmp_path / f"found{rank}").read_bytes()) for rank in (0, -1))
+    assert two[0] == one[0]
+    assert_same(two[1], one[1])
+    assert 0 < one[1].ap["COCO small"] < 1
+    assert sum(one[1].counts[name] for name in SIZE_GROUPS) > 40
+
+
+# A training ----------------------------------------------------------------------------------------------------------
+
+
+def read_csv(path: Path) -> list[dict[str, str]]:
+    with path.open() as file:
+        return list(csv.DictReader(file, strict=True))
+
+
+def test_a_training_writes_the_sizes_of_each_epoch(data: Path, tmp_path: Path) -> None:
+    made = {"model": "yolo11n.yaml", "data": str(data), "project": str(tmp_path), "name": "t", "device": "cpu"}
+    trainer = DetectionTrainer(overrides={**made, "epochs": 2, "imgsz": 64, "batch": 2, "plots": False, "workers": 0})
+    trainer.train()
+    rows = read_csv(trainer.csv)
+    assert len(rows) == 2
+    for row in rows:
+        assert set(SIZE_KEYS.values()) < set(row)
+        assert np.isfinite([float(value) for value in row.values()]).all()
+    read = trainer.read_results_csv()
+    assert set(read) == set(rows[0])
+    assert trainer.validator.metrics.size.counts == expected_counts()
+    assert set(SIZE_KEYS.values()) < set(trainer.metrics)
+    assert yaml.safe_load((tmp_path / "t/args.yaml").read_text())["size_metrics"] is True
+    assert YOLO(trainer.last).overrides.get("size_metrics", True) is True
+
+
+def half_trainer(folder: Path, **given: Any) -> DetectionTrainer:
+    """Return a trainer that can do no more than write its results."""
+    trainer = object.__new__(DetectionTrainer)
+    trainer.csv, trainer.epoch, trainer.train_time_start = folder / "results.csv", 0, time.time()
+    trainer.args = get_cfg(overrides={"task": "detect", **given})
+    return trainer
+
+
+STOCK_ROW = {"train/box_loss": 1.0, "metrics/mAP50(B)": 0.5, "val/box_loss": 2.0, "lr/pg0": 0.01}
+
+
+def test_rows_have_the_columns_of_the_file_whenever_the_first_validation_comes(tmp_path: Path) -> None:
+    trainer = half_trainer(tmp_path)
+    trainer.save_metrics(STOCK_ROW)  # of an epoch without validation
+    sizes = {key: 0.01 * i for i, key in enumerate(SIZE_KEYS.values())}
+    validated = {"train/box_loss": 3.0, "metrics/mAP50(B)": 0.6, **sizes, "val/box_loss": 4.0, "lr/pg0": 0.02}
+    trainer.save_metrics(validated)
+    first, second = read_csv(trainer.csv)
+    assert {key: float(first[key]) for key in STOCK_ROW} == STOCK_ROW
+    assert {float(first[key]) for key in sizes} == {0}
+    assert {key: float(second[key]) for key in validated} == pytest.approx(validated)
+
+
+def test_a_file_begun_without_sizes_keeps_its_columns(tmp_path: Path) -> None:
+    half_trainer(tmp_path, size_metrics=False).save_metrics(STOCK_ROW)
+    assert list(read_csv(tmp_path / "results.csv")[0])[2:] == list(STOCK_ROW)
+    half_trainer(tmp_path).save_metrics({**STOCK_ROW, **dict.fromkeys(SIZE_KEYS.values(), 0.5)})
+    rows = read_csv(tmp_path / "results.csv")
+    assert [list(row)[2:] for row in rows] == [list(STOCK_ROW)] * 2
+    assert {key: float(rows[1][key]) for key in STOCK_ROW} == STOCK_ROW
+
+
+@pytest.mark.parametrize("size_metrics", [True, False])
+def test_results_picture_is_as_wide_as_stocks(tmp_path: Path, size_metrics: bool) -> None:
+    trainer = half_trainer(tmp_path, size_metrics=size_metrics)
+    for _ in range(3):
+        trainer.save_metrics(STOCK_ROW)
+    drawn: list[Path] = []
+    plot_results(trainer.csv, on_plot=drawn.append)
+    assert drawn == [tmp_path / "results.png"]
+    assert cv2.imread(str(drawn[0])).shape[:2] == (1200, 200 * (3 + 2))  # upstream: one inch a column and two more
+
+
+# The argument --------------------------------------------------------------------------------------------------------
+
+
+def test_argument() -> None:
+    assert get_cfg().size_metrics is True
+    assert get_cfg(overrides={"size_metrics": False}).size_metrics is False
+    with pytest.raises(TypeError, match="'size_metrics' must be a bool"):
+        get_cfg(overrides={"size_metrics": "no"})
+    assert not size_metrics.measures_size(SimpleNamespace(task="detect"))  # arguments of another program
+    assert not size_metrics.measures_size(get_cfg(overrides={"task": "obb"}))

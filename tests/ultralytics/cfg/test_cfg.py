@@ -1,0 +1,332 @@
+from __future__ import annotations
+
+import contextlib
+import re
+import shutil
+import sysconfig
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+import ultralytics
+import yaml
+from ultralytics import cfg as our_cfg
+from ultralytics.cfg import check_cfg, check_dict_alignment, entrypoint, get_cfg, get_save_dir, stock_get_save_dir
+from ultralytics.engine.model import Model
+from ultralytics.models.yolo.detect import DetectionTrainer
+from ultralytics.nn.tasks import yaml_model_load
+from ultralytics.utils import DEFAULT_CFG, DEFAULT_CFG_DICT, remove_colorstr
+from ultralytics.utils.checks import check_file
+
+from tests.helpers.common import Run
+
+INF, NAN = float("inf"), float("nan")
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    """Return the YAML of a data set of two images."""
+    for split in ("train", "val"):
+        images, labels = tmp_path / "data/images" / split, tmp_path / "data/labels" / split
+        images.mkdir(parents=True)
+        labels.mkdir(parents=True)
+        cv2.imwrite(str(images / "a.png"), np.full((32, 32, 3), 90, np.uint8))
+        (labels / "a.txt").write_text("0 0.5 0.5 0.25 0.25\n")
+    path = tmp_path / "data/data.yaml"
+    path.write_text("train: images/train\nval: images/val\nnames: [thing]\n")
+    return path
+
+
+def outcome(check: Callable[[], Any]) -> tuple[type, str]:
+    try:
+        check()
+    except Exception as error:
+        return type(error), str(error)
+    return type(None), ""
+
+
+# The arguments -------------------------------------------------------------------------------------------------------
+
+
+def test_defaults_are_unset() -> None:
+    for name in ("nwd", "nwd_c"):
+        assert DEFAULT_CFG_DICT[name] is None
+        assert getattr(DEFAULT_CFG, name) is None
+        assert getattr(get_cfg(), name) is None
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("nwd", v) for v in (None, 0, 1, 0.0, 0.5, 1.0)] + [("nwd_c", v) for v in (None, 1, 12, 0.5, 12.8)],
+)
+def test_accepted_values(name: str, value: float | None) -> None:
+    for hard in (True, False):
+        given = {name: value}
+        check_cfg(given, hard)
+        assert given == {name: value}
+    assert getattr(get_cfg(overrides={name: value}), name) == value
+
+
+@pytest.mark.parametrize("hard", [True, False])
+@pytest.mark.parametrize(
+    ("ours", "stocks", "value"),
+    [("nwd", "mosaic", v) for v in (2, 1.01, -0.1, -1, INF, NAN, "0.5", "much", [0.5], {}, True)]
+    + [("nwd_c", "box", v) for v in ("12", "much", [12.0], {})],
+)
+def test_errors_are_upstreams(ours: str, stocks: str, value: object, hard: bool) -> None:
+    kind, message = outcome(lambda: check_cfg({stocks: value}, hard))
+    assert outcome(lambda: check_cfg({ours: value}, hard)) == (kind, message.replace(stocks, ours))
+    if hard and value is not True:
+        assert kind in {TypeError, ValueError}
+        assert stocks in message
+        with pytest.raises(kind):
+            get_cfg(overrides={ours: value})
+
+
+def test_strings_are_converted_where_upstream_converts() -> None:
+    given = {"nwd": "0.5", "nwd_c": "12", "mosaic": "0.5"}
+    check_cfg(given, hard=False)
+    assert given == {"nwd": 0.5, "nwd_c": 12.0, "mosaic": 0.5}
+
+
+@pytest.mark.parametrize("value", [0, 0.0, -1, -0.5, INF, -INF, NAN])
+@pytest.mark.parametrize("hard", [True, False])
+def test_nwd_c_must_be_positive_and_finite(value: float, hard: bool) -> None:
+    with pytest.raises(ValueError, match=rf"^'nwd_c={value}' is an invalid value.*finite and greater than 0"):
+        check_cfg({"nwd_c": value}, hard)
+    with pytest.raises(ValueError, match="nwd_c"):
+        get_cfg(overrides={"nwd_c": value})
+
+
+@pytest.mark.parametrize(("typo", "meant"), [("nwdd", "nwd"), ("nwd_", "nwd"), ("nwdc", "nwd_c")])
+def test_misspelt_argument_is_told_ours(typo: str, meant: str) -> None:
+    with pytest.raises(SyntaxError) as caught:
+        check_dict_alignment(DEFAULT_CFG_DICT, {typo: 1})
+    assert re.match(rf"'{typo}' is not a valid YOLO argument\. .*'{meant}'", remove_colorstr(str(caught.value)))
+    with pytest.raises(SyntaxError, match=f"'{meant}'"):
+        get_cfg(overrides={typo: 1})
+
+
+# The folder of a run -------------------------------------------------------------------------------------------------
+
+
+def arguments(**given: object) -> SimpleNamespace:
+    return SimpleNamespace(
+        **({"project": None, "name": "n", "task": "detect", "mode": "val", "exist_ok": True} | given)
+    )
+
+
+@pytest.mark.parametrize("project", ["runs/ASS1", "./runs/ASS1", "other/../runs/ASS1", Path("runs/ASS1")])
+def test_relative_project_is_relative_to_the_working_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, project: str | Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    args = arguments(project=project)
+    assert get_save_dir(args) == tmp_path.resolve() / "runs/ASS1/n"
+    assert args.project == project  # not changed: it goes into args.yaml
+    assert not stock_get_save_dir(args).is_relative_to(tmp_path)
+
+
+def test_absolute_project_stays(tmp_path: Path) -> None:
+    args = arguments(project=str(tmp_path / "p"))
+    assert get_save_dir(args) == stock_get_save_dir(args) == (tmp_path / "p/n").resolve()
+
+
+def test_project_in_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    assert get_save_dir(arguments(project="~/p")) == (tmp_path / "p/n").resolve()
+
+
+@pytest.mark.parametrize("project", ["p", None, "/p"])
+def test_save_dir_wins(tmp_path: Path, project: str | None) -> None:
+    args = arguments(project=project, save_dir=str(tmp_path / "here"))
+    assert get_save_dir(args) == stock_get_save_dir(args) == (tmp_path / "here").resolve()
+
+
+@pytest.mark.parametrize("project", [None, ""])
+@pytest.mark.parametrize("name", [None, "n"])
+def test_without_project_it_is_upstreams(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, project: str | None, name: str | None
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    args = arguments(project=project, name=name)
+    assert get_save_dir(args) == stock_get_save_dir(args)
+    assert not get_save_dir(args).is_relative_to(tmp_path)
+
+
+def test_existing_folders_are_counted_as_upstream_counts_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for _ in range(3):
+        wanted = stock_get_save_dir(arguments(project=str(tmp_path / "stock"), exist_ok=False))
+        found = get_save_dir(arguments(project="p", exist_ok=False))
+        assert found == (tmp_path / "p").resolve() / wanted.name
+        assert found.exists() == wanted.exists()  # the first versions make it, later ones do not
+        for folder in (found, wanted):
+            folder.mkdir(parents=True, exist_ok=True)
+        assert get_save_dir(arguments(project="p", exist_ok=True)) == (tmp_path / "p/n").resolve()
+
+
+def test_names_of_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    parent = tmp_path.resolve() / "p"
+    assert get_save_dir(arguments(project="p"), name="tune") == parent / "tune"
+    assert get_save_dir(arguments(project="p", name=None)) == parent / "val"
+    assert get_save_dir(get_cfg(overrides={"project": "p", "name": 12, "task": "detect"})) == parent / "12"
+    assert get_save_dir(get_cfg(overrides={"project": 7, "name": 12})) == parent.with_name("7") / "12"
+
+
+def test_trainer_saves_the_arguments_in_the_working_folder(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    given = {"nwd": 0.25, "nwd_c": 7, "project": "runs/a", "name": "one"}
+    trainer = DetectionTrainer(
+        overrides={"model": "yolo11n.yaml", "data": str(data), "epochs": 1, "imgsz": 32, "device": "cpu"} | given
+    )
+    assert Path(trainer.save_dir) == tmp_path.resolve() / "runs/a/one"
+    saved = yaml.safe_load((tmp_path / "runs/a/one/args.yaml").read_text())
+    assert {name: saved[name] for name in given} == given
+
+
+def test_trainer_saves_unset_arguments(data: Path, tmp_path: Path) -> None:
+    where = {"project": str(tmp_path / "runs"), "name": "two"}
+    DetectionTrainer(overrides={"model": "yolo11n.yaml", "data": str(data), "epochs": 1, "device": "cpu"} | where)
+    saved = yaml.safe_load((tmp_path / "runs/two/args.yaml").read_text())
+    assert saved["nwd"] is saved["nwd_c"] is None
+
+
+# The `yolo` command --------------------------------------------------------------------------------------------------
+
+MISTAKES = {
+    "value": ("model=yolo11n.yaml data=data.yaml nwd=2", ("'nwd=2' is an invalid value", "between 0.0 and 1.0")),
+    "side of tiles": ("model=yolo11n.yaml data=data.yaml slice=63", ("'slice=63' is an invalid value", "64 pixels")),
+    "kind of side": ("model=yolo11n.yaml data=data.yaml slice=big", ("'slice=big' is invalid", "whole number")),
+    "overlap": ("model=yolo11n.yaml data=data.yaml slice=640 slice_overlap=1", ("'slice_overlap=1' is an invalid",)),
+    "batch of tiles": ("model=yolo11n.yaml data=data.yaml slice_batch=0", ("'slice_batch=0' is an invalid value",)),
+    "upstream's value": ("model=yolo11n.yaml data=data.yaml mosaic=2", ("'mosaic=2' is an invalid value",)),
+    "argument": ("model=yolo11n.yaml nwdd=1", ("'nwdd' is not a valid YOLO argument", "'nwd'")),
+    "model": (
+        "model=yolo11n-wrong.yaml data=data.yaml",
+        ("yolo11n-wrong.yaml", "row 1 ", "'DWRR'", "did you mean 'DWR'"),
+    ),
+}
+WRONG_MODEL = """
+nc: 1
+scales:
+  n: [0.5, 0.25, 1024]
+backbone:
+  - [-1, 1, Conv, [64, 3, 2]]
+  - [-1, 1, DWRR, [64]]
+head:
+  - [[1], 1, Detect, [nc]]
+"""
+YOLO = shutil.which("yolo", path=sysconfig.get_path("scripts"))  # the stock script
+
+
+@pytest.fixture(scope="module")
+def mistakes(run: Run, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """Return how `yolo detect train` ends for each mistake."""
+    folder = tmp_path_factory.mktemp("mistakes")
+    (folder / "yolo11-wrong.yaml").write_text(WRONG_MODEL)
+    always = ("epochs=1", "imgsz=32", "device=cpu", "project=runs")
+
+    def end(case: str) -> Any:
+        return run("detect", "train", *MISTAKES[case][0].split(), *always, cwd=folder, program=YOLO)
+
+    with ThreadPoolExecutor(2) as pool:
+        return dict(zip(MISTAKES, pool.map(end, MISTAKES), strict=True))
+
+
+@pytest.mark.parametrize("case", MISTAKES)
+def test_mistake_ends_with_one_line(mistakes: dict[str, Any], case: str) -> None:
+    done = mistakes[case]
+    assert done.returncode == 1
+    (line,) = remove_colorstr(done.stderr).splitlines()
+    assert line.startswith("yolo: ")
+    assert "Traceback" not in done.stdout
+    for part in MISTAKES[case][1]:
+        assert part in line
+
+
+@pytest.mark.parametrize("kind", [RuntimeError, ValueError, TypeError, SyntaxError, KeyError, ModuleNotFoundError])
+def test_fault_of_the_program_is_raised(kind: type[Exception], monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(self: Model, **kwargs: object) -> None:
+        raise kind("a fault")
+
+    monkeypatch.setattr(Model, "train", fail)
+    with pytest.raises(kind, match="a fault") as caught:
+        entrypoint("yolo detect train model=yolo11n.yaml data=data.yaml epochs=1")
+    assert fail.__code__ in {entry.frame.code.raw for entry in caught.traceback}
+
+
+def test_fault_behind_a_mistake_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(debug: str) -> None:
+        with contextlib.suppress(ValueError):
+            check_cfg({"nwd": 2})
+        raise RuntimeError("a fault")
+
+    monkeypatch.setattr(our_cfg, "stock_entrypoint", fail)
+    with pytest.raises(RuntimeError, match="a fault"):
+        entrypoint("yolo cfg")
+
+
+def test_yolo_cfg_prints_our_arguments_too(run: Run, tmp_path: Path) -> None:
+    done = run("cfg", cwd=tmp_path, program=YOLO)
+    assert done.returncode == 0
+    assert {"mosaic: 1.0", "nwd: null", "nwd_c: null"} <= set(done.stdout.splitlines())
+
+
+# Model files ---------------------------------------------------------------------------------------------------------
+
+STOCK = Path(ultralytics.__file__).parent / "cfg/models/11"
+
+
+@pytest.mark.parametrize("where", ["root", "elsewhere"])
+@pytest.mark.parametrize(
+    ("name", "scale", "file"),
+    [
+        ("ultralytics/cfg/models/11/yolo11s.yaml", "s", "yolo11.yaml"),
+        ("ultralytics/cfg/models/11/yolo11.yaml", "", "yolo11.yaml"),
+        ("yolo11m-smallob.yaml", "m", "yolo11-smallob.yaml"),
+        ("yolo11x-hsfpn-dwr-smallob.yaml", "x", "yolo11-hsfpn-dwr-smallob.yaml"),
+        ("yolo11s.yaml", "s", None),
+        ("yolo11.yaml", "", None),
+        ("yolo11s-seg.yaml", "s", None),
+        ("ultralytics/cfg/models/11/yolo11s-seg.yaml", "s", None),  # ours has none of that path
+    ],
+)
+def test_model_files(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, scale: str, file: str | None, where: str
+) -> None:
+    monkeypatch.chdir(root if where == "root" else tmp_path)
+    d = yaml_model_load(name)
+    expected = root / "ultralytics/cfg/models/11" / file if file else STOCK / Path(name).name.replace("11s", "11")
+    assert d["scale"] == scale
+    assert d["backbone"] + d["head"] == (lambda y: y["backbone"] + y["head"])(yaml.safe_load(expected.read_text()))
+    assert ("DualConv" in str(d["backbone"])) is bool(file)
+
+
+def test_check_file_finds_ours_from_elsewhere(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    ours, stocks = root / "ultralytics/cfg/models/11", STOCK
+    assert Path(check_file("ultralytics/cfg/models/11/yolo11.yaml")) == ours / "yolo11.yaml"
+    assert Path(check_file("yolo11-smallob.yaml")) == ours / "yolo11-smallob.yaml"
+    assert Path(check_file("yolo11.yaml")) == stocks / "yolo11.yaml"
+    assert check_file("no-such-model.yaml", hard=False) == []
+    with pytest.raises(FileNotFoundError, match=r"no-such-model\.yaml"):
+        check_file("no-such-model.yaml")
+
+
+def test_file_in_the_working_folder_comes_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("yolo11-smallob.yaml", "ultralytics/cfg/models/11/yolo11.yaml"):
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("nc: 1")
+        assert Path(check_file(name)).resolve() == path.resolve()

@@ -1,0 +1,195 @@
+"""This fork's blocks in models of every task, scale and family: built, trained for a step, fused and run."""
+
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from ultralytics.cfg import get_cfg
+from ultralytics.nn.modules import C3k2DWR, Detect, DualConv, LightDetect, ScreeningFusion
+from ultralytics.nn.tasks import (
+    BaseModel,
+    ClassificationModel,
+    DetectionModel,
+    OBBModel,
+    PoseModel,
+    SegmentationModel,
+    yaml_model_load,
+)
+from ultralytics.utils.torch_utils import scale_img
+
+from tests.helpers.common import upstream_before
+
+MODELS = Path(__file__).parents[3] / "ultralytics/cfg/models"
+PUBLISHED = yaml.safe_load((MODELS / "11/yolo11-hsfpn-dwr-smallob.yaml").read_text())
+SIDE, CLASSES = 64, 3
+COUNT = 3  # images in a batch: upstream 8.4.0 takes the prototypes of 2 for a pair of something else
+HEADS = {
+    "detect": ["Detect", ["nc"]],
+    "segment": ["Segment", ["nc", 8, 16]],
+    "pose": ["Pose", ["nc", "kpt_shape"]],
+    "obb": ["OBB", ["nc", 1]],
+    "classify": ["Classify", ["nc"]],
+}
+
+
+KINDS = {
+    "detect": DetectionModel, "segment": SegmentationModel, "pose": PoseModel, "obb": OBBModel,
+    "classify": ClassificationModel,
+}  # fmt: skip
+
+
+def layout(task: str, scale: str, **keys: Any) -> dict[str, Any]:
+    """Return the published design with a task's head."""
+    d = deepcopy(PUBLISHED) | {"nc": CLASSES, "scale": scale, "kpt_shape": [5, 3], **keys}
+    if task == "classify":
+        d["head"] = [[-1, 1, *HEADS[task]]]
+    else:
+        d["head"][-1][2:] = HEADS[task]
+    return d
+
+
+def batch_of(task: str) -> dict[str, torch.Tensor]:
+    """Return noisy images with two objects each, as a loader gives them."""
+    rng = torch.Generator().manual_seed(0)
+    images = torch.rand(COUNT, 3, SIDE, SIDE, generator=rng)
+    if task == "classify":
+        return {"img": images, "cls": torch.tensor([0, 2, 1])}
+    boxes = torch.tensor([[0.3, 0.3, 0.3, 0.2], [0.7, 0.6, 0.2, 0.4]] * COUNT)
+    batch = {"img": images, "batch_idx": torch.arange(COUNT).repeat_interleave(2).float()}
+    batch["cls"] = (torch.arange(2 * COUNT).float() % CLASSES)[:, None]
+    batch["bboxes"] = torch.cat((boxes, torch.full((len(boxes), 1), 0.3)), 1) if task == "obb" else boxes
+    batch["resized_shape"] = [(SIDE, SIDE)] * COUNT
+    if task == "segment":
+        masks = torch.zeros(COUNT, SIDE // 4, SIDE // 4)
+        for index, (x, y, w, h) in enumerate(boxes[:2] * SIDE / 4):
+            rows, columns = slice(int(y - h / 2), int(y + h / 2)), slice(int(x - w / 2), int(x + w / 2))
+            masks[:, rows, columns] = index + 1
+        batch["masks"] = masks
+        batch["sem_masks"] = masks.long()
+    if task == "pose":
+        corners = torch.tensor([[0.0, 0, 2], [-0.4, -0.4, 2], [0.4, -0.4, 2], [-0.4, 0.4, 1], [0.4, 0.4, 2]])
+        points = corners.repeat(len(boxes), 1, 1)
+        points[..., :2] = points[..., :2] * boxes[:, None, 2:] + boxes[:, None, :2]
+        batch["keypoints"] = points
+    return batch
+
+
+def train_step(model: BaseModel, task: str) -> float:
+    """Train for one step; return the loss before it."""
+    model.args = get_cfg(overrides={"task": task})
+    model.train()
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-3)
+    loss = model.loss(batch_of(task))[0].sum()
+    loss.backward()
+    without = [name for name, p in model.named_parameters() if p.requires_grad and p.grad is None]
+    assert not without, "no gradient reaches these"
+    assert all(p.grad.isfinite().all() for p in model.parameters() if p.grad is not None)
+    optimizer.step()
+    return float(loss.detach())
+
+
+def outputs(value: Any) -> list[torch.Tensor]:
+    if isinstance(value, torch.Tensor):
+        return [value]
+    parts = value.values() if isinstance(value, dict) else value
+    return [tensor for part in parts for tensor in outputs(part)]
+
+
+def check(build: Any, task: str, end2end: bool | None = None) -> BaseModel:
+    """Build a model, train it for a step, and compare what it says before and after fusing.
+
+    With `end2end` it then predicts so, as upstream sets it for `nms`.
+    """
+    torch.manual_seed(0)
+    model = build()
+    assert 0 < train_step(model, task) < float("inf")
+    images = torch.rand(1, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(1))
+    model.eval()
+    if end2end is not None:
+        model.end2end = end2end
+    with torch.no_grad():
+        apart = outputs(model(images))[0]
+        model.fuse(verbose=False)
+        assert model.is_fused()
+        fused = outputs(model(images))[0]
+    assert apart.isfinite().all()
+    if getattr(model, "end2end", False):
+        apart, fused = apart[..., 4], fused[..., 4]  # the order of boxes with nearly the same score may change
+    torch.testing.assert_close(fused, apart, rtol=1e-3, atol=2e-3)
+    return model
+
+
+@pytest.mark.parametrize("scale", "nsmlx")
+@pytest.mark.parametrize("task", HEADS)
+def test_every_task_and_scale(task: str, scale: str) -> None:
+    model = check(lambda: KINDS[task](layout(task, scale), ch=3, verbose=False), task)
+    kinds = {type(module) for module in model.modules()}
+    assert {DualConv, C3k2DWR} <= kinds and (ScreeningFusion in kinds) == (task != "classify")
+
+
+FAMILIES = [
+    *((f"yolo26n{end}.yaml", task) for end, task in (("", "detect"), ("-seg", "segment"), ("-pose", "pose"),
+                                                      ("-obb", "obb"), ("-cls", "classify"))),
+    ("yolov8n.yaml", "detect"), ("yolov8n-seg.yaml", "segment"), ("yolov8n-p2.yaml", "detect"),
+    ("yolo12n.yaml", "detect"), ("yolo12n-pose.yaml", "pose"), ("yolov10n.yaml", "detect"), ("yolov9t.yaml", "detect"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("file", "task"), FAMILIES)
+def test_every_family(file: str, task: str) -> None:
+    """Rows of strided convolutions and of C2f or C3k2 blocks become this fork's."""
+    d = yaml_model_load(file) | {"nc": CLASSES}
+    if task == "pose":
+        d["kpt_shape"] = [5, 3]
+    blocks = 0
+    for row in (d["backbone"] + d["head"])[1:]:
+        if row[2] == "Conv" and row[3][1:] == [3, 2]:
+            row[2:] = ["DualConv", [row[3][0], 2]]
+        elif row[2] in {"C3k2", "C2f"}:
+            row[2:] = ["C3k2DWR", [row[3][0], False]]
+            blocks += 1
+    model = check(lambda: KINDS[task](d, ch=3, verbose=False), task)
+    assert sum(type(module) is C3k2DWR for module in model.modules()) == blocks
+    assert any(type(module) is DualConv for module in model.modules())
+
+
+@pytest.mark.parametrize("scale", "nsmlx")
+def test_the_end_to_end_example(scale: str) -> None:
+    file = MODELS / f"26/yolo26{scale}-hsfpn-smallob.yaml"
+    for end2end, shape in ((True, (1, 300, 6)), (False, (1, 4 + CLASSES, 16**2 + 8**2 + 4**2 + 2**2))):
+        if upstream_before("8.4.8") and not end2end:
+            continue  # its models always predict so
+        chosen = None if upstream_before("8.4.8") else end2end
+        model = check(lambda: DetectionModel(str(file), nc=CLASSES, verbose=False), "detect", chosen)
+        assert model.stride.tolist() == [4, 8, 16, 32] and type(model.model[-1]) is LightDetect
+        assert model.end2end == end2end and model.yaml["scale"] == scale
+        assert model(torch.rand(1, 3, SIDE, SIDE))[0].shape == shape
+
+
+def test_augmented_prediction() -> None:
+    """Upstream asks for exactly its own Detect; a head that differs only in its layers is augmented likewise."""
+    torch.manual_seed(0)
+    model = DetectionModel(MODELS / "11/yolo11.yaml", nc=CLASSES, verbose=False).eval()
+    image = torch.rand(1, 3, SIDE, SIDE)
+    with torch.no_grad():
+        plain, augmented = model(image)[0], model(image, augment=True)[0]
+        assert type(model.model[-1]) is LightDetect
+        mirrored = model(scale_img(image.flip(3), 0.83, gs=32))[0]
+        model.model[-1].__class__ = Detect
+        torch.testing.assert_close(augmented, model(image, augment=True)[0], rtol=0, atol=0)
+    # Of the first copy all but the coarsest level's share goes in, then all of the mirrored one.
+    first = plain.shape[2] - plain.shape[2] // (1 + 4 + 16 + 64)
+    torch.testing.assert_close(augmented[..., :first], plain[..., :first], rtol=0, atol=0)
+    second = augmented[..., first : first + mirrored.shape[2]]
+    torch.testing.assert_close(second[:, 0], SIDE - mirrored[:, 0] / 0.83)
+    torch.testing.assert_close(second[:, 4:], mirrored[:, 4:])
+
+
+def test_rotated_boxes_are_not_augmented() -> None:
+    model = OBBModel(layout("obb", "n"), ch=3, verbose=False).eval()
+    image = torch.rand(1, 3, SIDE, SIDE)
+    with torch.no_grad():
+        torch.testing.assert_close(model(image, augment=True)[0], model(image)[0], rtol=0, atol=0)

@@ -1,0 +1,158 @@
+from __future__ import annotations
+
+import json
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+import torch
+import ultralytics
+from ultralytics.nn.tasks import _check_rows, _is_module
+from ultralytics.utils import YAML
+
+from tests.helpers.common import Run, upstream_before
+
+MODELS = (
+    "yolo11n.yaml",
+    "yolov8n-p2.yaml",
+    "yolo26n.yaml",
+    "yolo11n-seg.yaml",
+    "yolo11n-pose.yaml",
+    "yolo11n-obb.yaml",
+)
+RECORD = """
+import sys
+import torch
+from ultralytics import __version__
+from ultralytics.cfg import get_cfg
+from ultralytics.nn.tasks import DetectionModel, OBBModel, PoseModel, SegmentationModel
+from ultralytics.utils import DEFAULT_CFG_DICT
+
+torch.set_num_threads(1)
+OF_TASK = {"seg": SegmentationModel, "pose": PoseModel, "obb": OBBModel}
+
+
+def tensors(value, name):
+    if isinstance(value, torch.Tensor):
+        yield name, value.detach()
+    elif isinstance(value, (dict, list, tuple)):
+        for key, part in value.items() if isinstance(value, dict) else enumerate(value):
+            yield from tensors(part, f"{name}/{key}")
+
+
+def batch(task, n):
+    made = torch.Generator().manual_seed(1)
+    boxes = torch.rand(n, 4, generator=made) * 0.4 + 0.3
+    angles = torch.rand(n, 1, generator=made)
+    masks = torch.zeros(3, 24, 24)
+    masks[:, 6:18, 6:18] = float(n > 0)
+    return {
+        "img": torch.rand(3, 3, 96, 96, generator=made),  # of 2, version 8.4.0 takes the prototypes for a pair
+        "resized_shape": [(96, 96)] * 3,
+        "batch_idx": (torch.arange(n) >= n / 2).float(),  # sorted, as a data loader gives it
+        "cls": (torch.arange(n).float() % 5)[:, None],
+        "bboxes": torch.cat((boxes, angles), 1) if task == "obb" else boxes,
+        "masks": masks,
+        "keypoints": torch.rand(n, 17, 3, generator=made),
+    }
+
+
+found = {"overlay": any(type(f).__name__ == "OverlayFinder" for f in sys.meta_path)}
+for name in sys.argv[2:]:
+    task = name.removesuffix(".yaml").rpartition("-")[2]
+    torch.manual_seed(0)
+    model = OF_TASK.get(task, DetectionModel)(name, verbose=False)
+    model.args = get_cfg(DEFAULT_CFG_DICT)
+    parts = {"weights": {k: v.clone() for k, v in model.state_dict().items()}}
+    model.eval()
+    with torch.no_grad():
+        parts["output"] = model(batch(task, 3)["img"])
+    model.train()
+    for n in (6, 0):
+        if not n and task == "seg" and __version__ == "8.4.0":
+            continue  # upstream fails
+        model.zero_grad()
+        loss, items = model.loss(batch(task, n))
+        loss.sum().backward()
+        gradients = {k: p.grad.clone() for k, p in model.named_parameters() if p.grad is not None}
+        parts[f"loss{n}"], parts[f"gradients{n}"] = (loss, items), gradients
+    found[name] = {part: dict(tensors(value, part)) for part, value in parts.items()}
+torch.save(found, sys.argv[1])
+"""
+PARTS = ("weights", "output", "loss6", "gradients6", "loss0", "gradients0")
+
+
+@pytest.fixture(scope="module")
+def records(run: Run, tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict]:
+    """Return what stock models compute with the overlay on and off."""
+    folder = tmp_path_factory.mktemp("stock")
+
+    def record(switch: str) -> dict:
+        env = {"ULTRALYTICS_OVERLAY": switch, "OMP_NUM_THREADS": "1"}
+        done = run("-c", RECORD, folder / switch, *MODELS, cwd=folder, **env)
+        assert done.returncode == 0, done.stderr
+        return torch.load(folder / switch, weights_only=True)
+
+    with ThreadPoolExecutor(2) as pool:
+        return dict(zip(("on", "off"), pool.map(record, ("1", "0")), strict=True))
+
+
+def without_objects_fails(name: str) -> bool:
+    return name.endswith("-seg.yaml") and upstream_before("8.4.1")
+
+
+def test_one_record_is_with_and_one_without_the_overlay(records: dict[str, dict]) -> None:
+    assert records["on"]["overlay"] is True
+    assert records["off"]["overlay"] is False
+
+
+@pytest.mark.parametrize("part", PARTS)
+@pytest.mark.parametrize("name", MODELS)
+def test_stock_model_is_bit_equal(records: dict[str, dict], name: str, part: str) -> None:
+    if without_objects_fails(name) and part.endswith("0"):
+        pytest.skip("upstream 8.4.0 can't train masks on images without objects")
+    on, off = records["on"][name][part], records["off"][name][part]
+    assert on
+    assert on.keys() == off.keys()
+    for key, value in off.items():
+        assert value.dtype == on[key].dtype, key
+        assert torch.equal(value, on[key]), key
+    assert any(value.count_nonzero() for value in on.values())
+    assert all(value.isfinite().all() for value in on.values())
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_the_batch_has_positive_anchors(records: dict[str, dict], name: str) -> None:
+    loss = records["on"][name]
+    assert loss["loss6"]["loss6/0"][0] > 0  # the box loss
+    assert without_objects_fails(name) or loss["loss0"]["loss0/0"][0] == 0
+
+
+STOCK = Path(ultralytics.__file__).parent / "cfg/models"
+ROWS = [p for p in sorted(STOCK.rglob("*.yaml")) if {"backbone", "head"} <= YAML.load(p).keys()]
+
+
+@pytest.mark.parametrize("path", ROWS, ids=lambda path: path.stem)
+def test_stock_yaml_passes_the_row_checks(path: Path) -> None:
+    d = YAML.load(path)
+    assert _check_rows(d) == YAML.load(path)["backbone"] + YAML.load(path)["head"]
+
+
+def test_many_stock_yamls_were_checked() -> None:
+    assert len(ROWS) > 50
+
+
+def test_modules_of_torchvision_pass_the_row_checks() -> None:
+    assert _is_module("torchvision.ops.Permute") and not _is_module("torchvision.ops.Quux")
+
+
+def test_an_import_loads_no_more_packages_than_upstreams(run: Run, tmp_path: Path) -> None:
+    code = "import json, sys; from ultralytics import YOLO; print(json.dumps([*sys.modules]))"
+    loaded = {}
+    for switch in ("0", "1"):
+        done = run("-c", code, cwd=tmp_path, ULTRALYTICS_OVERLAY=switch)
+        assert done.returncode == 0, done.stderr
+        loaded[switch] = {name.partition(".")[0] for name in json.loads(done.stdout.splitlines()[-1])}
+    assert "torchvision" not in loaded["0"] or upstream_before("8.4.150")  # or this shows little
+    assert loaded["1"] - loaded["0"] - sys.stdlib_module_names == set()
