@@ -5,10 +5,10 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo test lint docs tables pictures notebook compat upstream clean
+.PHONY: help env demo test lint test-fast docs tables pictures notebook compat upstream count clean
 
 help: ## list the commands
-	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
 $(VENV)/installed: requirements.txt pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -23,11 +23,14 @@ demo: env ## train, fine-tune, validate and predict on the demo sets (at most 15
 pictures: env ## draw the pictures of docs, and take those of what the demo found
 	$(BIN)/python docs/tools/pictures.py
 
-test: env ## run the tests
-	$(BIN)/python -m pytest
+test: env ## run all tests (about 6 minutes on 2 cores)
+	$(BIN)/python -m pytest -n auto --dist worksteal
 
-lint: env ## check style
-	$(BIN)/ruff check . && $(BIN)/ruff format --check .
+test-fast: env ## run the tests that take at most two seconds each (about 90 seconds)
+	$(BIN)/python -m pytest -n auto -m "not slow and not browser and not ray"
+
+lint: env ## check style and types
+	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
 
 docs: env ## build the documents as a site, site/index.html
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
@@ -44,6 +47,9 @@ compat: env ## run the contract tests with several versions of Ultralytics, whic
 
 upstream: env ## run upstream's own tests with the overlay off and on
 	$(BIN)/python tests/upstream/own_tests.py
+
+count: ## count the lines of Python by folder, against the limits of CONTRIBUTING.md
+	@for d in ultralytics src tests benchmarks docs; do printf '%-12s%6d\n' $$d $$(find $$d -name '*.py' -exec cat {} + | wc -l); done
 
 clean: ## remove the environment, runs, the site and demo data
 	rm -rf $(VENV) runs site datasets/*-demo/images datasets/*-demo/labels
