@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from itertools import takewhile
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from ultralytics.data.utils import IMG_FORMATS
 from ultralytics.utils import LOGGER, YAML
@@ -110,7 +111,8 @@ def fetch_archives(name: str, cache: str | Path | None = None) -> list[Path]:
         if url.startswith("doi:"):
             record.load_registry_from_doi()
         else:
-            record.load_registry(pooch.retrieve(f"{record.base_url}registry.txt", None, path=cache))
+            with TemporaryDirectory() as folder:
+                record.load_registry(pooch.retrieve(f"{record.base_url}registry.txt", None, path=folder))
         return [Path(record.fetch(file, progressbar=True)) for file in _choose_archives(name, record.registry_files)]
     except Exception as error:  # of many types: the network's, a wrong checksum, an answer that is no record
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
