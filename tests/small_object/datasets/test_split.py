@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from small_object.datasets.image_hash import BITS, difference_hash, near_pairs
 from small_object.datasets.layout import Sample
-from small_object.datasets.split import ALIKE, Frame, choose, group_frames, place, read_split, split_frames
+from small_object.datasets.split import ALIKE_BITS, Frame, choose_groups, group_frames, read_split, split_frames, write_dataset
 from small_object.errors import UserError
 from small_object.files import staging_dir
 from tests.helpers.common import Run
@@ -66,8 +66,7 @@ def test_the_split_is_the_same_in_a_process_with_another_hash_seed(run: Run, tmp
         (f"{i}.jpg", int(rng.integers(60)), int(rng.integers(25)), rng.integers(0, 5, 10).tolist()) for i in range(80)
     ]
     code = f"""
-import json, sys
-sys.path.insert(0, {str(root / "tests")!r})
+import json
 from tests.small_object.datasets.test_split import make_frame
 from small_object.datasets.split import split_frames
 rows = json.loads({json.dumps(json.dumps(rows[::-1]))})
@@ -75,7 +74,7 @@ print(json.dumps(split_frames([make_frame(*row) for row in rows])[0][::-1]))
 """
     here, _ = split_frames([make_frame(*row) for row in rows])
     for seed in ("1", "2"):
-        done = run("-c", code, cwd=tmp_path, PYTHONHASHSEED=seed)
+        done = run("-c", code, cwd=tmp_path, PYTHONHASHSEED=seed, PYTHONPATH=str(root))
         assert json.loads(done.stdout.splitlines()[-1]) == here, done.stderr
 
 
@@ -92,7 +91,7 @@ def test_frames_that_look_alike_are_a_group() -> None:
 
 
 def test_frames_are_alike_through_others() -> None:
-    step = ALIKE[0]
+    step = ALIKE_BITS[0]
     looks = [np.arange(BITS) < k * step for k in range(6)]  # a chain: only neighbours are alike
     frames = [Frame(f"{i}.jpg", f"{i:064x}", look, np.ones((1, 5), np.int64)) for i, look in enumerate(looks)]
     assert len(group_frames(frames, 6)) == 1
@@ -149,7 +148,7 @@ def test_small_cases_are_chosen_as_well_as_by_trying_all() -> None:
 
         masks = [np.array(m, bool) for m in itertools.product((0, 1), repeat=12)]
         costs = sorted(cost(m) for m in masks if 0 < m.sum() < 12)
-        assert cost(choose(groups, 0.2)) <= costs[len(costs) // 100]  # among the best hundredth of 4,094
+        assert cost(choose_groups(groups, 0.2)) <= costs[len(costs) // 100]  # among the best hundredth of 4,094
 
 
 def test_every_class_and_size_gets_its_share() -> None:
@@ -182,7 +181,7 @@ def make_samples(folder: Path, count: int = 10) -> list[Sample]:
 
 def place_all(samples: list[Sample], root: Path, **kwargs) -> list[str]:
     with staging_dir(root) as made:
-        return place(samples, root, made, **kwargs)
+        return write_dataset(samples, root, made, **kwargs)
 
 
 def sides_in(root: Path) -> dict[str, str]:
@@ -205,16 +204,16 @@ def test_the_split_file_says_where_the_files_lie_and_gives_the_same_split_again(
     (tmp_path / "mine.csv").write_text("\n".join(["image,split", *rows]))
     assert place_all(samples, tmp_path / "b", split=tmp_path / "mine.csv") == other
     renamed = [Sample(s.image, f"new_{s.name}", s.text) for s in samples]  # found by their content
-    assert place_all(renamed, tmp_path / "c", split=tmp_path / "a/split.csv", sides=other) == sides
+    assert place_all(renamed, tmp_path / "c", split=tmp_path / "a/split.csv", published=other) == sides
     assert sorted(p.name for p in (tmp_path / "c").iterdir()) == ["images", "labels", "split.csv"]
 
 
 def test_a_published_split_is_kept_unless_it_leaks(tmp_path: Path) -> None:
     samples = make_samples(tmp_path / "in")
     sides = ["train"] * 5 + ["val"] * 5
-    assert place_all(samples, tmp_path / "a", sides=sides) == sides
+    assert place_all(samples, tmp_path / "a", published=sides) == sides
     samples[9].image.write_bytes(samples[0].image.read_bytes())
-    assert place_all(samples, tmp_path / "b", sides=sides) != sides
+    assert place_all(samples, tmp_path / "b", published=sides) != sides
 
 
 def test_images_and_labels_that_cannot_be_read_do_not_stop_it(tmp_path: Path) -> None:
