@@ -85,7 +85,9 @@ def prepare(
             extract(file, staging / "raw" / file.name)
         samples, published = read_samples(name, staging / "raw")
         write_dataset(samples, root, staging, published, split, move=True)
-    LOGGER.info(f"{name} is in {root.absolute()}" + ("" if archive else f"; its archive stays in {archives[0].parent}"))
+    LOGGER.info(f"{name} is in {root.absolute()}; check it: small-object check {root / name}.yaml")
+    if not archive:
+        LOGGER.info(f"its archive stays in {archives[0].parent}; delete it or keep it for another run")
     return root
 
 
@@ -103,6 +105,7 @@ def fetch_archives(name: str, cache: str | Path | None = None) -> list[Path]:
         UserError: If the record or a file of it cannot be had.
     """
     import pooch  # here, since an archive at hand needs no network
+    import requests
 
     cache = Path(cache or os.environ.get("ASS_CACHE") or pooch.os_cache("small-object-detection")).expanduser()
     url = os.environ.get("ASS_RECORD_URL") or f"doi:{DOI}"
@@ -116,6 +119,8 @@ def fetch_archives(name: str, cache: str | Path | None = None) -> list[Path]:
         return [Path(record.fetch(file, progressbar=True)) for file in _choose_archives(name, record.registry_files)]
     except Exception as error:  # of many types: the network's, a wrong checksum, an answer that is no record
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+        if isinstance(error, requests.ConnectionError):
+            reason = "no connection"
         raise UserError(
             f"{name}: cannot be fetched from {url} ({reason}): try again later, or get the archive by hand from {PAGE} "
             f"and pass --archive PATH; until then use the demo set: data=datasets/{name}-demo/{name}-demo.yaml"
@@ -250,15 +255,13 @@ def _order_classes(name: str, samples: Sequence[Sample], stated: list[str] | Non
         found = _count_objects(samples)
     rows = [("images", len(samples), NUM_IMAGES[name])]
     for i in sorted({*range(len(names)), *found}):
-        label, published = (names[i], counts[i]) if i < len(names) else (f"class {i}", 0)
+        label, published = (names[i], counts[i]) if i < len(names) else (f"class {i} without a name", 0)
         rows.append((label, found.get(i, 0), published))
     if all(count == published for _, count, published in rows):
         LOGGER.info(f"{name}: {len(samples)} images, their objects by class as published")
     else:
         lines = [f"  {label:9} {count:6} found, {published:6} published" for label, count, published in rows]
         LOGGER.warning("\n".join([f"{name}: differs from its publication", *lines]))
-    if extra := [i for i in found if i >= len(names)]:
-        LOGGER.warning(f"{name}: class {extra[0]} has no name, so training would leave out its images")
     return list(samples)
 
 

@@ -8,8 +8,6 @@ its share there. The result depends on the files' content and names alone: not o
 
 from __future__ import annotations
 
-# scikit-learn's StratifiedGroupKFold balances one label per image, not objects by class and size, and its result and
-# imagehash's may change with a release; a split must not, and it must need no extra.
 import csv
 import hashlib
 import os
@@ -30,6 +28,8 @@ from small_object.errors import UserError
 from small_object.sizes import SIZE_GROUPS, size_group
 from small_object.slicing.groups import connected
 
+# Why not scikit-learn's StratifiedGroupKFold and imagehash: the former balances one label per image, not the objects by
+# class and size; the results of both may change with a release, which a split must not; and it must need no extra.
 VAL_SHARE = 0.2
 ALIKE_BITS = (24, 12, 6, 3, 0)  # of 256, in which frames alike may differ; the next where a group is too large
 MAX_EXCHANGES = 500  # groups that are tried in exchange for one
@@ -44,13 +44,13 @@ class Frame:
     Attributes:
         name: File name in the data set.
         content: SHA-256 of the file, hex.
-        look: Perceptual hash (256,), bool; None where the image cannot be read.
+        dhash: Perceptual hash (256,), bool; None where the image cannot be read.
         objects: Number of objects by class and size group (classes, 5), int64.
     """
 
     name: str
     content: str
-    look: np.ndarray | None
+    dhash: np.ndarray | None
     objects: np.ndarray
 
 
@@ -73,8 +73,8 @@ def read_frames(samples: Sequence[Sample]) -> list[Frame]:
         if image is not None:
             areas = rows[:, 3] * rows[:, 4] * image.shape[0] * image.shape[1]
             np.add.at(objects, (rows[:, 0].astype(np.int64), size_group(areas)), 1)
-        look = None if image is None else difference_hash(image)
-        return Frame(sample.name, hashlib.sha256(data).hexdigest(), look, objects)
+        dhash = None if image is None else difference_hash(image)
+        return Frame(sample.name, hashlib.sha256(data).hexdigest(), dhash, objects)
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         frames = pool.map(read, samples, labels)
@@ -98,7 +98,7 @@ def group_frames(frames: Sequence[Frame], max_size: int) -> list[list[int]]:
     done: list[list[int]] = []
     large = [list(range(len(frames)))]
     for max_bits in ALIKE_BITS:
-        groups = [part for group in large for part in _alike(frames, group, max_bits)]
+        groups = [part for group in large for part in _group_alike(frames, group, max_bits)]
         large = [group for group in groups if len(group) > max_size]
         done += [group for group in groups if len(group) <= max_size]
     for group in large:
@@ -121,13 +121,13 @@ def _natural_key(name: str) -> list[tuple[int, str]]:
     return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", name.casefold())]
 
 
-def _alike(frames: Sequence[Frame], members: list[int], max_bits: int) -> list[list[int]]:
+def _group_alike(frames: Sequence[Frame], members: list[int], max_bits: int) -> list[list[int]]:
     """Group some of the frames by their look; those of the same content belong together whether readable or not."""
     number: dict[str, int] = {}
     label = np.array([number.setdefault(frames[i].content, len(number)) for i in members])
-    seen = np.array([k for k, i in enumerate(members) if frames[i].look is not None], np.int64)
+    seen = np.array([k for k, i in enumerate(members) if frames[i].dhash is not None], np.int64)
     if len(seen):
-        for left, right, _ in near_pairs(np.array([frames[members[k]].look for k in seen]), max_bits):
+        for left, right, _ in near_pairs(np.array([frames[members[k]].dhash for k in seen]), max_bits):
             label = connected(len(number), label[seen[left]], label[seen[right]])[label]
     groups = defaultdict(list)
     for i, k in zip(members, label.tolist(), strict=True):

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import csv
 import hashlib
-import itertools
-import json
 from collections import Counter
 from pathlib import Path
 
@@ -17,10 +15,16 @@ from hypothesis import strategies as st
 
 from small_object.datasets.image_hash import BITS, difference_hash, near_pairs
 from small_object.datasets.layout import Sample
-from small_object.datasets.split import ALIKE_BITS, Frame, choose_groups, group_frames, read_split, split_frames, write_dataset
+from small_object.datasets.split import (
+    ALIKE_BITS,
+    Frame,
+    group_frames,
+    read_split,
+    split_frames,
+    write_dataset,
+)
 from small_object.errors import UserError
 from small_object.files import staging_dir
-from tests.helpers.common import Run
 
 
 def make_frame(name: str, content: int, look: int | None, objects: list[int]) -> Frame:
@@ -60,22 +64,12 @@ def test_a_split_covers_all_keeps_copies_together_and_does_not_depend_on_the_ord
     assert [again[order.index(i)] for i in range(len(frames))] == sides
 
 
-def test_the_split_is_the_same_in_a_process_with_another_hash_seed(run: Run, tmp_path: Path, root: Path) -> None:
-    rng = np.random.default_rng(3)
-    rows = [
-        (f"{i}.jpg", int(rng.integers(60)), int(rng.integers(25)), rng.integers(0, 5, 10).tolist()) for i in range(80)
-    ]
-    code = f"""
-import json
-from tests.small_object.datasets.test_split import make_frame
-from small_object.datasets.split import split_frames
-rows = json.loads({json.dumps(json.dumps(rows[::-1]))})
-print(json.dumps(split_frames([make_frame(*row) for row in rows])[0][::-1]))
-"""
-    here, _ = split_frames([make_frame(*row) for row in rows])
-    for seed in ("1", "2"):
-        done = run("-c", code, cwd=tmp_path, PYTHONHASHSEED=seed, PYTHONPATH=str(root))
-        assert json.loads(done.stdout.splitlines()[-1]) == here, done.stderr
+def test_the_split_is_the_same_with_every_version() -> None:
+    frames = [make_frame(f"{i}.jpg", i * 5 % 67, i // 3, [(i + k) * 7 % 5 for k in range(10)]) for i in range(80)]
+    sides, _ = split_frames(frames)
+    assert "".join(side[0] for side in sides) == (
+        "ttttttvvttttttttttvvvtttttttttvvvtttttttttttttttttttttttttttvvvvvvtttttttvvttttt"
+    )
 
 
 def test_frames_that_look_alike_are_a_group() -> None:
@@ -136,21 +130,6 @@ def test_the_hash_of_a_ramp_says_where_it_gets_brighter() -> None:
     assert (difference_hash(np.dstack([ramp] * 3)) == difference_hash(ramp)).all()
 
 
-def test_small_cases_are_chosen_as_well_as_by_trying_all() -> None:
-    rng = np.random.default_rng(5)
-    for _ in range(20):
-        groups = np.column_stack([rng.integers(1, 5, 12), rng.integers(0, 9, (12, 3))])
-        wanted = groups.sum(0) * 0.2
-        weight = np.array([10, 1, 1, 1]) / np.maximum(groups.sum(0), 1)
-
-        def cost(chosen: np.ndarray, groups: np.ndarray = groups, wanted=wanted, weight=weight) -> float:
-            return float(((groups[chosen].sum(0) - wanted) ** 2 * weight).sum())
-
-        masks = [np.array(m, bool) for m in itertools.product((0, 1), repeat=12)]
-        costs = sorted(cost(m) for m in masks if 0 < m.sum() < 12)
-        assert cost(choose_groups(groups, 0.2)) <= costs[len(costs) // 100]  # among the best hundredth of 4,094
-
-
 def test_every_class_and_size_gets_its_share() -> None:
     rng = np.random.default_rng(9)
     frames = [
@@ -165,9 +144,6 @@ def test_every_class_and_size_gets_its_share() -> None:
     assert ((share > 0.17) & (share < 0.23)).all()  # about 150 objects each
     assert objects[val].sum((0, 2)) / objects.sum((0, 2)) == pytest.approx([0.2] * 3, abs=0.01)
     assert objects[val].sum((0, 1)) / objects.sum((0, 1)) == pytest.approx([0.2] * 5, abs=0.01)
-
-
-# On files -------------------------------------------------------------------------------------------------------------
 
 
 def make_samples(folder: Path, count: int = 10) -> list[Sample]:
