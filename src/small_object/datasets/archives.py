@@ -131,5 +131,7 @@ def _read_with_libarchive(archive: Path) -> Iterator[Member]:
         raise UserError(f"can only be read with libarchive ({error}): {advice}") from error
     with libarchive.file_reader(str(archive)) as opened:
         for entry in opened:
+            if entry.pathname is None:
+                raise UserError("has names that this locale cannot hold: set LC_ALL=C.UTF-8")
             if not entry.isdir:
-                yield entry.pathname or "", entry.isreg and not entry.linkpath, entry.get_blocks()
+                yield entry.pathname, entry.isreg and not entry.linkpath, entry.get_blocks()

@@ -95,12 +95,21 @@ def group_frames(frames: Sequence[Frame], max_size: int) -> list[list[int]]:
     Returns:
         Indices of the frames of each group, in the order of the hash of its content.
     """
+    number: dict[str, int] = {}
+    content = np.array([number.setdefault(frame.content, len(number)) for frame in frames])
     done: list[list[int]] = []
     large = [list(range(len(frames)))]
     for max_bits in ALIKE_BITS:
-        groups = [part for group in large for part in _group_alike(frames, group, max_bits)]
-        large = [group for group in groups if len(group) > max_size]
-        done += [group for group in groups if len(group) <= max_size]
+        label = np.arange(len(number))  # one per content
+        groups: dict[int, list[int]] = defaultdict(list)
+        seen = np.array([i for group in large for i in group if frames[i].dhash is not None], np.int64)
+        if len(seen):
+            for left, right, _ in near_pairs(np.array([frames[i].dhash for i in seen]), max_bits):
+                label = connected(len(number), label[content[seen[left]]], label[content[seen[right]]])[label]
+        for i in (i for group in large for i in group):
+            groups[int(label[content[i]])].append(i)
+        large = [group for group in groups.values() if len(group) > max_size]
+        done += [group for group in groups.values() if len(group) <= max_size]
     for group in large:
         copies: dict[str, list[int]] = defaultdict(list)
         for i in sorted(group, key=lambda i: (_natural_key(frames[i].name), frames[i].content)):
@@ -119,20 +128,6 @@ def group_frames(frames: Sequence[Frame], max_size: int) -> list[list[int]]:
 def _natural_key(name: str) -> list[tuple[int, str]]:
     """Order names as people do: frame9 before frame10."""
     return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", name.casefold())]
-
-
-def _group_alike(frames: Sequence[Frame], members: list[int], max_bits: int) -> list[list[int]]:
-    """Group some of the frames by their look; those of the same content belong together whether readable or not."""
-    number: dict[str, int] = {}
-    label = np.array([number.setdefault(frames[i].content, len(number)) for i in members])
-    seen = np.array([k for k, i in enumerate(members) if frames[i].dhash is not None], np.int64)
-    if len(seen):
-        for left, right, _ in near_pairs(np.array([frames[members[k]].dhash for k in seen]), max_bits):
-            label = connected(len(number), label[seen[left]], label[seen[right]])[label]
-    groups = defaultdict(list)
-    for i, k in zip(members, label.tolist(), strict=True):
-        groups[k].append(i)
-    return list(groups.values())
 
 
 def choose_groups(groups: np.ndarray, share: float) -> np.ndarray:

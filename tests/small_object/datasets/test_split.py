@@ -72,33 +72,30 @@ def test_the_split_is_the_same_with_every_version() -> None:
     )
 
 
+def group_hashes(hashes: list[np.ndarray], max_size: int) -> list[list[int]]:
+    """Group frames with these hashes, whose contents differ and are not in the order of their names."""
+    objects = np.ones((1, 5), np.int64)
+    frames = [Frame(f"f{i}.jpg", f"{i * 7919 % 100:064x}", dhash, objects) for i, dhash in enumerate(hashes)]
+    return sorted(map(sorted, group_frames(frames, max_size)))
+
+
 def test_frames_that_look_alike_are_a_group() -> None:
     rng = np.random.default_rng(0)
-    looks = rng.random((3, BITS)) < 0.5
-    frames = []
-    for i in range(12):
-        look = looks[i % 3].copy()
-        look[rng.choice(BITS, 5, replace=False)] ^= True  # two of a group differ in 10 bits at most
-        frames.append(Frame(f"{i}.jpg", f"{i:064x}", look, np.ones((1, 5), np.int64)))
-    groups = group_frames(frames, 4)
-    assert sorted(map(sorted, groups)) == [[k, k + 3, k + 6, k + 9] for k in range(3)]
+    hashes = [dhash.copy() for dhash in rng.random((3, BITS)) < 0.5 for _ in range(4)]
+    for dhash in hashes:
+        dhash[rng.choice(BITS, 5, replace=False)] ^= True  # two of a group differ in 10 bits at most
+    assert group_hashes(hashes, 4) == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9, 10, 11]]
 
 
-def test_frames_are_alike_through_others() -> None:
-    step = ALIKE_BITS[0]
-    looks = [np.arange(BITS) < k * step for k in range(6)]  # a chain: only neighbours are alike
-    frames = [Frame(f"{i}.jpg", f"{i:064x}", look, np.ones((1, 5), np.int64)) for i, look in enumerate(looks)]
-    assert len(group_frames(frames, 6)) == 1
-    apart = [Frame(f.name, f.content, np.arange(BITS) < i * (step + 1), f.objects) for i, f in enumerate(frames)]
-    assert len(group_frames(apart, 6)) == 6
+@pytest.mark.parametrize("step, groups", [(ALIKE_BITS[0], 1), (ALIKE_BITS[0] + 1, 6)])
+def test_frames_are_alike_through_others(step: int, groups: int) -> None:
+    assert len(group_hashes([np.arange(BITS) < i * step for i in range(6)], 6)) == groups  # only neighbours are alike
 
 
 def test_a_camera_that_never_moves_is_cut_into_runs_in_time() -> None:
-    look = np.random.default_rng(0).random(BITS) < 0.5
-    frames = [Frame(f"f{i}.jpg", f"{i * 7919 % 100:064x}", look, np.ones((1, 5), np.int64)) for i in range(40)]
-    groups = group_frames(frames, 10)
-    assert sorted(sorted(group) for group in groups) == [list(range(k, k + 10)) for k in range(0, 40, 10)]
-    copies = [Frame(f"{i}.jpg", "0" * 64, look, np.ones((1, 5), np.int64)) for i in range(40)]
+    dhash = np.random.default_rng(0).random(BITS) < 0.5
+    assert group_hashes([dhash] * 40, 10) == [list(range(k, k + 10)) for k in range(0, 40, 10)]
+    copies = [Frame(f"{i}.jpg", "0" * 64, dhash, np.ones((1, 5), np.int64)) for i in range(40)]
     assert len(group_frames(copies, 10)) == 1
 
 
@@ -155,7 +152,7 @@ def make_samples(folder: Path, count: int = 10) -> list[Sample]:
     return [Sample(folder / f"{i}.png", f"{i}.png", f"{i % 2} 0.5 0.5 0.25 0.25\n") for i in range(count)]
 
 
-def place_all(samples: list[Sample], root: Path, **kwargs) -> list[str]:
+def write_all(samples: list[Sample], root: Path, **kwargs) -> list[str]:
     with staging_dir(root) as made:
         return write_dataset(samples, root, made, **kwargs)
 
@@ -166,7 +163,7 @@ def sides_in(root: Path) -> dict[str, str]:
 
 def test_the_split_file_says_where_the_files_lie_and_gives_the_same_split_again(tmp_path: Path) -> None:
     samples = make_samples(tmp_path / "in")
-    sides = place_all(samples, tmp_path / "a")
+    sides = write_all(samples, tmp_path / "a")
     with (tmp_path / "a/split.csv").open() as stream:
         rows = list(csv.DictReader(stream))
     assert {row["image"]: row["split"] for row in rows} == sides_in(tmp_path / "a")
@@ -178,18 +175,18 @@ def test_the_split_file_says_where_the_files_lie_and_gives_the_same_split_again(
     other = [("val" if side == "train" else "train") for side in sides]
     rows = [f"{s.name},{side}" for s, side in zip(samples, other, strict=True)]
     (tmp_path / "mine.csv").write_text("\n".join(["image,split", *rows]))
-    assert place_all(samples, tmp_path / "b", split=tmp_path / "mine.csv") == other
+    assert write_all(samples, tmp_path / "b", split=tmp_path / "mine.csv") == other
     renamed = [Sample(s.image, f"new_{s.name}", s.text) for s in samples]  # found by their content
-    assert place_all(renamed, tmp_path / "c", split=tmp_path / "a/split.csv", published=other) == sides
+    assert write_all(renamed, tmp_path / "c", split=tmp_path / "a/split.csv", published=other) == sides
     assert sorted(p.name for p in (tmp_path / "c").iterdir()) == ["images", "labels", "split.csv"]
 
 
 def test_a_published_split_is_kept_unless_it_leaks(tmp_path: Path) -> None:
     samples = make_samples(tmp_path / "in")
     sides = ["train"] * 5 + ["val"] * 5
-    assert place_all(samples, tmp_path / "a", published=sides) == sides
+    assert write_all(samples, tmp_path / "a", published=sides) == sides
     samples[9].image.write_bytes(samples[0].image.read_bytes())
-    assert place_all(samples, tmp_path / "b", published=sides) != sides
+    assert write_all(samples, tmp_path / "b", published=sides) != sides
 
 
 def test_images_and_labels_that_cannot_be_read_do_not_stop_it(tmp_path: Path) -> None:
@@ -198,7 +195,7 @@ def test_images_and_labels_that_cannot_be_read_do_not_stop_it(tmp_path: Path) ->
     samples[1].image.write_bytes(b"no image")
     samples[2] = Sample(samples[2].image, "2.png", "0 0.5 x\n")
     samples[3] = Sample(samples[3].image, "3.png", "0 nan 0.5 0.1 0.1\n7.5 0.5 0.5 0.1 0.1\n-1 0.5 0.5 0.1 0.1\n")
-    assert len(place_all(samples, tmp_path / "a")) == 10
+    assert len(write_all(samples, tmp_path / "a")) == 10
     assert len(sides_in(tmp_path / "a")) == 10
 
 
