@@ -12,6 +12,7 @@ import zipfile
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -78,7 +79,7 @@ def small_sets(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         monkeypatch.setitem(airport.SETS, name, dict(zip(airport.SETS[name], counts, strict=True)))
         monkeypatch.setitem(airport.NUM_IMAGES, name, IMAGES[name])
     monkeypatch.setenv("ASS_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr("pooch.core.time.sleep", lambda seconds: None)
+    monkeypatch.setattr("pooch.core.time", SimpleNamespace(sleep=lambda seconds: None))
 
 
 @pytest.fixture
@@ -95,11 +96,11 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[RecordServer]:
         yield server
 
 
-def prepare_files(name: str, root: Path, files: dict[str, bytes], archive: str = "set.zip") -> Path:
+def prepare_files(name: str, root: Path, files: dict[str, bytes]) -> Path:
     """Prepare a data set from an archive with these files."""
     root.parent.mkdir(parents=True, exist_ok=True)
-    (root.parent / archive).write_bytes(make_zip(files))
-    return prepare(name, root, archive=root.parent / archive)
+    (root.parent / "set.zip").write_bytes(make_zip(files))
+    return prepare(name, root, archive=root.parent / "set.zip")
 
 
 def images_in(root: Path, split: str) -> set[str]:
@@ -282,7 +283,7 @@ def checkout(root: Path, tmp_path: Path) -> Path:
     return tmp_path / "checkout"
 
 
-def test_training_fetches_what_it_lacks(server: RecordServer, checkout: Path, tmp_path: Path, run: Run) -> None:
+def test_training_fetches_what_it_lacks(server: RecordServer, checkout: Path, run: Run) -> None:
     done = run("-c", "from ultralytics.cfg import entrypoint; entrypoint()", *TRAIN, cwd=checkout)
     assert done.returncode == 0, done.stderr
     assert (checkout / "runs/one/weights/last.pt").is_file()
