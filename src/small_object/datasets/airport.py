@@ -1,55 +1,40 @@
-"""ASS1 and ASS2, the airport data sets: fetched from their public record, paired, put in class order and laid out."""
+"""ASS1 and ASS2, the airport data sets: fetched from their public record, paired, put in class order and split."""
 
 from __future__ import annotations
 
 import os
 import re
-from collections import defaultdict
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import takewhile
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from ultralytics.data.utils import IMG_FORMATS
 from ultralytics.utils import LOGGER, YAML
 
 from small_object.datasets.archives import extract, is_archive
 from small_object.datasets.layout import SPLITS, Sample, unique_names
-from small_object.datasets.record import RECORD_URL, RecordFile, fetch, list_files
-from small_object.datasets.split import place
+from small_object.datasets.split import write_dataset
 from small_object.errors import UserError
 from small_object.files import staging_dir
 
+DOI = "10.5281/zenodo.10969885"
 PAGE = "https://zenodo.org/records/10969885"
 
 
-@dataclass(frozen=True)
-class AirportSet:
-    """What is known of a set from its publication.
-
-    Attributes:
-        images: Number of images.
-        objects: Number of objects by class name, in the order of the class indices.
-    """
-
-    images: int
-    objects: dict[str, int]
-
-
+# As published: objects by class, in the order of the class indices, and the number of images.
 SETS = {
-    "ASS1": AirportSet(2000, {"airplane": 3466, "person": 2994, "truck": 1911}),
-    "ASS2": AirportSet(100, {"airplane": 2341, "truck": 6073}),
+    "ASS1": {"airplane": 3466, "person": 2994, "truck": 1911},
+    "ASS2": {"airplane": 2341, "truck": 6073},
 }
-SAME_CLASS = {"aircraft": "airplane", "plane": "airplane", "aeroplane": "airplane", "people": "person"}
-SIDE_NAMES = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "test": "val"}
-ROLE_NAMES = {"images", "image", "imgs", "img", "jpegimages", "labels", "label", "txt", "yolo", "annotations"}
+NUM_IMAGES = {"ASS1": 2000, "ASS2": 100}
+CLASS_ALIASES = {"aircraft": "airplane", "plane": "airplane", "aeroplane": "airplane", "people": "person"}
+SPLIT_NAMES = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "test": "val"}
+KIND_FOLDERS = {"images", "image", "imgs", "img", "jpegimages", "labels", "label", "txt", "yolo", "annotations"}
 NO_LABELS = {"classes", "obj", "predefined_classes", "readme", "license", "licence", "notes", "train", "val", "test"}
-
-
-def cache_folder() -> Path:
-    """Return where archives are kept: the environment's `ASS_CACHE`, else a folder of the user's cache."""
-    if folder := os.environ.get("ASS_CACHE"):
-        return Path(folder).expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "small-object-detection"
+CLASS_INDEX = re.compile(r"\s*(\d{1,4})(?:\.0*)?(?=\s|$)")
 
 
 def prepare(
@@ -60,18 +45,17 @@ def prepare(
     cache: str | Path | None = None,
     overwrite: bool = False,
 ) -> Path:
-    """Fetch a data set where it is missing, lay it out and split it.
+    """Fetch a data set where it is missing, and split it.
 
-    Nothing is left half-made: killed at any moment and started again, it ends as if it had not been.
+    Nothing is left half-made: after a kill at any moment, a second run ends as the first would have.
 
     Args:
         name: `ASS1` or `ASS2`.
         root: Folder of the data set, `datasets/<name>` under the working folder by default; gets
             `images/{train,val}`, `labels/{train,val}` and `split.csv`.
         archive: Archive to take instead of the record's.
-        split: Split file to follow instead of the published split or ours, see `frame_split.read_split`.
-        cache: Folder that keeps the archives; see `cache_folder`. The record's address can be changed by the
-            environment's `ASS_RECORD_URL`, to a mirror that speaks the same API.
+        split: Split file to follow instead of the published split or ours, see `read_split`.
+        cache: Folder that keeps the archives; see `fetch_archives`.
         overwrite: Replace images that are there already.
 
     Returns:
@@ -89,175 +73,151 @@ def prepare(
         raise UserError(f"no data set named '{name}': choose {' or '.join(SETS)}")
     root = Path(root) if root is not None else Path("datasets") / name
     if (root / "images").exists() and not overwrite:
-        LOGGER.info(f"{name} is in {root.absolute()} already; --overwrite makes it anew")
+        LOGGER.info(f"{name} is in {root.absolute()} already; --overwrite replaces it")
         return root
-    if split and not Path(split).is_file():
-        raise UserError(f"--split: no file {split}")
-    if archive and not Path(archive).is_file():
-        raise UserError(f"--archive: no file {archive}")
-    try:
-        archives = [Path(archive)] if archive else fetch_archives(name, Path(cache or cache_folder()))
-    except UserError as error:
-        raise UserError(
-            f"{name}: {error}; until then the made-up demo set stands in: data=datasets/{name}-demo/{name}-demo.yaml"
-        ) from error
-    with staging_dir(root) as made:
-        parts = {}
+    for option, file in (("--split", split), ("--archive", archive)):
+        if file and not Path(file).is_file():
+            raise UserError(f"{option}: no file {file}")
+    archives = [Path(archive)] if archive else fetch_archives(name, cache)
+    with staging_dir(root) as staging:
         for file in archives:
             LOGGER.info(f"extracting {file}")
-            raw = made / "raw" / file.name
-            extract(file, raw)
-            parts[file.name] = raw
-        samples, sides = read_archives(name, parts)
-        place(samples, root, made, sides, split, move=True)
-    LOGGER.info(
-        f"{name} is in {root.absolute()}; check it: python datasets/prepare.py --check {root / f'{name}.yaml'}"
-        + ("" if archive else f"\nits archive stays in {archives[0].parent}, delete it or keep it for another run")
-    )
+            extract(file, staging / "raw" / file.name)
+        samples, published = read_samples(name, staging / "raw")
+        write_dataset(samples, root, staging, published, split, move=True)
+    LOGGER.info(f"{name} is in {root.absolute()}; check it: small-object check {root / name}.yaml")
+    if not archive:
+        LOGGER.info(f"its archive stays in {archives[0].parent}; delete it or keep it for another run")
     return root
 
 
-def fetch_archives(name: str, cache: Path) -> list[Path]:
-    """Fetch the archives of a data set from the record into a folder, unless they are there.
+def fetch_archives(name: str, cache: str | Path | None = None) -> list[Path]:
+    """Fetch the archives of a data set from the public record, unless they are in the cache already.
+
+    The environment's `ASS_RECORD_URL` may name a mirror: another DOI as `doi:...`, or the address of a folder with the
+    files and a `registry.txt` of their names and checksums, as pooch writes it.
+
+    Args:
+        name: `ASS1` or `ASS2`.
+        cache: Folder that keeps the archives; by default the environment's `ASS_CACHE`, else the user's cache folder.
 
     Raises:
         UserError: If the record or a file of it cannot be had.
     """
-    url = os.environ.get("ASS_RECORD_URL") or RECORD_URL
-    return [fetch(file, cache) for file in choose_files(name, list_files(url, cache))]
+    import pooch  # here, since an archive at hand needs no network
+    import requests
+
+    cache = Path(cache or os.environ.get("ASS_CACHE") or pooch.os_cache("small-object-detection")).expanduser()
+    url = os.environ.get("ASS_RECORD_URL") or f"doi:{DOI}"
+    try:
+        record = pooch.create(cache, url, retry_if_failed=4)
+        if url.startswith("doi:"):
+            record.load_registry_from_doi()
+        else:
+            with TemporaryDirectory() as folder:
+                record.load_registry(pooch.retrieve(f"{record.base_url}registry.txt", None, path=folder))
+        return [Path(record.fetch(file, progressbar=True)) for file in _choose_archives(name, record.registry_files)]
+    except Exception as error:  # of many types: the network's, a wrong checksum, an answer that is no record
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+        if isinstance(error, requests.ConnectionError):
+            reason = "no connection"
+        raise UserError(
+            f"{name}: cannot be fetched from {url} ({reason}): try again later, or get the archive by hand from {PAGE} "
+            f"and pass --archive PATH; until then use the demo set: data=datasets/{name}-demo/{name}-demo.yaml"
+        ) from error
 
 
-def choose_files(name: str, files: Sequence[RecordFile]) -> list[RecordFile]:
-    """Choose the record's archives that may hold a data set.
-
-    Args:
-        name: `ASS1` or `ASS2`.
-        files: The record's files, in any order.
-
-    Returns:
-        The archives that bear the set's name; where none does, all that bear no other set's, since their content tells.
-
-    Raises:
-        UserError: If there are none.
-    """
-    archives = [file for file in files if is_archive(file.name)]
-    if named := [file for file in archives if _set_of(file.name) == name]:
-        return named
-    if not (nameless := [file for file in archives if _set_of(file.name) is None]):
-        listed = ", ".join(file.name for file in files) or "nothing"
-        raise UserError(f"the record holds no archive of {name}, but {listed}; get it from {PAGE}, pass --archive PATH")
-    return nameless
+def _choose_archives(name: str, files: Sequence[str]) -> list[str]:
+    """Choose the archives that bear a set's name or, if none does, all that bear no other's: their content tells."""
+    archives = [file for file in files if is_archive(file) and Path(file).name == file and ":" not in file]
+    chosen = [file for file in archives if _named_set(file) == name]
+    chosen = chosen or [file for file in archives if _named_set(file) is None]
+    if not chosen:
+        raise LookupError(f"no archive of {name} among {', '.join(files) or 'no files'}")
+    return chosen
 
 
-def _set_of(text: str) -> str | None:
-    """Return the data set that a file or folder name names, `ASS-1` and `ass_1` included, or None."""
-    found = {f"ASS{digit}" for digit in re.findall(r"ass[\W_]*([12])(?!\d)", text.casefold())}
-    return found.pop() if len(found) == 1 else None
+def _named_set(*parts: str) -> str | None:
+    """Return the data set that the last of some names tells, `ASS-1` and `ass_1` included, or None."""
+    for part in reversed(parts):
+        digits = set(re.findall(r"ass[\W_]*([12])(?!\d)", part.casefold()))
+        if len(digits) == 1:
+            return f"ASS{digits.pop()}"
+    return None
 
 
-# From archive to samples ----------------------------------------------------------------------------------------------
-
-
-def read_archives(name: str, parts: dict[str, Path]) -> tuple[list[Sample], list[str] | None]:
+def read_samples(name: str, raw: Path) -> tuple[list[Sample], list[str] | None]:
     """Find the samples of a data set among extracted archives.
 
     Args:
         name: `ASS1` or `ASS2`.
-        parts: Folder of each archive's content, by the archive's name.
+        raw: Folder with one folder per archive, named after it.
 
     Returns:
-        The samples in this fork's class order, and the published split, `train` or `val` for each, where there is one.
+        The samples in this project's class order, and the published split, `train` or `val` for each, if there is one.
 
     Raises:
         UserError: If no image, or no label, of the set is found.
     """
-    files = [(part, path) for part, folder in parts.items() for path in _files(folder)]
-    named = {path: _set_of(str(path.relative_to(parts[part]).parent)) or _set_of(part) for part, path in files}
-    if name in named.values():  # folders or archives tell which set is whose
-        files = [(part, path) for part, path in files if named[path] == name]
-    else:
-        files = [(part, path) for part, path in files if named[path] is None]
-    paths = [path for _, path in files]
+    archives = ", ".join(sorted(path.name for path in raw.iterdir()))
+    paths = [path for path in sorted(raw.rglob("*")) if path.is_file()]
+    named = {path: _named_set(*path.relative_to(raw).parent.parts) for path in paths}
+    wanted = name if name in named.values() else None  # whether folders or archives tell which set is whose
+    paths = [path for path in paths if named[path] == wanted]
     images = [path for path in paths if path.suffix[1:].lower() in IMG_FORMATS]
     texts = [path for path in paths if path.suffix.lower() == ".txt" and path.stem.casefold() not in NO_LABELS]
     if not images:
-        raise UserError(f"{', '.join(parts)}: holds no image of {name}; is it the right archive?")
-    base = next(iter(parts.values())).parent
-    pairs = pair(images, texts, base)
+        raise UserError(f"{archives}: holds no image of {name}; is it the right archive?")
+    pairs = _pair_labels(images, texts, raw)
     samples = [
         Sample(image, new, pairs[image].read_text(encoding="utf-8-sig", errors="replace") if image in pairs else "")
-        for image, new in zip(images, unique_names(images, base), strict=True)
+        for image, new in zip(images, unique_names(images, raw), strict=True)
     ]
     if not any(sample.text.strip() for sample in samples):
-        raise UserError(f"{', '.join(parts)}: holds {len(images)} images of {name} and no label of them in YOLO format")
-    if name not in named.values() and (other := _judge(samples)) != name:
-        raise UserError(f"{', '.join(parts)}: holds {other} by its classes, not {name}; is it the right archive?")
-    for number, what in (
-        (len(images) - len(pairs), "images without a label file, taken as images without objects"),
-        (len(set(texts) - set(pairs.values())), "label files without an image, left out"),
-    ):
-        if number:
-            LOGGER.warning(f"{name}: {number} {what}")
-    samples = in_class_order(name, samples, _class_names(paths))
-    return samples, _published_split(images, paths, base)
+        raise UserError(f"{archives}: holds {len(images)} images of {name} and no label of them in YOLO format")
+    found = "ASS1" if len(_count_objects(samples)) > 2 else "ASS2"
+    if wanted is None and found != name:
+        raise UserError(f"{archives}: holds {found} by its classes, not {name}; is it the right archive?")
+    if bare := len(images) - len(pairs):
+        LOGGER.warning(f"{name}: {bare} images without a label file, taken as images without objects")
+    if left := len(texts) - len(pairs):
+        LOGGER.warning(f"{name}: {left} label files without an image, left out")
+    return _order_classes(name, samples, _class_names(paths)), _published_split(images, paths, raw)
 
 
-def _files(folder: Path) -> Iterator[Path]:
-    return (path for path in sorted(folder.rglob("*")) if path.is_file())
+def _pair_labels(images: Sequence[Path], texts: Sequence[Path], base: Path) -> dict[Path, Path]:
+    """Return the label file of each image: of several with its stem, that whose folders have the most in common."""
 
+    def folders(path: Path) -> list[str]:
+        parts = [part.casefold() for part in path.relative_to(base).parent.parts]
+        return [part for part in parts if part not in KIND_FOLDERS]
 
-def pair(images: Sequence[Path], texts: Sequence[Path], base: Path) -> dict[Path, Path]:
-    """Pair images with label files by their stem; of several, those whose folders have the most in common.
+    def distance(image: Path, text: Path) -> int:
+        a, b = folders(image), folders(text)
+        common = takewhile(lambda pair: pair[0] == pair[1], zip(a, b, strict=False))
+        return len(a) + len(b) - 2 * len(list(common))
 
-    Args:
-        images: Image files under `base`.
-        texts: Label files under `base`.
-        base: Folder of both.
-
-    Returns:
-        Label file by image; no label file twice.
-    """
-    by_stem: dict[str, tuple[list[Path], list[Path]]] = defaultdict(lambda: ([], []))
-    for kind, paths in enumerate((images, texts)):
-        for path in paths:
-            by_stem[path.stem.casefold()][kind].append(path)
+    by_stem: dict[str, list[Path]] = defaultdict(list)
+    for text in texts:
+        by_stem[text.stem.casefold()].append(text)
+    candidates = [
+        (distance(image, text), str(image), str(text), image, text)
+        for image in images
+        for text in by_stem[image.stem.casefold()]
+    ]
     pairs: dict[Path, Path] = {}
-    for left, right in by_stem.values():
-        near = sorted(((_apart(a, b, base), a, b) for a in left for b in right), key=lambda n: (n[0], str(n[1:])))
-        used: set[Path] = set()
-        for _, image, text in near:
-            if image not in pairs and text not in used:
-                pairs[image] = text
-                used.add(text)
+    used: set[Path] = set()
+    for *_, image, text in sorted(candidates):
+        if image not in pairs and text not in used:
+            pairs[image] = text
+            used.add(text)
     return pairs
 
 
-def _apart(a: Path, b: Path, base: Path) -> int:
-    """Count the folders that only one of two files is in, roles such as `images` and `labels` aside."""
-    one, two = (
-        [part.casefold() for part in path.relative_to(base).parent.parts if part.casefold() not in ROLE_NAMES]
-        for path in (a, b)
-    )
-    same = 0
-    while same < min(len(one), len(two)) and one[same] == two[same]:
-        same += 1
-    return len(one) + len(two) - 2 * same
-
-
-def _counts(samples: Sequence[Sample]) -> dict[int, int]:
+def _count_objects(samples: Sequence[Sample]) -> dict[int, int]:
     """Count objects by class index; label lines that cannot be read are left to the check of the set."""
-    count: dict[int, int] = defaultdict(int)
-    for sample in samples:
-        for line in sample.text.splitlines():
-            first = line.split(maxsplit=1)[:1]
-            if first and re.fullmatch(r"\d{1,4}(\.0*)?", first[0]):
-                count[int(float(first[0]))] += 1
-    return dict(sorted(count.items()))
-
-
-def _judge(samples: Sequence[Sample]) -> str:
-    """Tell the set by the number of its classes."""
-    return "ASS1" if len(_counts(samples)) > 2 else "ASS2"
+    lines = (CLASS_INDEX.match(line) for sample in samples for line in sample.text.splitlines())
+    return dict(sorted(Counter(int(match[1]) for match in lines if match).items()))
 
 
 def _class_names(paths: Sequence[Path]) -> list[str] | None:
@@ -266,84 +226,68 @@ def _class_names(paths: Sequence[Path]) -> list[str] | None:
         try:
             if path.name.casefold() in {"classes.txt", "predefined_classes.txt", "obj.names"}:
                 return [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
-            if path.suffix.lower() in {".yaml", ".yml"}:
-                names = YAML.load(path).get("names")
-                if names:
-                    return [str(names[i]) for i in range(len(names))]
+            if path.suffix.lower() in {".yaml", ".yml"} and (names := YAML.load(path).get("names")):
+                return [str(names[i]) for i in range(len(names))]
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             LOGGER.warning(f"{path.name} in the archive is not understood ({error}): class names are not taken from it")
     return None
 
 
-def in_class_order(name: str, samples: Sequence[Sample], stated: list[str] | None) -> list[Sample]:
-    """Put labels into this fork's class order, and print how the counts differ from the published ones.
+def _order_classes(name: str, samples: Sequence[Sample], stated: list[str] | None) -> list[Sample]:
+    """Put labels into this project's class order, and print how the counts differ from the published ones.
 
-    The order follows the names that the archive states; without any, the counts: where they are the published ones in
-    another order, the classes are in that order.
-
-    Args:
-        name: `ASS1` or `ASS2`.
-        samples: The samples as published.
-        stated: Class names that the archive states, in the order of their indices, or None.
-
-    Returns:
-        The samples, with other class indices where needed.
+    The order follows the names that the archive states; without any, the counts, if they are the published ones in
+    another order.
     """
-    known = SETS[name].objects
-    names = list(known)
-    found = _counts(samples)
+    names, counts = list(SETS[name]), list(SETS[name].values())
+    found = _count_objects(samples)
     order: dict[int, int] = {}
     if stated is not None:
-        plain = [SAME_CLASS.get(n, n) for n in (s.casefold().strip() for s in stated)]
-        plain = [SAME_CLASS.get(n.removesuffix("s"), n if n in names else n.removesuffix("s")) for n in plain]
-        order = {i: names.index(n) for i, n in enumerate(plain) if n in names}
-        reason = f"the archive states the classes {', '.join(stated)}"
-    elif sorted(found.values()) == sorted(known.values()):
-        order = {i: list(known.values()).index(count) for i, count in found.items()}
-        reason = "the counts are the published ones in another order"
-    if all(i in order for i in found) and any(i != j for i, j in order.items() if i in found):
+        singular = [text.casefold().strip().removesuffix("s") for text in stated]
+        plain = [CLASS_ALIASES.get(text, text) for text in singular]
+        order = {i: names.index(text) for i, text in enumerate(plain) if text in names}
+    elif sorted(found.values()) == sorted(counts):
+        order = {i: counts.index(count) for i, count in found.items()}
+    if all(i in order for i in found) and any(order[i] != i for i in found):
+        reason = f"the archive states {', '.join(stated)}" if stated else "the counts are published in another order"
         LOGGER.info(f"{name}: classes put in order, since {reason}")
-        samples = [Sample(s.image, s.name, _renumber(s.text, order)) for s in samples]
-        found = _counts(samples)
-    same = len(samples) == SETS[name].images
-    lines = [f"  images    {len(samples):6} found, {SETS[name].images:6} published"]
+        samples = [replace(sample, text=_remap_classes(sample.text, order)) for sample in samples]
+        found = _count_objects(samples)
+    rows = [("images", len(samples), NUM_IMAGES[name])]
     for i in sorted({*range(len(names)), *found}):
-        label, count = (names[i], known[names[i]]) if i < len(names) else (f"class {i}", 0)
-        same &= found.get(i, 0) == count
-        lines.append(f"  {label:9} {found.get(i, 0):6} found, {count:6} published")
-    if same:
+        label, published = (names[i], counts[i]) if i < len(names) else (f"class {i} without a name", 0)
+        rows.append((label, found.get(i, 0), published))
+    if all(count == published for _, count, published in rows):
         LOGGER.info(f"{name}: {len(samples)} images, their objects by class as published")
     else:
+        lines = [f"  {label:9} {count:6} found, {published:6} published" for label, count, published in rows]
         LOGGER.warning("\n".join([f"{name}: differs from its publication", *lines]))
-    if wrong := [i for i in found if i >= len(names)]:
-        LOGGER.warning(f"{name}: class {wrong[0]} has no name, training would leave out its images: see --check")
     return list(samples)
 
 
-def _renumber(text: str, order: dict[int, int]) -> str:
-    lines = []
-    for line in text.splitlines():
-        cls, *rest = line.split(maxsplit=1)
-        number = order.get(int(float(cls))) if re.fullmatch(r"\d{1,4}(\.0*)?", cls) else None
-        lines.append(line if number is None else " ".join((str(number), *rest)))
-    return "".join(f"{line}\n" for line in lines)
+def _remap_classes(text: str, order: dict[int, int]) -> str:
+    def remap(line: str) -> str:
+        match = CLASS_INDEX.match(line)
+        return f"{order[int(match[1])]}{line[match.end() :]}" if match and int(match[1]) in order else line
+
+    return "".join(f"{remap(line)}\n" for line in text.splitlines())
 
 
 def _published_split(images: Sequence[Path], paths: Sequence[Path], base: Path) -> list[str] | None:
-    """Return the side of each image where the archive splits them by folders or by lists; `test` counts as `val`."""
+    """Return the split of each image where the archive states it by folders or by lists; `test` counts as `val`."""
     by_folder = []
     for path in images:
-        sides = {SIDE_NAMES.get(part.casefold()) for part in path.relative_to(base).parts[:-1]} - {None}
-        by_folder.append(sides.pop() if len(sides) == 1 else None)
+        splits = {SPLIT_NAMES.get(part.casefold()) for part in path.relative_to(base).parts[:-1]} - {None}
+        by_folder.append(splits.pop() if len(splits) == 1 else None)
     if set(by_folder) == set(SPLITS):
-        return by_folder
+        return [str(split) for split in by_folder]
     lists: dict[str, str] = {}
     for path in paths:
-        side = SIDE_NAMES.get(path.stem.casefold()) if path.suffix.lower() == ".txt" else None
-        if side:
+        split = SPLIT_NAMES.get(path.stem.casefold()) if path.suffix.lower() == ".txt" else None
+        if split:
             for line in path.read_text(encoding="utf-8-sig", errors="replace").splitlines():
                 stem = Path(line.strip().replace("\\", "/")).stem.casefold()
-                if lists.setdefault(stem, side) != side:
-                    return None  # on both sides: no split
-    by_list = [lists.get(path.stem.casefold()) for path in images]
+                if lists.setdefault(stem, split) != split:
+                    return None  # one image in both lists: no split
+    by_list = [lists.get(path.stem.casefold(), "") for path in images]
     return by_list if set(by_list) == set(SPLITS) else None

@@ -25,7 +25,7 @@ from ultralytics.utils import LOGGER, TQDM, YAML
 
 from small_object.datasets.labels import yolo_lines
 from small_object.datasets.layout import SPLITS, Sample, unique_names
-from small_object.datasets.split import place
+from small_object.datasets.split import write_dataset
 from small_object.errors import UserError
 from small_object.files import staging_dir
 
@@ -223,7 +223,7 @@ def _write(
     with staging_dir(root) as made:
         data = {side: f"images/{side}" for side in SPLITS} | {"names": dict(enumerate(names))}
         YAML.save(made / "set" / yaml.name, data, f"# From {source.name}. Paths are relative to this file's folder.\n")
-        place(samples, root, made, sides, split)
+        write_dataset(samples, root, made, sides, split)
     reasons = ", ".join(f"{number} {reason}" for reason, number in left.items() if number) or "nothing"
     LOGGER.info(
         f"{source} is in {root}: {len(samples)} images, {kept} objects of {len(names)} classes; left out: {reasons}"

@@ -28,16 +28,13 @@ from small_object.errors import UserError
 from small_object.sizes import SIZE_GROUPS, size_group
 from small_object.slicing.groups import connected
 
+# Why not scikit-learn's StratifiedGroupKFold and imagehash: the former balances one label per image, not the objects by
+# class and size; the results of both may change with a release, which a split must not; and it must need no extra.
 VAL_SHARE = 0.2
-ALIKE = (
-    24,
-    12,
-    6,
-    3,
-    0,
-)  # bits of 256 in which frames that look alike may differ; the next where a group gets too large
-EXCHANGES = 500  # groups that are tried in exchange for one
-LARGEST = 0.25  # of the validation side's images: the most in one group
+ALIKE_BITS = (24, 12, 6, 3, 0)  # of 256, in which frames alike may differ; the next where a group is too large
+MAX_EXCHANGES = 500  # groups that are tried in exchange for one
+MAX_GROUP = 0.25  # of the validation side's images
+MAX_CLASS = 1000  # labels of higher classes don't count
 
 
 @dataclass(frozen=True)
@@ -47,41 +44,44 @@ class Frame:
     Attributes:
         name: File name in the data set.
         content: SHA-256 of the file, hex.
-        look: Perceptual hash (256,), bool; None where the image cannot be read.
+        dhash: Perceptual hash (256,), bool; None where the image cannot be read.
         objects: Number of objects by class and size group (classes, 5), int64.
     """
 
     name: str
     content: str
-    look: np.ndarray | None
+    dhash: np.ndarray | None
     objects: np.ndarray
 
 
-def read_frame(sample: Sample, classes: int) -> Frame:
-    """Read what the split needs to know of an image.
-
-    Args:
-        sample: The image; label lines that cannot be read, and images that cannot, count as without objects.
-        classes: Number of classes.
-    """
-    data = sample.image.read_bytes()
-    image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_GRAYSCALE) if data else None
-    objects = np.zeros((classes, len(SIZE_GROUPS)), np.int64)
-    look = None
-    if image is not None:
-        look = difference_hash(image)
+def read_frames(samples: Sequence[Sample]) -> list[Frame]:
+    """Read what the split needs to know of each image; labels and images that cannot be read count as no objects."""
+    labels = []
+    for sample in samples:
         try:
-            labels = sample.labels
+            rows = sample.labels
         except UserError as error:
             LOGGER.warning(str(error))
-            labels = np.zeros((0, 5))
-        labels = labels[np.isin(labels[:, 0], np.arange(classes)) & np.isfinite(labels).all(1)]
-        areas = labels[:, 3] * labels[:, 4] * image.shape[0] * image.shape[1]
-        np.add.at(objects, (labels[:, 0].astype(np.int64), size_group(areas)), 1)
-    return Frame(sample.name, hashlib.sha256(data).hexdigest(), look, objects)
+            rows = np.zeros((0, 5))
+        labels.append(rows[np.isin(rows[:, 0], np.arange(MAX_CLASS)) & np.isfinite(rows).all(1)])
+    num_classes = 1 + max((int(rows[:, 0].max()) for rows in labels if len(rows)), default=0)
+
+    def read(sample: Sample, rows: np.ndarray) -> Frame:
+        data = sample.image.read_bytes()
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_GRAYSCALE) if data else None
+        objects = np.zeros((num_classes, len(SIZE_GROUPS)), np.int64)
+        if image is not None:
+            areas = rows[:, 3] * rows[:, 4] * image.shape[0] * image.shape[1]
+            np.add.at(objects, (rows[:, 0].astype(np.int64), size_group(areas)), 1)
+        dhash = None if image is None else difference_hash(image)
+        return Frame(sample.name, hashlib.sha256(data).hexdigest(), dhash, objects)
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        frames = pool.map(read, samples, labels)
+        return list(TQDM(frames, desc="comparing images", total=len(samples), unit="image", leave=False))
 
 
-def group_frames(frames: Sequence[Frame], largest: int) -> list[list[int]]:
+def group_frames(frames: Sequence[Frame], max_size: int) -> list[list[int]]:
     """Group frames that look alike, directly or through others.
 
     A group with too many frames is grouped again by a stricter measure. Where even frames of the same look are too
@@ -90,57 +90,51 @@ def group_frames(frames: Sequence[Frame], largest: int) -> list[list[int]]:
 
     Args:
         frames: The frames.
-        largest: Most frames in a group.
+        max_size: Most frames in a group.
 
     Returns:
         Indices of the frames of each group, in the order of the hash of its content.
     """
+    number: dict[str, int] = {}
+    content = np.array([number.setdefault(frame.content, len(number)) for frame in frames])
     done: list[list[int]] = []
-    todo = [list(range(len(frames)))]
-    for distance in ALIKE:
-        parts = [part for group in todo for part in _alike(frames, group, distance)]
-        todo = [part for part in parts if len(part) > largest]
-        done += [part for part in parts if len(part) <= largest]
-    for group in todo:
-        copies: dict[str, list[int]] = {}
-        for i in sorted(group, key=lambda i: (_in_order(frames[i].name), frames[i].content)):
-            copies.setdefault(frames[i].content, []).append(i)
+    large = [list(range(len(frames)))]
+    for max_bits in ALIKE_BITS:
+        label = np.arange(len(number))  # one per content
+        groups: dict[int, list[int]] = defaultdict(list)
+        seen = np.array([i for group in large for i in group if frames[i].dhash is not None], np.int64)
+        if len(seen):
+            for left, right, _ in near_pairs(np.array([frames[i].dhash for i in seen]), max_bits):
+                label = connected(len(number), label[content[seen[left]]], label[content[seen[right]]])[label]
+        for i in (i for group in large for i in group):
+            groups[int(label[content[i]])].append(i)
+        large = [group for group in groups.values() if len(group) > max_size]
+        done += [group for group in groups.values() if len(group) <= max_size]
+    for group in large:
+        copies: dict[str, list[int]] = defaultdict(list)
+        for i in sorted(group, key=lambda i: (_natural_key(frames[i].name), frames[i].content)):
+            copies[frames[i].content].append(i)
         run: list[int] = []
         for same in copies.values():
-            if run and len(run) + len(same) > largest:
+            if run and len(run) + len(same) > max_size:
                 done.append(run)
                 run = []
             run = run + same
         done.append(run)
     done = [sorted(group, key=lambda i: (frames[i].content, frames[i].name)) for group in done]
-    return sorted(done, key=lambda group: _digest(*(frames[i].content for i in group)))
+    return sorted(done, key=lambda group: hashlib.sha256("\n".join(frames[i].content for i in group).encode()).digest())
 
 
-def _in_order(name: str) -> list[tuple[int, str]]:
+def _natural_key(name: str) -> list[tuple[int, str]]:
     """Order names as people do: frame9 before frame10."""
     return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", name.casefold())]
 
 
-def _digest(*texts: str) -> str:
-    return hashlib.sha256("\n".join(texts).encode()).hexdigest()
-
-
-def _alike(frames: Sequence[Frame], members: list[int], distance: int) -> list[list[int]]:
-    """Group some of the frames by their look; those of the same content belong together whether readable or not."""
-    number: dict[str, int] = {}
-    label = np.array([number.setdefault(frames[i].content, len(number)) for i in members])
-    seen = np.array([k for k, i in enumerate(members) if frames[i].look is not None], np.int64)
-    if len(seen):
-        for left, right, _ in near_pairs(np.array([frames[members[k]].look for k in seen]), distance):
-            label = connected(len(number), label[seen[left]], label[seen[right]])[label]
-    groups = defaultdict(list)
-    for i, k in zip(members, label.tolist(), strict=True):
-        groups[k].append(i)
-    return list(groups.values())
-
-
-def choose(groups: np.ndarray, share: float) -> np.ndarray:
+def choose_groups(groups: np.ndarray, share: float) -> np.ndarray:
     """Choose the groups that go to validation.
+
+    The choice starts with the first groups and is improved by moving and exchanging single groups while that brings
+    the sum of (got - wanted)² / wanted down. It is computed in whole numbers, so that every machine finds the same.
 
     Args:
         groups: What each group holds of each thing that is to be shared out, (groups, things), whole numbers; the
@@ -149,9 +143,6 @@ def choose(groups: np.ndarray, share: float) -> np.ndarray:
 
     Returns:
         Whether each group is chosen (groups,), bool: at least one and, of several, not all.
-
-    The choice starts with the first groups and is improved by moving and exchanging single groups while that brings
-    the sum of (got - wanted)² / wanted down. It is computed in whole numbers, so that every machine finds the same.
     """
     scale = 1000
     parts = round(share * scale)
@@ -162,32 +153,29 @@ def choose(groups: np.ndarray, share: float) -> np.ndarray:
 
     def cost(got: np.ndarray) -> np.ndarray:
         gap = got * scale - totals * parts
-        return ((gap // 8) ** 2 // scale * weights).sum(-1)
+        return np.asarray(((gap // 8) ** 2 // scale * weights).sum(-1))
 
-    chosen = np.cumsum(groups[:, 0]) * scale <= totals[0] * parts
+    chosen: np.ndarray = np.cumsum(groups[:, 0]) * scale <= totals[0] * parts
     chosen[0] = True
     if len(groups) > 1:
         chosen[-1] = False
     got = groups[chosen].sum(0)
-    best = int(cost(got))
+    best, before = int(cost(got)), None
     for _ in range(20):
+        if best == before:
+            break
         before = best
         for i in range(len(groups)):
-            step = -groups[i] if chosen[i] else groups[i]
-            # alone (0), or in exchange for a group of the other side
-            others = np.flatnonzero(chosen != chosen[i])[:EXCHANGES]
-            steps = np.vstack([step[None], step - np.where(chosen[i], -1, 1) * groups[others]])
+            sign = -1 if chosen[i] else 1
+            others = np.flatnonzero(chosen != chosen[i])[:MAX_EXCHANGES]
+            steps = sign * (groups[i] - np.vstack([np.zeros_like(groups[:1]), groups[others]]))  # the first: a move
             costs = cost(got + steps)
-            if chosen.sum() + (-1 if chosen[i] else 1) in (0, len(groups)):
+            if chosen.sum() + sign in (0, len(groups)):
                 costs[0] = best
             j = int(costs.argmin())
             if costs[j] < best:
                 best, got = int(costs[j]), got + steps[j]
-                chosen[i] = not chosen[i]
-                if j:
-                    chosen[others[j - 1]] = not chosen[others[j - 1]]
-        if best == before:
-            break
+                chosen[[i, *others[j - 1 : j]]] ^= True
     return chosen
 
 
@@ -203,14 +191,14 @@ def split_frames(frames: Sequence[Frame], share: float = VAL_SHARE) -> tuple[lis
     """
     if not frames:
         return [], []
-    groups = group_frames(frames, max(1, int(len(frames) * share * LARGEST)))
+    groups = group_frames(frames, max(1, int(len(frames) * share * MAX_GROUP)))
     things = []
     for group in groups:
         objects = np.sum([frames[i].objects for i in group], axis=0)
         empty = sum(not frames[i].objects.any() for i in group)
         things.append([len(group), empty, *objects.sum(1), *objects.sum(0), *objects.ravel()])
     sides, numbers = [""] * len(frames), [0] * len(frames)
-    for number, (group, val) in enumerate(zip(groups, choose(np.array(things), share), strict=True)):
+    for number, (group, val) in enumerate(zip(groups, choose_groups(np.array(things), share), strict=True)):
         for i in group:
             sides[i], numbers[i] = SPLITS[int(val)], number
     return sides, numbers
@@ -229,43 +217,41 @@ def read_split(file: str | Path, frames: Sequence[Frame]) -> list[str]:
     Raises:
         UserError: If the file cannot be read, has another side or misses a frame.
     """
-    file = Path(file)
-    by_content: dict[str, str] = {}
-    by_name: dict[str, str] = {}
+    side: dict[str | None, str] = {}
     try:
-        with file.open(encoding="utf-8-sig", newline="") as stream:
+        with Path(file).open(encoding="utf-8-sig", newline="") as stream:
             for number, row in enumerate(csv.DictReader(stream), 2):
                 if not row.get("image") or row.get("split") not in SPLITS:
                     raise UserError(f"{file}:{number}: needs the columns `image` and `split`, the latter train or val")
-                for key, sides in ((row.get("sha256"), by_content), (row["image"].casefold(), by_name)):
-                    if key and sides.setdefault(key, row["split"]) != row["split"]:
+                for key in filter(None, (row.get("sha256"), row["image"].casefold())):
+                    if side.setdefault(key, row["split"]) != row["split"]:
                         raise UserError(f"{file}:{number}: {row['image']} stands on both sides; keep it on one")
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise UserError(f"{file}: cannot be read as a split ({error}); see --split") from None
-    sides = [by_content.get(f.content) or by_name.get(f.name.casefold(), "") for f in frames]
-    if missing := [frame.name for frame, side in zip(frames, sides, strict=True) if not side]:
+    sides = [side.get(f.content) or side.get(f.name.casefold(), "") for f in frames]
+    if missing := [frame.name for frame, known in zip(frames, sides, strict=True) if not known]:
         raise UserError(f"{file}: has no row for {len(missing)} of {len(frames)} images, such as {missing[0]}")
     if len(set(sides)) < 2 <= len(frames):
         raise UserError(f"{file}: puts every image into {sides[0]}; both sides need some")
     return sides
 
 
-def place(
+def write_dataset(
     samples: Sequence[Sample],
     root: Path,
-    made: Path,
-    sides: Sequence[str] | None = None,
+    staging: Path,
+    published: Sequence[str] | None = None,
     split: str | Path | None = None,
     move: bool = False,
 ) -> list[str]:
-    """Split a data set, lay it out with its `split.csv` and put it in its place.
+    """Split a data set and write it with its `split.csv`, in one step.
 
     Args:
         samples: Images with their labels.
         root: Folder of the data set.
-        made: Folder to build in, from `staging_dir(root)`; what lies in its folder `set` goes along.
-        sides: A published split: `train` or `val` for each sample.
-        split: A split file, which goes before `sides`; see `read_split`. Without both, `split_frames` decides.
+        staging: Folder to build in, from `staging_dir(root)`; what lies in its folder `set` goes along.
+        published: A published split: `train` or `val` for each sample.
+        split: A split file, which takes precedence; see `read_split`. Without both, `split_frames` decides.
         move: Move the images instead of copying them.
 
     Returns:
@@ -274,54 +260,30 @@ def place(
     Raises:
         UserError: If the split file cannot be used.
     """
-    classes = 1 + max((int(c) for s in samples for c in _classes(s)), default=0)
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        jobs = pool.map(lambda sample: read_frame(sample, classes), samples)
-        frames = list(TQDM(jobs, desc="comparing images", total=len(samples), unit="image", leave=False))
-    ours, groups = split_frames(frames)
-    if sides and (leak := _leak(frames, sides)):
-        LOGGER.warning(f"the published split is not used: {leak} is on both of its sides")
-        sides = None
-    chosen = read_split(split, frames) if split else list(sides or ours)
-    new = made / "set"
+    frames = read_frames(samples)
+    sides, groups = split_frames(frames)
+    source = "ours"
+    if split:
+        source, sides = "given", read_split(split, frames)
+    elif published:
+        train, val = ({f.content for f, s in zip(frames, published, strict=True) if s == side} for side in SPLITS)
+        if train & val:
+            LOGGER.warning("the published split is not used: it has the same image on both sides")
+        else:
+            source, sides = "published", list(published)
+    new = staging / "set"
     new.mkdir(exist_ok=True)
-    write_samples(samples, chosen, new, move)
+    write_samples(samples, sides, new, move)
     with (new / "split.csv").open("w", encoding="utf-8", newline="") as stream:
-        writer = csv.writer(stream)
-        writer.writerow(("image", "split", "group", "sha256"))
-        rows = zip(frames, chosen, groups, strict=True)
-        writer.writerows(sorted((f.name, side, group, f.content) for f, side, group in rows))
+        rows = zip([f.name for f in frames], sides, groups, [f.content for f in frames], strict=True)
+        csv.writer(stream).writerows([("image", "split", "group", "sha256"), *sorted(rows)])
     put_in_place(new, root)
-    _report(frames, chosen, "given" if split else "published" if sides else "ours", len(set(groups)))
-    return chosen
-
-
-def _leak(frames: Sequence[Frame], sides: Sequence[str]) -> str:
-    """Name a frame whose content is on both sides, if there is one."""
-    first: dict[str, str] = {}
-    return next(
-        (f.name for f, side in zip(frames, sides, strict=True) if first.setdefault(f.content, side) != side), ""
-    )
-
-
-def _classes(sample: Sample) -> list[float]:
-    """List the class of each object; of lines that cannot be read, none."""
-    try:
-        return [c for c in sample.labels[:, 0].tolist() if 0 <= c < 10_000 and c == int(c)]
-    except UserError:
-        return []
-
-
-def _report(frames: Sequence[Frame], sides: Sequence[str], whose: str, groups: int) -> None:
-    """Say how the objects are shared out."""
-    val = np.array([side == "val" for side in sides])
-    objects = np.array([frame.objects for frame in frames])
-
-    def share(part: np.ndarray) -> str:
-        return f"{100 * part[val].sum() / part.sum():.0f} %" if part.sum() else "none"
-
+    chosen = np.array(sides) == "val"
+    objects = np.array([frame.objects.sum(1) for frame in frames])
+    shares = 100 * objects[chosen].sum(0) / np.maximum(objects.sum(0), 1)
     LOGGER.info(
-        f"split ({whose}): {int((~val).sum())} training and {int(val.sum())} validation images, {groups} groups of "
-        f"frames that look alike; validation has of the objects by class {', '.join(map(share, objects.sum(2).T))}, "
-        f"by size {', '.join(f'{n} {share(part)}' for n, part in zip(SIZE_GROUPS, objects.sum(1).T, strict=True))}"
+        f"split ({source}): {sides.count('train')} training and {sides.count('val')} validation images, "
+        f"{len(set(groups))} groups of frames that look alike; validation has of the objects by class "
+        + ", ".join(f"{share:.0f} %" for share in shares)
     )
+    return sides
