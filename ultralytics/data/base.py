@@ -1,4 +1,4 @@
-"""Training goes on when an image can't be read any more."""
+"""Lets a training continue when an image can no longer be read."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ultralytics_overlay import require_parameters
 
 require_parameters(StockBaseDataset.get_image_and_label, "index")
 
-MOST_UNREADABLE = 0.1  # share of the images; more are no accident
+MAX_UNREADABLE = 0.1  # as a share of the images; more are no accident
 
 
 class BaseDataset(StockBaseDataset):
@@ -59,7 +59,7 @@ class BaseDataset(StockBaseDataset):
                 if index not in self._unreadable:
                     self._unreadable = self._unreadable | {index}
                     LOGGER.warning(f"{self.prefix}{file}: can't be read any more; another image takes its place")
-                if len(self._unreadable) > max(1, MOST_UNREADABLE * self.ni):
+                if len(self._unreadable) > max(1, MAX_UNREADABLE * self.ni):
                     raise UserError(f"{file}: {len(self._unreadable)} images can't be read any more") from error
                 index = next(
                     i % self.ni for i in range(index + 1, index + self.ni) if i % self.ni not in self._unreadable

@@ -1,4 +1,4 @@
-"""Measures accuracy by object size beside upstream's box metrics, and validates large images by tiles."""
+"""Measures accuracy by object size alongside upstream's box metrics, and validates large images by tiles."""
 
 from __future__ import annotations
 
@@ -18,18 +18,10 @@ from small_object.errors import UserError
 from small_object.size_plot import plot_size_metrics
 from small_object.sizes import SizeRecords, measures_size
 from small_object.slicing.slicer import Slicer, build_slicer, likely_boxes
-from ultralytics_overlay import require, require_parameters
+from ultralytics_overlay import require_parameters
 
 require_parameters(StockDetectionValidator.init_metrics, "model")
 require_parameters(StockDetectionValidator._process_batch, "preds", "batch")
-require_parameters(ops.scale_boxes, "img1_shape", "boxes", "img0_shape")
-require_parameters(ops.clip_boxes, "boxes", "shape")
-for _method, _name in (("update_metrics", "_process_batch"), ("get_stats", "results_dict")):
-    require(
-        f"ultralytics.models.yolo.detect.val.DetectionValidator.{_method}",
-        _name in getattr(StockDetectionValidator, _method).__code__.co_names,
-        f"no longer uses `{_name}`",
-    )
 
 
 class DetectionValidator(StockDetectionValidator):
