@@ -39,23 +39,13 @@ class DetectionTrainer(StockDetectionTrainer):
         if mode != "train" or not self.args.slice:
             return super().build_dataset(img_path, mode, batch)
         args = self.args
+        stride = max(int(unwrap_model(self.model).stride.max()), 32)
+        fraction = 1.0 if self.data.get("complete") else get_split_fraction(args.fraction, "train")
         dataset = SlicedDataset(  # with the arguments that upstream's `build_yolo_dataset` gives its data set
-            img_path=img_path,
-            imgsz=args.imgsz,
-            batch_size=batch,
-            augment=True,
-            hyp=args,
-            rect=args.rect,
-            cache=args.cache or None,
-            single_cls=args.single_cls or False,
-            stride=max(int(unwrap_model(self.model).stride.max()), 32),
-            pad=0.0,
-            prefix=colorstr("train: "),
-            task=args.task,
-            classes=args.classes,
-            data=self.data,
-            fraction=1.0 if self.data.get("complete") else get_split_fraction(args.fraction, "train"),
-        )
+            img_path=img_path, imgsz=args.imgsz, batch_size=batch, augment=True, hyp=args, rect=args.rect,
+            cache=args.cache or None, single_cls=args.single_cls or False, stride=stride, pad=0.0,
+            prefix=colorstr("train: "), task=args.task, classes=args.classes, data=self.data, fraction=fraction,
+        )  # fmt: skip
         if self.args.slice == "auto":
             self._set_slice(dataset.tile)
         return dataset

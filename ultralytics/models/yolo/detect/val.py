@@ -28,7 +28,7 @@ class DetectionValidator(StockDetectionValidator):
     """Upstream's validator, which also measures accuracy by object size unless `size_metrics=False`.
 
     It does so for the tasks detect, segment and pose; for rotated boxes and tasks without boxes it is upstream's. With
-    `slice` images larger than a tile are also run by tiles, read anew at full resolution, see `engine.slicing`; what is
+    `slice` images larger than a tile are also run by tiles, read anew at full resolution, see `small_object.slicing`; what is
     found goes into upstream's metrics, plots and files in place of what the whole image shows alone.
 
     Attributes:
@@ -102,8 +102,7 @@ class DetectionValidator(StockDetectionValidator):
         images = images[..., ::-1] if images.shape[-1] == 3 else images  # BGR to RGB
         inputs = torch.from_numpy(np.ascontiguousarray(images.transpose(0, 3, 1, 2)))
         inputs = super().preprocess({"img": inputs})["img"]
-        half = getattr(self.args, "quantize", None) == 16  # older versions of upstream make the model half
-        with autocast(self.training and half, device=self.device.type):
+        with autocast(self.training and self.args.quantize == 16, device=self.device.type):
             return self._model(inputs), inputs.shape[2:]
 
     def _detect(self, tiles: list[np.ndarray]) -> list[torch.Tensor]:
@@ -191,6 +190,5 @@ def _gain_and_pad(ratio_pad: Any) -> tuple[torch.Tensor, torch.Tensor]:
 def _original(rows: torch.Tensor, ori_shape: Any, ratio_pad: Any) -> np.ndarray:
     """Return rows that begin with xyxy in the input's pixels with xyxy in pixels of the original image."""
     rows = rows.float().cpu()  # half precision has steps of 0.5 px and more
-    gain, pad = _gain_and_pad(ratio_pad)  # `ops.scale_boxes` takes the gain of heights for widths before 8.4.124
-    rows[:, :4] = ops.clip_boxes((rows[:, :4] - pad) / gain, ori_shape)
+    ops.scale_boxes(ori_shape, rows[:, :4], ori_shape, ratio_pad)  # in place
     return rows.numpy()
