@@ -38,7 +38,7 @@ class WrongTypeError(UserError, TypeError):
     """An argument is of a wrong type."""
 
 
-class WrongSyntaxError(UserError, SyntaxError):
+class WrongSyntaxError(SyntaxError, UserError):
     """The command line can't be read, or names an argument that there is not."""
 
 
