@@ -118,5 +118,3 @@ def test_every_kind_of_replacement_is_seen(files: dict) -> None:
     }
     assert "ultralytics.models.yolo.detect.val DetectionValidator._detect" not in names  # of ours alone
     assert len(names) > 40
-
-
