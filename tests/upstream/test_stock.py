@@ -131,10 +131,6 @@ def test_stock_yaml_passes_the_row_checks(path: Path) -> None:
     assert _check_rows(d) == YAML.load(path)["backbone"] + YAML.load(path)["head"]
 
 
-def test_many_stock_yamls_were_checked() -> None:
-    assert len(ROWS) > 50
-
-
 def test_modules_of_torchvision_pass_the_row_checks() -> None:
     assert is_module("torchvision.ops.Permute", {}) and not is_module("torchvision.ops.Quux", {})
 

@@ -27,14 +27,7 @@ class BaseDataset(StockBaseDataset):
     _unreadable: frozenset[int] = frozenset()
 
     def get_image_and_label(self, index: int) -> dict[str, Any]:
-        """Return an image with its labels, see upstream.
-
-        Args:
-            index: Index of the image.
-
-        Raises:
-            UserError: If it can't be read, in a validation, or if too many can't.
-        """
+        """Return an image with its labels, in a training those of another image if it can't be read; see upstream."""
         if type(self).get_image_and_label is not BaseDataset.get_image_and_label:  # adds more for the same index
             return super().get_image_and_label(index)
         return self._get_readable(index, super().get_image_and_label)

@@ -97,14 +97,7 @@ class BaseTrainer(StockBaseTrainer):
         return f"The last whole epoch is saved; resume with: yolo train resume=True model={self.last}"
 
     def _handle_nan_recovery(self, epoch: int) -> bool:
-        """Go back to `last.pt` after an epoch whose loss is not a number; see upstream.
-
-        Args:
-            epoch: The epoch, from 0.
-
-        Raises:
-            UserError: If it happens again and again.
-        """
+        """Go back to `last.pt` after an epoch whose loss is not a number; end with advice if it repeats."""
         try:
             return super()._handle_nan_recovery(epoch)
         except RuntimeError as error:

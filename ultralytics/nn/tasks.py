@@ -88,9 +88,6 @@ _parse_rows = _extend(stock_parse_model)
 def yaml_model_load(path: str | Path) -> dict[str, Any]:
     """Load a model YAML, with its rows checked: upstream guesses the task from the last one before it builds any.
 
-    Args:
-        path: See upstream's `yaml_model_load`.
-
     Raises:
         UserError: If the file is not YAML, holds no mapping, or a row or a key is wrong. Names the file and the place.
     """

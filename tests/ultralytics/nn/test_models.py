@@ -69,14 +69,6 @@ def count(model: nn.Module, kind: type) -> int:
 
 
 @every_design
-def test_model_by_name(design):
-    model = DetectionModel(str(FOLDER / f"yolo11n{design}.yaml"), verbose=False)
-    assert model.yaml["scale"] == "n"
-    assert model.stride.tolist() == [4, 8, 16, 32]
-    assert model.yaml["nwd"] == 0.5
-
-
-@every_design
 @every_scale
 def test_heads(design, scale):
     *layers, head = layers_of(design, scale)

@@ -1,16 +1,11 @@
 """The box loss with a share of the normalised Wasserstein distance."""
 
-from pathlib import Path
-
 import pytest
 import torch
 from torchvision.ops import complete_box_iou_loss
 from ultralytics.utils.loss import BboxLoss, StockBboxLoss
 
 from small_object.nwd import nwd
-
-MODEL = Path(__file__).parents[3] / "ultralytics/cfg/models/11/yolo11n.yaml"  # scale n of yolo11.yaml
-
 
 IMGSZ = (96, 64)
 

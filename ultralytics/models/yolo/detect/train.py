@@ -86,9 +86,6 @@ class DetectionTrainer(StockDetectionTrainer):
         """Add an epoch's row to `results.csv`, which has columns for the sizes also before the first validation.
 
         Upstream writes values without their names, so a row must have the columns that the file began with.
-
-        Args:
-            metrics: Losses, results and learning rates of the epoch by name.
         """
         if measures_size(self.args):
             metrics = {**metrics, **{key: 0.0 for key in SIZE_KEYS.values() if key not in metrics}}

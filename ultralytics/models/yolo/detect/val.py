@@ -28,8 +28,8 @@ class DetectionValidator(StockDetectionValidator):
     """Upstream's validator, which also measures accuracy by object size unless `size_metrics=False`.
 
     It does so for the tasks detect, segment and pose; for rotated boxes and tasks without boxes it is upstream's. With
-    `slice` images larger than a tile are also run by tiles, read anew at full resolution, see `small_object.slicing`; what is
-    found goes into upstream's metrics, plots and files in place of what the whole image shows alone.
+    `slice` images larger than a tile are also run by tiles, read again at full resolution; what is found goes into
+    upstream's metrics, plots and files in place of what the whole image shows alone.
 
     Attributes:
         size_records: The boxes of the images seen, or None where accuracy by size is not measured.
@@ -64,13 +64,9 @@ class DetectionValidator(StockDetectionValidator):
         return self._batch
 
     def postprocess(self, preds: Any) -> list[dict[str, torch.Tensor]]:
-        """Return upstream's detections of each image, in which what its tiles show is merged.
+        """Return upstream's detections of each image, merged with those of its tiles.
 
-        Args:
-            preds: Output of the model for the whole images.
-
-        Returns:
-            For each image `bboxes`, xyxy in pixels of its input, shape (N, 4), `conf` and `cls`, shape (N,).
+        For each image `bboxes`, xyxy in pixels of its input, shape (N, 4), `conf` and `cls`, shape (N,).
         """
         if self.slicer is None:
             return super().postprocess(preds)
