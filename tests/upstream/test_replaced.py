@@ -118,23 +118,3 @@ def test_every_kind_of_replacement_is_seen(files: dict) -> None:
     }
     assert "ultralytics.models.yolo.detect.val DetectionValidator._detect" not in names  # of ours alone
     assert len(names) > 40
-
-
-def test_a_file_of_all_kinds() -> None:
-    tree = ast.parse(
-        "from m import A as StockA, f as stock_f, B, K\n"
-        "class A(StockA):\n"
-        "    x = 1\n"
-        "    def g(self): ...\n"
-        "    def _h(self): super()._h()\n"
-        "    def _own(self): ...\n"
-        "    @property\n"
-        "    def set_upstream(self): ...\n"
-        "class C(D):\n"
-        "    def k(self): ...\n"
-        "def f(): ...\n"
-        "def new(): ...\n"
-        "K |= {1}\n"
-        "B.n = B.o = 2\n"
-    )
-    assert replaced(tree, "m") == ({"A", "A.g", "A._h", "f", "K", "B.n", "B.o"}, {"C", "new"})

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import copy
+import functools
 import signal
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -30,9 +32,38 @@ CFG_FRACTION_KEYS |= {"slice_overlap", "slice_empty"}
 CFG_INT_KEYS = CFG_INT_KEYS | {"slice_batch"}
 CFG_FLOAT_KEYS = CFG_FLOAT_KEYS | {"nwd_c"}
 CFG_BOOL_KEYS = CFG_BOOL_KEYS | {"size_metrics", "slice_full"}
-CFG_POSITIVE_KEYS = frozenset({"nwd_c"})
 
 
+class WrongTypeError(UserError, TypeError):
+    """An argument is of a wrong type."""
+
+
+class WrongSyntaxError(SyntaxError, UserError):
+    """The command line can't be read, or names an argument that there is not."""
+
+
+def _raises_user_error(check: Callable[..., Any]) -> Callable[..., Any]:
+    """Let a check of arguments raise `UserError`, which still is an error of the type that the check raises."""
+
+    @functools.wraps(check)
+    def checked(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return check(*args, **kwargs)
+        except TypeError as error:
+            raise WrongTypeError(str(error)) from error
+        except SyntaxError as error:
+            raise WrongSyntaxError(str(error)) from error
+        except ValueError as error:
+            raise UserError(str(error)) from error
+
+    return checked
+
+
+check_dict_alignment = _raises_user_error(stock_check_dict_alignment)
+merge_equals_args = _raises_user_error(stock_merge_equals_args)
+
+
+@_raises_user_error
 def check_cfg(cfg: dict[str, Any], hard: bool = True) -> None:
     """Check the types and values of arguments, this fork's included.
 
@@ -41,30 +72,25 @@ def check_cfg(cfg: dict[str, Any], hard: bool = True) -> None:
         hard: See upstream's `check_cfg`.
 
     Raises:
-        TypeError: If an argument is of a wrong type.
-        ValueError: If an argument is out of its range.
+        WrongTypeError: If an argument is of a wrong type.
+        UserError: If an argument is out of its range.
     """
     stock_check_cfg(cfg, hard)
-    for k in CFG_POSITIVE_KEYS & cfg.keys():
-        if cfg[k] is not None and not 0 < cfg[k] <= sys.float_info.max:  # not inf, nor an int that no float can hold
-            raise ValueError(f"'{k}={cfg[k]}' is an invalid value. '{k}' must be finite and greater than 0.")
+    if (c := cfg.get("nwd_c")) is not None and not 0 < c <= sys.float_info.max:  # not inf, nor more than a float holds
+        raise ValueError(f"'nwd_c={c}' is an invalid value. 'nwd_c' must be finite and greater than 0.")
     if (overlap := cfg.get("slice_overlap") or 0) > MAX_OVERLAP:
         raise ValueError(f"'slice_overlap={overlap}' is an invalid value. It must be between 0.0 and {MAX_OVERLAP}.")
     if (batch := cfg.get("slice_batch", 1)) < 1:
         raise ValueError(f"'slice_batch={batch}' is an invalid value. 'slice_batch' must be >= 1.")
-    _check_slice(cfg.get("slice"), cfg.get("task"))
-
-
-def _check_slice(slice: Any, task: str | None) -> None:
-    """Check the side of tiles, for the task that it is given for."""
-    if slice is None or slice == "auto":
+    side, task = cfg.get("slice"), cfg.get("task")
+    if side is None or side == "auto":
         pass
-    elif not isinstance(slice, (int, float)) or slice is True or slice % 1:  # nan % 1 and inf % 1 are nan
-        raise TypeError(f"'slice={slice}' is invalid. 'slice' must be a whole number of pixels, 0 or 'auto'.")
-    elif slice and slice < MIN_TILE:
-        raise ValueError(f"'slice={slice}' is an invalid value. 'slice' must be at least {MIN_TILE} pixels, or 0.")
-    if slice and task not in {None, "detect"}:
-        raise ValueError(f"'slice={slice}' is invalid for task={task}. Slicing works for task=detect.")
+    elif not isinstance(side, (int, float)) or side is True or side % 1:  # nan % 1 and inf % 1 are nan
+        raise TypeError(f"'slice={side}' is invalid. 'slice' must be a whole number of pixels, 0 or 'auto'.")
+    elif side and side < MIN_TILE:
+        raise ValueError(f"'slice={side}' is an invalid value. 'slice' must be at least {MIN_TILE} pixels, or 0.")
+    if side and task not in {None, "detect"}:
+        raise ValueError(f"'slice={side}' is invalid for task={task}. Slicing works for task=detect.")
 
 
 def get_save_dir(args: SimpleNamespace, name: str | None = None) -> Path:
@@ -94,28 +120,17 @@ def entrypoint(debug: str = "") -> None:
     try:
         stock_entrypoint(debug)
     except Exception as error:
-        if message := _users_mistake(error):
-            sys.exit(f"yolo: {message}")
-        raise
+        cause: BaseException | None = error
+        while cause is not None and not isinstance(cause, UserError):
+            cause = cause.__cause__
+        if cause is None:
+            raise
+        # The error of a loader process holds its traceback as text, and the message at the end. Other messages may
+        # explain the whole command line after an empty line.
+        message = str(cause).rpartition(f"{UserError.__name__}: ")[2].strip().partition("\n\n")[0]
+        sys.exit(f"yolo: {' '.join(message.split())}")
     except KeyboardInterrupt:
         LOGGER.info("yolo: stopped")
         sys.exit(128 + signal.SIGINT)
     if sys.argv[1:] == ["cfg"]:
         YAML.print(SMALL_OBJECT_CFG_PATH)
-
-
-def _users_mistake(error: BaseException | None) -> str:
-    """Return the message of a mistake in the arguments, or of the `UserError` behind `error`, or an empty string."""
-    functions = check_cfg, _check_slice, stock_check_cfg, stock_check_dict_alignment, stock_merge_equals_args
-    checks = {function.__code__ for function in functions}
-    while error is not None:
-        place = error.__traceback__
-        while place is not None and place.tb_next is not None:
-            place = place.tb_next
-        if isinstance(error, UserError) or (place is not None and place.tb_frame.f_code in checks):
-            # One of a loader process has its traceback there as text, and the message at its end. After an empty line
-            # upstream may explain the whole command line.
-            said = str(error).rpartition(f"{UserError.__name__}: ")[2].strip()
-            return " ".join(said.partition("\n\n")[0].split())
-        error = error.__cause__
-    return ""

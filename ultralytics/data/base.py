@@ -1,4 +1,4 @@
-"""Training goes on when an image can't be read any more."""
+"""Lets a training continue when an image can no longer be read."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ultralytics_overlay import require_parameters
 
 require_parameters(StockBaseDataset.get_image_and_label, "index")
 
-MOST_UNREADABLE = 0.1  # share of the images; more are no accident
+MAX_UNREADABLE = 0.1  # as a share of the images; more are no accident
 
 
 class BaseDataset(StockBaseDataset):
@@ -27,14 +27,7 @@ class BaseDataset(StockBaseDataset):
     _unreadable: frozenset[int] = frozenset()
 
     def get_image_and_label(self, index: int) -> dict[str, Any]:
-        """Return an image with its labels, see upstream.
-
-        Args:
-            index: Index of the image.
-
-        Raises:
-            UserError: If it can't be read, in a validation, or if too many can't.
-        """
+        """Return an image with its labels, in a training those of another image if it can't be read; see upstream."""
         if type(self).get_image_and_label is not BaseDataset.get_image_and_label:  # adds more for the same index
             return super().get_image_and_label(index)
         return self._get_readable(index, super().get_image_and_label)
@@ -59,7 +52,7 @@ class BaseDataset(StockBaseDataset):
                 if index not in self._unreadable:
                     self._unreadable = self._unreadable | {index}
                     LOGGER.warning(f"{self.prefix}{file}: can't be read any more; another image takes its place")
-                if len(self._unreadable) > max(1, MOST_UNREADABLE * self.ni):
+                if len(self._unreadable) > max(1, MAX_UNREADABLE * self.ni):
                     raise UserError(f"{file}: {len(self._unreadable)} images can't be read any more") from error
                 index = next(
                     i % self.ni for i in range(index + 1, index + self.ni) if i % self.ni not in self._unreadable

@@ -9,14 +9,9 @@ import numpy as np
 from ultralytics.data.loaders import LoadImagesAndVideos as StockLoadImagesAndVideos
 from ultralytics.utils import LOGGER
 
-from ultralytics_overlay import require, require_parameters
+from ultralytics_overlay import require_parameters
 
 require_parameters(StockLoadImagesAndVideos._new_video, "path")
-require(
-    "ultralytics.data.loaders.LoadImagesAndVideos.__next__",
-    {"cap", "grab", "retrieve", "frame"} <= set(StockLoadImagesAndVideos.__next__.__code__.co_names),
-    "no longer reads videos by `cap.grab`, `cap.retrieve` and counts `frame`",
-)
 
 
 class LoadImagesAndVideos(StockLoadImagesAndVideos):

@@ -7,13 +7,6 @@ from typing import Any
 from ultralytics.engine.exporter import Exporter as StockExporter
 
 from small_object.slicing.slicer import REMEMBERED
-from ultralytics_overlay import require
-
-require(
-    "ultralytics.engine.exporter.Exporter.__call__",
-    {"metadata", "model"} <= set(StockExporter.__call__.__code__.co_names),
-    "no longer sets `model` and `metadata`",
-)
 
 
 class Exporter(StockExporter):
@@ -21,7 +14,7 @@ class Exporter(StockExporter):
 
     @property
     def metadata(self) -> dict[str, Any]:
-        """What is written into exported files beside the network."""
+        """What is written into exported files alongside the network."""
         return self._metadata
 
     @metadata.setter

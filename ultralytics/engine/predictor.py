@@ -22,15 +22,7 @@ class BasePredictor(StockBasePredictor):
     slices = False
 
     def setup_source(self, *args: Any, **kwargs: Any) -> None:
-        """Set up the source.
-
-        Args:
-            *args: See upstream's.
-            **kwargs: Likewise.
-
-        Raises:
-            UserError: If `slice` is given to a predictor that does not slice.
-        """
+        """Set up the source; refuse `slice` if this predictor does not slice."""
         if getattr(self.args, "slice", 0) and not self.slices:
             raise UserError(f"slice={self.args.slice} is not supported by the prediction of this kind of model")
         super().setup_source(*args, **kwargs)

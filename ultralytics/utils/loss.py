@@ -12,20 +12,14 @@ from ultralytics.utils.loss import v8DetectionLoss
 from ultralytics.utils.tal import TaskAlignedAssigner
 
 from small_object.nwd import DEFAULT_C, nwd
-from ultralytics_overlay import require, require_parameters
+from ultralytics_overlay import require_parameters
 
 require_parameters(StockBboxLoss.forward, "pred_bboxes", "target_bboxes", "target_scores", "fg_mask", "imgsz", "stride")
 require_parameters(v8DetectionLoss.__init__, "model")
-for _name in ("BboxLoss", "TaskAlignedAssigner"):
-    require(
-        "ultralytics.utils.loss.v8DetectionLoss.__init__",
-        _name in v8DetectionLoss.__init__.__code__.co_names,
-        f"no longer builds a `{_name}`",
-    )
 
 
 class BboxLoss(StockBboxLoss):
-    """Upstream's box loss with a share of the NWD (arXiv 2110.13389) beside CIoU.
+    """Upstream's box loss with a share of the NWD (arXiv 2110.13389) alongside CIoU.
 
     The loss of a positive anchor is (1 - share)·(1 - CIoU) + share·(1 - NWD), weighted and normalised as upstream
     weights CIoU. With a share of 0 it is upstream's to the last bit.

@@ -11,12 +11,6 @@ from typing import Any
 from ultralytics.utils.plotting import plot_results as stock_plot_results
 
 from small_object.sizes import SIZE_KEYS
-from ultralytics_overlay import require_parameters
-
-# Upstream's decorator hides the signature; what it decorates lies in its closure.
-_inside = [cell.cell_contents for cell in getattr(stock_plot_results, "__closure__", None) or ()]
-_drawing = next((f for f in _inside if getattr(f, "__name__", "") == "plot_results"), stock_plot_results)
-require_parameters(_drawing, "file", "dir", "on_plot")
 
 
 def plot_results(file: str | Path = "", dir: str | Path = "", on_plot: Callable[[Path], Any] | None = None) -> None:
@@ -39,7 +33,7 @@ def plot_results(file: str | Path = "", dir: str | Path = "", on_plot: Callable[
             kept = [i for i, column in enumerate(rows[0]) if column not in left_out] if rows else []
             text = "\n".join(",".join(row[i] for i in kept if i < len(row)) for row in rows)
             Path(temporary, name).write_text(text, encoding="utf-8")
-        stock_plot_results("", temporary)  # older versions have a default for `file`, which is missing
+        stock_plot_results("", temporary)
         picture = folder / "results.png"
         shutil.copyfile(Path(temporary, picture.name), picture)
     if on_plot:

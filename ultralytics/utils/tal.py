@@ -2,25 +2,14 @@
 
 from __future__ import annotations
 
-from types import FunctionType
-
 import torch
 from ultralytics.utils.tal import TaskAlignedAssigner as StockTaskAlignedAssigner
 
 from small_object.nwd import DEFAULT_C, nwd
 from small_object.sizes import COCO_SMALL, SIZE_GROUPS
-from ultralytics_overlay import require, require_parameters
+from ultralytics_overlay import require_parameters
 
 require_parameters(StockTaskAlignedAssigner.iou_calculation, "gt_bboxes", "pd_bboxes")
-require(
-    "ultralytics.utils.tal.TaskAlignedAssigner",
-    any(
-        "iou_calculation" in member.__code__.co_names
-        for member in vars(StockTaskAlignedAssigner).values()
-        if isinstance(member, FunctionType)
-    ),
-    "no longer takes its overlaps from `iou_calculation`",
-)
 
 FADE_START = SIZE_GROUPS["tiny"][1] ** 0.5
 """Size √(w·h) in pixels up to which an object has the full share of the NWD: 16, where AI-TOD's tiny objects end."""

@@ -11,7 +11,6 @@ from typing import Any
 
 import cv2
 import numpy as np
-from ultralytics.data.base import BaseDataset
 from ultralytics.data.dataset import YOLODataset
 from ultralytics.utils import LOGGER
 from ultralytics.utils.ops import xywhn2xyxy, xyxy2xywhn
@@ -19,12 +18,6 @@ from ultralytics.utils.patches import imread
 
 from small_object.errors import UserError
 from small_object.slicing.tiling import auto_tile
-from ultralytics_overlay import require, require_parameters
-
-require_parameters(BaseDataset.load_image, "i")
-_kept = {"labels", "ni", "ims", "im_files", "npy_files", "cv2_flag", "channels", "buffer"}
-_gone = sorted(_kept - set(BaseDataset.__init__.__code__.co_names))
-require("ultralytics.data.base.BaseDataset.__init__", not _gone, f"no longer sets {', '.join(_gone)}")
 
 Window = tuple[int, int, int, int]
 

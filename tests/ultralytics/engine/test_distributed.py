@@ -140,7 +140,8 @@ def sliced(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pytest.raises(subprocess.CalledProcessError):
         train(MODEL, folder, Record(folder / "killed", kill=1), **SMALL, **options)
     assert rows(folder / "run") == [1, 2]
-    assert sorted(file.name for file in last.parent.iterdir()) == [".saving", "best.pt", "last.pt"]
+    staged, *files = sorted(file.name for file in last.parent.iterdir())
+    assert staged.startswith(".staging-") and files == ["best.pt", "last.pt"]
     assert torch.load(last, weights_only=False)["epoch"] == 0
     with pytest.raises(subprocess.CalledProcessError):
         train(last, folder, Record(folder / "resumed", kill="at the end"), resume=True)
@@ -159,7 +160,7 @@ def test_each_process_cuts_its_own_tiles(sliced: Path) -> None:
     assert len(set(windows)) == 12, "never the same tile of an image of 33 x 9 places"
 
 
-def test_a_resumed_run_goes_on_after_the_last_checkpoint(sliced: Path) -> None:
+def test_a_resumed_run_starts_after_the_last_checkpoint(sliced: Path) -> None:
     assert rows(sliced / "run") == [1, 2, 3]
     assert [epoch for epoch, _ in told(sliced / "resumed")[0]["saved"]] == [1, 2]
     for seen in told(sliced / "resumed"):

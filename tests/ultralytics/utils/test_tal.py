@@ -1,22 +1,14 @@
 """The assigner whose overlap of small objects has a share of the NWD, and where that share and the scale come from."""
 
-import copy
 import math
-from pathlib import Path
 
-import cv2
 import numpy as np
 import pytest
 import torch
-from ultralytics.cfg import check_cfg, get_cfg
-from ultralytics.models.yolo.detect import DetectionTrainer
-from ultralytics.nn.tasks import DetectionModel, OBBModel, PoseModel, SegmentationModel, torch_safe_load
-from ultralytics.utils import LOGGER, YAML, tal
-from ultralytics.utils import loss as losses
-from ultralytics.utils.loss import BboxLoss, E2ELoss
+from ultralytics.utils import tal
 from ultralytics.utils.tal import RotatedTaskAlignedAssigner, StockTaskAlignedAssigner, TaskAlignedAssigner, size_fade
 
-from small_object.nwd import DEFAULT_C, nwd
+from small_object.nwd import DEFAULT_C
 
 IMGSZ, STRIDES, CLASSES = 96, (4, 8, 16, 32), 3
 
@@ -76,9 +68,6 @@ def assert_equal(ours: tuple[torch.Tensor, ...], stock: tuple[torch.Tensor, ...]
         assert torch.equal(a, b)
 
 
-# --- slow references -------------------------------------------------------------------------------------------------
-
-
 def slow_ciou(a: list[float], b: list[float]) -> float:
     """CIoU of two xyxy boxes (arXiv 1911.08287), at least 0."""
     (wa, ha), (wb, hb) = ((x[2] - x[0], x[3] - x[1]) for x in (a, b))
@@ -132,9 +121,6 @@ def slow_assignment(
     return targets
 
 
-# --- the overlap -----------------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize(
     ("width", "height", "expected"),
     [(1, 1, 1), (16, 16, 1), (64, 4, 1), (20, 20, 0.75), (36, 16, 0.5), (31, 31, 1 / 16), (32, 32, 0), (500, 900, 0)],
@@ -143,15 +129,6 @@ def test_fade_by_hand(width, height, expected):
     box = torch.tensor([[70.0, 30, 70 + width, 30 + height]], dtype=torch.float64)
     assert size_fade(box).item() == pytest.approx(expected, abs=1e-12)
     assert size_fade(box.float()).item() == pytest.approx(expected, abs=1e-6)
-
-
-def test_fade_never_rises_with_size():
-    side = torch.linspace(0, 100, 2001)
-    fade = size_fade(torch.stack((side, side, 2 * side, 2 * side), 1))
-    assert (fade.diff() <= 0).all()
-    assert (fade.diff() < 0).sum() > 300  # no step: the overlap of an object that grows does not jump
-    assert fade.diff().abs().max() < 0.01
-    assert (fade[0].item(), fade[-1].item()) == (1, 0)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
@@ -167,13 +144,6 @@ def test_overlap_against_a_slow_reference(share):
     expected = [slow_overlap(*boxes, share, 9.0) for boxes in zip(truth.tolist(), predicted.tolist(), strict=True)]
     np.testing.assert_allclose(overlap.numpy(), expected, atol=1e-6)
     assert 0 <= overlap.min() <= overlap.max() <= 1
-
-
-def test_overlap_of_a_tiny_object_is_the_nwd_with_a_share_of_1():
-    truth, predicted = pairs(100, 2, 16)
-    overlap = configured(1.0, 5.0).iou_calculation(truth, predicted)
-    torch.testing.assert_close(overlap, nwd(truth, predicted, 5.0))
-    assert not torch.allclose(overlap, configured(0.0).iou_calculation(truth, predicted))
 
 
 def test_overlap_of_a_large_object_is_upstreams_to_the_last_bit():
@@ -199,8 +169,6 @@ def test_overlap_reads_no_value_back():  # which on a GPU would wait for it
     assert configured(0.5).iou_calculation(truth, predicted).shape == (50,)
 
 
-# --- the assignment --------------------------------------------------------------------------------------------------
-
 MIXED = [3, 3, 10, 12, 20, 26, 40, 3]
 
 
@@ -213,18 +181,6 @@ def test_without_nwd_the_assignment_is_upstreams_to_the_last_bit(sizes, topk2):
     for assigner in (TaskAlignedAssigner(CLASSES), configured(0.0, 3.0, topk2=topk2)):
         assert assigner.nwd_assign == 0
     assert_equal(assigner(**scene(sizes)), stock)
-
-
-@pytest.mark.parametrize("topk2", [None, 1])
-def test_scene_of_large_objects_is_assigned_as_upstream_does(topk2):
-    sizes = [32, 33, 40, 48]
-    stock = configured(1.0, kind=StockTaskAlignedAssigner, topk2=topk2)(**scene(sizes))
-    assert_equal(configured(1.0, 40.0, topk2=topk2)(**scene(sizes)), stock)
-    assert stock[2].sum() > 0
-    with_small = scene([*sizes, 12])
-    assert not torch.equal(
-        configured(1.0, 40.0)(**with_small)[2], configured(1.0, kind=StockTaskAlignedAssigner)(**with_small)[2]
-    )
 
 
 @pytest.mark.parametrize("topk2", [10, 1])
@@ -292,211 +248,9 @@ def test_tiny_object_that_no_prediction_overlaps_gets_its_nearest(c):
         assert scores.sum(-1).count_nonzero() == positive.sum() == 6
 
 
-def test_anchor_between_two_tiny_objects_goes_to_the_nearer():
-    arguments = scene([3, 3])
-    arguments["pd_scores"][:], arguments["mask_gt"][:] = 0.5, 1
-    arguments["gt_bboxes"][:] = torch.tensor([[40.0, 44, 43, 47], [46, 44, 49, 47]])
-    shared = (arguments["anc_points"] == 44).all(1).nonzero().item()  # of stride 8, 0.5 px nearer to the first
-    for centre, owner in ((44.4, 0), (44.6, 1)):  # overlaps neither
-        arguments["pd_bboxes"][:, shared] = torch.tensor([centre - 0.5, 45, centre + 0.5, 46])
-        _, _, scores, positive, index = configured(1.0)(**arguments)
-        assert positive[:, shared].all()
-        assert (index[:, shared] == owner).all()
-        assert (scores[:, shared].sum(-1) > 0).all()
-        assert configured(0.0)(**arguments)[2][:, shared].sum() == 0
-
-
-# --- where the share and the scale come from -------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def built() -> DetectionModel:
-    torch.manual_seed(0)
-    return DetectionModel("yolo11n.yaml", nc=CLASSES, verbose=False)
-
-
-@pytest.fixture(scope="module")
-def end_to_end() -> DetectionModel:
-    torch.manual_seed(0)
-    return DetectionModel("yolo26n.yaml", nc=CLASSES, verbose=False)
-
-
-def with_arguments(model: torch.nn.Module, key: float | None = None, **arguments) -> torch.nn.Module:
-    """Return a copy of the model with the share `key` in its YAML and with training arguments."""
-    model = copy.deepcopy(model)
-    model.args = get_cfg(overrides=arguments)
-    if key is not None:
-        model.yaml["nwd_assign"] = key
-    return model
-
-
-def batch() -> dict[str, torch.Tensor]:
-    """Return 2 images of 64 px with 2 objects each, of 3 to 16 px."""
-    g = torch.Generator().manual_seed(1)
-    centre, size = torch.rand(4, 2, generator=g) * 0.6 + 0.2, torch.rand(4, 2, generator=g) * 0.2 + 0.05
-    return {
-        "img": torch.rand(2, 3, 64, 64, generator=g),
-        "batch_idx": torch.tensor([0.0, 0, 1, 1]),
-        "cls": torch.randint(0, CLASSES, (4, 1), generator=g).float(),
-        "bboxes": torch.cat((centre, size), 1),
-        "resized_shape": [(64, 64)] * 2,
-    }
-
-
-def trained(model: torch.nn.Module, steps: int = 2) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
-    """Return the losses of each step, and the last gradients and the weights after it."""
-    model = model.train()
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
-    values = []
-    for _ in range(steps):
-        optimizer.zero_grad()
-        total, _ = model.loss(batch())
-        total.sum().backward()
-        optimizer.step()
-        values.append(total.detach())
-    return values, [p.grad for p in model.parameters() if p.grad is not None] + list(model.state_dict().values())
-
-
-@pytest.mark.parametrize("name", ["built", "end_to_end"])
-def test_training_without_nwd_is_upstreams_to_the_last_bit(name, request, monkeypatch):
-    model = request.getfixturevalue(name)
-    ours = [trained(with_arguments(model)), trained(with_arguments(model, 0.7, nwd_assign=0.0, nwd_c=4))]
-    mixed = trained(with_arguments(model, nwd_assign=0.5), steps=1)
-    monkeypatch.setattr(losses, "TaskAlignedAssigner", StockTaskAlignedAssigner)
-    model = with_arguments(model)
-    stock = trained(model)
-    parts = [model.criterion] if name == "built" else [model.criterion.one2many, model.criterion.one2one]
-    assert {type(part.assigner) for part in parts} == {StockTaskAlignedAssigner}
-    for values, tensors in ours:
-        assert all(torch.equal(a, b) for a, b in zip(values, stock[0], strict=True))
-        assert all(torch.equal(a, b) for a, b in zip(tensors, stock[1], strict=True))
-    assert stock[0][0][0] > 0
-    assert mixed[0][0].isfinite().all()
-    assert mixed[0][0][0] != stock[0][0][0]
-
-
-@pytest.mark.parametrize(
-    ("key", "argument", "expected"),
-    [(0.5, None, 0.5), (0.5, 0.2, 0.2), (0.5, 0, 0), (0.5, 0.0, 0), (None, None, 0), (None, 0.7, 0.7), (0, 1, 1)],
-)
-def test_share_comes_from_the_argument_then_the_yaml(built, key, argument, expected):
-    arguments = {} if argument is None else {"nwd_assign": argument}
-    criterion = with_arguments(built, key, **arguments).init_criterion()
-    assert type(criterion.assigner) is TaskAlignedAssigner
-    assert criterion.assigner.nwd_assign == expected
-    assert criterion.bbox_loss.nwd == 0
-
-
-def test_scale_is_the_box_losss(built):
-    model = with_arguments(built, nwd_assign=0.5, nwd=0.5)
-    for expected, given in ((DEFAULT_C, {}), (21, {"nwd_c": 21.0})):
-        vars(model).update(given)  # as the trainer sets it
-        criterion = model.init_criterion()
-        assert criterion.assigner.nwd_c == criterion.bbox_loss.nwd_c == expected
-    model.args = get_cfg(overrides={"nwd_c": 4})
-    assert model.init_criterion().assigner.nwd_c == 4
-
-
-def test_both_losses_of_an_end_to_end_model(end_to_end):
-    criterion = with_arguments(end_to_end, nwd_assign=0.5, nwd_c=6).init_criterion()
-    assert type(criterion) is E2ELoss
-    for part in (criterion.one2many, criterion.one2one):
-        assert (type(part.assigner), part.assigner.nwd_assign, part.assigner.nwd_c) == (TaskAlignedAssigner, 0.5, 6)
-    assert criterion.one2many.assigner.topk2 != criterion.one2one.assigner.topk2
-
-
-@pytest.mark.parametrize(("kind", "name"), [(SegmentationModel, "yolo11n-seg.yaml"), (PoseModel, "yolo11n-pose.yaml")])
-def test_losses_of_masks_and_keypoints(kind, name):
-    model = with_arguments(kind(name, nc=CLASSES, verbose=False), nwd_assign=0.5, nwd_c=6)
-    assigner = model.init_criterion().assigner
-    assert (type(assigner), assigner.nwd_assign, assigner.nwd_c) == (TaskAlignedAssigner, 0.5, 6)
-
-
 def test_assigners_that_do_not_compare_boxes_alone_are_left_alone():
     others = StockTaskAlignedAssigner.__subclasses__()
     assert {TaskAlignedAssigner, RotatedTaskAlignedAssigner} <= set(others)
     for other in set(others) - {TaskAlignedAssigner}:
         assert vars(tal)[other.__name__] is other
         assert not hasattr(other, "nwd_assign")
-
-
-def test_loss_of_rotated_boxes_is_left_alone():
-    model = OBBModel("yolo11n-obb.yaml", nc=CLASSES, verbose=False)
-    data = batch() | {"bboxes": torch.cat((batch()["bboxes"], torch.full((4, 1), 0.3)), 1)}
-    values = []
-    for share in (0.0, 1.0):
-        model.args = get_cfg(overrides={"nwd_assign": share})
-        model.criterion = model.init_criterion()
-        assert type(model.criterion.assigner) is RotatedTaskAlignedAssigner
-        with torch.no_grad():
-            values.append(model.eval().loss(data)[0])
-    assert torch.equal(*values)
-    assert values[0][0] > 0
-
-
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_loss_under_autocast(built, dtype):
-    model = with_arguments(built, nwd_assign=0.5).train()
-    with torch.autocast("cpu", dtype):
-        total, _ = model.loss(batch())
-    total.sum().backward()
-    assert total.isfinite().all()
-    assert total[0] > 0
-    assert all(p.grad.isfinite().all() for p in model.parameters() if p.grad is not None)
-
-
-@pytest.mark.parametrize("value", [2, -0.1, "0.5", "much", True, math.nan])
-@pytest.mark.parametrize("hard", [True, False])
-def test_errors_are_upstreams(value, hard):
-    outcomes = []
-    for name in ("nwd_assign", "mosaic"):
-        try:
-            check_cfg({name: value}, hard)
-            outcomes.append(None)
-        except (TypeError, ValueError) as error:
-            outcomes.append((type(error), str(error).replace(name, "")))
-    assert outcomes[0] == outcomes[1]
-    if hard and value is not True:
-        assert outcomes[0] is not None
-        with pytest.raises(outcomes[0][0], match="nwd_assign"):
-            get_cfg(overrides={"nwd_assign": value})
-
-
-@pytest.fixture
-def dataset(tmp_path: Path) -> Path:
-    rng = np.random.default_rng(0)
-    for folder in ("images", "labels"):
-        (tmp_path / folder).mkdir()
-    for i in range(2):
-        cv2.imwrite(str(tmp_path / f"images/{i}.png"), rng.integers(0, 255, (64, 64, 3), np.uint8))
-        (tmp_path / f"labels/{i}.txt").write_text("0 0.5 0.5 0.125 0.125\n1 0.3 0.3 0.25 0.25\n")
-    file = tmp_path / "set.yaml"
-    file.write_text(f"path: {tmp_path}\ntrain: images\nval: images\nnames: [plane, truck]\n")
-    return file
-
-
-def test_training_with_nwd_in_the_assignment_alone(dataset, caplog):
-    overrides = {"model": "yolo11n.yaml", "data": str(dataset), "imgsz": 64, "epochs": 1, "batch": 2, "workers": 0}
-    overrides |= {"plots": False, "project": str(dataset.parent / "runs"), "device": "cpu", "nwd_assign": 0.25}
-    trainer = DetectionTrainer(overrides=overrides)
-    seen = []
-    trainer.add_callback("on_val_end", lambda _: seen.append(trainer.ema.ema.criterion))
-    trainer.add_callback("on_fit_epoch_end", lambda t: seen.extend([t.model.criterion, t.ema.ema.criterion]))
-    LOGGER.addHandler(caplog.handler)
-    try:
-        trainer.train()
-    finally:
-        LOGGER.removeHandler(caplog.handler)
-
-    assert len(seen) >= 2
-    for criterion in seen:  # of the model in training and of the averaged one, whose loss the validation reports
-        assert (criterion.assigner.nwd_assign, criterion.assigner.nwd_c) == (0.25, pytest.approx(12))
-        assert type(criterion.bbox_loss) is BboxLoss
-        assert criterion.bbox_loss.nwd == 0
-    lines = [record.getMessage() for record in caplog.records if "NWD:" in record.getMessage()]
-    assert len(lines) == 1
-    assert "share 0.25 of the assignment of small objects, C = 12.00 px (the mean size of the" in lines[0]
-    assert "box loss" not in lines[0]
-    assert YAML.load(trainer.save_dir / "args.yaml")["nwd_assign"] == 0.25
-    checkpoint, _ = torch_safe_load(trainer.last, safe_only=True)  # refuses classes that upstream does not know
-    assert checkpoint["train_args"]["nwd_assign"] == 0.25

@@ -8,8 +8,7 @@ from typing import Any
 
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset
-from ultralytics.data import build
-from ultralytics.data.utils import exif_size
+from ultralytics.data.utils import exif_size, get_split_fraction
 from ultralytics.models.yolo.detect.train import DetectionTrainer as StockDetectionTrainer
 from ultralytics.utils import LOGGER, RANK, YAML, colorstr
 from ultralytics.utils.loss import nwd_share
@@ -19,14 +18,9 @@ from small_object.errors import UserError
 from small_object.nwd import mean_box_size
 from small_object.sizes import SIZE_KEYS, measures_size
 from small_object.slicing.dataset import SlicedDataset, object_size
-from ultralytics_overlay import require, require_parameters
+from ultralytics_overlay import require_parameters
 
 require_parameters(StockDetectionTrainer.build_dataset, "img_path", "mode", "batch")
-require(
-    "ultralytics.data.build.build_yolo_dataset",
-    "YOLODataset" in build.build_yolo_dataset.__code__.co_names,
-    "no longer builds a `YOLODataset`",
-)
 require_parameters(StockDetectionTrainer.get_dataloader, "dataset_path", "batch_size", "rank", "mode")
 require_parameters(StockDetectionTrainer.save_metrics, "metrics")
 
@@ -44,11 +38,14 @@ class DetectionTrainer(StockDetectionTrainer):
         """
         if mode != "train" or not self.args.slice:
             return super().build_dataset(img_path, mode, batch)
-        stock, build.YOLODataset = build.YOLODataset, SlicedDataset  # upstream has no argument for the class
-        try:
-            dataset = super().build_dataset(img_path, mode, batch)
-        finally:
-            build.YOLODataset = stock
+        args = self.args
+        stride = max(int(unwrap_model(self.model).stride.max()), 32)
+        fraction = 1.0 if self.data.get("complete") else get_split_fraction(args.fraction, "train")
+        dataset = SlicedDataset(  # with the arguments that upstream's `build_yolo_dataset` gives its data set
+            img_path=img_path, imgsz=args.imgsz, batch_size=batch, augment=True, hyp=args, rect=args.rect,
+            cache=args.cache or None, single_cls=args.single_cls or False, stride=stride, pad=0.0,
+            prefix=colorstr("train: "), task=args.task, classes=args.classes, data=self.data, fraction=fraction,
+        )  # fmt: skip
         if self.args.slice == "auto":
             self._set_slice(dataset.tile)
         return dataset
@@ -89,9 +86,6 @@ class DetectionTrainer(StockDetectionTrainer):
         """Add an epoch's row to `results.csv`, which has columns for the sizes also before the first validation.
 
         Upstream writes values without their names, so a row must have the columns that the file began with.
-
-        Args:
-            metrics: Losses, results and learning rates of the epoch by name.
         """
         if measures_size(self.args):
             metrics = {**metrics, **{key: 0.0 for key in SIZE_KEYS.values() if key not in metrics}}

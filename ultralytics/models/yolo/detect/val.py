@@ -1,4 +1,4 @@
-"""Measures accuracy by object size beside upstream's box metrics, and validates large images by tiles."""
+"""Measures accuracy by object size alongside upstream's box metrics, and validates large images by tiles."""
 
 from __future__ import annotations
 
@@ -18,26 +18,18 @@ from small_object.errors import UserError
 from small_object.size_plot import plot_size_metrics
 from small_object.sizes import SizeRecords, measures_size
 from small_object.slicing.slicer import Slicer, build_slicer, likely_boxes
-from ultralytics_overlay import require, require_parameters
+from ultralytics_overlay import require_parameters
 
 require_parameters(StockDetectionValidator.init_metrics, "model")
 require_parameters(StockDetectionValidator._process_batch, "preds", "batch")
-require_parameters(ops.scale_boxes, "img1_shape", "boxes", "img0_shape")
-require_parameters(ops.clip_boxes, "boxes", "shape")
-for _method, _name in (("update_metrics", "_process_batch"), ("get_stats", "results_dict")):
-    require(
-        f"ultralytics.models.yolo.detect.val.DetectionValidator.{_method}",
-        _name in getattr(StockDetectionValidator, _method).__code__.co_names,
-        f"no longer uses `{_name}`",
-    )
 
 
 class DetectionValidator(StockDetectionValidator):
     """Upstream's validator, which also measures accuracy by object size unless `size_metrics=False`.
 
     It does so for the tasks detect, segment and pose; for rotated boxes and tasks without boxes it is upstream's. With
-    `slice` images larger than a tile are also run by tiles, read anew at full resolution, see `engine.slicing`; what is
-    found goes into upstream's metrics, plots and files in place of what the whole image shows alone.
+    `slice` images larger than a tile are also run by tiles, read again at full resolution; what is found goes into
+    upstream's metrics, plots and files in place of what the whole image shows alone.
 
     Attributes:
         size_records: The boxes of the images seen, or None where accuracy by size is not measured.
@@ -72,13 +64,9 @@ class DetectionValidator(StockDetectionValidator):
         return self._batch
 
     def postprocess(self, preds: Any) -> list[dict[str, torch.Tensor]]:
-        """Return upstream's detections of each image, in which what its tiles show is merged.
+        """Return upstream's detections of each image, merged with those of its tiles.
 
-        Args:
-            preds: Output of the model for the whole images.
-
-        Returns:
-            For each image `bboxes`, xyxy in pixels of its input, shape (N, 4), `conf` and `cls`, shape (N,).
+        For each image `bboxes`, xyxy in pixels of its input, shape (N, 4), `conf` and `cls`, shape (N,).
         """
         if self.slicer is None:
             return super().postprocess(preds)
@@ -110,8 +98,7 @@ class DetectionValidator(StockDetectionValidator):
         images = images[..., ::-1] if images.shape[-1] == 3 else images  # BGR to RGB
         inputs = torch.from_numpy(np.ascontiguousarray(images.transpose(0, 3, 1, 2)))
         inputs = super().preprocess({"img": inputs})["img"]
-        half = getattr(self.args, "quantize", None) == 16  # older versions of upstream make the model half
-        with autocast(self.training and half, device=self.device.type):
+        with autocast(self.training and self.args.quantize == 16, device=self.device.type):
             return self._model(inputs), inputs.shape[2:]
 
     def _detect(self, tiles: list[np.ndarray]) -> list[torch.Tensor]:
@@ -199,6 +186,5 @@ def _gain_and_pad(ratio_pad: Any) -> tuple[torch.Tensor, torch.Tensor]:
 def _original(rows: torch.Tensor, ori_shape: Any, ratio_pad: Any) -> np.ndarray:
     """Return rows that begin with xyxy in the input's pixels with xyxy in pixels of the original image."""
     rows = rows.float().cpu()  # half precision has steps of 0.5 px and more
-    gain, pad = _gain_and_pad(ratio_pad)  # `ops.scale_boxes` takes the gain of heights for widths before 8.4.124
-    rows[:, :4] = ops.clip_boxes((rows[:, :4] - pad) / gain, ori_shape)
+    ops.scale_boxes(ori_shape, rows[:, :4], ori_shape, ratio_pad)  # in place
     return rows.numpy()

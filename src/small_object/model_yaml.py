@@ -1,0 +1,117 @@
+"""Checks a model YAML before any of its layers is built, and names the row in which it is wrong."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import inspect
+import math
+from collections.abc import Collection, Mapping
+from copy import deepcopy
+from typing import Any
+
+import yaml
+from torch import nn
+
+from small_object.errors import UserError
+
+MAX_REPEATS, MAX_DEPTH = 1000, 10  # of a row and of a scale; more is a mistake that would take hours to build
+ARGUMENT_TYPES = {"int": (int, str), "float": (float, int, str), "bool": (bool, str), "str": (str,)}  # by annotation
+LIST_MODULES = {"Concat", "Detect", "LightDetect", "ScreeningFusion"}  # take a list of rows
+GIVEN_PARAMETERS = {"c1", "channels", "n"}  # of blocks: the parser gives them, not the row
+
+
+def check_model_yaml(d: Mapping[str, Any], modules: Mapping[str, Any], blocks: Collection[Any]) -> list[Any]:
+    """Check the keys and rows of a model YAML.
+
+    Args:
+        d: The model YAML as a dictionary.
+        modules: Modules that a row may name.
+        blocks: Those of which the arguments are checked, too.
+
+    Returns:
+        A copy of the rows.
+
+    Raises:
+        UserError: If a key or a row is wrong. Names the file, the row and what is wrong with it.
+    """
+    for key in ("backbone", "head"):
+        if not isinstance(d.get(key), list):
+            raise yaml_error(d, f"`{key}` must be a list of rows [from, repeats, module, arguments]")
+    if not d["backbone"]:
+        raise yaml_error(d, "`backbone` must have a row")
+    if (scales := d.get("scales")) and not _is_scale(scales, d.get("scale")):
+        what = f"numbers greater than 0, depth at most {MAX_DEPTH}, width finite"
+        raise yaml_error(d, f"`scales` must have {d.get('scale') or 'a name'!r}: [depth, width, max_channels], {what}")
+    rows: list[Any] = deepcopy(d["backbone"] + d["head"])
+    for i, row in enumerate(rows):
+        if what := _find_mistake(row, i, modules, blocks):
+            raise row_error(d, i, row, what)
+    return rows
+
+
+def yaml_error(d: Mapping[str, Any], what: str) -> UserError:
+    """Return an error that names the file of a model YAML."""
+    return UserError(f"{d.get('yaml_file') or 'model YAML'}: {' '.join(what.split())}")
+
+
+def row_error(d: Mapping[str, Any], index: int, row: Any, what: str) -> UserError:
+    """Return an error that names the file of a model YAML and a row of it."""
+    text = yaml.safe_dump(row, default_flow_style=True, width=10_000).removesuffix("...\n")
+    return yaml_error(d, f"row {index} `{' '.join(text.split())}`: {what}")
+
+
+def _is_scale(scales: Any, scale: Any) -> bool:
+    try:
+        depth, width, max_channels = scales[scale or next(iter(scales))]
+        return bool(0 < depth <= MAX_DEPTH and 0 < width < math.inf and max_channels > 0)
+    except (KeyError, TypeError, ValueError):
+        return False
+
+
+def _find_mistake(row: Any, i: int, modules: Mapping[str, Any], blocks: Collection[Any]) -> str:
+    """Say what is wrong with row `i`, or return an empty string."""
+    if not isinstance(row, list) or len(row) != 4:
+        return "must have 4 entries: [from, repeats, module, arguments]"
+    sources, repeats, name, arguments = row
+    for source in sources if isinstance(sources, list) and sources else [sources]:
+        if type(source) is not int:
+            return f"`from` must be a row number or a list of them, not {source!r}"
+        if source >= i > 0 or source < -max(i, 1) or (i == 0 and source > 0):
+            return f"`from` {source} is not an earlier row; use -1 for the row before, or 0 to {max(i - 1, 0)}"
+    if type(repeats) is not int or not 1 <= repeats <= MAX_REPEATS:
+        return f"repeats must be a whole number from 1 to {MAX_REPEATS}, not {repeats!r}"
+    if not is_module(name, modules) and (i, name) != (0, "Silence"):  # upstream replaces that
+        known = [*(key for key in modules if is_module(key, modules)), *(f"nn.{key}" for key in vars(nn))]
+        near = difflib.get_close_matches(str(name), known, n=1)
+        return f"unknown module {str(name)!r}" + (f"; did you mean {near[0]!r}?" if near else "")
+    if not isinstance(arguments, list):
+        return f"arguments must be a list, not {arguments!r}"
+    if name in LIST_MODULES and not isinstance(sources, list):
+        return f"{name} takes a list of rows as `from`, such as [-1, 6]"
+    return _find_wrong_argument(modules[name], arguments) if modules.get(name) in blocks else ""
+
+
+def _find_wrong_argument(block: type[nn.Module], arguments: list[Any]) -> str:
+    """Say what is wrong with the number or types of a row's arguments, or return an empty string.
+
+    A text may stand for a number or a key of the YAML, as upstream reads it.
+    """
+    parameters = [p for p in inspect.signature(block).parameters.values() if p.name not in GIVEN_PARAMETERS]
+    required = sum(p.default is p.empty for p in parameters)
+    if not required <= len(arguments) <= len(parameters):
+        names = ", ".join(p.name for p in parameters)
+        return f"{block.__name__} takes {required} to {len(parameters)} arguments ({names}), not {len(arguments)}"
+    for parameter, value in zip(parameters, arguments, strict=False):
+        if not isinstance(value, ARGUMENT_TYPES[parameter.annotation]):
+            return f"{parameter.name} must be of type {parameter.annotation}, not {value!r}"
+    return ""
+
+
+def is_module(name: Any, modules: Mapping[str, Any]) -> bool:
+    """Return whether a row may name a module so: one of `modules`, of `nn` or of `torchvision.ops`."""
+    home, _, attribute = str(name).rpartition(".")
+    if home == "torchvision.ops":
+        return callable(getattr(importlib.import_module(home), attribute, None))  # only here: slow to load
+    value = {"": modules, "nn": vars(nn)}.get(home, {}).get(attribute)
+    return isinstance(value, type) and issubclass(value, nn.Module)

@@ -1,0 +1,218 @@
+"""Where the shares of the NWD in the box loss and in the assignment, and its scale, come from."""
+
+import copy
+import math
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from ultralytics.cfg import get_cfg
+from ultralytics.models.yolo.detect import DetectionTrainer
+from ultralytics.nn.tasks import DetectionModel, OBBModel, PoseModel, SegmentationModel, torch_safe_load
+from ultralytics.utils import LOGGER, YAML
+from ultralytics.utils import loss as losses
+from ultralytics.utils.loss import BboxLoss, RotatedBboxLoss, StockBboxLoss
+from ultralytics.utils.tal import RotatedTaskAlignedAssigner, StockTaskAlignedAssigner, TaskAlignedAssigner
+
+from small_object.nwd import DEFAULT_C
+
+CLASSES = 3
+SHARES = {"nwd": ("bbox_loss", "nwd"), "nwd_assign": ("assigner", "nwd_assign")}  # where the loss keeps them
+IMAGES = {"a": (40, 80), "b": (100, 50), "c": (64, 64), "d": (30, 90)}  # (height, width)
+LABELS = {
+    "a": [(0, 0.5, 0.5, 0.2, 0.4)],
+    "b": [(1, 0.3, 0.3, 0.1, 0.1), (0, 0.6, 0.6, 0.5, 0.25)],
+    "c": [],
+    "d": [(1, 0.5, 0.5, 0.05, 0.3)],
+}
+
+
+@pytest.fixture(scope="module")
+def built() -> DetectionModel:
+    torch.manual_seed(0)
+    return DetectionModel("yolo11n.yaml", nc=CLASSES, verbose=False)
+
+
+@pytest.fixture(scope="module")
+def end_to_end() -> DetectionModel:
+    torch.manual_seed(0)
+    return DetectionModel("yolo26n.yaml", nc=CLASSES, verbose=False)
+
+
+def with_arguments(model: torch.nn.Module, keys: dict | None = None, **arguments) -> torch.nn.Module:
+    """Return a copy of the model with keys in its YAML and with training arguments."""
+    model = copy.deepcopy(model)
+    model.args = get_cfg(overrides=arguments)
+    model.yaml |= keys or {}
+    return model
+
+
+def share_of(criterion, key: str) -> float:
+    part, name = SHARES[key]
+    return getattr(getattr(criterion, part), name)
+
+
+def build_batch(objects: int = 4) -> dict[str, torch.Tensor]:
+    """Return 2 images of 64 px with objects of 3 to 16 px."""
+    g = torch.Generator().manual_seed(1)
+    centre, size = torch.rand(objects, 2, generator=g) * 0.6 + 0.2, torch.rand(objects, 2, generator=g) * 0.2 + 0.05
+    return {
+        "img": torch.rand(2, 3, 64, 64, generator=g),
+        "batch_idx": (torch.arange(objects) % 2).sort().values.float(),
+        "cls": torch.randint(0, CLASSES, (objects, 1), generator=g).float(),
+        "bboxes": torch.cat((centre, size), 1),
+        "resized_shape": [(64, 64)] * 2,
+    }
+
+
+def train(model: torch.nn.Module, steps: int = 2) -> list[torch.Tensor]:
+    """Return the losses of each step, the last gradients and the weights after it."""
+    model = model.train()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+    values = []
+    for _ in range(steps):
+        optimizer.zero_grad()
+        total, _ = model.loss(build_batch())
+        total.sum().backward()
+        optimizer.step()
+        values.append(total.detach())
+    return [*values, *(p.grad for p in model.parameters() if p.grad is not None), *model.state_dict().values()]
+
+
+@pytest.mark.parametrize("name", ["built", "end_to_end"])
+def test_training_without_nwd_is_upstreams_to_the_last_bit(name, request, monkeypatch):
+    model = request.getfixturevalue(name)
+    keys = {"nwd": 0.7, "nwd_assign": 0.7}
+    ours = [train(with_arguments(model)), train(with_arguments(model, keys, nwd=0.0, nwd_assign=0.0, nwd_c=4))]
+    mixed = [train(with_arguments(model, {key: 0.5}), steps=1)[0] for key in SHARES]
+    monkeypatch.setattr(losses, "TaskAlignedAssigner", StockTaskAlignedAssigner)
+    monkeypatch.setattr(losses, "BboxLoss", StockBboxLoss)
+    model = with_arguments(model)
+    stock = train(model)
+    parts = [model.criterion] if name == "built" else [model.criterion.one2many, model.criterion.one2one]
+    assert {(type(p.assigner), type(p.bbox_loss)) for p in parts} == {(StockTaskAlignedAssigner, StockBboxLoss)}
+    for tensors in ours:
+        assert all(torch.equal(a, b) for a, b in zip(tensors, stock, strict=True))
+    assert stock[0][0] > 0
+    assert all(first.isfinite().all() and first[0] != stock[0][0] for first in mixed)
+
+
+@pytest.mark.parametrize("key", SHARES)
+@pytest.mark.parametrize(
+    ("in_yaml", "argument", "expected"),
+    [(0.5, None, 0.5), (0.5, 0.2, 0.2), (0.5, 0, 0), (0.5, 0.0, 0), (None, None, 0), (None, 0.7, 0.7), (0, 1, 1)],
+)
+def test_share_comes_from_the_argument_then_the_yaml(built, key, in_yaml, argument, expected):
+    criterion = with_arguments(built, {key: in_yaml}, **{key: argument}).init_criterion()
+    assert {each: share_of(criterion, each) for each in SHARES} == dict.fromkeys(SHARES, 0) | {key: expected}
+
+
+def test_scale_comes_from_the_argument_then_the_model(built):
+    model = with_arguments(built, nwd_assign=0.5, nwd=0.5)
+    for expected, given in ((DEFAULT_C, {}), (21, {"nwd_c": 21.0})):
+        vars(model).update(given)  # as the trainer sets it
+        criterion = model.init_criterion()
+        assert criterion.assigner.nwd_c == criterion.bbox_loss.nwd_c == expected
+    model.args = get_cfg(overrides={"nwd_c": 4})
+    assert model.init_criterion().assigner.nwd_c == 4
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [(DetectionModel, "yolo26n.yaml"), (SegmentationModel, "yolo11n-seg.yaml"), (PoseModel, "yolo11n-pose.yaml")],
+)
+def test_losses_of_other_models(kind, name):
+    criterion = with_arguments(kind(name, nc=CLASSES, verbose=False), nwd=0.4, nwd_assign=0.5, nwd_c=6).init_criterion()
+    for part in (criterion.one2many, criterion.one2one) if name == "yolo26n.yaml" else (criterion,):
+        assert (type(part.bbox_loss), part.bbox_loss.nwd, part.bbox_loss.nwd_c) == (BboxLoss, 0.4, 6)
+        assert (type(part.assigner), part.assigner.nwd_assign, part.assigner.nwd_c) == (TaskAlignedAssigner, 0.5, 6)
+
+
+def test_loss_of_rotated_boxes_is_left_alone():
+    model = OBBModel("yolo11n-obb.yaml", nc=CLASSES, verbose=False)
+    data = build_batch()
+    data["bboxes"] = torch.cat((data["bboxes"], torch.full((4, 1), 0.3)), 1)
+    values = []
+    for share in (0.0, 1.0):
+        model.args = get_cfg(overrides={"nwd": share, "nwd_assign": share})
+        model.criterion = model.init_criterion()
+        assert type(model.criterion.assigner) is RotatedTaskAlignedAssigner
+        assert type(model.criterion.bbox_loss) is RotatedBboxLoss
+        with torch.no_grad():
+            values.append(model.eval().loss(data)[0])
+    assert torch.equal(*values)
+    assert values[0][0] > 0
+
+
+@pytest.mark.parametrize(("dtype", "objects"), [(torch.float32, 0), (torch.bfloat16, 4), (torch.float16, 4)])
+def test_loss_under_autocast_and_without_objects(built, dtype, objects):
+    model = with_arguments(built, nwd=0.5, nwd_assign=0.5).train()
+    with torch.autocast("cpu", dtype, enabled=dtype != torch.float32):
+        total, _ = model.loss(build_batch(objects))
+    total.sum().backward()
+    assert total.isfinite().all()
+    assert (total[0] > 0) == bool(objects)
+    assert all(p.grad.isfinite().all() for p in model.parameters() if p.grad is not None)
+
+
+@pytest.fixture
+def dataset(tmp_path) -> Path:
+    rng = np.random.default_rng(0)
+    for folder in ("images", "labels"):
+        (tmp_path / folder).mkdir()
+    for name, (height, width) in IMAGES.items():
+        cv2.imwrite(str(tmp_path / f"images/{name}.png"), rng.integers(0, 255, (height, width, 3), np.uint8))
+        lines = (" ".join(map(str, row)) for row in LABELS[name])
+        (tmp_path / f"labels/{name}.txt").write_text("\n".join(lines))
+    file = tmp_path / "set.yaml"
+    file.write_text(f"path: {tmp_path}\ntrain: images\nval: images\nnames: [plane, truck]\n")
+    return file
+
+
+def build_trainer(dataset: Path, **arguments) -> DetectionTrainer:
+    overrides = {"model": "yolo11n.yaml", "data": str(dataset), "imgsz": 64, "epochs": 1, "batch": 2, "workers": 0}
+    overrides |= {"plots": False, "project": str(dataset.parent / "runs"), "device": "cpu", "amp": False}
+    return DetectionTrainer(overrides=overrides | arguments)
+
+
+MEAN_SIZE = np.mean(
+    [
+        64 / max(IMAGES[name]) * math.sqrt(w * IMAGES[name][1] * h * IMAGES[name][0])
+        for name in IMAGES
+        for _, _, _, w, h in LABELS[name]
+    ]
+)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [({"nwd": 0.5}, MEAN_SIZE), ({"nwd": 0.5, "nwd_c": 7}, 7), ({}, None), ({"nwd": 0.5, "rect": True}, MEAN_SIZE)],
+)
+def test_trainer_sets_the_scale(dataset, arguments, expected):
+    trainer = build_trainer(dataset, **arguments)
+    trainer._setup_train()
+    models = trainer.model, trainer.ema.ema
+    assert [getattr(model, "nwd_c", None) for model in models] == [expected and pytest.approx(expected, rel=1e-5)] * 2
+
+
+def test_training_with_nwd_in_the_assignment_alone(dataset, caplog):
+    trainer, seen = build_trainer(dataset, nwd_assign=0.25), []
+    trainer.add_callback("on_val_end", lambda _: seen.append(trainer.ema.ema.criterion))
+    trainer.add_callback("on_fit_epoch_end", lambda t: seen.extend([t.model.criterion, t.ema.ema.criterion]))
+    LOGGER.addHandler(caplog.handler)
+    try:
+        trainer.train()
+    finally:
+        LOGGER.removeHandler(caplog.handler)
+    assert len(seen) >= 2
+    for criterion in seen:  # of the model in training and of the averaged one, whose loss the validation reports
+        assert (criterion.assigner.nwd_assign, criterion.assigner.nwd_c) == (0.25, pytest.approx(MEAN_SIZE, rel=1e-5))
+        assert criterion.bbox_loss.nwd == 0
+    (line,) = [record.getMessage() for record in caplog.records if "NWD:" in record.getMessage()]
+    assert f"share 0.25 of the assignment of small objects, C = {MEAN_SIZE:.2f} px (the mean size of the" in line
+    assert "box loss" not in line
+    assert YAML.load(trainer.save_dir / "args.yaml")["nwd_assign"] == 0.25
+    checkpoint, _ = torch_safe_load(trainer.last, safe_only=True)  # refuses classes that upstream does not know
+    assert checkpoint["train_args"]["nwd_assign"] == 0.25
