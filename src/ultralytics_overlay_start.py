@@ -35,31 +35,23 @@ class ModelGuard:
     def __init__(self, reason: str) -> None:
         self.reason = reason
 
-    def install(self) -> None:
-        """Print the reason and guard upstream, whether it has been imported already or not."""
-        print(self.reason, file=sys.stderr)
-        sys.meta_path.insert(0, self)  # type: ignore[arg-type]
-        checks = sys.modules.get(CHECKS)
-        if hasattr(checks, "check_file"):
-            self.guard(checks)
-
     def find_spec(
         self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        """Return the spec of upstream's `utils.checks`, whose `check_file` is guarded, or None for other modules."""
+        """Return the spec of upstream's `utils.checks`, whose `check_file` is patched, or None for other modules."""
         spec = PathFinder.find_spec(fullname, path, target) if fullname == CHECKS else None
         if spec is not None and spec.loader is not None:
             exec_module = spec.loader.exec_module
 
-            def exec_and_guard(module: ModuleType) -> None:
+            def exec_and_patch(module: ModuleType) -> None:
                 exec_module(module)
-                self.guard(module)
+                self.patch(module)
 
-            spec.loader.exec_module = exec_and_guard  # type: ignore[method-assign]
+            spec.loader.exec_module = exec_and_patch  # type: ignore[method-assign]
         return spec
 
-    def guard(self, checks: Any) -> None:
-        """Make the `check_file` of upstream's `utils.checks`, by which it finds model files, end with one line."""
+    def patch(self, checks: Any) -> None:
+        """Make upstream's `check_file`, which finds model files, refuse those of this fork."""
         stock_check_file = checks.check_file
 
         def check_file(file: Any, *args: Any, **kwargs: Any) -> Any:
@@ -72,7 +64,7 @@ class ModelGuard:
 
 def start() -> None:
     """Put the overlay in place, or say in one line why that is impossible."""
-    if os.environ.get(SWITCH) == "0":
+    if _is_settled():  # Python reads the .pth files of a virtual environment twice
         return
     if "ultralytics" in sys.modules:
         check()
@@ -81,33 +73,48 @@ def start() -> None:
         import ultralytics_overlay
 
         ultralytics_overlay.install()
-    except (ImportError, AttributeError):  # nothing of that name, or an empty folder
-        ModelGuard(
-            f"{DISTRIBUTION} is not active: its folder {_find_folder()} was moved or removed. Reinstall it from its new "
-            f"place (pip install -e FOLDER) or uninstall it (pip uninstall {DISTRIBUTION})."
-        ).install()
+    except (ImportError, AttributeError):  # nothing of that name, or only an empty folder
+        _guard(
+            f"its folder {_find_folder()} was moved or removed. Reinstall it (pip install -e NEW_FOLDER) or uninstall it "
+            f"(pip uninstall {DISTRIBUTION})."
+        )
 
 
 def check() -> None:
     """Say in one line why this Python runs without the overlay, if it does.
 
-    Called by `small_object` when it is imported, and by PyTorch, which calls the entry points in `torch.backends`. It
-    covers two cases in which the `.pth` file was not read when Python started: a folder that is no site directory
+    `small_object` calls it on import, and so does PyTorch, which calls the entry points in `torch.backends`. It covers
+    two cases in which Python did not read the `.pth` file when it started: a folder that is no site directory
     (`pip install --target`), and an installation into the environment of a notebook kernel that was already running.
     """
-    if os.environ.get(SWITCH) == "0" or {"OverlayFinder", "ModelGuard"} & {type(f).__name__ for f in sys.meta_path}:
+    if _is_settled():
         return
     import site
 
     here = os.path.dirname(os.path.realpath(__file__))
     if here in map(os.path.realpath, [*site.getsitepackages(), site.getusersitepackages()]):
-        reason = f"it was installed in {here} after this Python had started. Restart Python (in a notebook, the kernel)."
+        _guard(f"it was installed in {here} after this Python started. Restart Python (in a notebook, the kernel).")
     else:
-        reason = (
-            f"Python reads no .pth file in {here}. Reinstall it without --target and PYTHONPATH, or uninstall it by "
-            "removing it from that folder."
+        _guard(
+            f"Python does not read the .pth file in {here}. Reinstall it without --target, or uninstall it by removing "
+            "it from that folder."
         )
-    ModelGuard(f"{DISTRIBUTION} is not active: {reason}").install()
+
+
+def _is_settled() -> bool:
+    """Return whether the overlay is active, guarded against or switched off."""
+    finders = {type(finder).__name__ for finder in sys.meta_path}
+    return os.environ.get(SWITCH) == "0" or not finders.isdisjoint({"OverlayFinder", "ModelGuard"})
+
+
+def _guard(reason: str) -> None:
+    reason = f"{DISTRIBUTION} is not active: {reason}"
+    print(reason, file=sys.stderr)
+    guard = ModelGuard(reason)
+    sys.meta_path.insert(0, guard)  # type: ignore[arg-type]
+    checks = sys.modules.get(CHECKS)
+    if hasattr(checks, "check_file"):  # upstream has been imported already
+        guard.patch(checks)
 
 
 def _find_folder() -> str:

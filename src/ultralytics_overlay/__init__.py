@@ -115,18 +115,13 @@ class OverlayFinder:
         return spec
 
 
-def is_active() -> bool:
-    """Return whether the finder is in place."""
-    return any(isinstance(finder, OverlayFinder) for finder in sys.meta_path)
-
-
 def install() -> None:
     """Put the finder first in `sys.meta_path`, unless it is there already or `ULTRALYTICS_OVERLAY=0` is set.
 
     Raises:
         ImportError: If it is too late, or the overlay's folder is missing.
     """
-    if os.environ.get(SWITCH) == "0" or is_active():
+    if os.environ.get(SWITCH) == "0" or any(isinstance(finder, OverlayFinder) for finder in sys.meta_path):
         return
     if not os.path.isdir(FOLDER):
         raise ImportError(f"{DISTRIBUTION}: {FOLDER} is missing. Reinstall {DISTRIBUTION}.")

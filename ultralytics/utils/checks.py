@@ -23,8 +23,8 @@ def check_file(file: str | Path, *args: Any, **kwargs: Any) -> Any:
     """Return the path of a file, searching this fork's files where upstream has none of that name.
 
     A path that starts with `ultralytics/` or `datasets/` is this fork's file first, wherever the command runs: upstream
-    would take its own file of the same path. A data YAML of an installed wheel is copied into the working folder, as its
-    images will be stored next to it.
+    would take its own file of the same path. A data YAML of an installed wheel is copied into the working folder, where
+    its images will be stored.
 
     Args:
         file: Path or name of a file.
