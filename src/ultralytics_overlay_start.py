@@ -75,8 +75,8 @@ def start() -> None:
         ultralytics_overlay.install()
     except (ImportError, AttributeError):  # nothing of that name, or only an empty folder
         _guard(
-            f"its folder {_find_folder()} was moved or removed. Reinstall it (pip install -e NEW_FOLDER) or uninstall it "
-            f"(pip uninstall {DISTRIBUTION})."
+            f"its folder {_find_folder()} was moved or removed. Reinstall it (pip install -e NEW_FOLDER) or uninstall "
+            f"it (pip uninstall {DISTRIBUTION})."
         )
 
 
@@ -111,7 +111,7 @@ def _guard(reason: str) -> None:
     reason = f"{DISTRIBUTION} is not active: {reason}"
     print(reason, file=sys.stderr)
     guard = ModelGuard(reason)
-    sys.meta_path.insert(0, guard)  # type: ignore[arg-type]
+    sys.meta_path.insert(0, guard)
     checks = sys.modules.get(CHECKS)
     if hasattr(checks, "check_file"):  # upstream has been imported already
         guard.patch(checks)

@@ -46,12 +46,13 @@ class OverlayLoader:
 
     def create_module(self, spec: ModuleSpec) -> ModuleType | None:
         """Return the module that upstream's loader makes."""
-        return self._loader.create_module(spec)
+        module: ModuleType | None = self._loader.create_module(spec)
+        return module
 
     def exec_module(self, module: ModuleType) -> None:
         """Run upstream's file and then the overlay's in `module`."""
         self._loader.exec_module(module)
-        code = SourceFileLoader(module.__name__, self._path).get_code(module.__name__)
+        code: Any = SourceFileLoader(module.__name__, self._path).get_code(module.__name__)
         try:
             exec(code, module.__dict__)
         except UpstreamMismatch:
@@ -127,7 +128,7 @@ def install() -> None:
         raise ImportError(f"{DISTRIBUTION}: {FOLDER} is missing. Reinstall {DISTRIBUTION}.")
     if PACKAGE in sys.modules:
         raise ImportError(f"{DISTRIBUTION}: '{PACKAGE}' has been imported before the overlay was installed.")
-    sys.meta_path.insert(0, OverlayFinder(FOLDER))  # type: ignore[arg-type]
+    sys.meta_path.insert(0, OverlayFinder(FOLDER))
 
 
 class UpstreamMismatch(ImportError):

@@ -89,7 +89,7 @@ for name in ("datasets/ASS1-demo/ASS1-demo.yaml", "ASS2-demo.yaml", "ASS1-demo")
     try:
         check_det_dataset(name, autodownload=False)
     except FileNotFoundError as error:
-        print(str(error).splitlines()[0])
+        print(str(error).strip().splitlines()[0])
 """
 
 
@@ -98,7 +98,7 @@ def test_wheel_in_a_fresh_environment(run: Run, wheel: Path, python: Path, tmp_p
     work = tmp_path / "work"
     work.mkdir()
     done = run("-c", PROBE + FROM_WHEEL, cwd=work, program=python)
-    stock, ours, *missing = done.stdout.splitlines()
+    stock, ours, *missing = [line for line in done.stdout.splitlines() if line]
     assert (int(stock), int(ours)) == (STOCK, OURS), done.stderr
     for name, line in zip(("ASS1-demo", "ASS2-demo", "ASS1-demo"), missing, strict=True):
         assert line.endswith(f"missing path '{(work / 'datasets' / name).resolve() / 'images' / 'val'}'")
