@@ -1,1 +1,5 @@
 """Small-object detection: what this project adds to Ultralytics, outside the patches in `ultralytics/`."""
+
+import ultralytics_overlay_start
+
+ultralytics_overlay_start.check()  # one line where this Python was started without the overlay

@@ -1,8 +1,8 @@
 """Lays a folder of Python files over the installed `ultralytics` package.
 
-For every file under the overlay folder, Python first runs upstream's file of the same path, if there is one, and then
-the overlay's, in the same module. A file that upstream does not have is simply found. `install` puts the import finder
-that does this in place; a `.pth` file calls it when Python starts, so this module imports nothing heavy.
+For every file in the folder, Python first runs upstream's file of the same path, if there is one, and then ours, in the
+same module. `install` puts the import finder that does this in place. It is called when Python starts, see
+`ultralytics_overlay_start`, so this module imports nothing heavy.
 
 Set `ULTRALYTICS_OVERLAY=0` in the environment to leave the installed package as it is.
 """
@@ -21,19 +21,19 @@ if TYPE_CHECKING:
     from typing import Any
 
 PACKAGE = "ultralytics"
-DISTRIBUTION = "small-object-detection"  # whose metadata states the supported versions of PACKAGE
+DISTRIBUTION = "small-object-detection"  # its metadata states the supported versions of PACKAGE
 SWITCH = "ULTRALYTICS_OVERLAY"
 
 _here = os.path.dirname(os.path.abspath(__file__))
-# A wheel carries the overlay folder inside this package; a checkout has it at its top, beside `overlay/`.
-_homes = (_here, os.path.dirname(os.path.dirname(_here)))
-FOLDER = next((d for d in (os.path.join(home, PACKAGE) for home in _homes) if os.path.isdir(d)), "")
+IS_WHEEL = os.path.isdir(os.path.join(_here, PACKAGE))
+FOLDER = os.path.join(_here if IS_WHEEL else os.path.dirname(os.path.dirname(_here)), PACKAGE)
+"""The folder that is laid over the package. A wheel has it inside this package, a checkout at its root."""
 
 
 class OverlayLoader:
     """Runs upstream's module with its own loader and then an overlay file in the same module.
 
-    Everything else that Python asks of a loader is answered by upstream's.
+    Upstream's loader answers everything else that Python asks of a loader.
 
     Args:
         loader: Upstream's loader.
@@ -46,28 +46,29 @@ class OverlayLoader:
 
     def create_module(self, spec: ModuleSpec) -> ModuleType | None:
         """Return the module that upstream's loader makes."""
-        return self._loader.create_module(spec)
+        module: ModuleType | None = self._loader.create_module(spec)
+        return module
 
     def exec_module(self, module: ModuleType) -> None:
         """Run upstream's file and then the overlay's in `module`."""
         self._loader.exec_module(module)
-        code = SourceFileLoader(module.__name__, self._path).get_code(module.__name__)
+        code: Any = SourceFileLoader(module.__name__, self._path).get_code(module.__name__)
         try:
             exec(code, module.__dict__)
         except UpstreamMismatch:
             raise
-        except ImportError as error:  # a name that the overlay imports from upstream is gone
+        except ImportError as error:  # upstream no longer has a name that the overlay imports
             if (error.name or "").split(".")[0] == PACKAGE:
                 raise _mismatch(str(error)) from error
             raise
-        except AttributeError as error:  # likewise an attribute, where the overlay's own top level asks for it
+        except AttributeError as error:  # nor an attribute that the top level of the overlay file reads
             top = error.__traceback__ and error.__traceback__.tb_next
             if top is not None and top.tb_next is None:
                 raise _mismatch(str(error)) from error
             raise
 
     def __getattr__(self, name: str) -> Any:
-        if name == "_loader":  # asked for before it is set, as copying does
+        if name == "_loader":  # copying asks for it before it is set
             raise AttributeError(name)
         return getattr(self._loader, name)
 
@@ -103,31 +104,31 @@ class OverlayFinder:
             )
         if spec is None:
             return None
-        base = os.path.join(self.folder, *rest)
-        if spec.submodule_search_locations is not None:  # a package
-            if os.path.isdir(base) and base not in spec.submodule_search_locations:
-                spec.submodule_search_locations.append(base)
-            file = os.path.join(base, "__init__.py")
-        else:
-            file = base + ".py"
-        if spec.loader is not None and os.path.isfile(file) and not _same_file(spec.origin, file):
+        file = os.path.join(self.folder, *rest)
+        if spec.submodule_search_locations is None:
+            file += ".py"
+        else:  # a package
+            if os.path.isdir(file) and file not in spec.submodule_search_locations:
+                spec.submodule_search_locations.append(file)
+            file = os.path.join(file, "__init__.py")
+        if spec.loader is not None and os.path.isfile(file) and os.path.abspath(spec.origin or "") != file:
             spec.loader = OverlayLoader(spec.loader, file)  # type: ignore[assignment]
         return spec
 
 
-def _same_file(a: str | None, b: str) -> bool:
-    return a is not None and os.path.abspath(a) == os.path.abspath(b)
-
-
 def install() -> None:
-    """Put the finder first in `sys.meta_path`, unless it is there already or `ULTRALYTICS_OVERLAY=0` is set."""
+    """Put the finder first in `sys.meta_path`, unless it is there already or `ULTRALYTICS_OVERLAY=0` is set.
+
+    Raises:
+        ImportError: If it is too late, or the overlay's folder is missing.
+    """
     if os.environ.get(SWITCH) == "0" or any(isinstance(finder, OverlayFinder) for finder in sys.meta_path):
         return
-    if not FOLDER:
-        raise ImportError(f"{DISTRIBUTION}: no folder '{PACKAGE}' beside '{_here}'; the checkout moved: reinstall it")
+    if not os.path.isdir(FOLDER):
+        raise ImportError(f"{DISTRIBUTION}: {FOLDER} is missing. Reinstall {DISTRIBUTION}.")
     if PACKAGE in sys.modules:
-        raise ImportError(f"{DISTRIBUTION}: '{PACKAGE}' was imported before the overlay was installed")
-    sys.meta_path.insert(0, OverlayFinder(FOLDER))  # type: ignore[arg-type]
+        raise ImportError(f"{DISTRIBUTION}: '{PACKAGE}' has been imported before the overlay was installed.")
+    sys.meta_path.insert(0, OverlayFinder(FOLDER))
 
 
 class UpstreamMismatch(ImportError):
@@ -158,9 +159,6 @@ def require(name: str, holds: bool, what: str) -> None:
 
     Raises:
         UpstreamMismatch: If it does not hold. Names the installed version, the supported versions and the name.
-
-    Example:
-        >>> require("ultralytics.utils.loss.BboxLoss", True, "is gone")
     """
     if not holds:
         raise _mismatch(f"`{name}` {what}")

@@ -31,6 +31,15 @@ def upstream_before(version: str) -> bool:
     return Version(importlib.metadata.version("ultralytics")) < Version(version)
 
 
+def write_tree(folder: Path, files: dict[str, str]) -> Path:
+    """Write text files by their path in a folder; return the folder."""
+    for name, text in files.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    return folder
+
+
 def write_data(folder: Path, names: tuple[str, ...], images: dict[str, int]) -> Path:
     """Write a data set of 96x72 px images with one bright rectangle each; return its YAML."""
     rng = np.random.default_rng(len(names))
