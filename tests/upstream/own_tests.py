@@ -217,7 +217,7 @@ def main(argv: list[str] | None = None) -> int:
         reason = "the package index must be reachable" if "download" in error.cmd else "see above"
         sys.exit(f"own_tests: {' '.join(map(str, error.cmd))} failed; {reason}")
     command = " ".join(["python -m tests.upstream.own_tests", *(["--tests", *args.tests] if args.tests else [])])
-    write_text(DOCUMENT, document(off, on, command, version))
+    write_text(DOCUMENT, document(off, on, command if args.tests else "make upstream", version))
     print(f"written: {DOCUMENT}")
     unexplained = [test for test in differing(off, on) if test not in EXPECTED]
     for test in unexplained:
