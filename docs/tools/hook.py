@@ -62,3 +62,10 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
         return f"{match[1]}{posixpath.relpath(site_path(file), folder)}{match[3]}"
 
     return LINK.sub(rewrite, markdown)
+
+
+def on_page_content(html: str, page: Page, config: MkDocsConfig, files: Files) -> str:
+    """Point the links of a notebook to pages; mkdocs-jupyter leaves them as they are."""
+    if page.file.src_uri.endswith(".ipynb"):
+        html = re.sub(r'href="(\w+)\.md(#[^"]*)?"', r'href="\1.html\2"', html)
+    return html

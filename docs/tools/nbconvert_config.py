@@ -13,22 +13,26 @@ class TidyOutputs(Preprocessor):
 
     def preprocess_cell(self, cell: NotebookNode, resources: Any, index: int) -> tuple[NotebookNode, Any]:
         """Tidy the outputs of a cell."""
-        outputs = [output for output in cell.get("outputs", []) if output.get("name") != "stderr"]
-        for output in outputs:
+        kept: list[NotebookNode] = []
+        for output in cell.get("outputs", []):
             if "text" in output:  # a progress bar moves the cursor
                 lines = output.text.replace("\r", "\n").splitlines(keepends=True)
                 output.text = "".join(line for line in lines if line.strip() and "\x1b" not in line)
-            elif "data" in output:
-                output.data.pop("text/plain", None)
+            output.get("data", {}).pop("text/plain", None)
+            if output.get("name") == "stderr" or output.get("text") == "":
+                continue
+            if kept and "text" in output and "text" in kept[-1]:
+                kept[-1].text += output.text
+            else:
+                kept.append(output)
         if cell.cell_type == "code":
-            cell.outputs = [output for output in outputs if output.get("text") != ""]
+            cell.outputs = kept
         return cell, resources
 
 
 c = get_config()  # noqa: F821, defined by nbconvert
 c.ExecutePreprocessor.timeout = 600
 c.ExecutePreprocessor.record_timing = False
-c.CoalesceStreamsPreprocessor.enabled = True
 c.ClearMetadataPreprocessor.enabled = True
 c.ClearMetadataPreprocessor.preserve_nb_metadata_mask = {"kernelspec"}
 c.NotebookExporter.preprocessors = [TidyOutputs]

@@ -97,7 +97,10 @@ MISTAKES = {
     "an infinite width": ({"scales": {"n": [0.5, math.inf, 1024]}}, "width"),
     "a module with a line break": ({"backbone": [*GOOD["backbone"][:2], [-1, 1, "C3k2\nDWR", [16]]]}, "row 2 "),
     "a width of NaN": ({"backbone": [*GOOD["backbone"][:2], [-1, 1, "DualConv", [math.nan]]]}, "row 2 "),
-    "a width beyond all memory": ({"backbone": [*GOOD["backbone"][:2], [-1, 1, "DualConv", [10**400]]]}, "row 2 "),
+    "a width beyond all memory": (
+        {"backbone": [*GOOD["backbone"][:2], [-1, 1, "DualConv", [10**400]]], "scales": None},
+        "row 2 ",
+    ),
 }
 
 
