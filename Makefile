@@ -18,10 +18,10 @@ $(VENV)/installed: requirements.txt pyproject.toml
 env: $(VENV)/installed ## make the environment in .venv
 
 demo: env ## train, fine-tune, validate and predict on the demo sets (at most 15 minutes on 2 cores)
-	$(BIN)/python benchmarks/demo.py
+	$(BIN)/python -m benchmarks.demo
 
 pictures: env ## draw the pictures of docs, and take those of what the demo found
-	$(BIN)/python docs/tools/pictures.py
+	$(BIN)/python -m docs.tools.pictures
 
 test: env ## run all tests (about 6 minutes on 2 cores)
 	$(BIN)/python -m pytest -n auto --dist worksteal
@@ -36,17 +36,16 @@ docs: env ## build the documents as a site, site/index.html
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 notebook: env ## run docs/notebook.ipynb and keep what it shows
-	$(BIN)/python docs/tools/notebook.py
+	YOLO_VERBOSE=false $(BIN)/jupyter nbconvert --config docs/tools/nbconvert_config.py --to notebook --execute --inplace docs/notebook.ipynb
 
-tables: env ## write the tables and the Python API in docs/
-	$(BIN)/python docs/tools/model_table.py
-	$(BIN)/python docs/tools/api.py
+tables: env ## write the table of models in docs/models.md
+	$(BIN)/python -m docs.tools.model_table
 
-compat: env ## run the contract tests with several versions of Ultralytics, which are fetched
-	$(BIN)/python tests/upstream/compat.py
+compat: env ## run the contract tests with the pinned and the newest Ultralytics (from the package index)
+	$(BIN)/python -m tests.upstream.compat
 
 upstream: env ## run upstream's own tests with the overlay off and on
-	$(BIN)/python tests/upstream/own_tests.py
+	$(BIN)/python -m tests.upstream.own_tests
 
 count: ## count the lines of Python by folder, against the limits of CONTRIBUTING.md
 	@for d in ultralytics src tests benchmarks docs; do printf '%-12s%6d\n' $$d $$(find $$d -name '*.py' -exec cat {} + | wc -l); done

@@ -1,1 +1,1 @@
-"""Measures accuracy, speed, slicing and export."""
+"""Measurements: accuracy, speed, slicing, export and batches. Run one with `python -m benchmarks.NAME --help`."""

@@ -34,7 +34,7 @@ from ultralytics.data.utils import IMG_FORMATS
 from ultralytics.utils import LOGGER
 from ultralytics.utils.torch_utils import get_cpu_info
 
-from benchmarks.compare import ROOT, commit, cores, shown
+from benchmarks.common import ROOT, commit, cores, relative_path
 from small_object.batch.job import count
 from small_object.batch.store import SCHEMA, SUMMARY, Output, Source
 from small_object.errors import UserError
@@ -189,8 +189,8 @@ def report(args: argparse.Namespace, files: list[Path], rounds: list[dict[str, f
     """Return the tables as Markdown."""
     lines = [
         "# Archives", "",
-        f"Weights `{shown(str(args.model))}`, {len(files)} images; commit {commit()}, {get_cpu_info()}, {cores()} "
-        f"cores, torch {torch.__version__}, Ultralytics {version('ultralytics')}, Ray {version('ray')}.", "",
+        f"Weights `{relative_path(str(args.model))}`, {len(files)} images; commit {commit()}, {get_cpu_info()}, "
+        f"{cores()} cores, torch {torch.__version__}, Ultralytics {version('ultralytics')}, Ray {version('ray')}.", "",
         "```", shlex.join(["python", "benchmarks/batch.py", *args.given]), "```",
     ]  # fmt: skip
     if rounds:

@@ -1,4 +1,4 @@
-"""Trains and validates models side by side under identical arguments: python benchmarks/compare.py --help.
+"""Trains and validates models under identical arguments: python -m benchmarks.compare --help.
 
 | preset   | data                   | epochs | imgsz | batch | lr0   |
 | -------- | ---------------------- | -----: | ----: | ----: | ----: |
@@ -13,11 +13,11 @@ patience=0, max_det=1000, cache=ram. Without a preset: standard on --data alone.
 Models, unless --models names others: the five of this fork, each with and without the NWD (`nwd=0`), then
 `yolo11n.yaml`, `benchmarks/models/yolo11n-p2.yaml`, `yolov8n-p2.yaml`, `yolo26n.yaml` and `yolo26n-p2.yaml`.
 
-A run is validated at five epochs on its way, which gives its curve, and with its best weights at the end. With
-`--again slice=640 slice=auto` they are validated anew with each of these, which gives rows of their own, without
-training where `runs/` still holds the weights.
-`--out` gets `results.csv` (a row for each finished run; the same command goes on where it was stopped), `curves.csv`,
-`report.md` with its pictures, and `runs/` with a log and the weights of each run.
+A run is validated at five epochs, which gives its curve, and with its best weights at the end. `--again slice=640
+slice=auto` validates the best weights again with each of these, as rows of their own; nothing is trained where `runs/`
+still holds the weights.
+`--out` gets `results.csv` (one row per finished run; the same command resumes after an interruption), `curves.csv`,
+`report.md` with its pictures, and `runs/` with the log and the weights of each run.
 """
 
 from __future__ import annotations
@@ -25,17 +25,13 @@ from __future__ import annotations
 import argparse
 import contextlib
 import difflib
-import gc
 import hashlib
 import json
 import os
-import queue
 import re
-import shlex
 import shutil
 import subprocess
 import sys
-import threading
 import time
 from collections import deque
 from collections.abc import Iterable
@@ -47,23 +43,18 @@ from typing import Any
 
 import torch
 import yaml
-from torch import nn
-from ultralytics import YOLO, __version__
 from ultralytics.cfg import get_cfg, smart_value
 from ultralytics.data import YOLODataset
 from ultralytics.data.utils import check_det_dataset
-from ultralytics.models.yolo.detect import DetectionTrainer
-from ultralytics.nn.tasks import CHANNEL_BLOCKS, FUSION_BLOCKS, yaml_model_load
-from ultralytics.utils import DEFAULT_CFG_DICT, LOGGER, torch_utils
+from ultralytics.nn.tasks import yaml_model_load
+from ultralytics.utils import DEFAULT_CFG_DICT, LOGGER
 from ultralytics.utils import ROOT as UPSTREAM
-from ultralytics.utils.loss import nwd_share
 
+from benchmarks.common import ROOT, build_parser, commit, cores, module_command, relative_path, start_module
 from benchmarks.report import COLUMNS, CURVE_COLUMNS, add_rows, read_rows, write_report
+from benchmarks.training import BEST, VALIDATION
 from small_object.errors import UserError
-from small_object.files import replacing
-from small_object.sizes import COCO_SMALL_NAME, SIZE_GROUPS
 
-ROOT = Path(__file__).resolve().parents[1]
 PRESETS = {"quick": (20, 320, 4, 0.002), "standard": (100, 640, 16, 0.002), "full": (300, 640, 16, 0.002)}
 COMMON = {
     "pretrained": False, "optimizer": "AdamW", "momentum": 0.9, "warmup_epochs": 1, "warmup_bias_lr": 0.0, "amp": False,
@@ -75,16 +66,10 @@ MODELS = (
     *(f"{ROOT}/ultralytics/cfg/models/11/yolo11n{name}.yaml{nwd}" for name in OURS for nwd in ("", "+nwd=0")),
     "yolo11n.yaml", f"{ROOT}/benchmarks/models/yolo11n-p2.yaml", "yolov8n-p2.yaml", "yolo26n.yaml", "yolo26n-p2.yaml",
 )  # fmt: skip
-CURVE_POINTS = 5
-BEST = "weights/best.pt"  # in the folder of a run
-# Set for each run below, so neither a model nor --set may give them.
+# Set for each run below, so neither a model nor --set may set them.
 RESERVED = (
     "model", "data", "seed", "epochs", "imgsz", "device", "workers", "project", "name", "exist_ok", "save_dir",
     "resume", "mode", "task", "val", "save", "save_period", "plots", "size_metrics", "cfg", "time",
-)  # fmt: skip
-VALIDATION = (  # of the training arguments
-    "max_det", "iou", "conf", "single_cls", "split", "agnostic_nms", "classes", "slice", "slice_overlap", "slice_batch",
-    "slice_full", "slice_skip",
 )  # fmt: skip
 
 
@@ -114,8 +99,8 @@ class Run:
 
     @cached_property
     def key(self) -> str:
-        """Identify the run by what it computes; the commit does not count."""
-        return digest([self.model.label, self.model.version, shown(self.data), self.seed, self.arguments])
+        """Identify the run by what it computes, whatever the commit."""
+        return digest([self.model.label, self.model.version, relative_path(self.data), self.seed, self.arguments])
 
     @property
     def keys(self) -> list[str]:
@@ -134,14 +119,8 @@ class Run:
 
 
 def digest(value: Any) -> str:
-    """Return a text that is the same for the same value."""
+    """Return a short hash that is the same for the same value."""
     return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()[:16]
-
-
-def shown(path: str) -> str:
-    """Return a path as results show it: from the project's root where it lies there; a name stays as it is."""
-    full = Path(path).expanduser().absolute()
-    return full.relative_to(ROOT).as_posix() if full.is_relative_to(ROOT) and Path(path).name != path else path
 
 
 def parse_overrides(pairs: Iterable[str]) -> dict[str, Any]:
@@ -153,7 +132,7 @@ def parse_overrides(pairs: Iterable[str]) -> dict[str, Any]:
             raise UserError(f"`{pair}` must be key=value")
         if key not in DEFAULT_CFG_DICT:
             near = difflib.get_close_matches(key, DEFAULT_CFG_DICT, n=1)
-            raise UserError(f"`{key}` is no training argument" + (f"; did you mean `{near[0]}`?" if near else ""))
+            raise UserError(f"`{key}` is not a training argument" + (f"; did you mean `{near[0]}`?" if near else ""))
         if key in RESERVED:
             raise UserError(f"`{key}` is the same for all runs or set by an option; see --help")
         found[key] = smart_value(value)
@@ -192,173 +171,8 @@ def parse_model(text: str) -> Model:
     return Model(label, path, overrides)
 
 
-class Network(nn.Module):
-    """What of a model runs on images alone: its layers, without the loss.
-
-    Args:
-        model: Detection model; it stays in its mode, training or evaluation.
-    """
-
-    def __init__(self, model: nn.Module) -> None:
-        super().__init__()
-        self.training, self.model = model.training, model
-
-    def forward(self, images: torch.Tensor) -> Any:
-        """Return what the model's head does, from images (B, C, H, W)."""
-        return self.model._predict_once(images)
-
-
-class CurveTrainer(DetectionTrainer):
-    """Upstream's trainer, which validates and saves at some epochs only and measures the time without validation.
-
-    Attributes:
-        curve: Epoch, seconds of training up to it, AP50 and AP of each validation.
-        seconds: Seconds of training so far.
-    """
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.curve: list[tuple[int, float, float, float]] = []
-        self.seconds = 0.0
-        self._started = 0.0
-        self.add_callback("on_train_start", CurveTrainer._replay)
-        self.add_callback("on_train_epoch_start", CurveTrainer._start)
-        self.add_callback("on_train_epoch_end", CurveTrainer._end)
-        self.add_callback("on_fit_epoch_end", CurveTrainer._record)
-        self.add_callback("on_train_end", CurveTrainer._replay_no_more)
-
-    def _replay(self) -> None:
-        """On CUDA, replay the network's passes as graphs: a small model's step is mostly the launching of kernels."""
-        if self.device.type != "cuda":
-            return
-        self._model_train()
-        model = torch_utils.unwrap_model(self.model)
-        shape = self.batch_size, self.data["channels"], self.args.imgsz, self.args.imgsz
-        images = torch.zeros(shape, device=self.device)
-        state = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-        network = torch.cuda.make_graphed_callables(Network(model), (images,), allow_unused_input=True)
-        model.load_state_dict(state)  # recording has moved the statistics of the BatchNorms
-        eager = model.predict
-
-        def predict(x: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
-            recorded = model.training and x.shape == images.shape and not args and not any(kwargs.values())
-            return network(x) if recorded else eager(x, *args, **kwargs)
-
-        model.predict = predict
-
-    def _replay_no_more(self) -> None:
-        torch_utils.unwrap_model(self.model).__dict__.pop("predict", None)
-
-    def _start(self) -> None:
-        self._started = time.perf_counter()
-
-    def _end(self) -> None:
-        self.seconds += time.perf_counter() - self._started
-        every = max(1, round(self.epochs / CURVE_POINTS))
-        # Weights that were not validated are not saved: upstream would take them for as good as those before.
-        self.args.val = self.args.save = (self.epoch + 1) % every == 0 or self.epoch + 1 == self.epochs
-
-    def _record(self) -> None:
-        if self.args.val:
-            scores = (float(self.metrics[f"metrics/{name}(B)"]) for name in ("mAP50", "mAP50-95"))
-            self.curve.append((self.epoch + 1, round(self.seconds, 3), *scores))
-
-    def final_eval(self) -> None:
-        """Skip upstream's last validation: both weights are validated anew afterwards."""
-
-
-def work() -> None:
-    """Do the runs whose folders come as lines on the standard input, one after the other, each with a log of its own.
-
-    The first that fails ends this process, and so does the end of the input, which is the end of the parent too.
-    """
-    folders: queue.SimpleQueue[Path] = queue.SimpleQueue()
-
-    def listen() -> None:
-        rest = b""  # read without Python's own buffer: its lock, held here, would stop the loaders that fork from this
-        while received := os.read(0, 4096):
-            *lines, rest = (rest + received).split(b"\n")
-            for line in lines:
-                folders.put(Path(os.fsdecode(line)))
-        os._exit(1)
-
-    threading.Thread(target=listen, daemon=True).start()
-    while True:
-        folder = folders.get()
-        with (folder / "log.txt").open("wb") as log:
-            for stream in (1, 2):
-                os.dup2(log.fileno(), stream)
-        do_one(folder)
-        gc.collect()  # a recorded network and its memory hang together in a circle
-        torch.cuda.empty_cache()
-
-
-def do_one(folder: Path) -> None:
-    """Do the run that `folder/run.json` describes; write what was measured to `folder/result.json`."""
-    spec = json.loads((folder / "run.json").read_text(encoding="utf-8"))
-    torch_utils.NUM_THREADS = spec["threads"]  # upstream would take all processors but one
-    arguments, place = spec["arguments"], {"data": spec["data"], "device": spec["device"], "workers": spec["workers"]}
-    options = {k: arguments[k] for k in ("imgsz", "batch", *VALIDATION) if k in arguments}
-    options |= place | {"project": str(folder), "name": "val", "exist_ok": True, "plots": False, "verbose": False}
-    result = {} if spec["trained"] else train(folder, spec, place)
-    weights = folder / BEST
-    if not spec["trained"]:
-        result["row"] |= validate(weights, options)
-    result["again"] = [validate(weights, options | more) for more in spec["again"]]
-    with replacing(folder / "result.json") as new:
-        new.write_text(json.dumps(result), encoding="utf-8")
-
-
-def train(folder: Path, spec: dict[str, Any], place: dict[str, Any]) -> dict[str, Any]:
-    """Train a run; return what was measured, by its column, and the curve."""
-    arguments = spec["arguments"]
-    model = YOLO(spec["model"], task="detect")
-    model.train(
-        trainer=CurveTrainer, **arguments, **place, seed=spec["seed"], project=str(folder.parent), name=folder.name,
-        exist_ok=True, plots=False, size_metrics=False,
-    )  # fmt: skip
-    trainer = model.trainer
-    if trainer.batch_size != arguments["batch"]:
-        raise MemoryError(f"the device's memory is too small for batch={arguments['batch']}")
-    for weights in (trainer.best, trainer.last):
-        torch_utils.strip_optimizer(weights)  # a third of the size
-    *_, AP50_last, AP_last = trainer.curve[-1]
-    network, cpu = torch_utils.unwrap_model(trainer.model), trainer.device.type != "cuda"
-    shares = {"nwd": nwd_share(network), "nwd_assign": nwd_share(network, "nwd_assign")}
-    stock_blocks = not any(isinstance(module, CHANNEL_BLOCKS + FUSION_BLOCKS) for module in network.modules())
-    row = {
-        "AP_last": AP_last, "AP50_last": AP50_last, "parameters": torch_utils.get_num_params(network),
-        "GFLOPs": round(torch_utils.get_flops(network, arguments["imgsz"]), 3),
-        "strides": " ".join(f"{stride:g}" for stride in network.stride.tolist()),
-        "stock": "yes" if stock_blocks and not any(shares.values()) else "no", **shares,
-        "train_s": round(trainer.seconds, 3), "threads": torch.get_num_threads(),
-        "machine": ("" if cpu else f"{torch.cuda.get_device_name(trainer.device)}, ")
-        + f"{torch_utils.get_cpu_info()}, {cores()} cores",
-        "torch": torch.__version__, "ultralytics": __version__,
-    }  # fmt: skip
-    return {"row": row, "curve": trainer.curve}
-
-
-def validate(weights: Path, options: dict[str, Any]) -> dict[str, Any]:
-    """Validate weights; return what was measured by its column."""
-    found = YOLO(weights).val(**options)
-    scores = {"AP": found.box.map, "AP50": found.box.map50}
-    scores |= {f"{part}_ms": round(found.speed[part], 3) for part in ("inference", "postprocess")}
-    if (sizes := found.size) is not None:
-        scores |= {"AP_small": sizes.ap[COCO_SMALL_NAME], "AR_small": sizes.ar[COCO_SMALL_NAME]}
-        for group in SIZE_GROUPS:
-            values = sizes.ap[group], sizes.ap50[group], sizes.ar[group], sizes.counts[group]
-            scores |= dict(zip((f"{what} {group}" for what in ("AP", "AP50", "AR", "objects")), values, strict=True))
-    return scores
-
-
-def cores() -> int:
-    """Return how many processors this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 class Comparison:
-    """Works off runs as child processes, some at a time, keeps their results and notes in `failed` which failed."""
+    """Executes runs in child processes, several at a time, and keeps their results; `failed` lists the failures."""
 
     def __init__(self, args: argparse.Namespace, command: str) -> None:
         self.out, self.device, self.jobs, self.command = args.out.absolute(), args.device, args.jobs, command
@@ -366,20 +180,20 @@ class Comparison:
         self.commit = commit()
         self.failed: list[str] = []
 
-    def work_off(self, runs: list[Run]) -> int:
-        """Do the runs that have no row yet; return how many are left because the time is used up."""
+    def execute(self, runs: list[Run]) -> int:
+        """Execute the runs that have no row yet; return how many are left when the time is up."""
         done = self._rows()
         pending = deque(run for run in runs if not done.keys() >= {*run.keys})
         LOGGER.info(f"{len(runs)} runs, {len(runs) - len(pending)} of them finished before; results in {self.out}")
         running: dict[subprocess.Popen[bytes], tuple[Run, float]] = {}
-        idle: list[subprocess.Popen[bytes]] = []  # processes that have done a run: starting one takes long on a GPU
+        idle: list[subprocess.Popen[bytes]] = []  # reused: starting a process takes long on a GPU
         total, finished, start = len(pending), 0, time.monotonic()
         try:
             while (pending or running) and time.monotonic() < self.deadline:
                 while pending and len(running) < self.jobs:
                     run = pending.popleft()
-                    process = idle.pop() if idle else self._start()
-                    self._give(process, run)
+                    process = idle.pop() if idle else self._start_worker()
+                    self._assign(process, run)
                     running[process] = run, time.monotonic()
                 time.sleep(0.1)
                 for process, (run, started) in list(running.items()):
@@ -406,13 +220,14 @@ class Comparison:
     def _folder(self, run: Run) -> Path:
         return self.out / "runs" / run.folder
 
-    def _start(self) -> subprocess.Popen[bytes]:
+    def _start_worker(self) -> subprocess.Popen[bytes]:
         (self.out / "runs").mkdir(exist_ok=True)
-        command = [sys.executable, str(Path(__file__).resolve()), "--work", str(self.out / "runs")]
-        with (self.out / "runs" / "log.txt").open("ab") as log:  # of what comes before the first run
-            return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=log, stderr=subprocess.STDOUT)
+        pipes = {"stdin": subprocess.PIPE, "stderr": subprocess.STDOUT}
+        with (self.out / "runs" / "log.txt").open("ab") as log:  # until the first run starts
+            # The folder is not read: it tells a user's list of processes which comparison this is.
+            return start_module("benchmarks.training", "--work", str(self.out / "runs"), stdout=log, **pipes)
 
-    def _give(self, process: subprocess.Popen[bytes], run: Run) -> None:
+    def _assign(self, process: subprocess.Popen[bytes], run: Run) -> None:
         folder, done = self._folder(run), self._rows()
         trained = run.key in done and (folder / BEST).is_file()
         if trained:
@@ -426,12 +241,12 @@ class Comparison:
             "device": self.device, "threads": share, "workers": min(8, share), "trained": trained, "again": run.again,
         }  # fmt: skip
         (folder / "run.json").write_text(json.dumps(spec), encoding="utf-8")
-        with contextlib.suppress(BrokenPipeError):  # it has ended and is found so
+        with contextlib.suppress(BrokenPipeError):  # the process has ended; `execute` notices
             process.stdin.write(os.fsencode(folder) + b"\n")
             process.stdin.flush()
 
     def _finish(self, run: Run) -> str:
-        """Keep what a finished run measured; return what to say of it."""
+        """Save the measurements of a finished run; return a summary for the log."""
         folder = self._folder(run)
         if not (folder / "result.json").is_file():
             log = next(file for file in (folder / "log.txt", folder.parent / "log.txt") if file.is_file())
@@ -442,7 +257,7 @@ class Comparison:
         about = {
             "commit": self.commit, "finished": datetime.now().isoformat(timespec="seconds"), "command": self.command
         }  # fmt: skip
-        row = self._rows()[run.key] if "row" not in result else self._keep(run, result["row"] | about, result["curve"])
+        row = self._rows()[run.key] if "row" not in result else self._save(run, result["row"] | about, result["curve"])
         said = [row]
         for key, more, scores in zip(run.keys[1:], run.again, result["again"], strict=True):
             label = f"{run.model.label}, validated with {' '.join(f'{k}={v}' for k, v in more.items())}"
@@ -452,14 +267,14 @@ class Comparison:
         names = ("AP", "AP50", "AP_small")
         return "; ".join(", ".join(f"{name} {float(row[name]):.3f}" for name in names if row.get(name)) for row in said)
 
-    def _keep(self, run: Run, row: dict[str, Any], curve: list[list[float]]) -> dict[str, Any]:
+    def _save(self, run: Run, row: dict[str, Any], curve: list[list[float]]) -> dict[str, Any]:
         """Add a training's row and curve to the files; return the row."""
         arguments, own = dict(run.arguments), run.model.overrides
-        about = {"key": run.key, "model": run.model.label, "data": shown(run.data), "seed": run.seed}
+        about = {"key": run.key, "model": run.model.label, "data": relative_path(run.data), "seed": run.seed}
         points = [about | dict(zip(CURVE_COLUMNS[4:], point, strict=True)) for point in curve]
         row = about | {k: arguments.pop(k) for k in ("epochs", "imgsz", "batch")} | row
         row |= {
-            "yaml": shown(run.model.path), "version": run.model.version, "overrides": json.dumps(own),
+            "yaml": relative_path(run.model.path), "version": run.model.version, "overrides": json.dumps(own),
             "settings": json.dumps({k: v for k, v in arguments.items() if k not in own}, sort_keys=True),
         }  # fmt: skip
         add_rows(self.out / "curves.csv", CURVE_COLUMNS, run.key, points)  # first, so that a row has its curve
@@ -467,17 +282,8 @@ class Comparison:
         return row
 
 
-def commit() -> str:
-    """Return the commit of this project, `-dirty` where files differ from it, or `unknown`."""
-    command = ["git", "-C", str(ROOT), "describe", "--always", "--dirty", "--abbrev=10", "--exclude=*"]
-    try:
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        return "unknown"
-
-
 def prepare_data(data: str) -> None:
-    """Draw or fetch a data set where it is missing, and scan its labels, before runs would do so side by side."""
+    """Generate or download a missing data set and scan its labels, before parallel runs would do so."""
     try:
         found = check_det_dataset(data)
         for split in ("train", "val"):
@@ -487,10 +293,8 @@ def prepare_data(data: str) -> None:
 
 
 def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
-    """Read the command line; what the presets give is filled in."""
-    about = (__doc__ or "").splitlines()
-    parser = argparse.ArgumentParser(description=about[0], epilog="\n".join(about[2:]))
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    """Parse the command line and apply the preset."""
+    parser = build_parser(__doc__)
     add = parser.add_argument
     add("--preset", choices=PRESETS, help="see below")
     add("--data", nargs="+", default=[], metavar="YAML", help="data YAMLs")
@@ -499,14 +303,13 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     add("--epochs", type=int, help="epochs of each training")
     add("--imgsz", type=int, help="size of the input in pixels")
     add("--batch", type=int, help="images in a batch")
-    add("--set", nargs="+", default=[], metavar="KEY=VALUE", help="further training arguments of all runs")
-    add("--again", nargs="+", default=[], metavar="KEY=VALUE[+...]", help="validate the weights with these, too")
-    add("--jobs", type=int, default=2, help="runs at a time, default 2; processors are shared out among them")
+    add("--set", nargs="+", default=[], metavar="KEY=VALUE", help="more training arguments for all runs")
+    add("--again", nargs="+", default=[], metavar="KEY=VALUE[+...]", help="also validate the weights with these")
+    add("--jobs", type=int, default=2, help="parallel runs, default 2; they share the processors")
     add("--device", help="as for yolo, e.g. 0 or cpu; default: a GPU where there is one")
-    add("--time", type=float, metavar="MINUTES", help="end after so many minutes; the same command goes on later")
+    add("--time", type=float, metavar="MINUTES", help="stop after so many minutes; the same command resumes")
     add("--out", type=Path, default=Path("runs/compare"), metavar="DIR", help="default: runs/compare")
     add("--report", type=Path, metavar="DIR", help="only write the report of the results in DIR")
-    add("--work", type=Path, help=argparse.SUPPRESS)  # a child's; the folder is there to be seen in lists of processes
     args = parser.parse_args(argv)
     args.data = [*(DEMO_SETS if args.preset else ()), *args.data]
     for name, value in zip(("epochs", "imgsz", "batch", "lr0"), PRESETS[args.preset or "standard"], strict=True):
@@ -516,7 +319,7 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
 
 
 def plan(args: argparse.Namespace) -> list[Run]:
-    """Return the runs of a command, seed by seed, so that a comparison cut short has all models."""
+    """Return the runs of a command, seed by seed, so that an interrupted comparison covers all models."""
     if not args.data:
         raise UserError("--data or --preset must name data")
     for name in ("epochs", "imgsz", "batch", "jobs"):
@@ -552,26 +355,24 @@ def plan(args: argparse.Namespace) -> list[Run]:
 def main(argv: list[str] | None = None) -> int:
     """Do what the command line asks; return the exit status."""
     args = parse_arguments(argv)
-    if args.work:
-        work()
     try:
         if args.report:
             write_report(args.report)
             return 0
         runs = plan(args)
         args.out.mkdir(parents=True, exist_ok=True)
-        command = shlex.join(["python", "benchmarks/compare.py", *(sys.argv[1:] if argv is None else argv)])
+        command = module_command("benchmarks.compare", sys.argv[1:] if argv is None else argv)
         comparison = Comparison(args, command)
-        left = comparison.work_off(runs)
+        left = comparison.execute(runs)
         if (args.out / "results.csv").is_file():
             write_report(args.out)
     except (UserError, OSError) as error:
-        sys.exit(f"compare.py: {error}")
+        sys.exit(f"compare: {error}")
     except KeyboardInterrupt:
-        LOGGER.info("stopped; the same command goes on where it was")
+        LOGGER.info("interrupted; the same command resumes")
         return 130
     if left:
-        LOGGER.info(f"time is up: {left} runs are left; the same command goes on with them")
+        LOGGER.info(f"time is up: {left} runs are left; the same command resumes")
     for failure in comparison.failed:
         LOGGER.error(f"failed: {failure}")
     return 1 if comparison.failed else 0

@@ -1,10 +1,10 @@
-"""Trains, fine-tunes, validates and predicts on the demo sets with the published commands: python benchmarks/demo.py.
+"""Trains, fine-tunes, validates and predicts on the demo sets with the published commands: python -m benchmarks.demo.
 
-The trainings are as short as a CPU needs them to be: small images without padding (rect=True) in small batches, which
-make the most steps of a few minutes. Upstream leaves one processor idle; the demo uses all.
+The trainings are short enough for a CPU: small images without padding (rect=True) in small batches give the most steps
+in a few minutes. Upstream leaves one processor idle; the demo uses all.
 
-With `--compare` it trains two more models in the same way, stock YOLO11n and yolo11-smallob, so that the pages of the
-predict scripts have three to compare.
+`--compare` trains two more models in the same way, stock YOLO11n and yolo11-smallob, so that the comparison pages show
+three models.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ import os
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 from ultralytics.cfg import entrypoint
 from ultralytics.utils import LOGGER, torch_utils
 
-ROOT = Path(__file__).resolve().parents[1]
+from benchmarks.common import ROOT
+
 MODELS = {
     "demo": "ultralytics/cfg/models/11/yolo11.yaml",
     "stock": "yolo11n.yaml",
@@ -41,7 +41,7 @@ def commands(name: str) -> tuple[str, ...]:
 
 
 def main() -> None:
-    """Run the commands one after the other and name the pictures to open."""
+    """Run the commands and list the pictures to open."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--compare", action="store_true", help="also train two other models in the same way")
     names = list(MODELS) if parser.parse_args().compare else ["demo"]
@@ -55,7 +55,7 @@ def main() -> None:
         LOGGER.info(f"\n$ python {script} --models {' '.join(names)}\n")
         subprocess.run([sys.executable, script, "--models", *names], check=True)
     minutes = (time.time() - start) / 60
-    LOGGER.info(f"\nDone in {minutes:.1f} minutes. What the models found, to open and look at:")
+    LOGGER.info(f"\nDone in {minutes:.1f} minutes. The detections, to open and look at:")
     for data in ("ASS1", "ASS2"):
         pictures = sorted((ROOT / "runs/predict" / data / "demo").glob("*.jpg"))
         for picture in pictures[:2]:

@@ -1,20 +1,17 @@
-"""Compares exported models with PyTorch in accuracy, size and speed: python benchmarks/export.py --help.
+"""Compares exported models with PyTorch in accuracy, size and speed: python -m benchmarks.export --help.
 
-Trained weights are exported to each format and validated in it as they are, on whole images and with `slice`. All see
-square inputs of one size (`rect=False`), one image or tile at a time. In formats with NMS inside, its confidence is
-0.001, as in a validation: `conf` of an export cannot be lowered later. What calibrates INT8 are the training images.
+Trained weights are exported to each format and validated in it, on whole images and with `slice`. All formats get
+square inputs of one size (`rect=False`), one image or tile at a time. In formats with built-in NMS, its confidence is
+0.001, as in a validation: `conf` of an export cannot be lowered later. INT8 is calibrated with the training images.
 
-Latency is that of a prediction from an image in memory to its boxes. The formats take turns on each image, in an order
-that rotates; the ratio is the median over all turns of a format's time by that of PyTorch. Threads are those that each
-runtime takes by itself; PyTorch is given all cores.
+Latency is the time of a prediction from an image in memory to its boxes. The formats take turns on each image, in an
+order that rotates; the ratio is the median over all turns of a format's time divided by PyTorch's. Each runtime uses
+its default number of threads; PyTorch uses all cores.
 """
 
 from __future__ import annotations
 
 import argparse
-import csv
-import io
-import shlex
 import shutil
 import statistics
 import sys
@@ -36,15 +33,25 @@ from ultralytics.utils import LOGGER, TQDM
 from ultralytics.utils.patches import imread
 from ultralytics.utils.torch_utils import get_cpu_info
 
-from benchmarks.compare import ROOT, commit, cores, shown, validate
+from benchmarks.common import (
+    RESULTS,
+    build_parser,
+    commit,
+    cores,
+    markdown_table,
+    module_command,
+    relative_path,
+    write_csv,
+    write_text,
+)
+from benchmarks.training import validate
 from small_object.datasets.layout import read_data_yaml
 from small_object.errors import UserError
-from small_object.files import replacing
 
 NMS = {"nms": True, "conf": 0.001, "iou": 0.7}
 MAX_DET = 1000
 REFERENCE = "PyTorch"
-KINDS = "", "sliced "  # how the columns of whole images and those with slicing begin
+KINDS = "", "sliced "  # prefixes of the columns of whole images and of slicing
 
 
 @dataclass(frozen=True)
@@ -53,8 +60,8 @@ class Format:
 
     Args:
         arguments: Those of the export.
-        needs: The packages that it takes to export and run it.
-        tolerance: How many points of AP it may lose or gain against PyTorch.
+        needs: Packages that export and run it.
+        tolerance: Allowed difference from PyTorch in points of AP.
         gpu: Whether it needs a GPU.
     """
 
@@ -86,8 +93,8 @@ COLUMNS = [
 ]  # fmt: skip
 
 
-def lacking(kind: Format, device: str) -> str:
-    """Return why a format can't be tried here, or an empty string."""
+def unavailable(kind: Format, device: str) -> str:
+    """Return why a format can't be measured here, or an empty string."""
     if kind.gpu and device == "cpu":
         return "needs a GPU"
     missing = [name for name in kind.needs if find_spec(name) is None]
@@ -150,8 +157,8 @@ def latency(args: argparse.Namespace, paths: dict[str, Path], images: list[np.nd
 
 
 def measure(args: argparse.Namespace) -> tuple[list[dict[str, Any]], dict[str, str]]:
-    """Export to and measure all formats; return a row for each, and why others were left out."""
-    out = {label: why for label, kind in FORMATS.items() if (why := lacking(kind, args.device))}
+    """Export and measure all formats; return one row each, and why others were left out."""
+    out = {label: why for label, kind in FORMATS.items() if (why := unavailable(kind, args.device))}
     found = read_data_yaml(args.data)
     labels = YOLODataset(img_path=found["val"], data=found, task="detect", augment=False).labels
     images = [imread(label["im_file"]) for label in labels[: args.images]]
@@ -164,7 +171,7 @@ def measure(args: argparse.Namespace) -> tuple[list[dict[str, Any]], dict[str, s
             try:
                 path = export(args, kind, folder)
                 row |= {"MB": megabytes(path), **accuracy(args, path, folder)}
-            except Exception as error:  # of a runtime: whatever it is, the other formats are measured
+            except Exception as error:  # any error of a runtime: the other formats are still measured
                 if label == REFERENCE:
                     raise
                 row["error"] = " ".join(f"{type(error).__name__}: {error}".split())
@@ -178,9 +185,10 @@ def measure(args: argparse.Namespace) -> tuple[list[dict[str, Any]], dict[str, s
 
 def report(args: argparse.Namespace, rows: list[dict[str, Any]], left_out: dict[str, str]) -> str:
     """Return the table as Markdown."""
-    command = shlex.join(["python", "benchmarks/export.py", *args.given])
+    command = module_command("benchmarks.export", args.given)
     needed = dict.fromkeys(name for row in rows if not row["error"] for name in FORMATS[row["format"]].needs)
-    about = f"Weights `{shown(args.model)}`, `{shown(args.data)}`, input {args.imgsz} px, tiles of {args.tile} px."
+    about = f"Weights `{relative_path(args.model)}`, `{relative_path(args.data)}`, "
+    about += f"input {args.imgsz} px, tiles of {args.tile} px."
     made = f"Commit {commit()}, {get_cpu_info()}, {cores()} cores, device {args.device}, torch {torch.__version__}, "
     made += ", ".join(f"{name} {version(name)}" for name in ("ultralytics", *needed))
     lines = ["# Exported models", "", about, "", f"{made}.", "", "```", command, "```", ""]
@@ -191,16 +199,17 @@ def report(args: argparse.Namespace, rows: list[dict[str, Any]], left_out: dict[
     ]  # fmt: skip
     head = "format", "MB", "AP", "AP50", "AP_small", "ms", "ratio", "sliced AP", "AP50", "AP_small", "ms", "ratio"
     head += "tolerance", "within"
-    lines += [f"| {' | '.join(head)} |", "| --- |" + " ---: |" * (len(head) - 1)]
+    table = []
     for row in rows:
         if row["error"]:
-            lines.append(f"| {row['format']} | failed: {row['error']} |" + " |" * (len(head) - 2))
+            table.append([row["format"], f"failed: {row['error']}", *[""] * (len(head) - 2)])
             continue
         cells = [row["format"], f"{row['MB']:.1f}"]
         for kind in KINDS:
             cells += [f"{100 * row[kind + name]:.2f}" for name in ("AP", "AP50", "AP_small")]
             cells += [f"{row[kind + 'ms']:.0f}", f"{row[kind + 'ratio']:.2f}"]
-        lines.append(f"| {' | '.join(cells)} | {row['tolerance']:g} | {row['within']} |")
+        table.append([*cells, f"{row['tolerance']:g}", row["within"]])
+    lines += markdown_table(head, table)
     if left_out:
         lines += ["", "Left out: " + "; ".join(f"{label} ({why})" for label, why in left_out.items()) + "."]
     return "\n".join(lines) + "\n"
@@ -208,19 +217,17 @@ def report(args: argparse.Namespace, rows: list[dict[str, Any]], left_out: dict[
 
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     """Read and check the command line."""
-    about = (__doc__ or "").splitlines()
-    parser = argparse.ArgumentParser(description=about[0], epilog="\n".join(about[2:]))
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser = build_parser(__doc__)
     add = parser.add_argument
     add("--model", required=True, metavar="WEIGHTS", help="trained weights, a .pt file")
     add("--data", required=True, metavar="YAML", help="data YAML whose validation images are run")
     add("--imgsz", type=int, default=640, help="size of the network's input, default 640")
     add("--tile", type=int, default=640, help="side of a tile in pixels, default 640")
-    add("--single-cls", action="store_true", help="take all classes as one, for weights trained so")
+    add("--single-cls", action="store_true", help="treat all classes as one, for weights trained that way")
     add("--images", type=int, default=8, help="validation images to time, default 8")
     add("--rounds", type=int, default=3, help="how often each image is timed, default 3")
     add("--device", default="0" if torch.cuda.is_available() else "cpu", help="cpu or the number of a GPU")
-    add("--out", type=Path, default=ROOT / "benchmarks/results/export", metavar="DIR", help="folder of the results")
+    add("--out", type=Path, default=RESULTS / "export", metavar="DIR", help="folder of the results")
     args = parser.parse_args(argv)
     args.given = sys.argv[1:] if argv is None else argv
     if args.tile < MIN_TILE or args.imgsz < 32 or min(args.rounds, args.images) < 1:
@@ -231,22 +238,16 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Do what the command line asks; return 1 if a format failed or lies outside of its tolerance."""
+    """Do what the command line asks; return 1 if a format failed or is outside its tolerance."""
     try:
         args = parse_arguments(argv)
         rows, left_out = measure(args)
-        args.out.mkdir(parents=True, exist_ok=True)
-        text = io.StringIO()
-        writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-        table = report(args, rows, left_out)
-        for file, content in (("export.csv", text.getvalue()), ("export.md", table)):
-            with replacing(args.out / file) as new:
-                new.write_text(content, encoding="utf-8")
-        LOGGER.info(table)
+        text = report(args, rows, left_out)
+        write_csv(args.out / "export.csv", COLUMNS, rows)
+        write_text(args.out / "export.md", text)
+        LOGGER.info(text)
     except (UserError, OSError) as error:
-        sys.exit(f"export.py: {error}")
+        sys.exit(f"export: {error}")
     return int(any(row["within"] == "no" for row in rows))
 
 

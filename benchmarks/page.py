@@ -1,8 +1,7 @@
-"""Measures how smooth the page of the predict scripts is: python benchmarks/page.py --data DATA.yaml.
+"""Measures how smooth the comparison page is: python -m benchmarks.page --data DATA.yaml.
 
-The page is made of the validation images of a data set and of made-up detections, its objects blurred and some boxes
-more, since what a browser does with boxes does not depend on who found them. It is opened in Chromium without a window
-and without a GPU, which is slower than what people have.
+The page shows the validation images of a data set with synthetic detections: most objects, moved a little, and some
+random boxes. It is opened in headless Chromium without a GPU, which is slower than a user's browser.
 """
 
 from __future__ import annotations
@@ -25,15 +24,13 @@ from ultralytics.data.utils import IMG_FORMATS
 from ultralytics.utils import LOGGER, TQDM
 from ultralytics.utils.patches import imread
 
-from benchmarks.compare import commit
+from benchmarks.common import RESULTS, commit, markdown_table, module_command, write_text
 from docs.tools.browser import SHOWN, browser, missing, opened, until
 from small_object.compare.page import ComparisonPage, Found
 from small_object.datasets.layout import read_data_yaml
 from small_object.errors import UserError
-from small_object.files import replacing
 
-ROOT = Path(__file__).resolve().parents[1]
-# Resolves with the times in milliseconds between the frames that are shown while something happens.
+# Resolves with the milliseconds between the frames that the browser shows.
 FRAMES = """async count => {
     const times = [];
     let last = await new Promise(requestAnimationFrame);
@@ -47,10 +44,10 @@ FRAMES = """async count => {
 PAINTED = "() => new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))"
 
 
-def write_page(folder: Path, data: dict[str, Any], models: int, most: int | None) -> tuple[Path, dict[str, Any]]:
-    """Write the page; return it and what it holds."""
+def write_page(folder: Path, data: dict[str, Any], models: int, max_images: int | None) -> tuple[Path, dict[str, Any]]:
+    """Write the page; return it and the description of its content."""
     rng = np.random.default_rng(0)
-    files = sorted(path for path in Path(data["val"]).iterdir() if path.suffix[1:].lower() in IMG_FORMATS)[:most]
+    files = sorted(path for path in Path(data["val"]).iterdir() if path.suffix[1:].lower() in IMG_FORMATS)[:max_images]
     page = ComparisonPage(folder, "measured", names=data["names"])
     found: list[dict[str, Found]] = [{} for _ in range(models)]
     pixels, boxes, seconds = [], 0, 0.0
@@ -62,7 +59,7 @@ def write_page(folder: Path, data: dict[str, Any], models: int, most: int | None
         pixels.append(image.shape[0] * image.shape[1] / 1e6)
         truth = page.objects(file)
         for of in found:
-            rows = made_up(truth, image.shape[1], image.shape[0], rng)
+            rows = synthetic_detections(truth, image.shape[1], image.shape[0], rng)
             boxes += len(rows)
             of[str(file)] = Found(rows, file)
     for number, of in enumerate(found):
@@ -74,14 +71,14 @@ def write_page(folder: Path, data: dict[str, Any], models: int, most: int | None
         raise UserError(f"{data['yaml_file']}: no images to show")
     size = written.stat().st_size / 1e6
     return written, {
-        "images": len(files), "megapixels of an image": f"{statistics.median(pixels):.1f}",
+        "images": len(files), "megapixels per image": f"{statistics.median(pixels):.1f}",
         "models": models, "detections": boxes, "index.html, MB": f"{size:.1f}",
-        "writing it, ms an image": f"{1e3 * seconds / len(files):.0f}",
+        "writing it, ms per image": f"{1e3 * seconds / len(files):.0f}",
     }  # fmt: skip
 
 
-def made_up(truth: np.ndarray, width: int, height: int, rng: np.random.Generator) -> np.ndarray:
-    """Return detections (class, score, x1, y1, x2, y2) by falling score: three in four objects, and some boxes more."""
+def synthetic_detections(truth: np.ndarray, width: int, height: int, rng: np.random.Generator) -> np.ndarray:
+    """Return rows of class, score, xyxy in descending order of score: three in four objects, and ten random boxes."""
     kept = truth[rng.random(len(truth)) < 0.75]
     sides = np.tile(kept[:, 3:] - kept[:, 1:3], 2)
     near = kept[:, 1:] + rng.normal(0, 0.06, sides.shape) * sides
@@ -94,7 +91,7 @@ def made_up(truth: np.ndarray, width: int, height: int, rng: np.random.Generator
 
 @contextmanager
 def frames(page: Any, count: int) -> Iterator[list[float]]:
-    """Give a list that holds, after the block, the milliseconds between the frames shown while it ran."""
+    """Yield a list that holds, after the block, the milliseconds between the frames shown while it ran."""
     times: list[float] = []
     page.evaluate(f"() => {{ window.measured = ({FRAMES})({count}); }}")
     yield times
@@ -102,7 +99,7 @@ def frames(page: Any, count: int) -> Iterator[list[float]]:
 
 
 def measure(file: Path) -> dict[str, Any]:
-    """Open the page and use it; return what was measured."""
+    """Open the page and use it; return the measurements."""
     with browser() as chromium:
         start = time.perf_counter()
         page, said = opened(chromium, file, 1600, 1000)
@@ -157,48 +154,41 @@ def measure(file: Path) -> dict[str, Any]:
         return f"{statistics.median(values):.0f} (95 %: {np.percentile(values, 95):.0f})"
 
     return {
-        "opened and first image drawn, s": f"{first:.1f}",
+        "opening until the first image is shown, s": f"{first:.1f}",
         "thumbnails loaded by then": thumbnails,
         "zooming, ms between frames": ms(zooming),
         "panning, ms between frames": ms(panning),
-        "another least score, ms until all counts are shown": ms(filters),
-        "another least IoU, ms until all counts are shown": f"{overlap:.0f}",
-        "next image, ms until drawn": ms(following),
-        "last image, not loaded before, ms until drawn": f"{last:.0f}",
+        "changing the minimum score, ms until all counts are updated": ms(filters),
+        "changing the minimum IoU, ms until all counts are updated": f"{overlap:.0f}",
+        "next image, ms until shown": ms(following),
+        "last image, not loaded before, ms until shown": f"{last:.0f}",
         "memory of the browser, MB": f"{memory / 1e6:.0f}",
     }
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Write the page, use it, print and write a table of what was measured."""
+    """Write the page, use it, and write a table of the measurements."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--data", required=True, help="YAML file of the data set whose validation images are shown")
-    parser.add_argument("--images", type=int, help="most images (default: all)")
+    parser.add_argument("--images", type=int, help="maximum number of images (default: all)")
     parser.add_argument("--models", type=int, default=3, help="models side by side (default: 3)")
-    parser.add_argument("--out", type=Path, default=ROOT / "benchmarks/results/page.md", help="table to write")
+    parser.add_argument("--out", type=Path, default=RESULTS / "page.md", help="table to write")
     args = parser.parse_args(argv)
     if why := missing():
-        sys.exit(f"page.py: {why}")
+        sys.exit(f"page: {why}")
     try:
         data = read_data_yaml(args.data)
         with tempfile.TemporaryDirectory() as folder:
             page, holds = write_page(Path(folder), data, args.models, args.images)
             rows = holds | measure(page)
     except UserError as error:
-        sys.exit(f"page.py: {error}")
-    lines = ["| what | |", "| --- | ---: |", *(f"| {what} | {value} |" for what, value in rows.items())]
-    LOGGER.info("\n".join(lines))
-    text = f"""\
-# The page that compares models
-
-Written by `python benchmarks/page.py --data {Path(args.data).name}`: {Path(args.data).stem}, made-up
-detections, Chromium without a window or a GPU, {os.cpu_count()} cores, {platform.machine()}, commit {commit()}.
-
-{chr(10).join(lines)}
-"""
-    args.out.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(args.out) as new:
-        new.write_text(text, encoding="utf-8")
+        sys.exit(f"page: {error}")
+    table = "\n".join(markdown_table(["measurement", "value"], [[what, str(value)] for what, value in rows.items()]))
+    LOGGER.info(table)
+    command = module_command("benchmarks.page", ["--data", Path(args.data).name])
+    about = f"Written by `{command}`: {Path(args.data).stem}, synthetic detections, headless Chromium without a GPU,\n"
+    about += f"{os.cpu_count()} cores, {platform.machine()}, commit {commit()}."
+    write_text(args.out, f"# The page that compares models\n\n{about}\n\n{table}\n")
     return 0
 
 

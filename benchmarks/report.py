@@ -1,4 +1,4 @@
-"""Keeps the results of comparisons as CSV files and writes their report: tables and pictures."""
+"""Keeps the results of comparisons in CSV files and writes their report: tables and plots."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import csv
 import json
 import re
 import statistics
-from collections.abc import Iterable
 from math import isnan, nan
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ import numpy as np
 from matplotlib import colormaps
 from matplotlib.figure import Figure
 
+from benchmarks.common import markdown_table, write_csv, write_text
 from small_object.errors import UserError
 from small_object.files import replacing
 from small_object.sizes import SIZE_GROUPS
@@ -55,10 +55,7 @@ def read_rows(file: Path) -> list[Row]:
 def add_rows(file: Path, columns: list[str], key: str, rows: list[dict[str, Any]]) -> None:
     """Put rows into a CSV file, in one step, in place of those with the same key."""
     kept = [row for row in read_rows(file) if row["key"] != key]
-    with replacing(file) as new, new.open("w", encoding="utf-8", newline="") as lines:
-        writer = csv.DictWriter(lines, columns, extrasaction="ignore", lineterminator="\n")
-        writer.writeheader()
-        writer.writerows([*kept, *rows])
+    write_csv(file, columns, [*kept, *rows])
 
 
 class Entry:
@@ -91,7 +88,7 @@ def write_report(folder: Path) -> None:
     """
     rows = read_rows(folder / "results.csv")
     if not rows:
-        raise UserError(f"{folder}/results.csv: has no results; run compare.py with --out {folder} first")
+        raise UserError(f"{folder}/results.csv: has no results; run benchmarks.compare with --out {folder} first")
     curves = read_rows(folder / "curves.csv")
     text = f"# Comparison of models\n\n{ABOUT}"
     settings: dict[tuple[str, ...], list[Row]] = {}
@@ -109,8 +106,7 @@ def write_report(folder: Path) -> None:
         drawn.append(_draw_costs(entries, folder / f"{name}-AP-against-GFLOPs.png"))
         text += _section(setting, entries) + "".join(f"\n![{picture.stem}]({picture.name})\n" for picture in drawn)
     commands = "\n".join(dict.fromkeys(row["command"] for row in rows))
-    with replacing(folder / "report.md") as new:
-        new.write_text(f"{text}\n## Made by\n\n```\n{commands}\n```\n", encoding="utf-8")
+    write_text(folder / "report.md", f"{text}\n## Made by\n\n```\n{commands}\n```\n")
 
 
 def _section(setting: tuple[str, ...], entries: list[Entry]) -> str:
@@ -133,7 +129,8 @@ def _section(setting: tuple[str, ...], entries: list[Entry]) -> str:
     best = {column: _best(entries, column, max) for column in scores}
     cells = [[str(len(entry.rows)), *(_score(entry, c, best[c]) for c in scores)] for entry in entries]
     header = ["model", "seeds", *(TITLES.get(column, column) for column in scores)]
-    text += "\n\n" + _table(header, [[entry.label, *line] for entry, line in zip(entries, cells, strict=True)])
+    labelled = [[entry.label, *line] for entry, line in zip(entries, cells, strict=True)]
+    text += "\n\n" + "\n".join(markdown_table(header, labelled)) + "\n"
     references = {
         "stock yolo11n": next((e for e in entries if e.yaml == "yolo11n.yaml" and e.stock and not e.own), None),
         "the best stock P2 model": max((e for e in entries if e.p2), key=lambda e: e.mean("AP"), default=None),
@@ -148,12 +145,7 @@ def _section(setting: tuple[str, ...], entries: list[Entry]) -> str:
         header += [f"{TITLES.get(column, column).split(',')[0]} {'¹²'[which]}" for column in RATIOS]
         for entry, line in zip(entries, lines, strict=True):
             line += [_ratio(entry.mean(column), reference.mean(column)) for column in RATIOS]
-    return text + "\n" + _table(header, lines)
-
-
-def _table(header: list[str], lines: Iterable[list[str]]) -> str:
-    rule = ["---", *["---:"] * (len(header) - 1)]
-    return "".join(f"| {' | '.join(line)} |\n" for line in (header, rule, *lines))
+    return text + "\n" + "\n".join(markdown_table(header, lines)) + "\n"
 
 
 def _distinct(rows: list[Row], column: str) -> list[str]:

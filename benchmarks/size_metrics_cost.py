@@ -1,6 +1,6 @@
-"""Measures what accuracy by object size adds to a validation: python benchmarks/size_metrics_cost.py --help.
+"""Measures the time that accuracy by object size adds to a validation: python -m benchmarks.size_metrics_cost --help.
 
-Validations with and without it take turns in one run; each round gives a ratio of their times.
+Validations with and without it alternate in one run; each round gives a ratio of their times.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from small_object.errors import UserError
 
 
 def measure(model: str, data: str, imgsz: int, rounds: int, device: str) -> tuple[list[float], list[float]]:
-    """Validate by turns without and with the sizes.
+    """Validate alternately without and with metrics by size.
 
     Args:
         model: Weights.
         data: Data YAML.
         imgsz: Size of the input in pixels.
-        rounds: Number of validations of each kind, after one that is not counted.
+        rounds: Number of validations of each kind, after a warm-up.
         device: As for yolo.
 
     Returns:
@@ -42,7 +42,7 @@ def measure(model: str, data: str, imgsz: int, rounds: int, device: str) -> tupl
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Do what the command line asks; return the exit status."""
+    """Measure at each size; return the exit status."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--model", default="runs/ASS1/demo/weights/best.pt", help="weights, default those of the demo")
     parser.add_argument("--data", default="datasets/ASS1-demo/ASS1-demo.yaml", help="data YAML, default ASS1-demo")
@@ -62,7 +62,7 @@ def main(argv: list[str] | None = None) -> int:
                 f"rounds; {get_cpu_info()}, {os.cpu_count()} cores"
             )
     except (UserError, OSError, RuntimeError) as error:
-        sys.exit(f"size_metrics_cost.py: {' '.join(str(error).split())}")
+        sys.exit(f"size_metrics_cost: {' '.join(str(error).split())}")
     return 0
 
 

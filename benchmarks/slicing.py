@@ -1,4 +1,4 @@
-"""Compares sliced prediction with SAHI's in one run: python benchmarks/slicing.py --help.
+"""Compares sliced prediction with SAHI's in one run: python -m benchmarks.slicing --help.
 
 | variant           | what is timed, from an image in memory to boxes                                              |
 | ----------------- | -------------------------------------------------------------------------------------------- |
@@ -7,12 +7,11 @@
 | this fork, skip X | the same with `slice_skip=X`                                                                 |
 | SAHI              | `get_sliced_prediction` with the same weights, tiles, overlap, batch, input size, confidence |
 
-All variants take turns on each image, in an order that rotates. Beside them the network alone is timed on as many
-inputs as this fork gives it; the overhead is what this fork and SAHI need beyond that, as a share of it. Accuracy is
-measured in pixels of the whole images. `DATA.yaml@2` puts validation images of one size together to mosaics of 2x2 at
-native resolution, which makes large images of small ones; what is left over of a size is left out. Peak memory
-is that of a process that runs one variant on the largest image. At a confidence below 0.1 SAHI merges by NMS, by its
-own choice.
+All variants take turns on each image, in an order that rotates. The network alone is timed, too, on as many inputs as
+this fork gives it; the overhead is the additional time of this fork and of SAHI, relative to that. Accuracy is measured
+in pixels of the whole images. `DATA.yaml@2` joins validation images of equal size to mosaics of 2x2 at native
+resolution, which makes large images of small ones; incomplete mosaics are left out. Peak memory is that of a process
+that runs one variant on the largest image. Below a confidence of 0.1, SAHI itself chooses to merge by NMS.
 
 SAHI is needed by this benchmark only: pip install sahi
 """
@@ -20,10 +19,7 @@ SAHI is needed by this benchmark only: pip install sahi
 from __future__ import annotations
 
 import argparse
-import csv
-import io
 import re
-import shlex
 import statistics
 import subprocess
 import sys
@@ -45,7 +41,18 @@ from ultralytics.utils.ops import xywhn2xyxy
 from ultralytics.utils.patches import imread
 from ultralytics.utils.torch_utils import get_cpu_info
 
-from benchmarks.compare import ROOT, commit, cores, shown
+from benchmarks.common import (
+    RESULTS,
+    build_parser,
+    commit,
+    cores,
+    markdown_table,
+    module_command,
+    relative_path,
+    start_module,
+    write_csv,
+    write_text,
+)
 from small_object.datasets.layout import read_data_yaml
 from small_object.errors import UserError
 from small_object.files import replacing
@@ -55,22 +62,9 @@ from small_object.slicing.tiling import tile_grid, tiles_over
 MAX_DET = 1000
 Run = Callable[[np.ndarray], np.ndarray]  # an image (H, W, 3), BGR, to rows x1, y1, x2, y2, score, class
 COLUMNS = [
-    "data",
-    "variant",
-    "AP",
-    "AP50",
-    "AR",
-    "AP_small",
-    "AR_small",
-    "seconds",
-    "bare seconds",
-    "tiles",
-    "skipped",
-    "images",
-    "with objects",
-    "least",
-    "peak MiB",
-]
+    "data", "variant", "AP", "AP50", "AR", "AP_small", "AR_small", "seconds", "bare seconds", "tiles", "skipped",
+    "images", "with objects", "least", "peak MiB",
+]  # fmt: skip
 
 
 @dataclass
@@ -84,14 +78,14 @@ class Sample:
 
 @dataclass
 class Measured:
-    """What was measured of a variant: the boxes of all images, and per image seconds, tiles run and tiles skipped."""
+    """The measurements of a variant: the boxes of all images, and per image seconds, tiles run and tiles skipped."""
 
     records: SizeRecords = field(default_factory=SizeRecords)
     seconds: list[float] = field(default_factory=list)
     tiles: list[tuple[int, int]] = field(default_factory=list)
 
 
-def samples(data: str, mosaic: int, most: int | None) -> tuple[list[Sample], dict[int, str]]:
+def load_samples(data: str, mosaic: int, max_samples: int | None) -> tuple[list[Sample], dict[int, str]]:
     """Return the validation images of a data YAML, as mosaics of `mosaic` x `mosaic` of them, and its class names."""
     found = read_data_yaml(data)
     labels = YOLODataset(img_path=found["val"], data=found, task="detect", augment=False).labels
@@ -103,7 +97,7 @@ def samples(data: str, mosaic: int, most: int | None) -> tuple[list[Sample], dic
     ]
     if not groups:
         raise UserError(f"{data}: has too few validation images of one size for mosaics of {mosaic}x{mosaic}")
-    return [put_together([read(label) for label in group], mosaic) for group in groups[:most]], found["names"]
+    return [join([read(label) for label in group], mosaic) for group in groups[:max_samples]], found["names"]
 
 
 def read(label: dict) -> Sample:
@@ -113,8 +107,8 @@ def read(label: dict) -> Sample:
     return Sample(image, boxes, label["cls"][:, 0])
 
 
-def put_together(group: list[Sample], side: int) -> Sample:
-    """Put `side` x `side` images of one size together."""
+def join(group: list[Sample], side: int) -> Sample:
+    """Join `side` x `side` images of equal size to one."""
     height, width = group[0].image.shape[:2]
     rows = [np.concatenate([sample.image for sample in group[i : i + side]], 1) for i in range(0, len(group), side)]
     boxes = [
@@ -123,22 +117,23 @@ def put_together(group: list[Sample], side: int) -> Sample:
     return Sample(np.concatenate(rows), np.concatenate(boxes), np.concatenate([sample.classes for sample in group]))
 
 
-def ours(args: argparse.Namespace, tiles: list[tuple[int, int]] | None = None, **more: object) -> tuple[Run, YOLO]:
-    """Return this fork's prediction, which notes tiles run and skipped, and its model."""
+def build_sliced(
+    args: argparse.Namespace, tiles: list[tuple[int, int]] | None = None, **more: object
+) -> tuple[Run, YOLO]:
+    """Build this fork's prediction, which appends tiles run and skipped to `tiles`; return it and its model."""
     model = YOLO(args.model)
     options = {"imgsz": args.imgsz, "conf": args.conf, "device": args.device, "max_det": MAX_DET, "verbose": False}
 
     def run(image: np.ndarray) -> np.ndarray:
         result = model.predict(image, **options, **more)[0]
-        if tiles is not None:
-            tiles.append(result.tiles or (0, 0))
+        tiles.append(result.tiles or (0, 0))
         return result.boxes.data.cpu().numpy()
 
     return run, model
 
 
-def sahi(args: argparse.Namespace) -> Run:
-    """Return SAHI's prediction, with its own merging."""
+def build_sahi(args: argparse.Namespace) -> Run:
+    """Build SAHI's prediction, with its own merging."""
     from sahi import AutoDetectionModel
     from sahi.predict import get_sliced_prediction
 
@@ -156,7 +151,7 @@ def sahi(args: argparse.Namespace) -> Run:
     return run
 
 
-def bare(args: argparse.Namespace, model: YOLO, image: np.ndarray) -> float:
+def time_network(args: argparse.Namespace, model: YOLO, image: np.ndarray) -> float:
     """Return the seconds of the network alone on the inputs that this fork gives it: all tiles and the whole image."""
     predictor = model.predictor
     tiles = [image[y1:y2, x1:x2] for x1, y1, x2, y2 in tile_grid(*image.shape[:2], args.tile, args.overlap)]
@@ -171,22 +166,22 @@ def bare(args: argparse.Namespace, model: YOLO, image: np.ndarray) -> float:
         return time.perf_counter() - start
 
 
-def variants(args: argparse.Namespace) -> dict[str, tuple[Run, YOLO | None, list[tuple[int, int]]]]:
-    """Return the variants by name: how to run them, their model and the list in which they note their tiles."""
+def build_variants(args: argparse.Namespace) -> dict[str, tuple[Run, YOLO | None, list[tuple[int, int]]]]:
+    """Build the variants: for each name the prediction, its model and the list of its tiles."""
     sliced = {"slice": args.tile, "slice_overlap": args.overlap, "slice_batch": args.batch}
     found = {}
     for name, more in (("plain", {}), *((f"this fork, skip {s:g}" if s else "this fork", sliced | {"slice_skip": s})
                                         for s in args.skip)):  # fmt: skip
         tiles: list[tuple[int, int]] = []
-        found[name] = *ours(args, tiles, **more), tiles
+        found[name] = *build_sliced(args, tiles, **more), tiles
     if not args.no_sahi:
-        found["SAHI"] = sahi(args), None, []
+        found["SAHI"] = build_sahi(args), None, []
     return found
 
 
 def compare(args: argparse.Namespace, name: str, images: list[Sample], names: dict[int, str]) -> list[dict]:
     """Run all variants on all images by turns; return a row for each."""
-    runs = variants(args)
+    runs = build_variants(args)
     measured = {variant: Measured() for variant in runs}
     bares, order = [], list(runs)
     for run, _, tiles in runs.values():
@@ -196,7 +191,7 @@ def compare(args: argparse.Namespace, name: str, images: list[Sample], names: di
         at = turn % len(order)
         for variant in order[at:] + order[:at]:
             if variant == "this fork":
-                bares.append(bare(args, runs[variant][1], sample.image))
+                bares.append(time_network(args, runs[variant][1], sample.image))
             start = time.perf_counter()
             rows = runs[variant][0](sample.image)
             measured[variant].seconds.append(time.perf_counter() - start)
@@ -249,11 +244,12 @@ def overall(records: SizeRecords, names: dict[int, str]) -> tuple[float, float, 
 
 def peak(args: argparse.Namespace, variant: str, data: str) -> float:
     """Return the largest resident memory, in MiB, of a process that runs one variant on the largest image."""
-    command = [sys.executable, __file__, *args.given, "--peak", variant, data]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise UserError(f"the memory of `{variant}` could not be measured: {done.stderr.strip()[-300:]}")
-    return float(done.stdout.strip().splitlines()[-1])
+    arguments = [*args.given, "--peak", variant, data]
+    child = start_module("benchmarks.slicing", *arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    stdout, stderr = child.communicate()
+    if child.returncode:
+        raise UserError(f"the memory of `{variant}` could not be measured: {stderr.strip()[-300:]}")
+    return float(stdout.strip().splitlines()[-1])
 
 
 def print_peak(args: argparse.Namespace) -> None:
@@ -263,7 +259,7 @@ def print_peak(args: argparse.Namespace) -> None:
     image = max((sample.image for sample in images), key=lambda image: image.size)
     args.skip = [0.0]
     args.no_sahi = variant != "SAHI"
-    variants(args)[variant][0](image)
+    build_variants(args)[variant][0](image)
     status = Path("/proc/self/status").read_text(encoding="utf-8")  # getrusage would count the parent's memory, too
     print(int(re.search(r"VmHWM:\s*(\d+) kB", status)[1]) / 1024)
 
@@ -272,23 +268,23 @@ def load(data: str, args: argparse.Namespace) -> tuple[list[Sample], dict[int, s
     """Return the images and class names of `DATA.yaml` or `DATA.yaml@K`."""
     file, _, mosaic = data.partition("@")
     if mosaic and not (mosaic.isdecimal() and 1 <= int(mosaic) <= 8):
-        raise UserError(f"--data {data}: what follows @ must be a number from 1 to 8")
-    found, names = samples(file, int(mosaic or 1), args.images)
+        raise UserError(f"--data {data}: @ must be followed by a number from 1 to 8")
+    found, names = load_samples(file, int(mosaic or 1), args.images)
     if args.single_cls:
         found, names = [replace(each, classes=np.zeros_like(each.classes)) for each in found], {0: "object"}
     return found, names
 
 
-def least_tiles(args: argparse.Namespace, images: list[Sample]) -> dict[str, float]:
-    """Return which share of all tiles has objects, and which share a `slice_skip` that knew the objects would run."""
-    every, reached, needed = 0, 0, 0
+def min_tiles(args: argparse.Namespace, images: list[Sample]) -> dict[str, float]:
+    """Return the share of tiles with objects, and the share that a perfect `slice_skip` would run."""
+    total, reached, needed = 0, 0, 0
     for sample in images:
         size = *sample.image.shape[:2], args.tile, args.overlap
         grid, boxes = tile_grid(*size), sample.boxes
-        every += len(grid)
+        total += len(grid)
         reached += sum(((boxes[:, :2] < t[2:]) & (boxes[:, 2:] > t[:2])).all(1).any() for t in grid)
         needed += len(tiles_over(boxes, *size))
-    return {"with objects": reached / every, "least": needed / every}
+    return {"with objects": reached / total, "least": needed / total}
 
 
 def title(data: str) -> str:
@@ -299,9 +295,9 @@ def title(data: str) -> str:
 
 def report(args: argparse.Namespace, rows: list[dict]) -> str:
     """Return the tables as Markdown."""
-    command = shlex.join(["python", "benchmarks/slicing.py", *args.given])
+    command = module_command("benchmarks.slicing", args.given)
     about = f"tiles of {args.tile} px, overlap {args.overlap:g}, batch {args.batch}, input {args.imgsz} px, confidence "
-    about += f"{args.conf:g}, weights `{shown(args.model)}`"
+    about += f"{args.conf:g}, weights `{relative_path(args.model)}`"
     lines = [
         "# Sliced prediction", "", f"{about}. AP in percent; seconds per image, mean.", "",
         f"Commit {commit()}, {get_cpu_info()}, {cores()} cores, device {args.device}, torch {torch.__version__}, "
@@ -311,13 +307,15 @@ def report(args: argparse.Namespace, rows: list[dict]) -> str:
     for name in dict.fromkeys(row["data"] for row in rows):
         part = [row for row in rows if row["data"] == name]
         reference = next((row["seconds"] for row in part if row["variant"] == "SAHI"), None)
-        every = f"Bare forward passes of all tiles and the whole image: {part[0]['bare seconds']:.2f} s per image."
+        bare = f"Bare forward passes of all tiles and the whole image: {part[0]['bare seconds']:.2f} s per image."
         head = "variant", "AP", "AP50", "AR", "AP_small", "AR_small", "seconds", "speed against SAHI", "overhead"
         head += "tiles run", "skipped", "peak MiB"
-        lines += ["", f"## {name}", "", f"{part[0]['images']} images. {every} Objects stand in "
-                  f"{100 * part[0]['with objects']:.0f} % of the tiles; a `slice_skip` that knew them would run "
-                  f"{100 * part[0]['least']:.0f} % as many.", ""]  # fmt: skip
-        lines += [f"| {' | '.join(head)} |", "| --- |" + " ---: |" * (len(head) - 1)]
+        text = (
+            f"{part[0]['images']} images. {bare} {100 * part[0]['with objects']:.0f} % of the tiles contain objects; a "
+        )
+        text += f"perfect `slice_skip` would run {100 * part[0]['least']:.0f} % of all tiles."
+        lines += ["", f"## {name}", "", text, ""]
+        table = []
         for row in part:
             scores = (f"{100 * row[key]:.2f}" for key in ("AP", "AP50", "AR", "AP_small", "AR_small"))
             speed = f"{reference / row['seconds']:.2f}" if reference else "-"
@@ -325,9 +323,8 @@ def report(args: argparse.Namespace, rows: list[dict]) -> str:
             over = f"{100 * (row['seconds'] / row['bare seconds'] - 1):.1f} %" if all_tiles else "-"
             counts = (f"{row[key]:.1f}" if row[key] != "" else "-" for key in ("tiles", "skipped"))
             memory = f"{row['peak MiB']:.0f}" if row.get("peak MiB") else "-"
-            cells = row["variant"], *scores, f"{row['seconds']:.2f}", speed, over, *counts, memory
-            lines.append(f"| {' | '.join(cells)} |")
-        lines += ["", f"![AP and recall against time]({picture_name(name)})"]
+            table.append([row["variant"], *scores, f"{row['seconds']:.2f}", speed, over, *counts, memory])
+        lines += [*markdown_table(head, table), "", f"![AP and recall against time]({picture_name(name)})"]
     return "\n".join(lines) + "\n"
 
 
@@ -337,7 +334,7 @@ def picture_name(name: str) -> str:
 
 
 def draw(rows: list[dict], picture: Path) -> None:
-    """Draw AP and AR of small objects against seconds per image, a point for each variant of one data set."""
+    """Plot AP and AR of small objects over seconds per image, one point per variant of a data set."""
     figure = Figure(figsize=(9, 5), layout="constrained")
     ax = figure.subplots()
     skips = sorted((row for row in rows if row["variant"].startswith("this fork")), key=lambda row: row["seconds"])
@@ -352,9 +349,9 @@ def draw(rows: list[dict], picture: Path) -> None:
                     row["seconds"], 100 * row[key], marker, color=colour, label=f"{row['variant']}, {key}", markersize=9
                 )
     for i, row in enumerate(skips):
-        place = row["seconds"], 100 * row["AP"]
+        point = row["seconds"], 100 * row["AP"]
         text = row["variant"].partition(", ")[2] or "all tiles"
-        ax.annotate(text, place, (0, 8 + 11 * (i % 4)), textcoords="offset points", fontsize=8, ha="center")
+        ax.annotate(text, point, (0, 8 + 11 * (i % 4)), textcoords="offset points", fontsize=8, ha="center")
     ax.set(title=rows[0]["data"], xlabel="seconds per image", ylabel="%", ylim=(0, None), xlim=(0, None))
     ax.grid(alpha=0.3)
     ax.legend(frameon=False, fontsize=9)
@@ -364,9 +361,7 @@ def draw(rows: list[dict], picture: Path) -> None:
 
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     """Read and check the command line."""
-    about = (__doc__ or "").splitlines()
-    parser = argparse.ArgumentParser(description=about[0], epilog="\n".join(about[2:]))
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser = build_parser(__doc__)
     add = parser.add_argument
     add("--model", required=True, metavar="WEIGHTS", help="weights that Ultralytics and SAHI can load")
     add("--data", nargs="+", required=True, metavar="YAML[@K]", help="data YAMLs; @K: as mosaics of K x K images")
@@ -376,13 +371,13 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     add("--imgsz", type=int, default=640, help="size of the network's input, default 640")
     add("--conf", type=float, default=0.01, help="least confidence, default 0.01")
     add("--skip", nargs="+", type=float, default=[0, 0.001, 0.01, 0.1], metavar="SCORE", help="values of slice_skip")
-    add("--single-cls", action="store_true", help="take all classes as one, for weights trained so")
-    add("--images", type=int, help="images of each data set to take, default all")
-    add("--rounds", type=int, default=1, help="how often each image is timed, default once")
+    add("--single-cls", action="store_true", help="treat all classes as one, for weights trained that way")
+    add("--images", type=int, help="images to use of each data set, default all")
+    add("--rounds", type=int, default=1, help="how often each image is timed, default 1")
     add("--device", default="0" if torch.cuda.is_available() else "cpu", help="cpu or the number of a GPU")
     add("--no-sahi", action="store_true", help="leave SAHI out")
     add("--no-peak", action="store_true", help="leave out the memory")
-    add("--out", type=Path, default=ROOT / "benchmarks/results/slicing", metavar="DIR", help="folder of the results")
+    add("--out", type=Path, default=RESULTS / "slicing", metavar="DIR", help="folder of the results")
     add("--peak", nargs=2, help=argparse.SUPPRESS)
     args = parser.parse_args(argv)
     args.given = sys.argv[1:] if argv is None else argv
@@ -411,24 +406,19 @@ def main(argv: list[str] | None = None) -> int:
         for data in args.data:
             images, names = load(data, args)
             part = compare(args, title(data), images, names)
-            needed = least_tiles(args, images)
+            needed = min_tiles(args, images)
             for row in part:
                 row |= {"images": len(images), **needed}
                 row["peak MiB"] = "" if args.no_peak or "skip" in row["variant"] else peak(args, row["variant"], data)
             rows += part
-        args.out.mkdir(parents=True, exist_ok=True)
-        text = io.StringIO()
-        writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
+        text = report(args, rows)
+        write_csv(args.out / "slicing.csv", COLUMNS, rows)
+        write_text(args.out / "slicing.md", text)
         for name in dict.fromkeys(row["data"] for row in rows):
             draw([row for row in rows if row["data"] == name], args.out / picture_name(name))
-        for file, content in (("slicing.csv", text.getvalue()), ("slicing.md", report(args, rows))):
-            with replacing(args.out / file) as new:
-                new.write_text(content, encoding="utf-8")
-        LOGGER.info((args.out / "slicing.md").read_text(encoding="utf-8"))
+        LOGGER.info(text)
     except (UserError, OSError) as error:
-        sys.exit(f"slicing.py: {error}")
+        sys.exit(f"slicing: {error}")
     return 0
 
 

@@ -1,26 +1,23 @@
-"""Measures models side by side, in one run: python benchmarks/speed.py --help.
+"""Measures the speed of models, interleaved in one run: python -m benchmarks.speed --help.
 
 | measurement       | what is timed                                                                                  |
 | ----------------- | ---------------------------------------------------------------------------------------------- |
 | PyTorch CPU, CUDA | a forward of the fused model, batch 1, FP32, called as predict does: decoded boxes, no NMS     |
 | ONNX Runtime CPU  | the same of the graph that `yolo export format=onnx` writes                                    |
 | training step     | as upstream trains: forward, the model's own loss, backward, clipped gradients, AdamW and EMA, |
-|                   | on made-up images with 20 small boxes each; on CUDA in mixed precision; without loading data   |
+|                   | on random images with 20 small boxes each; on CUDA in mixed precision; without loading data    |
 
-Each round runs every model once per measurement, so what slows the machine hits all alike. The tables give the median
-and the quartiles over the rounds and the median of the rounds' ratios to `benchmarks/models/yolo11n-p2.yaml`, the stock
-YOLO11 with a P2 head, or to the first model where that is not among --models. Weights are random.
+Each round runs every model once per measurement, so whatever slows the machine affects all models. The tables give the
+median and the quartiles over the rounds and the median of the rounds' ratios to `benchmarks/models/yolo11n-p2.yaml`,
+the stock YOLO11 with a P2 head, or to the first model where that is not among --models. Weights are random.
 
-`--out` gets `speed.csv`, a row for each model and measurement, and `speed.md` with the tables.
+`--out` gets `speed.csv`, one row per model and measurement, and `speed.md` with the tables.
 """
 
 from __future__ import annotations
 
 import argparse
-import csv
-import io
 import logging
-import shlex
 import statistics
 import sys
 import tempfile
@@ -41,9 +38,20 @@ from ultralytics.nn.tasks import guess_model_task, yaml_model_load
 from ultralytics.utils import LOGGER, TQDM
 from ultralytics.utils.torch_utils import ModelEMA, autocast, get_cpu_info, get_flops, get_num_params
 
-from benchmarks.compare import ROOT, Model, commit, cores, parse_model, shown
+from benchmarks.common import (
+    RESULTS,
+    ROOT,
+    build_parser,
+    commit,
+    cores,
+    markdown_table,
+    module_command,
+    relative_path,
+    write_csv,
+    write_text,
+)
+from benchmarks.compare import Model, parse_model
 from small_object.errors import UserError
-from small_object.files import replacing
 
 BLOCKS = ("", "-smallob", "-dwr-smallob", "-hsfpn-smallob", "-hsfpn-dwr-smallob")
 OURS = tuple(f"{ROOT}/ultralytics/cfg/models/11/yolo11n{blocks}.yaml" for blocks in BLOCKS)
@@ -94,22 +102,22 @@ def build(text: str, *sizes: int) -> Contender:
     return Contender(model, network, get_flops(network, sizes[0]))
 
 
-def fused(network: nn.Module, device: torch.device) -> nn.Module:
+def fuse(network: nn.Module, device: torch.device) -> nn.Module:
     """Return a fused copy of a model."""
     return deepcopy(network).to(device).eval().fuse(verbose=False)
 
 
-def onnx_call(path: str, imgsz: int, threads: int) -> Call:
-    """Return a forward of the exported model on one image."""
+def build_onnx_call(path: str, imgsz: int, threads: int) -> Call:
+    """Build a forward of the exported model on one image."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
-    logging.disable(logging.WARNING)  # what the exporter tells of each model
+    logging.disable(logging.WARNING)  # the exporter's messages about each model
     try:
         with tempfile.TemporaryDirectory() as folder:
             yolo = YOLO(path, task="detect")
-            yolo.model.pt_path = f"{folder}/model.pt"  # the exporter writes beside it
+            yolo.model.pt_path = f"{folder}/model.pt"  # the exporter writes next to it
             file = yolo.export(format="onnx", imgsz=imgsz, device="cpu")
             session = onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
     finally:
@@ -118,15 +126,15 @@ def onnx_call(path: str, imgsz: int, threads: int) -> Call:
     return lambda: session.run(None, feed)
 
 
-def training_call(contender: Contender, imgsz: int, batch: int, device: torch.device) -> Callable[[], float]:
-    """Return a training step of a copy of a model, which returns its loss."""
+def build_training_step(contender: Contender, imgsz: int, batch: int, device: torch.device) -> Callable[[], float]:
+    """Build a training step of a copy of a model, which returns its loss."""
     network = deepcopy(contender.network).to(device).train()
     network.args = get_cfg(overrides=dict(contender.model.overrides))
-    random, boxes, amp = torch.Generator().manual_seed(0), batch * BOXES, device.type == "cuda"
-    xywh = torch.rand(boxes, 4, generator=random) * torch.tensor([0.8, 0.8, 0.07, 0.07])  # in shares of the image
+    generator, boxes, amp = torch.Generator().manual_seed(0), batch * BOXES, device.type == "cuda"
+    xywh = torch.rand(boxes, 4, generator=generator) * torch.tensor([0.8, 0.8, 0.07, 0.07])  # relative to the image
     labels = {
-        "img": torch.rand(batch, 3, imgsz, imgsz, generator=random), "bboxes": xywh + 0.02,
-        "cls": torch.randint(network.model[-1].nc, (boxes, 1), generator=random).float(),
+        "img": torch.rand(batch, 3, imgsz, imgsz, generator=generator), "bboxes": xywh + 0.02,
+        "cls": torch.randint(network.model[-1].nc, (boxes, 1), generator=generator).float(),
         "batch_idx": torch.arange(batch).repeat_interleave(BOXES),
     }  # fmt: skip
     labels = {name: value.to(device) for name, value in labels.items()}
@@ -196,9 +204,9 @@ def profile(network: nn.Module, imgsz: int, device: torch.device, rounds: int) -
     """Time the rows of a model, fused, on one image.
 
     Returns:
-        Its rows, the dearest first, and the median milliseconds of the whole forward without hooks.
+        Its rows, the slowest first, and the median milliseconds of the whole forward without hooks.
     """
-    model, image, cuda = fused(network, device), torch.rand(1, 3, imgsz, imgsz).to(device), device.type == "cuda"
+    model, image, cuda = fuse(network, device), torch.rand(1, 3, imgsz, imgsz).to(device), device.type == "cuda"
     times: list[list[float]] = [[] for _ in model.model]
     strides, totals = [""] * len(times), []
 
@@ -229,24 +237,24 @@ def profile(network: nn.Module, imgsz: int, device: torch.device, rounds: int) -
 def speed_table(rows: list[dict[str, Any]], reference: str) -> str:
     """Return the table of models by measurement from the rows of `speed.csv`."""
     whats = list(dict.fromkeys(row["measurement"] for row in rows))
-    head = " | ".join(f"{what}, ms | ratio" for what in whats)
-    lines = [f"| model | M parameters | GFLOPs | {head} |", f"| --- |{' ---: |' * (2 + 2 * len(whats))}"]
+    header = ["model", "M parameters", "GFLOPs", *(text for what in whats for text in (f"{what}, ms", "ratio"))]
+    lines = []
     for i in range(0, len(rows), len(whats)):
         row = rows[i]
-        name = row["model"] + " (reference)" * (row["model"] == reference)
+        name = f"{row['model']} (reference)" if row["model"] == reference else row["model"]
         cells = [name, f"{row['parameters'] / 1e6:.2f}", f"{row['GFLOPs']:.1f}"]
         for row in rows[i : i + len(whats)]:
             cells += [f"{row['median_ms']:.1f} ({row['q1_ms']:.1f}-{row['q3_ms']:.1f})", f"{row['ratio']:.2f}"]
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines) + "\n"
+        lines.append(cells)
+    return "\n".join(markdown_table(header, lines)) + "\n"
 
 
-def profile_text(label: str, place: str, layers: list[Layer], total: float) -> str:
+def profile_text(label: str, hardware: str, layers: list[Layer], total: float) -> str:
     """Return the profile of a model as text with a table."""
-    dearest = ", ".join(f"row {m.index} `{m.kind}` (stride {m.stride}) {m.share:.1%}" for m in layers[:3])
+    slowest = ", ".join(f"row {m.index} `{m.kind}` (stride {m.stride}) {m.share:.1%}" for m in layers[:3])
     lines = [f"| {m.index} | {m.kind} | {m.stride} | {m.ms:.2f} | {m.share:.1%} |" for m in layers]
     return (
-        f"## The rows of {label}, PyTorch {place}\n\nThe dearest: {dearest}. All rows together take "
+        f"## The rows of {label}, PyTorch {hardware}\n\nThe slowest: {slowest}. All rows together take "
         f"{sum(m.ms for m in layers):.1f} ms, the forward as a whole {total:.1f} ms (medians).\n\n"
         "| row | module | stride | ms | share |\n| ---: | --- | ---: | ---: | ---: |\n" + "\n".join(lines) + "\n"
     )
@@ -282,18 +290,19 @@ def run(args: argparse.Namespace, command: str) -> None:
     """Measure what the command line asks for and write it."""
     made_by = commit()  # before anything is written
     contenders, profiled, devices = prepare(args)
-    args.out.mkdir(parents=True, exist_ok=True)
-    places = [device.type.upper() for device in devices]
+    hardware = [device.type.upper() for device in devices]
     lacking = [name for name in ("onnx", "onnxruntime", "onnxslim") if find_spec(name) is None]
     for c in TQDM(contenders, desc="preparing", unit="model", leave=False):
-        for device, place in zip(devices, places, strict=True):
-            model, image = fused(c.network, device), torch.rand(1, 3, args.imgsz, args.imgsz).to(device)
-            c.calls[f"PyTorch {place}"] = torch.inference_mode()(lambda model=model, image=image: model(image))
+        for device, name in zip(devices, hardware, strict=True):
+            model, image = fuse(c.network, device), torch.rand(1, 3, args.imgsz, args.imgsz).to(device)
+            c.calls[f"PyTorch {name}"] = torch.inference_mode()(lambda model=model, image=image: model(image))
         if not lacking:
-            c.calls["ONNX Runtime CPU"] = onnx_call(c.model.path, args.imgsz, args.threads)
-        c.calls[f"training step {places[-1]}"] = training_call(c, args.train_imgsz, args.batch, devices[-1])
+            c.calls["ONNX Runtime CPU"] = build_onnx_call(c.model.path, args.imgsz, args.threads)
+        c.calls[f"training step {hardware[-1]}"] = build_training_step(c, args.train_imgsz, args.batch, devices[-1])
     torch.set_num_threads(args.threads)  # after the exporter, which sets them too
-    reference = next((c for c in contenders if shown(c.model.path) == shown(REFERENCE)), contenders[0]).model.label
+    reference = next(
+        (c for c in contenders if relative_path(c.model.path) == relative_path(REFERENCE)), contenders[0]
+    ).model.label
     results = summary(measure(contenders, args.rounds), reference)
     gpu = f"{torch.cuda.get_device_name(devices[-1])}, " if len(devices) > 1 else ""
     about = {
@@ -304,7 +313,7 @@ def run(args: argparse.Namespace, command: str) -> None:
     }  # fmt: skip
     rows = [
         {
-            "model": c.model.label, "yaml": shown(c.model.path), "parameters": get_num_params(c.network),
+            "model": c.model.label, "yaml": relative_path(c.model.path), "parameters": get_num_params(c.network),
             "GFLOPs": round(c.gflops, 3), "measurement": what,
             "imgsz": args.train_imgsz if what.startswith("training") else args.imgsz,
             "batch": args.batch if what.startswith("training") else 1,
@@ -320,24 +329,17 @@ def run(args: argparse.Namespace, command: str) -> None:
         + (f"ONNX Runtime is left out: not installed: {', '.join(lacking)}.\n\n" if lacking else "")
         + speed_table(rows, reference)
     )
-    for device, place in zip(devices, places, strict=True):
+    for device, name in zip(devices, hardware, strict=True):
         layers, total = profile(profiled.network, args.imgsz, device, args.rounds)
-        text += "\n" + profile_text(profiled.model.label, place, layers, total)
-    lines = io.StringIO()
-    writer = csv.DictWriter(lines, list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    for name, content in (("speed.csv", lines.getvalue()), ("speed.md", text)):
-        with replacing(args.out / name) as new:
-            new.write_text(content, encoding="utf-8", newline="")
+        text += "\n" + profile_text(profiled.model.label, name, layers, total)
+    write_csv(args.out / "speed.csv", list(rows[0]), rows)
+    write_text(args.out / "speed.md", text)
     LOGGER.info(f"{text}\nspeed.csv and speed.md are in {args.out}")
 
 
 def main(argv: list[str] | None = None) -> int:
     """Do what the command line asks; return the exit status."""
-    about = (__doc__ or "").splitlines()
-    parser = argparse.ArgumentParser(description=about[0], epilog="\n".join(about[2:]))
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser = build_parser(__doc__)
     add = parser.add_argument
     add("--models", nargs="+", default=MODELS, metavar="MODEL", help="[label=]model.yaml[+key=value...]")
     add("--profile", default=OURS[0], metavar="MODEL", help="model whose rows are timed, default: our yolo11n")
@@ -346,13 +348,13 @@ def main(argv: list[str] | None = None) -> int:
     add("--batch", type=int, default=8, help="images of a training step, default 8")
     add("--rounds", type=int, default=15, help="rounds to take the median of, default 15")
     add("--threads", type=int, default=1, help="threads on the CPU, default 1")
-    add("--device", help="cpu, or the number of a GPU to measure beside it; default: the first, if any")
-    add("--out", type=Path, default=ROOT / "benchmarks/results", metavar="DIR", help="default: benchmarks/results")
+    add("--device", help="cpu, or the number of a GPU to measure, too; default: the first, if any")
+    add("--out", type=Path, default=RESULTS, metavar="DIR", help="default: benchmarks/results")
     args = parser.parse_args(argv)
     try:
-        run(args, shlex.join(["python", "benchmarks/speed.py", *(sys.argv[1:] if argv is None else argv)]))
+        run(args, module_command("benchmarks.speed", sys.argv[1:] if argv is None else argv))
     except (UserError, OSError) as error:
-        sys.exit(f"speed.py: {error}")
+        sys.exit(f"speed: {error}")
     except KeyboardInterrupt:
         LOGGER.info("stopped; nothing was written")
         return 130

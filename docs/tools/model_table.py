@@ -1,4 +1,4 @@
-"""Writes the table of model sizes into docs/models.md: python docs/tools/model_table.py."""
+"""Writes the table of model sizes into docs/models.md: python -m docs.tools.model_table."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from ultralytics.nn.modules import DWR
 from ultralytics.nn.tasks import DetectionModel
 from ultralytics.utils.torch_utils import get_flops, get_num_params
 
-ROOT = Path(__file__).resolve().parents[2]
+from benchmarks.common import ROOT, write_text
+
 DOCUMENT = ROOT / "docs/models.md"
-BEGIN, END = "<!-- written by: python docs/tools/model_table.py -->\n", "<!-- end of the table -->\n"
+BEGIN, END = "<!-- written by: python -m docs.tools.model_table -->\n", "<!-- end of the table -->\n"
 OURS = (
     "yolo11", "yolo11-smallob", "yolo11-dwr-smallob", "yolo11-hsfpn-smallob", "yolo11-hsfpn-dwr-smallob",
     "yolo26-hsfpn-smallob",
@@ -20,7 +21,7 @@ STOCK = ("yolo11n.yaml", "yolov8n-p2.yaml", "yolo26n-p2.yaml")
 
 
 def at_scale_n(name: str) -> Path:
-    """Return the path by which one of this fork's models is asked for at scale n."""
+    """Return the path of one of this fork's models at scale n."""
     family = name[4:6]
     return ROOT / "ultralytics/cfg/models" / family / f"{name.replace(family, f'{family}n', 1)}.yaml"
 
@@ -41,15 +42,13 @@ def table() -> str:
 
 
 def main() -> int:
-    """Write the table, by way of a temporary file, or say that the document has no place for it."""
+    """Write the table, or report that the document has no place for it."""
     text = DOCUMENT.read_text(encoding="utf-8")
     if BEGIN not in text or END not in text:
         print(f"{DOCUMENT}: lacks the lines '{BEGIN.strip()}' and '{END.strip()}'", file=sys.stderr)
         return 1
     before, after = text.split(BEGIN)[0], text.split(END)[1]
-    temporary = DOCUMENT.with_suffix(".tmp")
-    temporary.write_text(before + BEGIN + table() + END + after, encoding="utf-8")
-    temporary.replace(DOCUMENT)
+    write_text(DOCUMENT, before + BEGIN + table() + END + after)
     return 0
 
 

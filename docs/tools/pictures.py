@@ -1,7 +1,7 @@
-"""Writes the pictures of README and docs: python docs/tools/pictures.py.
+"""Writes the pictures of README and docs: python -m docs.tools.pictures.
 
-The drawings of `diagrams.py` need nothing; the photographs show what the demo's models found, so they need
-`python benchmarks/demo.py --compare`, and a Chromium for that of the page.
+The drawings of `diagrams.py` need nothing. The photographs show detections of the demo's models, so they need
+`python -m benchmarks.demo --compare`, and the screenshot a Chromium.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ import cv2
 import numpy as np
 from ultralytics import YOLO
 
+from benchmarks.common import ROOT
 from docs.tools import diagrams
 from docs.tools.browser import SHOWN, browser, missing, opened, until
 from small_object.files import replacing
 
-ROOT = Path(__file__).resolve().parents[2]
 PREDICTED = ROOT / "runs/predict"
 WEIGHTS = ROOT / "runs/ASS2/demo/weights/best.pt"
 PICTURES = ("detections.jpg", "slicing.jpg", "skipping.jpg", "page.jpg")  # in docs/
@@ -118,7 +118,7 @@ def main() -> int:
     if not panoramas or len(views) < 2 or not WEIGHTS.is_file() or not compared.is_dir():
         print(
             f"only drawings written: what the models found is not under {PREDICTED}; "
-            "run: python benchmarks/demo.py --compare",
+            "run: python -m benchmarks.demo --compare",
             file=sys.stderr,
         )
         return 1

@@ -9,9 +9,7 @@ import subprocess
 import sys
 import textwrap
 import time
-from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import cv2
@@ -20,20 +18,12 @@ import psutil
 import pytest
 import torch
 
+from benchmarks import compare, report, training
 from tests.helpers.common import write_data
 
 ROOT = Path(__file__).resolve().parents[2]
-SCRIPT = ROOT / "benchmarks/compare.py"
 HEAD = "head:\n  - [-1, 1, Conv, [16, 3, 2]]\n  - [[1, 2], 1, Detect, [nc]]\n"
 TINY = "nc: 80\nbackbone:\n  - [-1, 1, Conv, [8, 3, 2]]\n  - [-1, 1, {}]\n" + HEAD
-
-
-@pytest.fixture(scope="module")
-def tools() -> Iterator[dict[str, ModuleType]]:
-    """Return the scripts of `benchmarks/` as modules."""
-    from benchmarks import compare, report, tiles
-
-    yield {"compare": compare, "report": report, "tiles": tiles}
 
 
 def rows_of(file: Path) -> list[dict[str, str]]:
@@ -52,7 +42,7 @@ def children_of(folder: Path) -> list[psutil.Process]:
 
 
 @pytest.fixture(scope="module")
-def runs(tools: dict[str, ModuleType], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """Kill a comparison in the middle, finish it with a model more that fails, and call it again without that."""
     folder = tmp_path_factory.mktemp("compare")
     data = write_data(folder / "squares", ("a", "b"), {"train": 4, "val": 2})
@@ -64,7 +54,7 @@ def runs(tools: dict[str, ModuleType], tmp_path_factory: pytest.TempPathFactory)
     command += ["--models", str(folder / "one.yaml"), f"second={folder / 'two.yaml'}+nwd=0.3"]
 
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    process = subprocess.Popen([sys.executable, str(SCRIPT), *command], **quiet)
+    process = subprocess.Popen([sys.executable, "-m", "benchmarks.compare", *command], cwd=ROOT, **quiet)
     end = time.monotonic() + 120
     while not (out / "results.csv").exists() and time.monotonic() < end:
         time.sleep(0.02)
@@ -79,7 +69,6 @@ def runs(tools: dict[str, ModuleType], tmp_path_factory: pytest.TempPathFactory)
     said: list[str] = []
     handler = logging.Handler()
     handler.emit = lambda record: said.append(record.getMessage())
-    compare = tools["compare"]
     compare.LOGGER.addHandler(handler)
     for name, more in (
         ("second", [str(folder / "bad.yaml")]), ("third", []), ("again", ["--again", "max_det=1", "max_det=1+iou=0.1"]),
@@ -142,17 +131,15 @@ def test_weights_are_validated_again_without_training(runs: dict[str, Any]) -> N
     assert len(rows_of(runs["out"] / "curves.csv")) == 4
 
 
-def test_arguments_of_again_reach_the_validation(
-    tools: dict[str, ModuleType], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    compare, seen = tools["compare"], []
-    monkeypatch.setattr(compare, "validate", lambda weights, options: seen.append((weights, options)) or {"AP": 0.5})
-    monkeypatch.setattr(compare, "train", lambda *args: pytest.fail("trained"))
-    monkeypatch.setattr(compare.torch_utils, "NUM_THREADS", 1)
+def test_arguments_of_again_reach_the_validation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+    monkeypatch.setattr(training, "validate", lambda weights, options: seen.append((weights, options)) or {"AP": 0.5})
+    monkeypatch.setattr(training, "train", lambda *args: pytest.fail("trained"))
+    monkeypatch.setattr(training.torch_utils, "NUM_THREADS", 1)
     again = [{"slice": 64}, {"slice": "auto", "max_det": 7}]
     spec = {"arguments": {"imgsz": 32, "batch": 2, "max_det": 9}, "data": "x.yaml", "device": "cpu", "workers": 0}
     (tmp_path / "run.json").write_text(json.dumps(spec | {"threads": 1, "trained": True, "again": again}))
-    compare.do_one(tmp_path)
+    training.run_one(tmp_path)
     assert [weights for weights, _ in seen] == [tmp_path / "weights/best.pt"] * 2
     assert [(options.get("slice"), options["max_det"], options["imgsz"]) for _, options in seen] == [
         (64, 9, 32), ("auto", 7, 32),
@@ -180,7 +167,7 @@ def test_rows_hold_what_was_asked_for_and_measured(runs: dict[str, Any]) -> None
 def test_a_comparison_leaves_a_report_with_pictures(runs: dict[str, Any]) -> None:
     text = (runs["out"] / "report.md").read_text(encoding="utf-8")
     assert "Seeds of each model: 2 (0, 1)" in text
-    assert "python benchmarks/compare.py --data" in text
+    assert "python -m benchmarks.compare --data" in text
     pictures = re.findall(r"!\[.*?\]\((.+?)\)", text)
     assert len(pictures) == 2
     for picture in pictures:
@@ -193,20 +180,17 @@ def test_a_comparison_leaves_a_report_with_pictures(runs: dict[str, Any]) -> Non
 def test_a_process_does_one_run_after_the_other_and_ends_with_its_input(tmp_path: Path) -> None:
     """Loaders fork from it while it waits for its next run; a lock of that waiting must not stop them."""
     code = """
-        import sys
-        sys.path.insert(0, sys.argv[1])
-        from benchmarks import compare
+        from benchmarks import training
         from torch.utils.data import DataLoader
 
-        def do_one(folder):
+        def run_one(folder):
             print("sum", sum(int(x) for x in DataLoader(range(5), num_workers=1)), flush=True)
             (folder / "done").touch()
 
-        compare.do_one = do_one
-        compare.work()
+        training.run_one = run_one
+        training.serve_runs()
     """
-    command = [sys.executable, "-c", textwrap.dedent(code), str(SCRIPT.parent)]
-    process = subprocess.Popen(command, stdin=subprocess.PIPE)
+    process = subprocess.Popen([sys.executable, "-c", textwrap.dedent(code)], cwd=ROOT, stdin=subprocess.PIPE)
     folders = [tmp_path / name for name in ("one", "two, ünïcode")]
     for folder in folders:
         folder.mkdir()
@@ -222,37 +206,32 @@ def test_a_process_does_one_run_after_the_other_and_ends_with_its_input(tmp_path
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-def test_replayed_passes_train_as_others_do(
-    tools: dict[str, ModuleType], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    compare = tools["compare"]
+def test_record_graphsed_passes_train_as_others_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     data = write_data(tmp_path / "squares", ("a", "b"), {"train": 4, "val": 2})
     arguments = {"data": str(data), "epochs": 1, "imgsz": 64, "batch": 2, "device": 0, "plots": False, "val": False}
     losses = []
-    for replay in (compare.CurveTrainer._replay, lambda trainer: None):
-        monkeypatch.setattr(compare.CurveTrainer, "_replay", replay)
-        model = compare.YOLO("yolo11n.yaml")
-        model.train(trainer=compare.CurveTrainer, **compare.COMMON, **arguments, project=str(tmp_path / "runs"))
+    for replay in (training.CurveTrainer._record_graphs, lambda trainer: None):
+        monkeypatch.setattr(training.CurveTrainer, "_record_graphs", replay)
+        model = training.YOLO("yolo11n.yaml")
+        model.train(trainer=training.CurveTrainer, **compare.COMMON, **arguments, project=str(tmp_path / "runs"))
         losses.append({name: float(loss) for name, loss in model.trainer.tloss.items()})
     assert losses[0] == pytest.approx(losses[1], rel=1e-4)
 
 
-def test_weights_are_those_of_validated_epochs(
-    tools: dict[str, ModuleType], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_weights_are_those_of_validated_epochs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "one.yaml").write_text(TINY.format("Conv, [16, 3, 2]"))
-    compare, fitness = tools["compare"], iter((0.2, 0.9, 0.1))
-    monkeypatch.setattr(compare, "CURVE_POINTS", 3)
-    validate = compare.CurveTrainer.validate
+    fitness = iter((0.2, 0.9, 0.1))
+    monkeypatch.setattr(training, "CURVE_POINTS", 3)
+    validate = training.CurveTrainer.validate
 
     def validated(self: Any) -> tuple[dict[str, float], float]:
         metrics, _ = validate(self)
         self.best_fitness = max(self.best_fitness, value := next(fitness))
         return metrics, value
 
-    monkeypatch.setattr(compare.CurveTrainer, "validate", validated)
+    monkeypatch.setattr(training.CurveTrainer, "validate", validated)
     data = write_data(tmp_path / "squares", ("a", "b"), {"train": 2, "val": 1})
-    trainer = compare.CurveTrainer(
+    trainer = training.CurveTrainer(
         overrides={
             "model": str(tmp_path / "one.yaml"), "data": str(data), "project": str(tmp_path), "name": "run",
             "epochs": 6, "imgsz": 32, "batch": 2, "device": "cpu", "plots": False, **compare.COMMON,
@@ -280,19 +259,16 @@ def test_weights_are_those_of_validated_epochs(
         ("a b=yolo11s.yaml+cos_lr=True", ("a b", "yolo11s.yaml", {"cos_lr": True})),
     ],
 )
-def test_models_are_parsed(
-    tools: dict[str, ModuleType], monkeypatch: pytest.MonkeyPatch, text: str, expected: tuple[Any, ...]
-) -> None:
+def test_models_are_parsed(monkeypatch: pytest.MonkeyPatch, text: str, expected: tuple[Any, ...]) -> None:
     monkeypatch.chdir(ROOT)
-    model = tools["compare"].parse_model(text)
+    model = compare.parse_model(text)
     assert (model.label, model.path, model.overrides) == expected
 
 
 def test_all_default_models_are_found_under_labels_of_their_own(
-    tools: dict[str, ModuleType], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    compare = tools["compare"]
     labels = [compare.parse_model(text).label for text in compare.MODELS]
     assert len(set(labels)) == len(labels) == 15
     assert {"yolo11n", "yolo11n nwd=0", "yolo11n-p2", "stock yolo11n", "stock yolo26n-p2"} <= set(labels)
@@ -305,7 +281,10 @@ def test_all_default_models_are_found_under_labels_of_their_own(
         (["--data", "none.yaml"], "data `none.yaml`: .*none.yaml"),
         (["--data", "{data}", "--models", "none.yaml"], "model `none.yaml`: .*none.yaml"),
         (["--data", "{data}", "--models", "yolo11n.pt"], r"model `yolo11n.pt` must be \[label=\]model.yaml"),
-        (["--data", "{data}", "--models", "yolo11n.yaml+nwdd=1"], "`nwdd` is no training argument; did you mean `nwd`"),
+        (
+            ["--data", "{data}", "--models", "yolo11n.yaml+nwdd=1"],
+            "`nwdd` is not a training argument; did you mean",
+        ),
         (["--data", "{data}", "--models", "yolo11n.yaml+nwd"], "`nwd` must be key=value"),
         (["--data", "{data}", "--models", "yolo11n.yaml+nwd=2"], "'nwd=2' is an invalid value"),
         (["--data", "{data}", "--models", "yolo11n.yaml+seed=2"], "`seed` is the same for all runs or set by"),
@@ -321,35 +300,33 @@ def test_all_default_models_are_found_under_labels_of_their_own(
     ],
 )
 def test_wrong_arguments_give_one_line(
-    tools: dict[str, ModuleType], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], said: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], said: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
     data = write_data(tmp_path / "squares", ("a", "b"), {"train": 1, "val": 1})
     with pytest.raises(SystemExit) as end:
-        tools["compare"].main([argument.format(data=data) for argument in arguments])
+        compare.main([argument.format(data=data) for argument in arguments])
     assert isinstance(end.value.code, str)
-    assert end.value.code.startswith("compare.py: ")
+    assert end.value.code.startswith("compare: ")
     assert re.search(said, end.value.code)
     assert "\n" not in end.value.code
 
 
-def test_without_time_nothing_is_started(tools: dict[str, ModuleType], tmp_path: Path) -> None:
+def test_without_time_nothing_is_started(tmp_path: Path) -> None:
     data = write_data(tmp_path / "squares", ("a", "b"), {"train": 1, "val": 1})
-    assert tools["compare"].main(["--data", str(data), "--time", "0", "--out", str(tmp_path / "out")]) == 0
+    assert compare.main(["--data", str(data), "--time", "0", "--out", str(tmp_path / "out")]) == 0
     assert list((tmp_path / "out").iterdir()) == []
 
 
-def test_data_in_a_read_only_folder_can_be_used(
-    tools: dict[str, ModuleType], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_data_in_a_read_only_folder_can_be_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ultralytics.data.utils.is_dir_writeable", lambda _: False)
     data = write_data(tmp_path / "squares", ("a", "b"), {"train": 1, "val": 1})
-    tools["compare"].prepare_data(str(data))
+    compare.prepare_data(str(data))
     assert not list(tmp_path.rglob("*.cache"))
 
 
-def test_presets_give_what_the_options_leave_open(tools: dict[str, ModuleType]) -> None:
-    parse = tools["compare"].parse_arguments
+def test_presets_give_what_the_options_leave_open() -> None:
+    parse = compare.parse_arguments
     quick = parse(["--preset", "quick", "--data", "my.yaml", "--batch", "8"])
     assert (quick.epochs, quick.imgsz, quick.batch, quick.lr0) == (20, 320, 8, 0.002)
     assert [Path(data).name for data in quick.data] == ["ASS1-demo.yaml", "ASS2-demo.yaml", "my.yaml"]
@@ -361,10 +338,10 @@ SCORES = {"loser": 0.1, "stock yolo11n": 0.2, "stock p2": 0.25, "weak p2": 0.15,
 
 
 @pytest.fixture(scope="module")
-def reported(tools: dict[str, ModuleType], tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[dict], str]:
+def reported(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[dict], str]:
     """Write the report of made-up results: five models, three seeds; return the folder, the rows and the text."""
     folder, rng = tmp_path_factory.mktemp("report"), np.random.default_rng(0)
-    report, rows = tools["report"], []
+    rows = []
     for label, level in SCORES.items():
         for seed in range(3):
             row: dict[str, Any] = dict.fromkeys(report.COLUMNS, "")
@@ -380,7 +357,7 @@ def reported(tools: dict[str, ModuleType], tmp_path_factory: pytest.TempPathFact
                 "stock": "yes" if "p2" in label or "stock" in label else "no",
                 "strides": "4 8 16 32" if label != "stock yolo11n" else "8 16 32",
                 "parameters": 1e6 * rng.uniform(1, 3), "GFLOPs": 40 * level, "train_s": rng.uniform(50, 99),
-                "inference_ms": rng.uniform(5, 9), "command": "python benchmarks/compare.py --data x/set.yaml",
+                "inference_ms": rng.uniform(5, 9), "command": "python -m benchmarks.compare --data x/set.yaml",
             }  # fmt: skip
             rows.append(row)
             report.add_rows(folder / "results.csv", report.COLUMNS, row["key"], [row])
@@ -441,10 +418,10 @@ def test_the_report_compares_with_stock_yolo11n_and_the_best_stock_p2(reported: 
     assert costs["loser"]["GFLOPs"] == "**4.00**"
 
 
-def test_the_report_can_be_written_anew(reported: tuple[Path, list[dict], str], tools: dict[str, ModuleType]) -> None:
+def test_the_report_can_be_written_anew(reported: tuple[Path, list[dict], str]) -> None:
     folder, _, text = reported
     (folder / "report.md").unlink()
-    assert tools["compare"].main(["--report", str(folder)]) == 0
+    assert compare.main(["--report", str(folder)]) == 0
     assert (folder / "report.md").read_text(encoding="utf-8") == text
 
 
@@ -465,137 +442,3 @@ def test_the_stock_opponent_is_yolo11_down_to_p2(monkeypatch: pytest.MonkeyPatch
     sizes = [get_num_params(DetectionModel(f"benchmarks/models/yolo11{s}-p2.yaml", verbose=False)) for s in "sm"]
     assert sizes[0] > 3 * get_num_params(model)
     assert sizes[1] > 1.5 * sizes[0]
-
-
-@pytest.fixture(scope="module")
-def tiled(tools: dict[str, ModuleType], tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """Cut images of random boxes, each of a class of its own, and of none; return the folders of both sets."""
-    folder, rng = tmp_path_factory.mktemp("tiles"), np.random.default_rng(3)
-    source = folder / "source"
-    for split, count in (("train", 5), ("val", 2)):
-        for kind in ("images", "labels"):
-            (source / kind / split).mkdir(parents=True)
-        for i in range(count):
-            height, width = int(rng.integers(90, 260)), int(rng.integers(90, 260))
-            cv2.imwrite(
-                str(source / f"images/{split}/{i}.png"), rng.integers(0, 255, (height, width, 3), dtype=np.uint8)
-            )
-            lines = []
-            for cls in range(0 if i == 4 else 6):
-                w, h = rng.integers(5, 60, 2)
-                x, y = rng.integers(0, width - w + 1), rng.integers(0, height - h + 1)
-                lines.append(
-                    f"{cls} {(x + w / 2) / width:.8f} {(y + h / 2) / height:.8f} {w / width:.8f} {h / height:.8f}\n"
-                )
-            (source / f"labels/{split}/{i}.txt").write_text("".join(lines))
-    (source / "source.yaml").write_text("train: images/train\nval: images/val\nnames: [a, b, c, d, e, f]\n")
-    arguments = [str(source / "source.yaml"), "--tile", "64", "--overlap", "0.25", "--empty", "0.2"]
-    assert tools["tiles"].main([*arguments, "--out", str(folder / "out")]) == 0
-    assert tools["tiles"].main([*arguments, "--out", str(folder / "again")]) == 0
-    return source, folder / "out"
-
-
-def pixels(file: Path, width: int, height: int) -> dict[int, np.ndarray]:
-    """Return the boxes of a label file by class, xyxy in pixels."""
-    rows = np.array([line.split() for line in file.read_text().splitlines()], float).reshape(-1, 5)
-    assert len(set(rows[:, 0])) == len(rows)
-    corners = np.hstack((rows[:, 1:3] - rows[:, 3:] / 2, rows[:, 1:3] + rows[:, 3:] / 2))
-    return dict(zip(rows[:, 0].astype(int), corners * np.array((width, height) * 2), strict=True))
-
-
-def test_tiles_hold_what_a_count_of_pixels_says(tiled: tuple[Path, Path]) -> None:
-    source, out = tiled
-    for split in ("train", "val"):
-        empty, full, possible = [], [], []
-        for file in sorted((source / "images" / split).iterdir()):
-            image = cv2.imread(str(file))
-            height, width = image.shape[:2]
-            boxes = pixels(source / f"labels/{split}/{file.stem}.txt", width, height)
-            gaps = [-(-(side - 64) // 48) for side in (height, width)]  # the fewest that overlap by 16 px and more
-            ys, xs = ([i * (s - 64) // n for i in range(n + 1)] for s, n in zip((height, width), gaps, strict=True))
-            for x, y in ((x, y) for y in ys for x in xs):
-                name = f"{file.stem}_{x}_{y}"
-                expected, touched = {}, False
-                for cls, box in boxes.items():
-                    x0, y0, x1, y1 = box.round().astype(int)
-                    mask = np.zeros((height, width), bool)
-                    mask[y0:y1, x0:x1] = True
-                    part = mask[y : y + 64, x : x + 64]
-                    touched |= bool(part.any())
-                    if part.any() and part.sum() >= 0.4 * mask.sum():
-                        rows, columns = np.nonzero(part)
-                        expected[cls] = (columns.min(), rows.min(), columns.max() + 1, rows.max() + 1)
-                picture = out / f"images/{split}/{name}.png"
-                if expected:
-                    full.append(name)
-                    assert (cv2.imread(str(picture)) == image[y : y + 64, x : x + 64]).all()
-                    found = pixels(out / f"labels/{split}/{name}.txt", 64, 64)
-                    assert found.keys() == expected.keys()
-                    for cls, box in expected.items():
-                        np.testing.assert_allclose(found[cls], box, atol=0.01)
-                elif touched:
-                    assert not picture.exists()
-                else:
-                    possible.append(name)
-                    if picture.exists():
-                        empty.append(name)
-                        assert (out / f"labels/{split}/{name}.txt").read_text() == ""
-        assert len(empty) == min(len(possible), round(0.2 * len(full)))
-        for kind, suffix in (("images", "png"), ("labels", "txt")):
-            written = {path.name for path in (out / kind / split).iterdir() if path.suffix != ".cache"}
-            assert written == {f"{name}.{suffix}" for name in empty + full}
-
-
-def test_tiles_are_the_same_each_time_and_a_data_set(tiled: tuple[Path, Path]) -> None:
-    from ultralytics.data.utils import check_det_dataset
-
-    _, out = tiled
-    first, second = (
-        {path.relative_to(base): path.read_bytes() for path in base.rglob("*.*") if path.suffix in {".png", ".txt"}}
-        for base in (out, out.with_name("again"))
-    )
-    assert first == second
-    assert not [path for path in out.iterdir() if path.name.startswith(".")]
-    data = check_det_dataset(str(out / "out.yaml"))
-    assert list(data["names"].values()) == list("abcdef")
-    assert Path(data["train"]) == out / "images/train"
-
-
-def test_a_hand_made_case_gives_the_tiles_of_the_closed_form(tools: dict[str, ModuleType], tmp_path: Path) -> None:
-    source = tmp_path / "source"
-    for split in ("train", "val"):
-        for kind in ("images", "labels"):
-            (source / kind / split).mkdir(parents=True)
-        cv2.imwrite(str(source / f"images/{split}/0.jpg"), np.zeros((200, 400, 3), np.uint8))
-        # 100x100 px in the middle of 400x200: each of the 2 rows of 4 tiles (0, 100, 200, 300) sees half of it twice.
-        (source / f"labels/{split}/0.txt").write_text("0 0.5 0.5 0.25 0.5\n")
-    (source / "source.yaml").write_text("train: images/train\nval: images/val\nnames: [a]\n")
-    cut = tools["tiles"].cut
-    for keep, tiles in ((0.25, 4), (0.26, 0)):
-        out = tmp_path / f"keep{keep}"
-        cut(str(source / "source.yaml"), out, tile=100, overlap=0, keep=keep, empty=1)
-        written = sorted(path.name for path in (out / "images/train").iterdir())
-        assert len([f for f in (out / "labels/train").glob("*.txt") if f.read_text()]) == tiles
-        assert len(written) == 2 * tiles  # as many empty ones: the four at the sides
-        assert all(name.endswith(".jpg") for name in written)
-    text = (tmp_path / "keep0.25/labels/train/0_100_0.txt").read_text()
-    assert text == "0 0.750000 0.750000 0.500000 0.500000\n"
-
-
-def test_wrong_tiles_give_one_line(tools: dict[str, ModuleType], tmp_path: Path) -> None:
-    data = write_data(tmp_path / "squares", ("a", "b"), {"train": 1, "val": 1})
-    out = str(tmp_path / "out")
-    cases = [
-        ([str(data), "--out", out, "--overlap", "1"], "overlap from 0 to 0.9"),
-        ([str(data), "--out", out, "--tile", "3"], "tile must be at least 64"),
-        ([str(data), "--out", str(data.parent)], "holds images already"),
-        ([str(tmp_path / "none.yaml"), "--out", out], "none.yaml"),
-    ]
-    for arguments, said in cases:
-        with pytest.raises(SystemExit) as end:
-            tools["tiles"].main(arguments)
-        assert isinstance(end.value.code, str)
-        assert end.value.code.startswith("tiles.py: ")
-        assert said in end.value.code
-        assert "\n" not in end.value.code
-    assert [path.name for path in tmp_path.iterdir()] == ["squares"]

@@ -9,8 +9,6 @@ from ultralytics import YOLO
 from benchmarks import export
 from tests.benchmarks.test_slicing import command  # noqa: F401
 
-ROOT = Path(__file__).resolve().parents[2]
-
 
 @pytest.fixture
 def options(command: list[str], tmp_path: Path) -> list[str]:  # noqa: F811
@@ -59,5 +57,5 @@ def test_a_lossy_format_is_out_of_its_tolerance(options: list[str], monkeypatch:
 
 def test_wrong_arguments_end_with_one_line(options: list[str]) -> None:
     for wrong in (["--rounds", "0"], ["--tile", "8"], ["--model", "none.pt"], ["--model", __file__]):
-        with pytest.raises(SystemExit, match=r"^export.py: --"):
+        with pytest.raises(SystemExit, match=r"^export: --"):
             export.main([*options, *wrong])

@@ -11,12 +11,10 @@ from ultralytics import YOLO
 from benchmarks import slicing
 from tests.ultralytics.models.test_sliced_prediction import build
 
-ROOT = Path(__file__).resolve().parents[2]
-
 
 @pytest.fixture(scope="module")
 def command(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
-    """Return a command over two drawn images and weights that find something in them."""
+    """Return a command over two synthetic images and weights that find something in them."""
     folder = tmp_path_factory.mktemp("slicing")
     for kind in ("images", "labels"):
         (folder / kind).mkdir()
@@ -90,9 +88,9 @@ def test_the_least_tiles_are_those_of_the_objects() -> None:
     boxes = np.array([[10.0, 10, 20, 20], [110, 20, 118, 30]])
     image = slicing.Sample(np.zeros((100, 400, 3), np.uint8), boxes, np.zeros(2))
     given = ["--model", __file__, "--data", "x", "--no-sahi", "--tile", "100", "--overlap", "0"]
-    assert slicing.least_tiles(slicing.parse_arguments(given), [image]) == {"with objects": 0.5, "least": 0.5}
+    assert slicing.min_tiles(slicing.parse_arguments(given), [image]) == {"with objects": 0.5, "least": 0.5}
     image = slicing.Sample(image.image, boxes - [[0, 0, 0, 0], [20, 0, 20, 0]], image.classes)
-    assert slicing.least_tiles(slicing.parse_arguments(given), [image]) == {"with objects": 0.25, "least": 0.25}
+    assert slicing.min_tiles(slicing.parse_arguments(given), [image]) == {"with objects": 0.25, "least": 0.25}
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").is_file(), reason="needs Linux")
@@ -108,11 +106,11 @@ def test_memory_is_that_of_a_process_of_its_own(command: list[str]) -> None:
         (["--overlap", "0.95"], "--overlap 0 to 0.9"),
         (["--model", "missing.pt"], "--model missing.pt: no such file"),
         (["--data", "missing.yaml"], "missing.yaml"),
-        (["--data", "set.yaml@x"], "what follows @ must be a number from 1 to 8"),
+        (["--data", "set.yaml@x"], "@ must be followed by a number from 1 to 8"),
     ],
 )
 def test_mistakes_give_one_line(command: list[str], more: list[str], said: str) -> None:
     with pytest.raises(SystemExit) as caught:
         slicing.main([*command, *more])
-    assert str(caught.value).startswith("slicing.py: ") and said in str(caught.value)
+    assert str(caught.value).startswith("slicing: ") and said in str(caught.value)
     assert "\n" not in str(caught.value)

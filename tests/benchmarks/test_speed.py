@@ -1,16 +1,15 @@
 """The benchmark that times models: its rounds, tables and profile."""
 
 import csv
-import importlib
 import re
-from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+
+from benchmarks import speed
 
 ROOT = Path(__file__).resolve().parents[2]
 TINY = """nc: 3
@@ -22,12 +21,6 @@ head:
   - [[1, 2], 1, Detect, [nc]]
 """
 MEASUREMENTS = ["PyTorch CPU", "ONNX Runtime CPU", "training step CPU"]
-
-
-@pytest.fixture(scope="module")
-def speed() -> Iterator[ModuleType]:
-    """Return the script as a module."""
-    yield importlib.import_module("speed")
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +38,7 @@ def command(models: list[str], out: Path) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def done(speed: ModuleType, models: list[str], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+def done(models: list[str], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """Run the benchmark once."""
     out = tmp_path_factory.mktemp("speed") / "out"
     assert speed.main(command(models, out)) == 0
@@ -83,7 +76,7 @@ def test_table_agrees_with_csv(done: dict[str, Any]) -> None:
     assert done["rows"][0]["command"] in done["md"]
 
 
-def test_summary_against_numpy(speed: ModuleType) -> None:
+def test_summary_against_numpy() -> None:
     a, b = [3.0, 9.5, 4.25, 7.0, 5.5, 100.0], [2.0, 4.0, 4.0, 3.5, 1.0, 60.0]
     found = speed.summary({("a", "x"): a, ("b", "x"): b}, "b")
     for label, values in (("a", a), ("b", b)):
@@ -92,7 +85,7 @@ def test_summary_against_numpy(speed: ModuleType) -> None:
     assert found["a", "x"]["ratio"] != pytest.approx(np.median(a) / np.median(b))  # it is taken in each round
 
 
-def test_rounds_are_interleaved(speed: ModuleType) -> None:
+def test_rounds_are_interleaved() -> None:
     calls = []
     contenders = [
         speed.Contender(
@@ -113,16 +106,16 @@ def test_rounds_are_interleaved(speed: ModuleType) -> None:
     assert sorted(each[0][0] for each in rounds) == ["a", "b", "c"]
 
 
-def test_training_step_learns(speed: ModuleType, models: list[str]) -> None:
+def test_training_step_learns(models: list[str]) -> None:
     contender = speed.build(models[1], 64)
     before = [p.detach().clone() for p in contender.network.parameters()]
-    step = speed.training_call(contender, 64, 2, torch.device("cpu"))
+    step = speed.build_training_step(contender, 64, 2, torch.device("cpu"))
     losses = [step() for _ in range(12)]
     assert losses[-1] < losses[0]
     assert all(map(torch.equal, before, contender.network.parameters()))  # of a copy
 
 
-def test_profile(speed: ModuleType, done: dict[str, Any]) -> None:
+def test_profile(done: dict[str, Any]) -> None:
     network = speed.build(str(ROOT / "ultralytics/cfg/models/11/yolo11n.yaml"), 128).network
     layers, total = speed.profile(network, 128, torch.device("cpu"), 7)
     assert sorted(layer.index for layer in layers) == list(range(len(network.model)))
@@ -138,7 +131,7 @@ def test_profile(speed: ModuleType, done: dict[str, Any]) -> None:
     assert "## The rows of plain, PyTorch CPU" in done["md"] and "`Detect` (stride 4, 8)" in done["md"]
 
 
-def test_without_onnx(speed: ModuleType, models: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_onnx(models: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(speed, "find_spec", lambda name: None if name == "onnxruntime" else name)
     assert speed.main(command(models[:1], tmp_path)) == 0
     text = (tmp_path / "speed.md").read_text()
@@ -157,9 +150,9 @@ def test_without_onnx(speed: ModuleType, models: list[str], tmp_path: Path, monk
         (["--device", "gpu"], "--device gpu: must be cpu or the number of a GPU"),
     ],
 )
-def test_mistakes_are_one_line(speed: ModuleType, tmp_path: Path, arguments: list[str], message: str) -> None:
+def test_mistakes_are_one_line(tmp_path: Path, arguments: list[str], message: str) -> None:
     with pytest.raises(SystemExit) as stopped:
         speed.main([*arguments, "--out", str(tmp_path / "out")])
     text = str(stopped.value)
-    assert text.startswith("speed.py: ") and message in text and "\n" not in text
+    assert text.startswith("speed: ") and message in text and "\n" not in text
     assert not (tmp_path / "out").exists()

@@ -1,52 +1,48 @@
-"""Every command of README.md and docs/ is run, on data of a few tiny images in a folder that is laid out as this one.
+"""Every command of README.md and docs/ runs, on data of a few tiny images in a folder that is laid out like this one.
 
 A command is a line of a code block that begins with one of `PROGRAMS`, or code in a sentence that does so and has
-arguments (for `yolo`: with a `=`; `yolo export` alone is a name). Python in code blocks is run, too. What comes new to
-the documents is found and run by itself. If it fails here:
+arguments (for `yolo`: with a `=`; `yolo export` alone is a name). Python in code blocks runs, too. A new command in a
+document is found and run automatically. If it fails here:
 
 - it takes long, or names something that is not here: add a row to `SMALLER`;
-- it cannot be run in a test: add it to `ELSEWHERE`, with the reason and the test that runs the same program;
-- it is no command: add the first line of its block to `TEXTS`.
+- it cannot run in a test: add it to `NOT_RUN`, with the reason;
+- it is not a command: add the first line of its block to `TEXTS`.
 
-What a command promises to write or print stands in `PROMISES`. Rows that no document needs any more fail. The commands
-of a document run one after the other in a folder of their own, as some need what those before them made.
+`PROMISES` states what a command writes or prints. Rows that no document needs any more fail. The commands of a document
+run one after the other in a folder of their own, as some need what those before them made.
 """
 
 from __future__ import annotations
 
 import ast
-import json
 import os
 import re
 import shlex
 import shutil
 import subprocess
-import sys
-import sysconfig
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import cv2
 import numpy as np
 import pytest
 from ultralytics.cfg import DEFAULT_CFG_DICT
 
+from benchmarks.common import ROOT
 from docs.tools import browser
-from tests.helpers.command_server import LIMIT
+from tests.helpers.command_server import Server
 from tests.helpers.common import TINY_MODEL, write_data
 from tests.helpers.record_server import RecordServer
 from tests.small_object.datasets.test_airport import make_files, make_zip
 from tests.small_object.datasets.test_convert import coco, voc
 
-ROOT = Path(__file__).resolve().parents[2]
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
-PROGRAMS = "yolo", "python", "python3", "pip", "make", "jupyter", "ray", "mkdocs", "ruff", "pytest", "git", "."
+PROGRAMS = "yolo", "python", "python3", "pip", "make", "jupyter", "ray", "small-object", "mkdocs", "ruff", "git", "."
 
 LANGUAGES = "", "bash", "sh", "shell", "console", "python", "py"  # of fenced blocks that are looked at
-GENERATED = {"docs/api.md"}  # its Python are signatures and the examples of docstrings
 
 # Regular expressions of what is made smaller, or given a value that is here, in the order in which they are applied. A
 # command is looked for with those before already applied. What they leave is run as it is written.
@@ -69,10 +65,10 @@ SMALLER = {
     r"^(yolo (?!export)(?!.*imgsz=)(?!.*resume).*)$": r"\1 imgsz=64",
     r"^(yolo detect train .*)$": r"\1 plots=False",
     r"^(yolo track .*)$": r"\1 save=True",
-    r"^(python benchmarks/page.py .*)$": r"\1 --images 2",
-    r"^(python benchmarks/slicing.py .*)$": r"\1 --imgsz 64 --no-peak",
-    r"^(python benchmarks/size_metrics_cost.py .*)$": r"\1 --imgsz 64 --rounds 1",
-    r"^(python benchmarks/speed.py)$": (
+    r"^(python -m benchmarks.page .*)$": r"\1 --images 2",
+    r"^(python -m benchmarks.slicing .*)$": r"\1 --imgsz 64 --no-peak",
+    r"^(python -m benchmarks.size_metrics_cost .*)$": r"\1 --imgsz 64 --rounds 1",
+    r"^(python -m benchmarks.speed)$": (
         r"\1 --models tiny.yaml yolo11n.yaml --profile tiny.yaml --imgsz 64 --train-imgsz 64 --batch 2 --rounds 2"
     ),
 }
@@ -92,18 +88,18 @@ PROMISES = {
     r"python predict1.py$": ["runs/predict/ASS1/yolo11n/*.jpg", "said:airplane  person  truck"],
     r"python predict2.py$": ["runs/predict/ASS2/yolo11n/*.jpg", "said:gained"],
     r"python predict([12]).py": [r"runs/predict/ASS\1/earlier/*.jpg", r"runs/predict/ASS\1/index.html"],
-    r"python datasets/prepare.py ASS1": ["datasets/ASS1/split.csv", "datasets/ASS1/images/val/*.jpg"],
-    r"python datasets/prepare.py --check": ["runs/check/**/check.json"],
-    r"python datasets/prepare.py --stats": ["runs/stats/**/stats.png"],
-    r"python datasets/prepare.py --from": ["datasets/mine/mine.yaml", "datasets/mine/images/train/*"],
-    r"python -m small_object.scenes.generate ASS1-demo": ["datasets/ASS1-demo/images/train/*"],
-    r"python benchmarks/tiles.py": ["tiles/**/*.png"],
-    r"python benchmarks/speed.py": ["benchmarks/results/speed.md"],
-    r"python benchmarks/slicing.py": ["benchmarks/results/slicing/slicing.md"],
-    r"python tests/stress/fuzz.py": ["benchmarks/results/fuzz.md"],
-    r"python benchmarks/page.py": ["benchmarks/results/page.md", "said:thumbnails"],
-    r"python -m small_object.batch.command --model": ["found/parts/*.parquet", "found/report.json"],
-    r"python benchmarks/size_metrics_cost.py": ["said:ratio"],
+    r"small-object data ASS1": ["datasets/ASS1/split.csv", "datasets/ASS1/images/val/*.jpg"],
+    r"small-object check": ["runs/check/**/check.json"],
+    r"small-object stats": ["runs/stats/**/stats.png"],
+    r"small-object convert": ["datasets/mine/mine.yaml", "datasets/mine/images/train/*"],
+    r"small-object scenes ASS1-demo": ["datasets/ASS1-demo/images/train/*"],
+    r"small-object tiles": ["tiles/**/*.png"],
+    r"python -m benchmarks.speed": ["benchmarks/results/speed.md"],
+    r"python -m benchmarks.slicing": ["benchmarks/results/slicing/slicing.md"],
+    r"python -m tests.stress.fuzz": ["benchmarks/results/fuzz.md"],
+    r"python -m benchmarks.page": ["benchmarks/results/page.md", "said:thumbnails"],
+    r"small-object batch --model": ["found/parts/*.parquet", "found/report.json"],
+    r"python -m benchmarks.size_metrics_cost": ["said:ratio"],
 }
 
 # Documents that go on from what the commands of another have made.
@@ -111,8 +107,8 @@ CONTINUED = {"docs/archives.md": "README.md"}
 
 # What a command would not make anew, and is removed before it.
 ANEW = {
-    r"python -m small_object.scenes.generate ASS1-demo": ["datasets/ASS1-demo/images", "datasets/ASS1-demo/labels"],
-    r"python datasets/prepare.py (ASS1|--from)": ["datasets/ASS1/images", "datasets/ASS1/split.csv", "datasets/mine"],
+    r"small-object scenes ASS1-demo": ["datasets/ASS1-demo/images", "datasets/ASS1-demo/labels"],
+    r"small-object (data ASS1|convert)": ["datasets/ASS1/images", "datasets/ASS1/split.csv", "datasets/mine"],
 }
 
 # First lines of code blocks that are neither commands nor Python.
@@ -125,75 +121,36 @@ TEXTS = (
 )
 
 
-@dataclass(frozen=True)
-class Other:
-    """Why a command is not run here, and what is checked of it beside what `test_what_is_not_run_here` can see.
-
-    Args:
-        reason: Why.
-        test: Test file and a text in it that runs the same with small arguments, or a test of this file, if any.
-    """
-
-    reason: str
-    test: tuple[str, str] | str | None = None
-
-
-SUITE = Other("runs tests, this one too")
-DEMO = Other("trains for a quarter of an hour", "test_the_demo")
-CLUSTER = Other("needs machines", ("test_archive.py", '"--address", cluster.address'))
-ELSEWHERE = {
-    "make test": SUITE,
-    "make lint test": SUITE,
-    "make demo": DEMO,
-    "python benchmarks/demo.py": DEMO,
-    "python benchmarks/demo.py --compare": DEMO,
-    "make env": Other("installs packages from the network"),
-    "make lint": Other("needs the checkout"),
-    "make tables": Other("writes into docs/", ("test_docs.py", "api.")),
-    "make docs": Other("needs the checkout", ("test_docs.py", '"mkdocs", "build", "--strict"')),
-    "make notebook": Other("writes into docs/", ("test_docs.py", "notebook.execute(")),
-    "make help": Other("needs the Makefile in its place", "test_make_help"),
-    "make pictures": Other("draws into docs/ what the demo has found", ("test_docs.py", "pictures.PICTURES")),
-    "make compat": Other("fetches versions of Ultralytics", ("test_compat.py", "compat.try_version(")),
-    "make upstream": Other("fetches an archive", ("test_upstream_tests.py", "upstream_tests.main(")),
-    "python benchmarks/compare.py --preset quick --seeds 0 1 2 --jobs 2": Other(
-        "trains for hours", ("test_compare.py", '"--seeds", "0", "1"]')
-    ),
-    'python benchmarks/compare.py --data my/data.yaml --models yolo11n.yaml "stock=ultralytics/cfg/models/11/yolo11n'
-    '.yaml+nwd=0+nwd_assign=0" ultralytics/cfg/models/11/yolo11n.yaml': Other(
-        "trains nine models", ("test_compare.py", '"--seeds", "0", "1"]')
-    ),
-    "python benchmarks/export.py --model best.pt --data my/data.yaml": Other(
-        "exports to each format, for minutes", ("test_export_benchmark.py", "export.main(options)")
-    ),
-    "python -m small_object.batch.command --model best.pt --source 's3://bucket/2024?region=eu-west-1' "
-    "--out 's3://bucket/found?region=eu-west-1'": Other("needs S3", ("test_archive.py", 'f"s3://year/found?')),
-    "ray start --head": CLUSTER,
-    "ray start --address=HEAD:6379": CLUSTER,
-    "python -m small_object.batch.command --model best.pt --source /shared/panoramas --out /shared/found "
-    "--address auto": CLUSTER,
-    "python tests/stress/faults.py": Other("kills trainings, for minutes", ("test_faults.py", '"--kills", "1"')),
-    "yolo detect train model=ultralytics/cfg/models/11/yolo11.yaml data=my/data.yaml device=0,1 batch=32": Other(
-        "needs two GPUs", ("test_distributed.py", 'device="0,1"')
-    ),
-}
+# Commands that are not run here, and why.
+NOT_RUN = {
+    "make test": "runs this test, too", "make lint test": "runs this test, too",
+    "make demo": "trains for a quarter of an hour", "python -m benchmarks.demo": "see test_the_demo",
+    "python -m benchmarks.demo --compare": "see test_the_demo", "make env": "installs packages from the network",
+    "make lint": "needs the checkout", "make tables": "writes into docs/", "make docs": "needs the checkout",
+    "make notebook": "writes into docs/", "make help": "see test_make_help", "make pictures": "writes into docs/",
+    "make compat": "downloads Ultralytics", "make upstream": "downloads Ultralytics",
+    "python -m tests.upstream.compat": "downloads Ultralytics", "ray start": "needs machines",
+    "python -m benchmarks.compare": "trains for hours", "python -m benchmarks.export": "exports for minutes",
+    "python -m tests.stress.faults": "kills trainings, for minutes", "pip ": "installs packages from the network",
+    "python -m pytest": "runs this test, too",
+}  # fmt: skip
+# The same for commands that contain a text.
+NOT_RUN_WITH = {"s3://": "needs S3", "--address auto": "needs machines", "device=0,1": "needs two GPUs"}
 
 
 def needs_browser(text: str) -> bool:
-    return text.startswith("python benchmarks/page.py ")
+    return text.startswith("python -m benchmarks.page ")
 
 
-def elsewhere(text: str) -> Other | None:
-    """Return why a command is not run here, or None."""
+def reason_not_to_run(text: str) -> str:
+    """Return why a command is not run here, or an empty string."""
     text = text.removeprefix(".venv/bin/")
-    if text.startswith("pip "):
-        return Other("installs packages from the network")
-    if needs_browser(text) and (why := browser.missing()):
-        return Other(why)
-    return SUITE if text.startswith("python -m pytest") else ELSEWHERE.get(text)
-
-
-# Finding them --------------------------------------------------------------------------------------------------------
+    if needs_browser(text):
+        return browser.missing()
+    exact = (reason for start, reason in NOT_RUN.items() if text == start)
+    started = (reason for start, reason in NOT_RUN.items() if not start.startswith("make") and text.startswith(start))
+    containing = (reason for part, reason in NOT_RUN_WITH.items() if part in text)
+    return next(chain(exact, started, containing), "")
 
 
 class Found(NamedTuple):
@@ -217,12 +174,11 @@ def without_comment(line: str) -> str:
     return re.sub(r"\s+#\s.*$", "", line).strip().removeprefix("$ ")
 
 
-def parse(text: str, commands_only: bool = False) -> Iterator[tuple[str, bool]]:
+def parse(text: str) -> Iterator[tuple[str, bool]]:
     """Yield the commands and Python of a Markdown text, in their order: the text, and whether it is Python.
 
     Args:
         text: The text.
-        commands_only: Whether blocks of anything else are left out.
 
     Raises:
         ValueError: If a block of code is neither, says of no other language that it is in it, and is not of `TEXTS`.
@@ -253,7 +209,7 @@ def parse(text: str, commands_only: bool = False) -> Iterator[tuple[str, bool]]:
             continue
         code: list[str] = []
         for part in re.split(r"\n\s*\n", "\n".join(block)):
-            commands, python = parse_part(part, commands_only)
+            commands, python = parse_part(part)
             if code and commands:
                 yield "\n\n".join(code), True
                 code = []
@@ -263,7 +219,7 @@ def parse(text: str, commands_only: bool = False) -> Iterator[tuple[str, bool]]:
             yield "\n\n".join(code), True
 
 
-def parse_part(block: str, commands_only: bool) -> tuple[list[str], str]:
+def parse_part(block: str) -> tuple[list[str], str]:
     """Return the commands, or the Python, in a part of a block of code."""
     rows = [row for row in re.sub(r"\s*\\\n\s*", " ", block).splitlines() if row.strip()]
     if not rows or rows[0].strip().startswith((*TEXTS, ">>> ")):  # examples of docstrings are no commands
@@ -272,8 +228,6 @@ def parse_part(block: str, commands_only: bool) -> tuple[list[str], str]:
     commands = [command for command in commands if command and not command.startswith("#")]
     if all(map(is_command, commands)):
         return commands, ""
-    if commands_only:
-        return [], ""
     margin = min(len(row) - len(row.lstrip()) for row in rows)
     code = "\n".join(row[margin:] for row in rows)
     try:
@@ -281,8 +235,8 @@ def parse_part(block: str, commands_only: bool) -> tuple[list[str], str]:
     except SyntaxError:
         known = ", ".join(PROGRAMS)
         raise ValueError(
-            f"what is this block of code? No command ({known}), no Python; if it is a text, add its first line to "
-            f"TEXTS in tests/test_commands.py:\n{block}"
+            f"what is this block of code? Not a command ({known}), not Python; if it is a text, add its first line to "
+            f"TEXTS in tests/docs/test_commands.py:\n{block}"
         ) from None
     return [], code
 
@@ -293,7 +247,7 @@ def read_documents() -> list[Found]:
     for file in (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))):
         document = file.relative_to(ROOT).as_posix()
         try:
-            for text, python in parse(file.read_text(encoding="utf-8"), commands_only=document in GENERATED):
+            for text, python in parse(file.read_text(encoding="utf-8")):
                 found.setdefault(text, Found(document, text, python))
         except ValueError as error:
             raise ValueError(f"{document}: {error}") from None
@@ -301,7 +255,7 @@ def read_documents() -> list[Found]:
 
 
 FOUND = read_documents()
-RUN = [found for found in FOUND if not elsewhere(found.text)]
+RUN = [found for found in FOUND if not reason_not_to_run(found.text)]
 
 
 def small(text: str) -> tuple[str, set[str]]:
@@ -313,8 +267,6 @@ def small(text: str) -> tuple[str, set[str]]:
         used |= {pattern} if count else set()
     return text, used
 
-
-# The folder they run in ----------------------------------------------------------------------------------------------
 
 INTERRUPT = """
 from ultralytics import YOLO
@@ -340,40 +292,6 @@ def paint(file: Path, width: int, height: int) -> np.ndarray:
     return image
 
 
-class Server:
-    """Runs commands in child processes of one that has imported PyTorch, see command_server.py."""
-
-    def __init__(self, **environment: str) -> None:
-        mine = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
-        path = os.pathsep.join((sysconfig.get_path("scripts"), os.environ["PATH"]))
-        self.environment = {**mine, "OMP_NUM_THREADS": "1", "MPLBACKEND": "agg", "PATH": path, **environment}
-        self.process = subprocess.Popen(
-            [sys.executable, str(ROOT / "tests/command_server.py")],
-            env=self.environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-        )  # fmt: skip
-        assert self._read() == "ready"
-
-    def _read(self) -> Any:
-        return json.loads(self.process.stdout.readline())
-
-    def run(self, command: str | list[str], folder: Path) -> tuple[int, str]:
-        """Run a command in a folder; return its exit status and what it printed."""
-        if isinstance(command, str) and ("&&" in command or not command.startswith(("yolo ", "python ", "python3 "))):
-            done = subprocess.run(
-                ["bash", "-c", command], cwd=folder, env=self.environment, stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=LIMIT, check=False,
-            )  # fmt: skip
-            return done.returncode, done.stdout
-        argv = shlex.split(command) if isinstance(command, str) else command
-        log = folder / "log.txt"
-        print(json.dumps({"argv": argv, "cwd": str(folder), "log": str(log)}), file=self.process.stdin, flush=True)
-        status = self._read()
-        return status, re.sub(r"\x1b\[[\d;]*[mK]", "", log.read_text(encoding="utf-8", errors="replace"))
-
-    def close(self) -> None:
-        self.process.communicate()
-
-
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     files = {f"{name}.zip": make_zip(make_files(name)) for name in ("ASS1", "ASS2")}
@@ -395,11 +313,10 @@ def template(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Lay out a folder as this project's, with what the commands name."""
     folder = tmp_path_factory.mktemp("template") / "project"
     folder.mkdir()
-    for name in ("predict1.py", "predict2.py", "datasets/prepare.py"):
-        (folder / name).parent.mkdir(exist_ok=True)
+    for name in ("predict1.py", "predict2.py"):
         shutil.copy(ROOT / name, folder / name)
     for file in (ROOT / "datasets").glob("*/*.yaml"):
-        (folder / "datasets" / file.parent.name).mkdir()
+        (folder / "datasets" / file.parent.name).mkdir(parents=True)
         shutil.copy(file, folder / "datasets" / file.parent.name)
     shutil.copytree(ROOT / "ultralytics/cfg", folder / "ultralytics/cfg")
     shutil.copytree(ROOT / "benchmarks/models", folder / "benchmarks/models")
@@ -441,9 +358,6 @@ def worlds(template: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str
     return worlds
 
 
-# Running them --------------------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("found", RUN, ids=str)
 def test_a_command_does_what_the_documents_say(found: Found, server: Server, worlds: dict[str, Path]) -> None:
     folder, (command, _) = worlds[CONTINUED.get(found.document, found.document)], small(found.text)
@@ -454,7 +368,7 @@ def test_a_command_does_what_the_documents_say(found: Found, server: Server, wor
                 path.unlink()
     start = time.time() - 0.01
     status, said = server.run(["python", "-c", command] if found.python else command, folder)
-    assert status == 0, f"{command}\n{said}\n\nIf this cannot be run here, see the top of tests/test_commands.py"
+    assert status == 0, f"{command}\n{said}\n\nIf this cannot be run here, see the top of tests/docs/test_commands.py"
     for pattern, promises in PROMISES.items():
         kept = re.match(pattern, command)
         for promise in map(kept.expand, promises) if kept else ():
@@ -466,13 +380,15 @@ def test_a_command_does_what_the_documents_say(found: Found, server: Server, wor
 
 
 def test_no_row_of_the_tables_is_idle() -> None:
-    run = [small(found.text) for found in FOUND if needs_browser(found.text) or not elsewhere(found.text)]
+    run = [small(found.text) for found in FOUND if needs_browser(found.text) or not reason_not_to_run(found.text)]
     assert set(SMALLER) == set().union(*(used for _, used in run)), "SMALLER: no document has them"
     commands = [command for command, _ in run]
     for table in (PROMISES, ANEW):
         idle = [pattern for pattern in table if not any(re.match(pattern, command) for command in commands)]
         assert not idle, "no document has them"
-    assert not set(ELSEWHERE) - {found.text for found in FOUND}, "ELSEWHERE: no document has them"
+    texts = [found.text.removeprefix(".venv/bin/") for found in FOUND]
+    assert not [start for start in NOT_RUN if not any(text.startswith(start) for text in texts)], "no document has them"
+    assert not [part for part in NOT_RUN_WITH if not any(part in text for text in texts)], "no document has them"
     texts = "\n".join(file.read_text(encoding="utf-8") for file in (ROOT / "docs").rglob("*.md"))
     assert all(f"\n    {text}" in texts for text in TEXTS)
 
@@ -483,38 +399,27 @@ def make(*args: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(["make", *args], cwd=ROOT, env=own, capture_output=True, text=True, check=False)
 
 
-@pytest.mark.parametrize("command", [found.text for found in FOUND if elsewhere(found.text)])
+@pytest.mark.parametrize("command", [found.text for found in FOUND if reason_not_to_run(found.text)])
 def test_what_is_not_run_here(command: str, server: Server, template: Path) -> None:
-    """What can be seen without running it: options exist, files are there, and a test runs the same program."""
-    other = elsewhere(command)
-    assert other is not None
-    if isinstance(other.test, str):
-        assert callable(globals()[other.test])
-    elif other.test:
-        file, text = other.test
-        assert text in (ROOT / "tests" / file).read_text(encoding="utf-8")
+    """What can be checked without running it: targets, extras, options and arguments exist."""
     program, *args = shlex.split(command.removeprefix(".venv/bin/"))
-    for file in re.findall(r"tests/\w+\.py", command):
-        assert (ROOT / file).is_file()
     if program == "make":
         done = make("-n", *args)
         assert done.returncode == 0 and done.stdout, done.stderr
-        for script in re.findall(r"python (\S+\.py)", done.stdout):
-            assert (ROOT / script).is_file()
+        for module in re.findall(r"python -m ((?:benchmarks|docs|tests)\.\S+)", done.stdout):
+            assert (ROOT / module.replace(".", "/")).with_suffix(".py").is_file()
     elif program == "pip":
         project = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
-        for extra in re.findall(r"\.\[(\w+)\]", command):
-            assert re.search(rf"^{extra} = \[", project, re.M)
-        for file in re.findall(r"-r (\S+)", command):
-            assert (ROOT / file).is_file()
-    elif program == "python" and len(args) > 1 and args[0] != "-m":  # the options are ones that the program knows
-        status, said = server.run(["python", args[0], "--help"], template)
-        assert status == 0
-        for option in args[1:]:
-            assert not option.startswith("--") or re.search(rf"{option}\b", said), option
-    elif program == "yolo":  # arguments that upstream or this fork knows
-        names = {name for name, _ in (arg.split("=") for arg in args if "=" in arg)}
-        assert names <= set(DEFAULT_CFG_DICT)
+        assert all(re.search(rf"^{extra} = \[", project, re.M) for extra in re.findall(r"\.\[(\w+)\]", command))
+        assert all((ROOT / file).is_file() for file in re.findall(r"-r (\S+)", command))
+    elif program in {"python", "small-object"} and "pytest" not in args:
+        start = args[:2] if program == "python" else args[:1]
+        status, said = server.run([program, *start, "--help"], template)
+        assert status == 0, said
+        options = [option for option in args[len(start) :] if option.startswith("--")]
+        assert not [option for option in options if not re.search(rf"{option}\b", said)]
+    elif program == "yolo":
+        assert {arg.partition("=")[0] for arg in args if "=" in arg} <= set(DEFAULT_CFG_DICT)
 
 
 def test_make_help() -> None:
@@ -527,8 +432,7 @@ def test_make_help() -> None:
 def test_the_demo(server: Server, template: Path, tmp_path: Path) -> None:
     shutil.copytree(template, tmp_path / "project")
     code = """
-import os, re, sys
-sys.path.insert(0, "benchmarks")
+import os, re
 from benchmarks import demo
 os.cpu_count = lambda: 1  # more threads wait for each other on a busy machine
 stock = demo.commands

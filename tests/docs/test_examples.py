@@ -16,21 +16,23 @@ import numpy as np
 import pytest
 from ultralytics.utils import LOGGER
 
+from benchmarks.common import ROOT
 from small_object.scenes.generate import make_demo
 from tests.helpers.common import write_data
 
-ROOT = Path(__file__).resolve().parents[2]
 SKIPPED = {"small_object.sizes.SizeMetrics"}  # asks for trained weights, which would be downloaded
 
 
 def examples() -> list[doctest.DocTest]:
     """Return the examples of what this fork's files define, in modules that also hold upstream's."""
     found = []
-    for file in sorted((ROOT / "ultralytics").rglob("*.py")):
+    files = [(ROOT, file) for file in (ROOT / "ultralytics").rglob("*.py")]
+    files += [(ROOT / "src", file) for file in (ROOT / "src/small_object").rglob("*.py")]
+    for root, file in sorted(files):
         text = file.read_text(encoding="utf-8")
         if ">>>" not in text:
             continue
-        name = ".".join(file.relative_to(ROOT).with_suffix("").parts)
+        name = ".".join(file.relative_to(root).with_suffix("").parts).removesuffix(".__init__")
         own = {node.name for node in ast.parse(text).body if isinstance(node, ast.ClassDef | ast.FunctionDef)}
         for example in doctest.DocTestFinder().find(importlib.import_module(name)):
             if example.examples and example.name.removeprefix(f"{name}.").split(".")[0] in own:
@@ -69,7 +71,7 @@ def at_hand(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("example", [pytest.param(e, id=e.name.removeprefix("ultralytics.")) for e in examples()])
+@pytest.mark.parametrize("example", [pytest.param(e, id=e.name) for e in examples()])
 def test_an_example_gives_what_it_says(
     example: doctest.DocTest, at_hand: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,9 +1,10 @@
 """Runs Python commands without the seconds that each takes to import PyTorch: a process that has imported it forks.
 
-    python tests/command_server.py
+    python tests/helpers/command_server.py
 
-reads a JSON object a line, `argv`, `cwd` and `log`, runs `argv` in a child process as the shell would (`yolo ...`,
-`python file.py ...` or `python -m module ...`), and answers with its exit status; what it printed is in the file `log`.
+reads JSON objects, one per line, with `argv`, `cwd` and `log`. It runs `argv` in a child process as the shell would
+(`yolo ...`, `small-object ...`, `python file.py ...` or `python -m module ...`) and answers with the exit status; the
+output is in the file `log`. `Server` starts it and talks to it.
 """
 
 from __future__ import annotations
@@ -12,14 +13,54 @@ import atexit
 import gc
 import json
 import os
+import re
 import runpy
+import shlex
 import signal
+import subprocess
 import sys
+import sysconfig
 import traceback
 from pathlib import Path
 from typing import Any
 
 LIMIT = 150  # seconds that a command may take
+FORKED = ("yolo ", "python ", "python3 ", "small-object ")  # other commands run in bash
+
+
+class Server:
+    """Runs commands in child processes of a process that has imported PyTorch."""
+
+    def __init__(self, **environment: str) -> None:
+        mine = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
+        path = os.pathsep.join((sysconfig.get_path("scripts"), os.environ["PATH"]))
+        self.environment = {**mine, "OMP_NUM_THREADS": "1", "MPLBACKEND": "agg", "PATH": path, **environment}
+        self.environment["PYTHONPATH"] = str(Path(__file__).parents[2])
+        self.process = subprocess.Popen(
+            [sys.executable, __file__],
+            env=self.environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        assert self._read() == "ready"
+
+    def _read(self) -> Any:
+        return json.loads(self.process.stdout.readline())
+
+    def run(self, command: str | list[str], folder: Path) -> tuple[int, str]:
+        """Run a command in a folder; return its exit status and what it printed."""
+        if isinstance(command, str) and ("&&" in command or not command.startswith(FORKED)):
+            done = subprocess.run(
+                ["bash", "-c", command], cwd=folder, env=self.environment, stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=LIMIT, check=False,
+            )  # fmt: skip
+            return done.returncode, done.stdout
+        argv = shlex.split(command) if isinstance(command, str) else command
+        log = folder / "log.txt"
+        print(json.dumps({"argv": argv, "cwd": str(folder), "log": str(log)}), file=self.process.stdin, flush=True)
+        status = self._read()
+        return status, re.sub(r"\x1b\[[\d;]*[mK]", "", log.read_text(encoding="utf-8", errors="replace"))
+
+    def close(self) -> None:
+        self.process.communicate()
 
 
 def serve() -> dict | None:
@@ -49,6 +90,11 @@ def execute(request: dict) -> None:
     if program == "yolo":
         sys.argv[:] = [program, *args]
         sys.exit(entrypoint())
+    if program == "small-object":
+        from small_object.cli import main
+
+        sys.argv[:] = [program, *args]
+        sys.exit(main())
     if args[0] == "-m":
         sys.argv[:] = args[1:]
         sys.path[0] = request["cwd"]

@@ -1,8 +1,9 @@
 """Makes stand-ins for what upstream's tests download: python tests/upstream/stand_ins.py FOLDER.
 
-Weights are untrained models of the same architecture that score about 0.5 everywhere, so that they detect something;
-data sets are four drawn images a split, each with one object; a video is a few frames of a moving rectangle. All come
-from stock upstream and fixed seeds. `upstream_tests.py` runs this and points upstream's settings at the result.
+Weights are untrained models of the same architecture that score about 0.5 everywhere, so that they detect something.
+Data
+sets have four synthetic images per split, each with one object; a video is a few frames of a moving rectangle. All come
+from stock upstream and fixed seeds. `own_tests.py` runs this and points upstream's settings at the result.
 """
 
 from __future__ import annotations
@@ -23,18 +24,11 @@ from ultralytics.utils import DEFAULT_CFG_DICT, ROOT, YAML
 from ultralytics.utils.torch_utils import init_seeds
 
 # Weights that the tests look for, each with the architecture and the data set that gives its class names.
+TASKS = {"": "coco8", "-seg": "coco8-seg", "-pose": "coco8-pose", "-obb": "dota8"}
+MORE_TASKS = {"-sem": "cityscapes8", "-depth": "depth8", "-cls": None}
 WEIGHTS = {
-    "yolo26n": ("yolo26n", "coco8"),
-    "yolo26n-seg": ("yolo26n-seg", "coco8-seg"),
-    "yolo26n-sem": ("yolo26n-sem", "cityscapes8"),
-    "yolo26n-depth": ("yolo26n-depth", "depth8"),
-    "yolo26n-cls": ("yolo26n-cls", None),
-    "yolo26n-pose": ("yolo26n-pose", "coco8-pose"),
-    "yolo26n-obb": ("yolo26n-obb", "dota8"),
-    "yolo26s": ("yolo26s", "coco8"),
-    "yolo26s-seg": ("yolo26s-seg", "coco8-seg"),
-    "yolo26s-pose": ("yolo26s-pose", "coco8-pose"),
-    "yolo26s-obb": ("yolo26s-obb", "dota8"),
+    **{f"yolo26n{task}": (f"yolo26n{task}", data) for task, data in (TASKS | MORE_TASKS).items()},
+    **{f"yolo26s{task}": (f"yolo26s{task}", data) for task, data in TASKS.items()},
     "yolo11n": ("yolo11n", "coco8"),
     "yolo11n-grayscale": ("yolo11n", "coco8-grayscale"),
     "FastSAM-s": ("yolov8s-seg", "any object"),
@@ -54,12 +48,12 @@ VIDEOS = (
     "solutions_ci_demo.mp4", "decelera_landscape_min.mov", "solution_ci_pose_demo.mp4", "solution_ci_parking_demo.mp4",
     "solution_vertical_demo.mp4", "decelera_portrait_min.mov",
 )  # fmt: skip
-SIZE = (128, 96)  # width and height of the drawn images in pixels
+SIZE = (128, 96)  # width and height of the images in pixels
 BOX = (24, 16, 80, 64)  # xyxy of the first image's object; the next ones are shifted
 
 
 def description(name: str) -> dict:
-    """Return what upstream's YAML of a data set says."""
+    """Return upstream's YAML of a data set."""
     return YAML.load(ROOT / f"cfg/datasets/{name}.yaml")
 
 
@@ -81,7 +75,7 @@ def save_weights(folder: Path) -> None:
             for level in getattr(head, name, None) or ():
                 if isinstance(level, torch.nn.Sequential) and isinstance(level[-1], torch.nn.Conv2d):
                     torch.nn.init.constant_(level[-1].bias, 1.0 if name in masks else 0.0)  # masks are not empty
-        model.ckpt = {"train_args": DEFAULT_CFG_DICT | {"task": model.task}}  # which a trained model has
+        model.ckpt = {"train_args": DEFAULT_CFG_DICT | {"task": model.task}}  # as in a trained model
         model.save(folder / f"{stem}.pt")
     init_seeds(0)
     segmenter = build_mobile_sam()
@@ -97,7 +91,7 @@ def save_weights(folder: Path) -> None:
 
 
 def picture(index: int, channels: int = 3) -> tuple[np.ndarray, tuple[int, int, int, int]]:
-    """Draw an image (height, width, channels) with one bright rectangle; return it and the rectangle in xyxy pixels."""
+    """Make an image (height, width, channels) with one bright rectangle; return it and the rectangle in xyxy pixels."""
     image = np.random.default_rng(index).integers(0, 90, (SIZE[1], SIZE[0], channels), dtype=np.uint8)
     x1, y1, x2, y2 = BOX[0] + 4 * index, BOX[1] + 3 * index, BOX[2] + 4 * index, BOX[3] + 3 * index
     image[y1:y2, x1:x2] = 230 - 20 * index
@@ -105,7 +99,7 @@ def picture(index: int, channels: int = 3) -> tuple[np.ndarray, tuple[int, int, 
 
 
 def label(task: str, cls: int, xyxy: tuple[int, int, int, int], keypoints: int = 0) -> str:
-    """Return the line of a label file: `xyxy` is in pixels, the line in shares of the image."""
+    """Return the line of a label file: `xyxy` is in pixels, the line relative to the image."""
     x1, y1, x2, y2 = np.array(xyxy) / (SIZE * 2)
     values = [(x1 + x2) / 2, (y1 + y2) / 2, x2 - x1, y2 - y1]
     if task in {"segment", "obb"}:
@@ -116,7 +110,7 @@ def label(task: str, cls: int, xyxy: tuple[int, int, int, int], keypoints: int =
     return " ".join([str(cls), *(f"{value:.5f}" for value in values)]) + "\n"
 
 
-def draw_data(folder: Path) -> None:
+def save_data(folder: Path) -> None:
     """Write the data sets into `folder`, each as upstream's YAML of it describes."""
     for task, name in ((task, name) for task, names in DATA.items() for name in names):
         stated = description(name)
@@ -149,8 +143,8 @@ def draw_data(folder: Path) -> None:
         cv2.imwrite(str(path / f"{index}.jpg"), picture(index % 4)[0])
 
 
-def annotate(folder: Path) -> None:
-    """Write into `folder` what COCO has for the validation images of coco8, coco8-seg and coco8-pose."""
+def save_annotations(folder: Path) -> None:
+    """Write into `folder` COCO annotations of the validation images of coco8, coco8-seg and coco8-pose."""
     folder.mkdir()
     annotations, classes, keypoints = [], coco80_to_coco91_class(), description("coco8-pose")["kpt_shape"][0]
     for index in range(4):
@@ -168,7 +162,7 @@ def annotate(folder: Path) -> None:
         (folder / name).write_text(text, encoding="utf-8")
 
 
-def draw_videos(folder: Path) -> None:
+def save_videos(folder: Path) -> None:
     """Write the videos, image, parking areas and weights that the tests of the solutions read."""
     folder.mkdir()
     for name in VIDEOS:
@@ -185,7 +179,7 @@ def draw_videos(folder: Path) -> None:
 
 
 def main(folder: Path) -> None:
-    """Make `weights`, `datasets` and a font for upstream's configuration in a folder that is there."""
+    """Make `weights`, `datasets` and a font for upstream's configuration in an existing folder."""
     for name in ("weights", "datasets", "config/Ultralytics"):
         (folder / name).mkdir(parents=True, exist_ok=True)
     matplotlib = importlib.util.find_spec("matplotlib")
@@ -193,9 +187,9 @@ def main(folder: Path) -> None:
     font = Path(matplotlib.origin).parent / "mpl-data/fonts/ttf/DejaVuSans.ttf"
     (folder / "config/Ultralytics/Arial.ttf").write_bytes(font.read_bytes())
     save_weights(folder / "weights")
-    draw_data(folder / "datasets")
-    annotate(folder / "datasets/annotations")
-    draw_videos(folder / "weights/solution_assets")
+    save_data(folder / "datasets")
+    save_annotations(folder / "datasets/annotations")
+    save_videos(folder / "weights/solution_assets")
 
 
 if __name__ == "__main__":

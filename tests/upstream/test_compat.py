@@ -1,59 +1,55 @@
-"""The tool that runs the contract tests with several versions of upstream, without fetching any."""
+"""The command that runs the contract tests with two versions of upstream, without downloading any."""
 
-import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from packaging.specifiers import SpecifierSet
 
-from tests.upstream import compat
-
-ROOT = Path(__file__).resolve().parents[2]
+from benchmarks.common import ROOT
+from tests.upstream import compat, environments
 
 
-def test_the_versions_are_within_the_supported_range() -> None:
-    stated = re.search(r'"ultralytics(>=[\d.]+,<[\d.]+)"', (ROOT / "pyproject.toml").read_text())
-    assert stated is not None and SpecifierSet(compat.supported()) == SpecifierSet(stated[1])
-    assert all(version in SpecifierSet(stated[1]) for version in compat.VERSIONS if version != "newest")
-    oldest = stated[1].partition(",")[0].removeprefix(">=")
-    assert (compat.VERSIONS[0], compat.VERSIONS[-1]) == (oldest, "newest")
-    assert compat.OUTSIDE not in SpecifierSet(stated[1])
-    assert all((ROOT / f"tests/{name}.py").is_file() for name in compat.CONTRACT)
+def test_the_pinned_version_is_supported_and_the_contract_is_there() -> None:
+    assert compat.pinned_version() in compat.supported_versions()
+    assert "8.3.0" not in compat.supported_versions()
+    assert all((ROOT / path).exists() for path in compat.CONTRACT)
 
 
-def test_a_row_counts_what_the_tests_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(compat, "environment", lambda folder, version: Path(sys.executable))
+def test_the_newest_version_is_the_newest_supported_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    listed = "ultralytics (99.0)\nAvailable versions: 99.0, 8.4.190, 8.3.0\n"
+    monkeypatch.setattr(compat.subprocess, "run", lambda *_, **__: subprocess.CompletedProcess([], 0, listed))
+    assert compat.newest_version() == "8.4.190"
+
+
+def test_the_document_has_a_row_per_version(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(compat, "create_environment", lambda folder, version: folder.mkdir() or Path(sys.executable))
+    monkeypatch.setattr(compat, "DOCUMENT", tmp_path / "compatibility.md")
+    monkeypatch.setattr(compat, "pinned_version", lambda: "8.4.190")
+    monkeypatch.setattr(compat, "newest_version", lambda: "8.4.200")
     file = tmp_path / "test_it.py"
     file.write_text("import pytest\ndef test_a(): pass\ndef test_b(): assert 0\ndef test_c(): pytest.skip('no')\n")
-    row = compat.try_version("9.9", [str(file)])
-    assert (row["passed"], row["failed"], row["skipped"]) == ("1", "1", "1")
-    assert row["what failed"].endswith("test_b`") and row["version"].startswith("8.")
-    file.write_text("import there_is_no_such_module\n")
-    row = compat.try_version("9.9", [str(file)])
-    assert (row["passed"], row["failed"]) == ("0", "1") and "test_it.py" in row["what failed"]
-    text = compat.document([row, row], "refused", "make compat")
-    assert text.count("| 8.") == 2 and "    refused" in text and text.count("\n| ---") == 1
+    (tmp_path / "test_bad.py").write_text("import there_is_no_such_module\n")
+    assert compat.main(["--tests", str(tmp_path)]) == 1
+    rows = [line for line in (tmp_path / "compatibility.md").read_text().splitlines() if line.startswith("| 8.4.")]
+    assert [row.split(" | ")[:4] for row in rows] == [[f"| {v}", "1", "2", "1"] for v in ("8.4.190", "8.4.200")]
+    assert "test_b`: failed `AssertionError` assert 0" in rows[0] and "there_is_no_such_module" in rows[0]
 
 
-def test_an_environment_has_a_version_and_a_checkout_of_its_own(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    """A package index is not at hand: a stand-in for `pip install` writes the package."""
+def test_an_environment_has_its_own_version_and_this_checkout(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A stand-in for `pip install` writes the package, as the package index is not reachable."""
     real = subprocess.run
 
     def run(command: list, *args: object, **options: object) -> object:
         if "install" not in command:
             return real(command, *args, **options)
-        assert command[-1] == "ultralytics==8.4.50"
-        python = Path(command[0])
-        (package := next(python.parents[1].rglob("site-packages")) / "ultralytics").mkdir()
-        (package / "__init__.py").write_text("__version__ = '8.4.50'\n")
-        return None
+        assert command[-1] == "ultralytics==8.4.200"
+        package = next(Path(command[0]).parents[1].rglob("site-packages")) / "ultralytics"
+        package.mkdir()
+        return (package / "__init__.py").write_text("__version__ = '8.4.200'\n")
 
-    monkeypatch.setattr(compat.subprocess, "run", run)
-    python = compat.environment(tmp_path, "8.4.50")
+    monkeypatch.setattr(environments.subprocess, "run", run)
+    python = environments.create_environment(tmp_path, "8.4.200")
     code = "import sys, ultralytics, torch, pytest; print(ultralytics.__version__, type(sys.meta_path[0]).__name__)"
     done = real([python, "-c", code], capture_output=True, text=True, check=True, cwd=tmp_path)
-    assert done.stdout.split() == ["8.4.50", "OverlayFinder"]
+    assert done.stdout.split() == ["8.4.200", "OverlayFinder"]

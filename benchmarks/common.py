@@ -1,0 +1,90 @@
+"""What the benchmarks share. It imports nothing heavy, so that a script can ask for the commit in milliseconds."""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import io
+import os
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from small_object.files import replacing
+
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS = ROOT / "benchmarks/results"
+
+
+def commit() -> str:
+    """Return the commit of this project, `-dirty` where files differ from it, or `unknown`."""
+    command = ["git", "-C", str(ROOT), "describe", "--always", "--dirty", "--abbrev=10", "--exclude=*"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+
+
+def cores() -> int:
+    """Return how many processors this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def relative_path(path: str) -> str:
+    """Return a path relative to the project's root if it lies there; a bare file name stays as it is.
+
+    Example:
+        >>> relative_path(f"{ROOT}/benchmarks/models/yolo11n-p2.yaml"), relative_path("yolo11n.yaml")
+        ('benchmarks/models/yolo11n-p2.yaml', 'yolo11n.yaml')
+    """
+    full = Path(path).expanduser().absolute()
+    return full.relative_to(ROOT).as_posix() if full.is_relative_to(ROOT) and Path(path).name != path else path
+
+
+def module_command(module: str, arguments: Iterable[str]) -> str:
+    """Return the shell command that runs a module of this project.
+
+    Example:
+        >>> module_command("benchmarks.speed", ["--out", "my results"])
+        "python -m benchmarks.speed --out 'my results'"
+    """
+    return shlex.join(["python", "-m", module, *arguments])
+
+
+def build_parser(doc: str | None) -> argparse.ArgumentParser:
+    """Build a parser whose help is a module's docstring: its first line above the options, the rest below."""
+    summary, _, details = (doc or "").partition("\n")
+    formatter = argparse.RawDescriptionHelpFormatter
+    return argparse.ArgumentParser(description=summary, epilog=details.strip(), formatter_class=formatter)
+
+
+def write_text(file: Path, text: str) -> None:
+    """Write a text file in one step; make its folder where it is missing."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(file) as new:
+        new.write_text(text, encoding="utf-8", newline="")
+
+
+def write_csv(file: Path, columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> None:
+    """Write rows to a CSV file in one step; keys that are not among the columns are left out."""
+    lines = io.StringIO()
+    writer = csv.DictWriter(lines, columns, extrasaction="ignore", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_text(file, lines.getvalue())
+
+
+def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    """Return the lines of a Markdown table: the first column left-aligned, the others right-aligned."""
+    lines = [f"| {' | '.join(header)} |", "| --- |" + " ---: |" * (len(header) - 1)]
+    return lines + [f"| {' | '.join(row)} |" for row in rows]
+
+
+def start_module(module: str, *arguments: str, **options: Any) -> subprocess.Popen[bytes]:
+    """Start a module of this project in a child process with this Python, whatever the working folder is."""
+    paths = filter(None, [str(ROOT), os.environ.get("PYTHONPATH")])
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(paths)}
+    return subprocess.Popen([sys.executable, "-m", module, *arguments], env=environment, **options)

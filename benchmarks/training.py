@@ -1,0 +1,194 @@
+"""Trains and validates the runs of a comparison, in a child process of `benchmarks.compare`."""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+import queue
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from ultralytics import YOLO, __version__
+from ultralytics.models.yolo.detect import DetectionTrainer
+from ultralytics.nn.tasks import CHANNEL_BLOCKS, FUSION_BLOCKS
+from ultralytics.utils import torch_utils
+from ultralytics.utils.loss import nwd_share
+
+from benchmarks.common import cores, write_text
+from small_object.sizes import COCO_SMALL_NAME, SIZE_GROUPS
+
+CURVE_POINTS = 5
+BEST = "weights/best.pt"  # in the folder of a run
+VALIDATION = (  # training arguments that a validation takes, too
+    "max_det", "iou", "conf", "single_cls", "split", "agnostic_nms", "classes", "slice", "slice_overlap", "slice_batch",
+    "slice_full", "slice_skip",
+)  # fmt: skip
+
+
+class Network(nn.Module):
+    """The layers of a detection model without its loss, which can be recorded as a CUDA graph.
+
+    Args:
+        model: Detection model; it stays in its mode, training or evaluation.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.training, self.model = model.training, model
+
+    def forward(self, images: torch.Tensor) -> Any:
+        """Return the output of the head for images (B, C, H, W)."""
+        return self.model._predict_once(images)
+
+
+class CurveTrainer(DetectionTrainer):
+    """Validates and saves only at some epochs, and measures the training time without validation.
+
+    Attributes:
+        curve: Epoch, seconds of training up to it, AP50 and AP of each validation.
+        seconds: Seconds of training so far.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.curve: list[tuple[int, float, float, float]] = []
+        self.seconds = 0.0
+        self._started = 0.0
+        self.add_callback("on_train_start", CurveTrainer._record_graphs)
+        self.add_callback("on_train_epoch_start", CurveTrainer._start_clock)
+        self.add_callback("on_train_epoch_end", CurveTrainer._stop_clock)
+        self.add_callback("on_fit_epoch_end", CurveTrainer._add_to_curve)
+        self.add_callback("on_train_end", CurveTrainer._drop_graphs)
+
+    def _record_graphs(self) -> None:
+        """On CUDA, replay the forward and backward pass as graphs: a small model's step is mostly kernel launches."""
+        if self.device.type != "cuda":
+            return
+        self._model_train()
+        model = torch_utils.unwrap_model(self.model)
+        shape = self.batch_size, self.data["channels"], self.args.imgsz, self.args.imgsz
+        images = torch.zeros(shape, device=self.device)
+        state = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+        network = torch.cuda.make_graphed_callables(Network(model), (images,), allow_unused_input=True)
+        model.load_state_dict(state)  # recording has moved the statistics of the BatchNorms
+        eager = model.predict
+
+        def predict(x: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
+            recorded = model.training and x.shape == images.shape and not args and not any(kwargs.values())
+            return network(x) if recorded else eager(x, *args, **kwargs)
+
+        model.predict = predict
+
+    def _drop_graphs(self) -> None:
+        torch_utils.unwrap_model(self.model).__dict__.pop("predict", None)
+
+    def _start_clock(self) -> None:
+        self._started = time.perf_counter()
+
+    def _stop_clock(self) -> None:
+        self.seconds += time.perf_counter() - self._started
+        interval = max(1, round(self.epochs / CURVE_POINTS))
+        # Weights that were not validated are not saved: upstream would take them to be as good as the previous ones.
+        self.args.val = self.args.save = (self.epoch + 1) % interval == 0 or self.epoch + 1 == self.epochs
+
+    def _add_to_curve(self) -> None:
+        if self.args.val:
+            scores = (float(self.metrics[f"metrics/{name}(B)"]) for name in ("mAP50", "mAP50-95"))
+            self.curve.append((self.epoch + 1, round(self.seconds, 3), *scores))
+
+    def final_eval(self) -> None:
+        """Skip upstream's final validation; `run_one` validates the best weights."""
+
+
+def serve_runs() -> None:
+    """Execute the runs whose folders arrive as lines on standard input, one at a time, each with its own log.
+
+    A failing run ends this process. So does the end of the input, which is also the end of the parent.
+    """
+    folders: queue.SimpleQueue[Path] = queue.SimpleQueue()
+
+    def listen() -> None:
+        rest = b""  # os.read, not sys.stdin: a lock on Python's buffer would block data loaders forked from here
+        while received := os.read(0, 4096):
+            *lines, rest = (rest + received).split(b"\n")
+            for line in lines:
+                folders.put(Path(os.fsdecode(line)))
+        os._exit(1)
+
+    threading.Thread(target=listen, daemon=True).start()
+    while True:
+        folder = folders.get()
+        with (folder / "log.txt").open("wb") as log:
+            for stream in (1, 2):
+                os.dup2(log.fileno(), stream)
+        run_one(folder)
+        gc.collect()  # a recorded network and its memory refer to each other
+        torch.cuda.empty_cache()
+
+
+def run_one(folder: Path) -> None:
+    """Execute the run that `folder/run.json` describes; write its measurements to `folder/result.json`."""
+    spec = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+    torch_utils.NUM_THREADS = spec["threads"]  # upstream would take all processors but one
+    arguments, hardware = spec["arguments"], {key: spec[key] for key in ("data", "device", "workers")}
+    options = {k: arguments[k] for k in ("imgsz", "batch", *VALIDATION) if k in arguments}
+    options |= hardware | {"project": str(folder), "name": "val", "exist_ok": True, "plots": False, "verbose": False}
+    result = {} if spec["trained"] else train(folder, spec, hardware)
+    weights = folder / BEST
+    if not spec["trained"]:
+        result["row"] |= validate(weights, options)
+    result["again"] = [validate(weights, options | more) for more in spec["again"]]
+    write_text(folder / "result.json", json.dumps(result))
+
+
+def train(folder: Path, spec: dict[str, Any], hardware: dict[str, Any]) -> dict[str, Any]:
+    """Train a run; return its measurements by column and its curve."""
+    arguments = spec["arguments"]
+    model = YOLO(spec["model"], task="detect")
+    model.train(
+        trainer=CurveTrainer, **arguments, **hardware, seed=spec["seed"], project=str(folder.parent), name=folder.name,
+        exist_ok=True, plots=False, size_metrics=False,
+    )  # fmt: skip
+    trainer = model.trainer
+    if trainer.batch_size != arguments["batch"]:
+        raise MemoryError(f"the device's memory is too small for batch={arguments['batch']}")
+    for weights in (trainer.best, trainer.last):
+        torch_utils.strip_optimizer(weights)
+    *_, AP50_last, AP_last = trainer.curve[-1]
+    network, gpu = torch_utils.unwrap_model(trainer.model), ""
+    if trainer.device.type == "cuda":
+        gpu = f"{torch.cuda.get_device_name(trainer.device)}, "
+    shares = {"nwd": nwd_share(network), "nwd_assign": nwd_share(network, "nwd_assign")}
+    stock_blocks = not any(isinstance(module, CHANNEL_BLOCKS + FUSION_BLOCKS) for module in network.modules())
+    row = {
+        "AP_last": AP_last, "AP50_last": AP50_last, "parameters": torch_utils.get_num_params(network),
+        "GFLOPs": round(torch_utils.get_flops(network, arguments["imgsz"]), 3),
+        "strides": " ".join(f"{stride:g}" for stride in network.stride.tolist()),
+        "stock": "yes" if stock_blocks and not any(shares.values()) else "no", **shares,
+        "train_s": round(trainer.seconds, 3), "threads": torch.get_num_threads(),
+        "machine": f"{gpu}{torch_utils.get_cpu_info()}, {cores()} cores",
+        "torch": torch.__version__, "ultralytics": __version__,
+    }  # fmt: skip
+    return {"row": row, "curve": trainer.curve}
+
+
+def validate(weights: Path, options: dict[str, Any]) -> dict[str, Any]:
+    """Validate weights; return the measurements by column."""
+    found = YOLO(weights).val(**options)
+    scores = {"AP": found.box.map, "AP50": found.box.map50}
+    scores |= {f"{part}_ms": round(found.speed[part], 3) for part in ("inference", "postprocess")}
+    if (sizes := found.size) is not None:
+        scores |= {"AP_small": sizes.ap[COCO_SMALL_NAME], "AR_small": sizes.ar[COCO_SMALL_NAME]}
+        for group in SIZE_GROUPS:
+            values = sizes.ap[group], sizes.ap50[group], sizes.ar[group], sizes.counts[group]
+            scores |= dict(zip((f"{what} {group}" for what in ("AP", "AP50", "AR", "objects")), values, strict=True))
+    return scores
+
+
+if __name__ == "__main__":
+    serve_runs()

@@ -1,0 +1,277 @@
+"""Label files, data YAML files and annotations in the COCO and VOC formats."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import json
+from collections.abc import Callable
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+from unittest import mock
+from xml.sax.saxutils import escape
+
+import cv2
+import numpy as np
+import yaml
+from hypothesis import strategies as st
+from ultralytics import cfg
+from ultralytics.data.dataset import YOLODataset
+from ultralytics.data.utils import verify_image_label
+
+from small_object.datasets import stats as dataset_stats
+from small_object.datasets.check import check
+from small_object.datasets.convert import from_coco, from_voc
+from small_object.datasets.fix import fix
+from small_object.errors import UserError
+from small_object.slicing.dataset import SlicedDataset
+from tests.stress.fuzz.values import ERROR, RESULT, clear, odd, plain, spoil, spoil_text
+
+CLASSES = ["a", "b"]
+SIZE = 96, 72  # width and height of the images in pixels
+OBJECTS = b"0 0.5 0.5 0.25 0.25\n1 0.2 0.2 0.1 0.1\n"
+
+odd_classes = ["+1", "1.0", "-1", "0.5", "nan", "inf", "1e400", "\uff11", "0_1", "0x1", "-0", "1e10"]
+class_words = st.sampled_from([*"0110a2", "00", *odd_classes])
+good_words = st.sampled_from(["0.5", "0.25", "0.1", ".4", "5e-1", "0.3333333"])
+number_words = st.one_of(
+    good_words,
+    st.sampled_from(
+        ["0", "1", "1.005", "1.02", "-0.005", "-0.5", "1e-9", "7", "1e39", "1e400", "-1e400", "nan", "inf"]
+    ),
+    st.sampled_from(["0,5", "x", "0_0.5", "\uff15", "1e", "--1", "0.5.", "1e-400", "\ufeff0.5", "\x000"]),
+)
+
+
+@st.composite
+def label_lines(draw: Callable[..., Any], kinds: str) -> str:
+    """Make a line of a label file: a box (g), a polygon (p), with any number of fields (m) or any text (o)."""
+    kind = draw(st.sampled_from(kinds))
+    if kind == "o":
+        return draw(st.one_of(st.text(max_size=12), st.sampled_from(["", "  ", "# no", "0", "\t"])))
+    count = {"g": 4, "p": draw(st.sampled_from([6, 8, 7])), "m": draw(st.integers(0, 9))}[kind]
+    right = draw(st.integers(0, 4))  # four of five lines
+    numbers, classes = (good_words, st.sampled_from("01")) if right else (number_words, class_words)
+    fields = [draw(classes), *draw(st.lists(numbers, min_size=count, max_size=count))]
+    return draw(st.sampled_from([" "] * 12 + ["  ", "\t", "\u00a0", ",", "\x1c"])).join(fields)
+
+
+@st.composite
+def label_files(draw: Callable[..., Any]) -> bytes:
+    """Make the content of a label file."""
+    if draw(st.integers(0, 9)) == 0:
+        return draw(st.binary(max_size=40))
+    kinds = draw(st.sampled_from(["g", "g", "p", "gp", "ggggpmo"]))
+    lines = draw(st.lists(label_lines(kinds), max_size=5))
+    lines += draw(st.lists(st.sampled_from(lines), max_size=1)) if lines else []
+    text = draw(st.sampled_from(["\n"] * 6 + ["\r\n", "\r", "\x0b", "\u2028", "\x85", "\n\n"])).join(lines)
+    text += draw(st.sampled_from(["\n", ""]))
+    form = draw(st.sampled_from(["utf-8"] * 12 + ["utf-8-sig", "utf-16", "latin-1"]))
+    return text.encode(form, "replace")
+
+
+@functools.cache
+def three_images() -> tuple[bytes, ...]:
+    """Return three PNG files that differ from each other."""
+    rng = np.random.default_rng(0)
+    blocks = [rng.integers(0, 256, (9, 12, 3), dtype=np.uint8) for _ in range(3)]
+    pictures = [cv2.resize(block, SIZE, interpolation=cv2.INTER_NEAREST) for block in blocks]
+    return tuple(cv2.imencode(".png", image)[1].tobytes() for image in pictures)
+
+
+def write_set(root: Path, labels: bytes = OBJECTS) -> None:
+    """Write the images and labels of a set; those of the first training image are given."""
+    for i, image in enumerate(three_images()):
+        split = "val" if i == 2 else "train"
+        for file, data in ((f"images/{split}/{i}.png", image), (f"labels/{split}/{i}.txt", OBJECTS if i else labels)):
+            (root / file).parent.mkdir(parents=True, exist_ok=True)
+            (root / file).write_bytes(data)
+
+
+def read_files(folder: Path) -> dict[str, bytes]:
+    """Return the content of each file in a folder by its path."""
+    return {str(file.relative_to(folder)): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
+
+
+def train_on(kind: type[YOLODataset], folder: Path) -> list[tuple[int, int]] | str:
+    """Return image number and objects of each sample of a training set, or the error's type."""
+    options = {"slice": 64, "slice_full_ratio": 0.5, "mosaic": 0.0, "imgsz": 64}
+    try:
+        data = kind(
+            img_path=str(folder / "images/train"), imgsz=64, batch_size=2, augment=True, rect=False,
+            hyp=cfg.get_cfg(overrides=options), data={"names": dict(enumerate(CLASSES)), "channels": 3},
+        )  # fmt: skip
+    except Exception as error:
+        return type(error).__name__
+    return [(len(label["cls"]), len(data[i]["cls"])) for i, label in enumerate(data.labels)]
+
+
+def run_labels(content: bytes, folder: Path) -> str:
+    """Check, count, repair and train on a set of three images, of which one has the labels."""
+    root = folder / "set"
+    write_set(root, content)
+    file = root / "set.yaml"
+    file.write_text(f"train: images/train\nval: images/val\nnames: {CLASSES}\n")
+    before = read_files(root)
+    image, label = root / "images/train/0.png", root / "labels/train/0.txt"
+    seen = verify_image_label((str(image), str(label), "", False, len(CLASSES), 0, 0, False))  # what training keeps
+    refused = seen[0] is None
+
+    report = check(file, 64, folder / "check")
+    about = [finding for finding in report.findings if finding.file == "labels/train/0.txt"]
+    out = [finding for finding in about if "leaves the whole image out" in finding.message]
+    assert bool(out) == refused, f"training {'refuses' if refused else 'takes'} it, the check says {about}: {seen[-1]}"
+    assert all(finding.line or finding.kind == "unreadable-labels" for finding in about)
+    if not refused:
+        solid = sum((row[3:] > 0).all() for row in seen[1])
+        assert report.counts["objects"]["train"] == 2 + solid, (report.counts, seen[1])
+
+    draws = len(content) % 16 == 0  # pictures take most of the time
+    with contextlib.nullcontext() if draws else mock.patch.object(dataset_stats, "_draw"):
+        found = dataset_stats.stats(file, 64, folder / "stats")
+    assert (len(found.skipped) == 1) == refused, (found.skipped, seen[-1])
+    for name, why in found.skipped.items():
+        assert name == str(image)
+        clear(why, "0.txt")
+
+    both = [train_on(kind, root) for kind in (YOLODataset, SlicedDataset)]
+    assert isinstance(both[0], list) == isinstance(both[1], list) and len(both[0]) == len(both[1]), both
+    if isinstance(both[1], list):
+        assert [number for number, _ in both[0]] == [number for number, _ in both[1]]
+        assert len(both[1]) == 2 - refused
+    for cache in root.glob("labels/*.cache*"):
+        cache.unlink()
+
+    new, again = folder / "fixed", folder / "again"
+    repaired = fix(file, new, 64)
+    assert read_files(root) == before, "the old set is not as it was"
+    left = (new / "changes.csv").read_text(encoding="utf-8")
+    for name in before:
+        assert (new / name).is_file() or f"{name}," in left, f"{name} is gone"
+    bad = [f for f in repaired.findings if f.level == "error" or f.kind == "near-duplicate-box"]
+    assert not bad, bad
+    fix(new / "set.yaml", again, 64)
+    assert (again / "changes.csv").read_text(encoding="utf-8").count("\n") == 1, "the second repair changes something"
+    for name, data in read_files(new).items():
+        if name.startswith(("images", "labels")):
+            assert (again / name).read_bytes() == data, name
+    return ERROR if refused else RESULT
+
+
+DATA = {"path": None, "train": "images/train", "val": ["images/val"], "test": None, "names": CLASSES}
+DATA |= {"nc": 2, "channels": 3}
+tame = odd.filter(lambda value: not set(repr(value)) & set("./\\~*"))  # no path that leads out of the set's folder
+
+
+@st.composite
+def data_files(draw: Callable[..., Any]) -> tuple[str, bool]:
+    """Make the text of a data set's YAML, and whether nothing is wrong with it."""
+    content = {key: value for key, value in deepcopy(DATA).items() if value is not None or draw(st.booleans())}
+    if draw(st.booleans()):
+        content["names"] = dict(enumerate(CLASSES))
+    wrong = spoil(draw, content, 2, replacements=tame)
+    return yaml.safe_dump(content, allow_unicode=True), not wrong
+
+
+def run_data(case: tuple[str, bool], folder: Path) -> str:
+    """Check a set and count its objects."""
+    root = folder / "set"
+    write_set(root)
+    file = root / "fuzzed.yaml"
+    file.write_bytes(case[0].encode("utf-8", "surrogatepass"))
+    ends = []
+    for what in (check, dataset_stats.stats):
+        try:
+            with mock.patch.object(dataset_stats, "_draw"):
+                what(file, 64, folder / what.__name__)
+        except UserError as error:
+            assert not case[1], f"refused: {error}"
+            ends.append(clear(error, str(folder)))
+        else:
+            ends.append(RESULT)
+    assert ends[0] == ends[1], ends
+    return ends[0]
+
+
+COCO = {
+    "images": [
+        {"id": 1, "file_name": "0.png", "width": SIZE[0], "height": SIZE[1]},
+        {"id": 2, "file_name": "1.png", "width": SIZE[0], "height": SIZE[1]},
+        {"id": 3, "file_name": "2.png"},
+    ],
+    "annotations": [
+        {"id": 1, "image_id": 1, "category_id": 7, "bbox": [10, 10, 30, 20], "iscrowd": 0},
+        {"id": 2, "image_id": 2, "category_id": 3, "segmentation": [[5, 5, 20, 5, 20, 30]], "iscrowd": 0},
+        {"id": 3, "image_id": 3, "category_id": 7, "bbox": [0, 0, 96, 72]},
+    ],
+    "categories": [{"id": 7, "name": "truck"}, {"id": 3, "name": "person"}],
+}
+
+
+@st.composite
+def coco_files(draw: Callable[..., Any]) -> tuple[str, bool]:
+    """Make the text of a COCO file, and whether nothing is wrong with it."""
+    content = deepcopy(COCO)
+    wrong = spoil(draw, content, 3)
+    text = json.dumps(content)
+    if draw(st.integers(0, 4)) == 0:
+        return spoil_text(draw, text), False
+    return text, not wrong
+
+
+VOC = """<annotation><filename>0.png</filename><size><width>96</width><height>72</height><depth>3</depth></size>
+<object><name>truck</name><difficult>0</difficult>
+<bndbox><xmin>10</xmin><ymin>12</ymin><xmax>40</xmax><ymax>30</ymax></bndbox></object>
+<object><name>person</name><bndbox><xmin>1</xmin><ymin>1</ymin><xmax>96</xmax><ymax>72</ymax></bndbox></object></annotation>
+"""
+
+
+@st.composite
+def voc_files(draw: Callable[..., Any]) -> tuple[str, bool]:
+    """Make the text of a VOC annotation, and whether nothing is wrong with it."""
+    text, wrong = VOC, draw(st.integers(0, 3))
+    for _ in range(wrong):
+        old = draw(st.sampled_from(["96<", "72<", "10<", "12<", "40<", "30<", ">1<", ">truck<", ">person<", "3<"]))
+        new = escape(str(draw(plain.filter(lambda v: not isinstance(v, int) or abs(v) < 10**300))))
+        text = text.replace(old, (">" if old[0] == ">" else "") + new + "<", 1)
+    if wrong and draw(st.booleans()):
+        text = spoil_text(draw, text)
+    return text, not wrong
+
+
+def imported(folder: Path, make: Callable[[], Path], sound: bool, objects: int) -> str:
+    """Import a set; it must be one that the check can read, of so many objects if it is sound, or not be there."""
+    try:
+        data = make()
+    except UserError as error:
+        assert not sound, f"refused: {error}"
+        left = [path for path in (folder / "out").rglob("*") if path.is_file()]
+        assert not left, f"left behind: {left}"
+        return clear(error, str(folder))
+    report = check(data, 64, folder / "check")
+    bad = [f for f in report.findings if f.level == "error" and f.kind not in {"leak", "shared-labels"}]
+    assert not bad, bad
+    assert not sound or sum(report.counts["objects"].values()) == objects, report.counts
+    return RESULT
+
+
+def run_coco(case: tuple[str, bool], folder: Path) -> str:
+    """Import a COCO file."""
+    file = folder / "coco/instances.json"
+    file.parent.mkdir()
+    file.write_bytes(case[0].encode("utf-8", "surrogatepass"))
+    for i, image in enumerate(three_images()):
+        (file.parent / f"{i}.png").write_bytes(image)
+    return imported(folder, lambda: from_coco(file, folder / "out"), case[1], 3)
+
+
+def run_voc(case: tuple[str, bool], folder: Path) -> str:
+    """Import a set with VOC annotations, of which one is fuzzed."""
+    root = folder / "voc"
+    root.mkdir()
+    for i, image in enumerate(three_images()):
+        (root / f"{i}.png").write_bytes(image)
+        (root / f"{i}.xml").write_text(VOC)
+    (root / "0.xml").write_bytes(case[0].encode("utf-8", "surrogatepass"))
+    return imported(folder, lambda: from_voc(root, folder / "out"), case[1], 6)

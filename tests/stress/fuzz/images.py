@@ -1,0 +1,184 @@
+"""Images that are predicted by tiles, and boxes that are merged."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from hypothesis import strategies as st
+from ultralytics import YOLO
+
+from small_object.slicing.merge import merge
+from small_object.slicing.slicer import Found, Slicer
+from small_object.slicing.tiling import tile_grid, tiles_over
+from tests.stress.fuzz.models import tiny_model
+from tests.stress.fuzz.values import ERROR, RESULT, clear
+
+
+@dataclass(frozen=True)
+class ImageCase:
+    """An image and the arguments of its prediction."""
+
+    shape: tuple[int, ...]
+    dtype: str
+    noise: int
+    file: bool
+    args: dict[str, Any]
+
+
+@st.composite
+def images(draw: Callable[..., Any]) -> ImageCase:
+    """Make an image of an odd shape and a way of slicing it."""
+    side = st.one_of(st.sampled_from([1, 2, 7, 31, 63, 64, 65, 100, 129]), st.integers(1, 260))
+    height, width = draw(side), draw(side)
+    if draw(st.integers(0, 7)) == 0:
+        height, width = draw(st.sampled_from([(7, 4000), (4000, 7), (1, 3000), (3000, 1), (1, 1), (1200, 1200)]))
+    overlap = draw(st.sampled_from([0, 0.0, 0.2, 0.55, 0.9] if max(height, width) < 700 else [0, 0.2]))
+    tile = draw(st.sampled_from([64, 64, 65, 96, 100, 127.0, 200, 5000, "auto"]))
+    args = {
+        "slice": tile, "slice_overlap": overlap, "slice_batch": draw(st.integers(1, 9)),
+        "slice_full": draw(st.booleans()), "slice_skip": draw(st.sampled_from([0, 0.0, 0.3, 1.0])),
+        "agnostic_nms": draw(st.booleans()), "max_det": draw(st.sampled_from([1, 50, 1000])),
+        "imgsz": draw(st.sampled_from([32, 64, [32, 64]])),
+    }  # fmt: skip
+    channels = draw(st.sampled_from([(3,), (3,), (), (1,), (4,), (2,)]))
+    dtype = draw(st.sampled_from(["uint8", "uint8", "uint16", "float32", "float64"]))
+    return ImageCase((height, width, *channels), dtype, draw(st.integers(0, 3)), draw(st.booleans()), args)
+
+
+@functools.cache
+def tiny_detector() -> YOLO:
+    """Return a model of random weights that finds something nearly everywhere."""
+    torch.manual_seed(0)
+    model = YOLO(tiny_model(), task="detect")
+    for branch in model.model.model[-1].cv3:
+        branch[-1].weight.data.mul_(20)
+        branch[-1].bias.data.fill_(0.2)
+    return model
+
+
+def run_image(case: ImageCase, folder: Path) -> str:
+    """Predict an image by tiles; where stock prediction takes it, slicing must."""
+    rng = np.random.default_rng(case.noise)
+    image = (rng.integers(0, 256, case.shape) * (case.noise > 0)).astype(case.dtype)
+    source: Any = image
+    if case.file:
+        image = image.astype(np.uint16 if case.dtype == "uint16" else np.uint8)
+        image = image[..., :3] if image.ndim > 2 and image.shape[2] == 2 else image
+        if image.ndim > 2 and image.shape[2] == 2:
+            image = image[..., 0]
+        source = folder / "image.png"
+        assert cv2.imwrite(str(source), image)
+    plain_args = {"conf": 0.4, "device": "cpu", "verbose": False, "save": False, "slice": 0}
+    model = tiny_detector()
+    try:
+        model.predict(source, **plain_args | {k: v for k, v in case.args.items() if not k.startswith("slice")})
+    except Exception as error:
+        with contextlib.suppress(type(error)):  # upstream's own
+            model.predict(source, **plain_args | case.args)
+            raise AssertionError(f"sliced, it works; stock: {error!r}") from error
+        return ERROR
+    (result,) = model.predict(source, **plain_args | case.args)
+    height, width = result.orig_shape
+    assert (height, width) == case.shape[:2]
+    boxes = result.boxes.xyxy
+    assert boxes.isfinite().all() and (boxes[:, :2] >= 0).all() and (boxes[:, :2] <= boxes[:, 2:]).all()
+    assert (boxes[:, 2] <= width).all() and (boxes[:, 3] <= height).all(), boxes
+    assert len(boxes) <= case.args["max_det"]
+    tile, overlap = case.args["slice"], case.args["slice_overlap"]
+    tile = max(64, int(np.max(case.args["imgsz"]))) if tile == "auto" else int(tile)
+    if max(height, width) <= tile:
+        assert result.tiles is None
+        return RESULT
+    step = tile - math.ceil(round(overlap * tile, 6))
+    fewest = math.prod(1 + max(0, math.ceil((length - tile) / step)) for length in (height, width))
+    covered = np.zeros((height, width), bool)
+    for x1, y1, x2, y2 in tile_grid(height, width, tile, overlap):
+        assert 0 <= x1 < x2 <= width and 0 <= y1 < y2 <= height
+        covered[y1:y2, x1:x2] = True
+    assert covered.all()
+    assert sum(result.tiles) == fewest and (case.args["slice_skip"] or result.tiles[1] == 0), result.tiles
+    return RESULT
+
+
+@dataclass(frozen=True)
+class MergeCase:
+    """Rows (x1, y1, x2, y2, score, class, source), the tiles' arguments and those of merging."""
+
+    rows: list[tuple[float, ...]]
+    grid: tuple[int, int, int, float]
+    options: dict[str, Any]
+
+
+@st.composite
+def merges(draw: Callable[..., Any]) -> MergeCase:
+    """Make boxes of every kind, most of them near an image."""
+    number = st.one_of(st.integers(-5, 310), st.sampled_from([0.5, 64, 149.999, 300]), st.floats(-400, 400))
+    wild = st.sampled_from([math.nan, math.inf, -math.inf, 1e30, -1e30, 3e38, 1e9, 1e-30, 1e12])
+    coordinate = st.one_of(number, number, number, wild) if draw(st.integers(0, 3)) == 0 else number
+    score = st.one_of(*[st.floats(0, 1, width=32)] * 9, st.sampled_from([0.0, 1.0, math.nan, -1.0, math.inf]))
+    kind = st.sampled_from([0, 0, 0, 1, 2.5, 79, 1e9])
+    grid = draw(st.sampled_from([(300, 300, 150, 0.0), (200, 300, 100, 0.2), (10, 10, 64, 0.0), (90, 300, 64, 0.5)]))
+    turned, last = draw(st.integers(0, 7)) == 0, len(tile_grid(*grid)) - 1
+    sources = st.integers(-3, last + 2) if draw(st.integers(0, 7)) == 0 else st.integers(-1, last)
+
+    @st.composite
+    def row(draw: Callable[..., Any]) -> tuple[float, ...]:
+        x, y = ([draw(coordinate), draw(coordinate)] for _ in range(2))
+        if not turned:
+            x, y = sorted(x), sorted(y)
+        return x[0], y[0], x[1], y[1], draw(score), draw(kind), draw(sources)
+
+    options = {
+        "iou": st.sampled_from([0.0, 0.5, 1.0]), "margin": st.sampled_from([2.0, 0.1, 50.0, 0, -1, math.nan]),
+        "cover": st.sampled_from([0.0, 0.7, 1.0]), "believe": st.sampled_from([0.0, 0.25, 1.0]),
+    }  # fmt: skip
+    chosen = {name: draw(value) for name, value in options.items() if draw(st.integers(0, 7)) == 0}
+    return MergeCase(draw(st.lists(row(), max_size=12)), grid, chosen)
+
+
+def run_merge(case: MergeCase, folder: Path) -> str:
+    """Merge boxes, as a function and as a slicer does."""
+    height, width, tile, overlap = case.grid
+    tiles = tile_grid(height, width, tile, overlap)
+    chosen = tiles_over(np.array([row[:4] for row in case.rows]).reshape(-1, 4), height, width, tile, overlap)
+    assert len(chosen) <= len(tiles) and (chosen >= 0).all() and (chosen <= (width, height) * 2).all()
+    assert ((chosen[:, 2:] - chosen[:, :2]) == (min(tile, width), min(tile, height))).all()
+    rows = torch.tensor(case.rows, dtype=torch.float64).reshape(-1, 7)
+    boxes, scores, kinds, sources = rows[:, :4].float(), rows[:, 4].float(), rows[:, 5].float(), rows[:, 6].long()
+    fits = bool(((sources >= -1) & (sources < len(tiles))).all()) and case.options.get("margin", 1) > 0
+    fits &= bool(boxes.isfinite().all() and (boxes[:, :2] <= boxes[:, 2:]).all() and scores.isfinite().all())
+    try:
+        found = merge(boxes, scores, kinds, sources, tiles, (height, width), **case.options)
+    except ValueError as error:
+        assert not fits, f"refused: {error}"
+        clear(error)
+    else:
+        assert fits, "accepted"
+        order = found.index.tolist()
+        assert len(set(order)) == len(order) and set(order) <= set(range(len(rows)))
+        assert bool(order) == bool(len(rows))
+        assert torch.equal(found.scores, scores[found.index]) and torch.equal(found.classes, kinds[found.index])
+        assert (found.scores[:-1] >= found.scores[1:]).all()
+        mine = boxes[found.index]
+        assert (found.boxes[:, :2] <= mine[:, :2]).all() and (found.boxes[:, 2:] >= mine[:, 2:]).all(), "cuts a box"
+        for box, kind in zip(found.boxes, found.classes, strict=True):
+            same = boxes[kinds == kind]
+            assert (box[:2] >= same[:, :2].min(0).values).all() and (box[2:] <= same[:, 2:].max(0).values).all()
+    if not fits:
+        return ERROR
+    slicer = Slicer(tile, overlap)
+    from_tiles = sources >= 0
+    inside = torch.cat((boxes, scores[:, None], kinds[:, None]), 1)
+    shown = Found(inside[from_tiles], sources[from_tiles], tiles, 0)
+    merged = slicer.merge((height, width), shown, inside[~from_tiles], max_det=5)
+    assert merged.shape[1] == 6 and len(merged) <= 5 and bool(len(merged)) == bool(len(rows))
+    return RESULT
