@@ -37,7 +37,7 @@ from ultralytics.utils.patches import imread
 from ultralytics.utils.torch_utils import get_cpu_info
 
 from benchmarks.compare import ROOT, commit, cores, shown, validate
-from small_object.datasets.layout import read_data_yaml
+from small_object.datasets.dataset import read_data_yaml
 from small_object.errors import UserError
 from small_object.files import replacing
 

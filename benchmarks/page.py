@@ -28,7 +28,7 @@ from ultralytics.utils.patches import imread
 from benchmarks.compare import commit
 from docs.tools.browser import SHOWN, browser, missing, opened, until
 from small_object.compare.page import ComparisonPage, Found
-from small_object.datasets.layout import read_data_yaml
+from small_object.datasets.dataset import read_data_yaml
 from small_object.errors import UserError
 from small_object.files import replacing
 

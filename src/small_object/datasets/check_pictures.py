@@ -9,15 +9,13 @@ from collections import defaultdict
 from collections.abc import Sequence
 from itertools import zip_longest
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
-from ultralytics.utils.patches import imread
 
-if TYPE_CHECKING:
-    from small_object.datasets.check import Finding
+from small_object.datasets.findings import Finding
+from small_object.datasets.images import read_pixels
 
 TILES = 24
 TILE, CAPTION, COLUMNS = (400, 250), 70, 4
@@ -57,8 +55,8 @@ def _draw_tile(finding: Finding) -> Image.Image:
         room = (width // len(shown) - 2 * (len(shown) - 1), height)
         tile.paste(_view(path, finding.box, room), (number * (width - room[0]), 0))
     draw, font, colour = ImageDraw.Draw(tile), ImageFont.load_default(13), COLOURS[finding.level]
-    place = finding.place if len(finding.place) < 58 else f"...{finding.place[-55:]}"
-    texts = [f"{finding.level}: {finding.kind}", place, *textwrap.wrap(finding.message, 62)[:2]]
+    location = finding.location if len(finding.location) < 58 else f"...{finding.location[-55:]}"
+    texts = [f"{finding.level}: {finding.kind}", location, *textwrap.wrap(finding.message, 62)[:2]]
     for number, text in enumerate(texts):
         draw.text((4, height + 2 + 16 * number), text, colour if number == 0 else (0, 0, 0), font)
     return tile
@@ -90,11 +88,3 @@ def _view(path: str, box: tuple[float, ...] | None, room: tuple[int, int]) -> Im
     outline = [*(corners[0] - 2).tolist(), *(corners[1] + 2).tolist()]
     ImageDraw.Draw(grey).rectangle(outline, outline=(255, 0, 0), width=2)
     return grey
-
-
-def read_pixels(file: str | Path, flags: int = cv2.IMREAD_COLOR) -> np.ndarray | None:
-    """Read an image as upstream does, (height, width, channels) BGR; None where it cannot be read."""
-    try:
-        return imread(file, flags)
-    except cv2.error:
-        return None

@@ -24,7 +24,7 @@ from ultralytics.data.utils import IMG_FORMATS, exif_size
 from ultralytics.utils import LOGGER, TQDM, YAML
 
 from small_object.datasets.labels import yolo_lines
-from small_object.datasets.layout import SPLITS, Sample, unique_names
+from small_object.datasets.dataset import SPLITS, Sample, unique_names
 from small_object.datasets.split import place
 from small_object.errors import UserError
 from small_object.files import staging_dir

@@ -21,7 +21,7 @@ from ultralytics.utils import LOGGER, NUM_THREADS, TQDM, colorstr, plt_settings
 from ultralytics.utils.patches import imread
 
 from small_object.datasets.labels import read_labels
-from small_object.datasets.layout import read_data_yaml
+from small_object.datasets.dataset import read_data_yaml
 from small_object.errors import UserError
 from small_object.files import staging_dir
 from small_object.sizes import SIZE_GROUPS, size_group

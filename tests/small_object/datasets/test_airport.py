@@ -21,7 +21,7 @@ from ultralytics.cfg import entrypoint
 
 from small_object.datasets import airport, record
 from small_object.datasets.airport import AirportSet, choose_files, pair, prepare, read_archives
-from small_object.datasets.layout import unique_names
+from small_object.datasets.dataset import unique_names
 from small_object.datasets.prepare import main
 from small_object.datasets.record import RecordFile
 from small_object.errors import UserError

@@ -20,8 +20,11 @@ from ultralytics.data.utils import check_image, img2label_paths, verify_image_la
 from ultralytics.utils import LOGGER
 from ultralytics.utils.patches import imread
 
-from small_object.datasets.check import KINDS, Report, check, near_duplicates, read_image, read_lines
+from small_object.datasets.check import check
+from small_object.datasets.findings import KINDS, Report
 from small_object.datasets.fix import fix, repair_lines
+from small_object.datasets.images import read_image
+from small_object.datasets.labels import check_lines, near_duplicates
 from small_object.errors import UserError
 from small_object.scenes.generate import make_demo
 
@@ -403,8 +406,8 @@ def test_small_objects_that_touch_are_not_duplicates() -> None:
     text = "0 0.5 0.5 {0:.6f} {1:.6f}\n0 {2:.6f} 0.5 {0:.6f} {1:.6f}\n"
     apart = text.format(2 / 3840, 4 / 1080, 0.5 + 1 / 3840)
     rounded = text.format(2 / 3840, 4 / 1080, 0.5 + 0.3 / 3840)
-    assert not any(line.faults for line in read_lines(apart, 1, (3840, 1080)))
-    assert [kind for line in read_lines(rounded, 1, (3840, 1080)) for kind, _ in line.faults] == ["near-duplicate-box"]
+    assert not any(line.faults for line in check_lines(apart, 1, (3840, 1080)))
+    assert [kind for line in check_lines(rounded, 1, (3840, 1080)) for kind, _ in line.faults] == ["near-duplicate-box"]
 
 
 def rows_of(folder: Path) -> list[tuple[str, str, str, str]]:
@@ -503,7 +506,7 @@ line = st.one_of(
 def test_repaired_lines_have_no_fault_and_good_ones_stay(rows: list[str], end: str) -> None:
     text = "".join(row + end for row in rows)
     fixed, changes = repair_lines(text, 2, (200, 100))
-    lines = read_lines(fixed, 2, (200, 100))
+    lines = check_lines(fixed, 2, (200, 100))
     assert not any(line.faults for line in lines)
     assert repair_lines(fixed, 2, (200, 100)) == (fixed, [])
     assert {number for number, _, _ in changes} <= set(range(1, len(rows) + 1))
