@@ -14,7 +14,6 @@ from PIL import Image
 from ultralytics.utils.patches import imread
 
 from small_object.datasets import stats as dataset_stats
-from small_object.datasets.prepare import main
 from small_object.datasets.stats import stats
 from small_object.errors import UserError
 from small_object.scenes.generate import DEMO_SETS, make_demo, plan_split
@@ -58,7 +57,7 @@ def picture(out: Path) -> np.ndarray:
 @pytest.fixture
 def no_picture(monkeypatch: pytest.MonkeyPatch) -> None:
     """Only count, which is quicker."""
-    monkeypatch.setattr(dataset_stats, "_draw", lambda *_: None)
+    monkeypatch.setattr(dataset_stats, "draw_stats", lambda *_: None)
 
 
 @pytest.fixture(scope="module")
@@ -220,8 +219,8 @@ def test_what_cannot_be_read_is_named_and_left_out(tmp_path: Path, caplog: pytes
     with caplog.at_level("WARNING"):
         found = stats(file, out=tmp_path / "out")
     assert found.total.images == 2 and {Path(p).stem for p in found.skipped} == {"1", "2"}
-    assert "1.jpg is left out" in caplog.text and "--check" in caplog.text
-    assert main(["--stats", str(file), "--out", str(tmp_path / "out")]) == 0  # overwrites
+    assert "1.jpg is left out" in caplog.text and f"small-object check {file}" in caplog.text
+    assert stats(file, out=tmp_path / "out") == found  # overwrites
 
 
 def test_a_wrong_yaml_is_one_line(tmp_path: Path) -> None:
