@@ -130,7 +130,7 @@ def check_image(entry: Entry, dataset: DataSet) -> CheckedImage:
     except UnicodeDecodeError:
         image.findings.append(Finding("unreadable-labels", label, f"is no text in UTF-8: {LEFT_OUT}", image=shown))
         return image
-    lines = check_lines(text, len(dataset.names), picture and picture.size)
+    lines = check_lines(text, len(dataset.names), picture.size if picture else None)
     for line in lines:
         box = None
         if picture and line.xyxy is not None:

@@ -8,7 +8,7 @@ import textwrap
 from collections import defaultdict
 from collections.abc import Sequence
 from itertools import zip_longest
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
@@ -30,7 +30,7 @@ def draw_sheet(findings: Sequence[Finding]) -> bytes | None:
     Returns:
         A JPEG; None where there is nothing to show.
     """
-    kinds = defaultdict(list)
+    kinds: dict[str, list[Finding]] = defaultdict(list)
     for finding in findings:
         if finding.image and len(kinds[finding.kind]) < MAX_TILES:
             kinds[finding.kind].append(finding)
@@ -48,11 +48,13 @@ def draw_sheet(findings: Sequence[Finding]) -> bytes | None:
         shown = [file for file in (finding.image, finding.other) if file]
         for i, file in enumerate(shown):
             width = 0.98 / columns / len(shown)
-            _draw_image(figure.add_axes((left + i * width, top - 0.79 / rows, width * 0.98, 0.77 / rows)), file, finding)
+            _draw_image(
+                figure.add_axes((left + i * width, top - 0.79 / rows, width * 0.98, 0.77 / rows)), file, finding
+            )
         location = finding.location if len(finding.location) < 58 else f"...{finding.location[-55:]}"
-        lines = [location, *textwrap.wrap(finding.message, 62)[:2]]
+        lines = [location, *textwrap.wrap(finding.message, 58)[:2]]
         kind = f"{finding.level}: {finding.kind}"
-        style = {"size": 9, "va": "top", "parse_math": False}
+        style: dict[str, Any] = {"size": 8.5, "va": "top", "parse_math": False}
         figure.text(left, top - 0.8 / rows, kind, color=COLOURS[finding.level], **style)
         figure.text(left, top - 0.85 / rows, "\n".join(lines), **style)
     data = io.BytesIO()

@@ -122,9 +122,8 @@ def read_image(file: Path, channels: int = 3) -> tuple[Picture | None, list[Faul
     if channels == 3:
         faults += _find_colour_faults(data, mode, brightest)
     grey = cv2.cvtColor(pixels, cv2.COLOR_BGR2GRAY) if pixels.shape[2] == 3 else pixels
-    digest = hashlib.sha256(str(pixels.shape).encode())
-    digest.update(np.ascontiguousarray(pixels))
-    return Picture((width, height), digest.digest(), difference_hash(grey)), faults
+    digest = hashlib.sha256(str(pixels.shape).encode() + pixels.tobytes()).digest()
+    return Picture((width, height), digest, difference_hash(grey)), faults
 
 
 def _orientation(image: Image.Image) -> int | None:
@@ -146,7 +145,7 @@ def _find_colour_faults(data: bytes, mode: str, brightest: int | None) -> Iterat
         return
     if mode in ("RGBA", "LA", "PA", "P", "RGBa", "La"):
         with patches._image_open(io.BytesIO(data)) as image:
-            if image.convert("RGBA").getchannel("A").getextrema()[0] < 255:
+            if np.asarray(image.convert("RGBA"))[..., 3].min() < 255:
                 yield Fault("transparent", f"has transparent pixels ({mode})")
                 return
     if mode != "RGB":

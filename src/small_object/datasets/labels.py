@@ -125,8 +125,8 @@ def _find_faults(line: LabelLine, num_classes: int, size: tuple[int, int] | None
         message = f"has {low if low < 0 else high:g}, beyond 0..1; training tolerates up to {TOLERANCE:.0%}"
         faults.append(Fault("slightly-outside", message))
     elif size:
-        xyxy = line.xyxy * (*size, *size)
-        beyond = max(-xyxy.min(), *(xyxy[2:] - size))
+        x, y = line.xywh[:2]
+        beyond = max(size[0] * max(w / 2 - x, x + w / 2 - 1), size[1] * max(h / 2 - y, y + h / 2 - 1))
         if beyond > EDGE:
             faults.append(Fault("leaves-image", f"has a box that leaves the image by {beyond:.1f} pixels"))
     return faults
@@ -143,7 +143,7 @@ def check_lines(text: str, num_classes: int, size: tuple[int, int] | None) -> li
     for line in lines:
         if line.has(*NO_OBJECT):
             continue
-        number = first.setdefault(np.float32(line.values).tobytes(), line.number)
+        number = first.setdefault(np.array(line.values, np.float32).tobytes(), line.number)
         if number == line.number:
             different.append(line)
         else:
@@ -173,7 +173,7 @@ def near_duplicates(boxes: np.ndarray, classes: np.ndarray) -> list[tuple[int, i
     solid = (boxes[:, 2:] > boxes[:, :2]).all(1)
     for start in range(0, len(boxes), 256):  # in pieces, as there may be thousands
         rows = slice(start, start + 256)
-        near = bbox_ioa(boxes[rows], boxes, iou=True) >= NEAR_IOU
+        near: np.ndarray = bbox_ioa(boxes[rows], boxes, iou=True) >= NEAR_IOU
         near |= (np.abs(boxes[rows, None] - boxes) <= EDGE).all(2)
         near &= (classes[rows, None] == classes) & solid[rows, None] & solid
         for later, earlier in np.argwhere(np.tril(near, start - 1)).tolist():

@@ -56,9 +56,7 @@ def stats(data: str | Path, imgsz: int = 640, out: str | Path | None = None) -> 
     if len(skipped) > MAX_WARNINGS:
         LOGGER.warning(f"{len(skipped) - MAX_WARNINGS} more images are left out, see stats.json")
     total = count_objects(objects, np.arange(len(objects.files)), dataset.names, imgsz)
-    splits = {
-        split: count_objects(objects, images, dataset.names, imgsz) for split, images in objects.splits.items()
-    }
+    splits = {split: count_objects(objects, images, dataset.names, imgsz) for split, images in objects.splits.items()}
     found = Stats(str(dataset.yaml), imgsz, total, splits, skipped)
     LOGGER.info(found.table())
     out = Path(out) if out is not None else Path("runs/stats") / dataset.yaml.stem
@@ -91,9 +89,7 @@ def _read_objects(dataset: DataSet) -> tuple[Objects, dict[str, str]]:
     sides = (label[:, 3:] * size[image]).round(2)
     objects = Objects(
         files=[str(entry.file) for entry in entries],
-        splits={
-            split: np.flatnonzero([split in entry.splits for entry in entries]) for split in dataset.splits
-        },
+        splits={split: np.flatnonzero([split in entry.splits for entry in entries]) for split in dataset.splits},
         image=image,
         cls=label[:, 0].astype(np.int64),
         box=np.concatenate([label[:, 1:3], sides], 1),

@@ -45,11 +45,11 @@ def draw_stats(found: Stats, objects: Objects, file: Path) -> None:
             f"{THIN} px, one cell of a head at stride {THIN}{total.advice()}."
         )
         figure.text(0.03, 0.945, text, size=11, color=GREY, va="top", linespacing=1.4)
-    grid = dict(left=0.075, right=0.975, top=0.85, bottom=0.325, hspace=0.48, wspace=0.24)
+    grid = {"left": 0.075, "right": 0.975, "top": 0.85, "bottom": 0.325, "hspace": 0.48, "wspace": 0.24}
     axes = figure.subplots(2, 3, gridspec_kw=grid).flat
     for ax in axes:
         ax.spines[["top", "right"]].set_visible(False)
-        ax.yaxis.get_major_locator().set_params(integer=True)
+        ax.locator_params(axis="y", integer=True)
     _draw_classes(axes[0], found)
     _draw_sizes(axes[1], found)
     _draw_sides(axes[2], objects, imgsz)
@@ -79,7 +79,7 @@ def _draw_classes(ax: Axes, found: Stats) -> None:
         ax.annotate(text, (left[row], row), (4, 0), textcoords="offset points", va="center")
     ax.set(title="Objects by class and split", xlim=(0, max(1, left.max() * 1.3)))
     ax.set_ylim(max(len(shown), 2) - 0.4, -0.6)  # the first class is on top
-    ax.xaxis.get_major_locator().set_params(integer=True)
+    ax.locator_params(axis="x", integer=True)
     ax.set_yticks(rows, [_escape(shorten(name, 14)) for name, _ in shown])
     ax.tick_params(axis="y", length=0)
     ax.legend(loc="upper left", bbox_to_anchor=(0, -0.1), ncols=3, frameon=False, borderaxespad=0.2)
@@ -110,7 +110,7 @@ def _draw_sides(ax: Axes, objects: Objects, imgsz: int) -> None:
     pair = np.maximum([sides, sides * imgsz / objects.longest], 0.5)
     low, high = pair.min(initial=4.4) / 1.1, pair.max(initial=116) * 1.1
     for values, colour, label in zip(pair, (ORIGINAL, AT_IMGSZ), ("original", f"at imgsz {imgsz}"), strict=True):
-        bins = np.geomspace(low, high, 45)
+        bins = np.geomspace(low, high, 45).tolist()
         ax.hist(values, bins, color=colour, alpha=0.25)
         ax.hist(values, bins, color=colour, histtype="step", linewidth=1.6, label=label)
     ax.set(title="Side of the objects, √area", xlabel="pixels (lines: limits of the size groups)", ylabel="objects")
@@ -126,13 +126,13 @@ def _draw_density(ax: Axes, objects: Objects) -> None:
     counts = np.bincount(objects.image, minlength=len(objects.files))
     most = int(counts.max(initial=0))
     step = math.ceil((most + 1) / 40)
-    ax.hist(counts, np.arange(0, most + step + 1, step) - 0.5, color=ORIGINAL, rwidth=0.9)
+    ax.hist(counts, [i - 0.5 for i in range(0, most + step + 1, step)], color=ORIGINAL, rwidth=0.9)
     title = "Objects in an image"
     if len(counts):
         ax.axvline(counts.mean(), color=AT_IMGSZ, linewidth=1.6)
         title += f" (mean {counts.mean():.1f}, median {np.median(counts):g})"
     ax.set(title=title, xlabel="objects in an image", ylabel="images", xlim=(-0.8, max(most, 4) + step))
-    ax.xaxis.get_major_locator().set_params(integer=True)
+    ax.locator_params(axis="x", integer=True)
 
 
 def _draw_aspect(ax: Axes, objects: Objects) -> None:
@@ -140,7 +140,7 @@ def _draw_aspect(ax: Axes, objects: Objects) -> None:
     sides = objects.box[(objects.box[:, 2:] > 0).all(1), 2:]
     aspect = sides[:, 0] / sides[:, 1]
     high = max(aspect.max(initial=1.8), 1 / aspect.min(initial=0.55)) * 1.1
-    ax.hist(aspect, np.geomspace(1 / high, high, 45), color=ORIGINAL)
+    ax.hist(aspect, np.geomspace(1 / high, high, 45).tolist(), color=ORIGINAL)
     ax.axvline(1, color=GREY, linewidth=0.8, linestyle=(0, (4, 3)))
     ax.set(title="Shape of the boxes", xlabel="width / height (left: upright, right: lying)", ylabel="objects")
     ax.set_ylim(0, max(1, ax.get_ylim()[1]))
@@ -152,7 +152,8 @@ def _draw_centres(ax: Axes, objects: Objects) -> None:
     x, y = objects.box[:, :2].clip(0, 1).T * 100
     counts, _, _ = np.histogram2d(y, x, bins=(18, 32), range=((0, 100), (0, 100)))
     image = ax.imshow(counts, cmap="Blues", extent=(0, 100, 100, 0), aspect="auto", vmin=0, vmax=max(1, counts.max()))
-    ax.figure.colorbar(image, ax=ax, label="objects", fraction=0.05, pad=0.02).locator.set_params(integer=True)
+    bar = ax.figure.colorbar(image, ax=ax, label="objects", fraction=0.05, pad=0.02)
+    bar.ax.locator_params(integer=True)
     ax.set(title="Where the centres of the objects are", xlabel="% of the image's width", ylabel="% of its height")
 
 
