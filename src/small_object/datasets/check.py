@@ -27,6 +27,7 @@ from ultralytics.data.utils import IMG_FORMATS, img2label_paths
 from ultralytics.utils import LOGGER
 
 from small_object.datasets.check_pictures import draw_sheet
+from small_object.datasets.counts import MAX_THIN, STRIDE, suggest_imgsz
 from small_object.datasets.dataset import DataSet, Entry, load_dataset
 from small_object.datasets.findings import LEFT_OUT, Finding, Report
 from small_object.datasets.image_hash import near_pairs
@@ -36,27 +37,18 @@ from small_object.errors import UserError
 from small_object.files import replacing
 from small_object.parallel import map_threads
 
-STRIDE = 4  # pixels of a cell of the finest head
-ENOUGH = 0.95  # share of the objects that a suggested size is for
 SLACK = 0.01  # pixels that rounding in a label file may take from a side
 NEAR_BITS = 8  # of 256: saved anew, resized or brightened, an image differs in 0 to 2; another scene in 65 and more
 
 
 @dataclass
 class CheckedImage:
-    """What was seen in an image of a data set.
-
-    Attributes:
-        entry: The image.
-        picture: What is kept of it; None if it cannot be read.
-        objects: Class, width and height in pixels of its usable objects (N, 3).
-        findings: What is wrong with it and its labels.
-    """
+    """What was seen in an image of a data set."""
 
     entry: Entry
-    picture: Picture | None
-    objects: np.ndarray = field(default_factory=lambda: np.zeros((0, 3)))
-    findings: list[Finding] = field(default_factory=list)
+    picture: Picture | None  # None if it cannot be read
+    objects: np.ndarray = field(default_factory=lambda: np.zeros((0, 3)))  # class, width and height in pixels
+    findings: list[Finding] = field(default_factory=list)  # what is wrong with it and its labels
 
 
 def check(data: str | Path, imgsz: int = 640, out: str | Path | None = None) -> Report:
@@ -94,7 +86,7 @@ def check(data: str | Path, imgsz: int = 640, out: str | Path | None = None) -> 
         Finding("labels-without-image", dataset.relative_path(file), "has no image")
         for file in find_lone_labels(dataset)
     ]
-    counts = count_objects(dataset, images)
+    counts = count_by_split(dataset, images)
     findings += [*find_missing_classes(dataset, counts), *find_tiny_objects(dataset, images, imgsz)]
     report = Report(findings, counts)
     out = Path(out) if out is not None else Path("runs/check") / dataset.yaml.stem
@@ -231,7 +223,7 @@ def _describe_copy(entry: Entry, twin: Entry, dataset: DataSet) -> str:
     return f"is the same {what} as {dataset.relative_path(twin.file)}"
 
 
-def count_objects(dataset: DataSet, images: Sequence[CheckedImage]) -> dict[str, dict[str, Any]]:
+def count_by_split(dataset: DataSet, images: Sequence[CheckedImage]) -> dict[str, dict[str, Any]]:
     """Count images, usable objects and the objects of each class by split."""
     counts: dict[str, dict[str, Any]] = {"images": {}, "objects": {}, "classes": {name: {} for name in dataset.names}}
     for split in dataset.splits:
@@ -262,24 +254,24 @@ def find_tiny_objects(dataset: DataSet, images: Sequence[CheckedImage], imgsz: i
     32, at which 95 % of the objects are at least 4 pixels wide and high, and the tiles which do that at this `imgsz`.
     """
     objects = np.concatenate([np.zeros((0, 3)), *(image.objects for image in images)])
-    longest = np.repeat([max(image.picture.size) if image.picture else 0 for image in images],
-                        [len(image.objects) for image in images])  # fmt: skip
-    side, needed = objects[:, 1:].min(1), STRIDE - SLACK
-    tiny = side * imgsz / longest < needed
+    longest = np.array([max(image.picture.size) for image in images if image.picture for _ in image.objects])
+    side, limit = objects[:, 1:].min(1), STRIDE - SLACK
+    tiny = side * imgsz < limit * longest if len(objects) else np.zeros(0, bool)
     if not tiny.any():
         return
-    last = math.ceil(ENOUGH * len(objects)) - 1  # of the objects that are to be large enough
-    size = 32 * math.ceil(np.sort(needed * longest / side)[last] / 32)
-    tile = 32 * math.floor(max(np.sort(side * imgsz / needed)[::-1][last], 32) / 32)
-    totals, tinies = (np.bincount(part, minlength=len(dataset.names)) for part in
-                      (objects[:, 0].astype(np.int64), objects[tiny, 0].astype(np.int64)))  # fmt: skip
-    rows = zip(dataset.names, tinies, totals, strict=True)
-    classes = ", ".join(f"{name} {count} of {total}" for name, count, total in rows if count)
+    size = suggest_imgsz(limit * longest / side)
+    assert size is not None
+    tile = 32 * math.floor(max(np.sort(side * imgsz / limit)[int(MAX_THIN * len(side))], 32) / 32)
+    classes = []
+    for index, name in enumerate(dataset.names):
+        own = objects[:, 0] == index
+        if (tiny & own).any():
+            classes.append(f"{name} {(tiny & own).sum()} of {own.sum()}")
     message = (
         f"{tiny.mean():.1%} of {len(objects)} objects are less than {STRIDE} pixels wide or high at imgsz={imgsz}, so "
-        f"that perhaps no cell of stride {STRIDE} has its centre in them ({classes})"
+        f"that perhaps no cell of stride {STRIDE} has its centre in them ({', '.join(classes)})"
     )
-    enough = f"{ENOUGH:.0%} of the objects are at least {STRIDE} pixels wide and high"
+    enough = f"{1 - MAX_THIN:.0%} of the objects are at least {STRIDE} pixels wide and high"
     hint = f"at imgsz={size} {enough}" if size > imgsz else f"not needed: {enough}"
     if tile < longest.max():
         hint += f"; or cut the images into tiles of {tile}x{tile} for imgsz={imgsz}"

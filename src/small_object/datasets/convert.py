@@ -34,25 +34,19 @@ VOC_PIXEL = (  # the first pixel of an image, as VOC writes it
     "<annotation><object><name>a</name><bndbox><xmin>1</xmin><ymin>1</ymin><xmax>1</xmax><ymax>1</ymax></bndbox>"
     "</object></annotation>"
 )
+VocReader = Callable[[Element, list[str], tuple[int, int]], tuple[Any, list[str]]]
 MIN_SIDE = 5e-7  # share of an image's side; less would be written as 0
 NO_AREA = "without area in the image"
 
 
 @dataclass(frozen=True)
 class LabelledImage:
-    """An image with its objects.
-
-    Attributes:
-        file: The image.
-        boxes: Boxes (N, 4), xyxy in pixels.
-        classes: Class indices (N,).
-        size: Width and height that the boxes refer to, where the annotations state them.
-    """
+    """An image with its objects."""
 
     file: Path
-    boxes: np.ndarray
-    classes: np.ndarray
-    size: tuple[int, int] | None
+    boxes: np.ndarray  # (N, 4), xyxy in pixels
+    classes: np.ndarray  # (N,), indices
+    size: tuple[int, int] | None  # width and height that the boxes refer to, where the annotations state them
 
 
 def from_coco(
@@ -315,10 +309,10 @@ def _find_images(file: Path, names: Sequence[str], images: str | Path | None) ->
     return folder
 
 
-def _voc_reader() -> Callable[[Element, list[str], tuple[int, int]], tuple[Any, list[str]]]:
+def _voc_reader() -> VocReader:
     """Return supervision's reader of one file; that of a folder decodes all images and names no file in its errors."""
     _import("supervision")
-    read = getattr(_import("supervision.dataset.formats.pascal_voc"), "detections_from_xml_obj", None)
+    read: VocReader | None = getattr(_import("supervision.dataset.formats.pascal_voc"), "detections_from_xml_obj", None)
     # up to 0.31.0 it made each box a pixel too narrow and too low, a quarter of a side of 4 pixels
     if read is None or read(fromstring(VOC_PIXEL), [], (1, 1))[0].xyxy.tolist() != [[0, 0, 1, 1]]:
         raise UserError("this version of supervision reads VOC's boxes wrongly: pip install supervision==0.31.2")
@@ -348,7 +342,7 @@ def _list_voc(folder: Path) -> tuple[list[Path], dict[str, Path]]:
 def _read_voc_file(file: Path) -> Element:
     """Read an annotation file, without its polygons, of which supervision would make masks."""
     try:
-        root = _import("defusedxml.ElementTree").parse(file).getroot()  # what supervision itself reads with
+        root: Element = _import("defusedxml.ElementTree").parse(file).getroot()  # what supervision itself reads with
     except (SyntaxError, ValueError, LookupError) as error:
         raise UserError(f"{file}: is not XML ({one_line(error)})") from None
     if root.tag != "annotation":

@@ -12,68 +12,40 @@ from small_object.datasets.labels import count_sizes
 from small_object.sizes import SIZE_GROUPS
 
 QUANTILES = (5, 25, 50, 75, 95)
-THIN = 4
-"""Pixels: one cell of a head at stride 4, the finest of this fork's models."""
-THIN_SHARE = 0.05
-MAX_SHOWN = 12
-"""Classes that the table and the picture name; the rarer ones are summed up there, and are all in `stats.json`."""
+STRIDE = 4  # pixels of a cell of the finest head; an object with a shorter side is thin
+MAX_THIN = 0.05  # share of the objects that may be thin at a suggested size
+MAX_SHOWN = 12  # classes that the table and the picture name; the rarer ones are summed up there
 
 
 @dataclass(frozen=True)
 class ClassStats:
-    """Objects of one class.
-
-    Attributes:
-        name: Name of the class.
-        objects: Their number.
-        share: Their share of all objects, 0 to 1.
-        sizes: Number of objects by size group, in original pixels.
-        sizes_at_imgsz: The same in the pixels of the resized image.
-    """
+    """Objects of one class."""
 
     name: str
     objects: int
-    share: float
-    sizes: dict[str, int]
-    sizes_at_imgsz: dict[str, int]
+    share: float  # of all objects, 0 to 1
+    sizes: dict[str, int]  # objects by size group, in original pixels
+    sizes_at_imgsz: dict[str, int]  # the same in the pixels of the resized image
 
 
 @dataclass(frozen=True)
 class SplitStats:
-    """Objects of one split, or of all.
-
-    Attributes:
-        images: Number of images.
-        empty: Number of images without objects.
-        objects: Number of objects.
-        per_image: Minimum, median, mean and maximum of the objects in an image; empty without images.
-        sizes: Number of objects by size group, in original pixels.
-        sizes_at_imgsz: The same in the pixels of the resized image.
-        coco: Number of objects that are small, medium and large to COCO, in original pixels.
-        coco_at_imgsz: The same in the pixels of the resized image.
-        side: Quantiles (percent: value) of √area, in original pixels; empty without objects.
-        side_at_imgsz: The same in the pixels of the resized image.
-        aspect: Quantiles (percent: value) of width / height, of boxes that have both; empty without such.
-        thin: Share of objects with a side under `THIN` pixels in the resized image, 0 to 1.
-        imgsz_for_thin: Smallest multiple of 32 as `imgsz` that leaves at most `THIN_SHARE` of such objects; None
-            without objects, or where too many boxes have no width or no height.
-        classes: The same counts by class, in the order of the class indices.
-    """
+    """Objects of one split, or of all; `*_at_imgsz` is in the pixels of the resized image."""
 
     images: int
-    empty: int
+    empty: int  # images without objects
     objects: int
-    per_image: dict[str, float]
-    sizes: dict[str, int]
+    per_image: dict[str, float]  # min, median, mean and max of the objects in an image; empty without images
+    sizes: dict[str, int]  # objects by size group, in original pixels
     sizes_at_imgsz: dict[str, int]
-    coco: dict[str, int]
+    coco: dict[str, int]  # objects that are small, medium and large to COCO, in original pixels
     coco_at_imgsz: dict[str, int]
-    side: dict[int, float]
+    side: dict[int, float]  # quantiles (percent: value) of √area, in original pixels; empty without objects
     side_at_imgsz: dict[int, float]
-    aspect: dict[int, float]
-    thin: float
-    imgsz_for_thin: int | None
-    classes: list[ClassStats]
+    aspect: dict[int, float]  # quantiles of width / height, of boxes that have both; empty without such
+    thin: float  # share of objects with a side under `STRIDE` pixels in the resized image, 0 to 1
+    imgsz_for_thin: int | None  # smallest multiple of 32 that leaves at most `MAX_THIN` of such, if there is one
+    classes: list[ClassStats]  # in the order of the class indices
 
     def shown_classes(self) -> list[tuple[str, list[int]]]:
         """Return the classes to name with their indices: the most frequent ones, then the others together."""
@@ -85,30 +57,22 @@ class SplitStats:
 
     def advice(self) -> str:
         """Say from which image size on few objects are thin."""
-        if self.thin <= THIN_SHARE:
+        if self.thin <= MAX_THIN:
             return ""
         if self.imgsz_for_thin is None:
             return "; many have no width or height"
-        return f"; from imgsz {self.imgsz_for_thin} on at most {THIN_SHARE:.0%}"
+        return f"; from imgsz {self.imgsz_for_thin} on at most {MAX_THIN:.0%}"
 
 
 @dataclass(frozen=True)
 class Stats:
-    """What is known of the objects of a data set.
+    """What is known of the objects of a data set."""
 
-    Attributes:
-        data: The data set's YAML file.
-        imgsz: Length that the longest side of an image is resized to, pixels.
-        total: All splits together; an image in several splits counts once.
-        splits: Each split by its name: train, val and, where the YAML has it, test.
-        skipped: Images that were left out, with the reason.
-    """
-
-    data: str
-    imgsz: int
-    total: SplitStats
-    splits: dict[str, SplitStats]
-    skipped: dict[str, str]
+    data: str  # the data set's YAML file
+    imgsz: int  # length that the longest side of an image is resized to, pixels
+    total: SplitStats  # all splits together; an image in several splits counts once
+    splits: dict[str, SplitStats]  # train, val and, where the YAML has it, test
+    skipped: dict[str, str]  # images that were left out, with the reason
 
     def title(self, length: int) -> str:
         """Return the data set's name, of at most some characters, with the numbers of objects and images."""
@@ -123,23 +87,14 @@ class Stats:
 
 @dataclass(frozen=True)
 class Objects:
-    """What is read of a data set: M images with N objects.
+    """What is read of a data set: M images with N objects."""
 
-    Attributes:
-        files: Files of the images (M,).
-        splits: Indices of the images by split.
-        image: Index of each object's image (N,).
-        cls: Classes (N,).
-        box: cx, cy as shares and w, h in original pixels (N, 4).
-        longest: Longest side of each object's image in pixels (N,).
-    """
-
-    files: list[str]
-    splits: dict[str, np.ndarray]
-    image: np.ndarray
-    cls: np.ndarray
-    box: np.ndarray
-    longest: np.ndarray
+    files: list[str]  # of the images (M,)
+    splits: dict[str, np.ndarray]  # indices of the images by split
+    image: np.ndarray  # index of each object's image (N,)
+    cls: np.ndarray  # classes (N,)
+    box: np.ndarray  # cx, cy as shares and w, h in original pixels (N, 4)
+    longest: np.ndarray  # longest side of each object's image in pixels (N,)
 
 
 def count_objects(objects: Objects, images: np.ndarray, names: Sequence[str], imgsz: int) -> SplitStats:
@@ -152,8 +107,7 @@ def count_objects(objects: Objects, images: np.ndarray, names: Sequence[str], im
     counts, counts_at = count_sizes(cls, area, len(names)), count_sizes(cls, area_at, len(names))
     total, has_area = len(cls), (w > 0) & (h > 0)
     with np.errstate(divide="ignore"):
-        needed = np.sort(THIN * longest / np.minimum(w, h))[::-1]  # imgsz from which on an object isn't thin
-    limit = needed[int(THIN_SHARE * total)] if total else np.inf
+        needed = STRIDE * longest / np.minimum(w, h)  # imgsz from which on an object isn't thin
     return SplitStats(
         images=len(images),
         empty=int((per_image == 0).sum()),
@@ -171,12 +125,25 @@ def count_objects(objects: Objects, images: np.ndarray, names: Sequence[str], im
         side_at_imgsz=_quantiles(np.sqrt(area_at)),
         aspect=_quantiles(w[has_area] / h[has_area]),
         thin=float((needed > imgsz).mean()) if total else 0.0,
-        imgsz_for_thin=int(np.ceil(limit / 32)) * 32 if np.isfinite(limit) else None,
+        imgsz_for_thin=suggest_imgsz(needed),
         classes=[
             ClassStats(name, int(row.sum()), float(row.sum() / max(total, 1)), _by_group(row), _by_group(row_at))
             for name, row, row_at in zip(names, counts, counts_at, strict=True)
         ],
     )
+
+
+def suggest_imgsz(needed: np.ndarray) -> int | None:
+    """Return the smallest multiple of 32 as `imgsz` that is large enough for 95 % of the objects.
+
+    Args:
+        needed: `imgsz` that each object needs (N,).
+
+    Returns:
+        The size; None without objects, or where no size is large enough.
+    """
+    limit = np.sort(needed)[-1 - int(MAX_THIN * len(needed))] if len(needed) else np.inf
+    return 32 * int(np.ceil(limit / 32)) if np.isfinite(limit) else None
 
 
 def _by_group(counts: np.ndarray) -> dict[str, int]:
@@ -245,8 +212,8 @@ def _table(found: Stats) -> Iterator[str]:
     for name, coco in (("original pixels", total.coco), (f"at imgsz {imgsz}", total.coco_at_imgsz)):
         counts = ", ".join(f"{size} {count} ({count / total.objects:.1%})" for size, count in coco.items())
         yield f"{f'COCO, {name}:':35}{counts}"
-    thin = f"thinner than {THIN} px at imgsz {imgsz}:"
-    yield f"{thin:35}{total.thin:.1%} (a cell of a head at stride {THIN}){total.advice()}"
+    thin = f"thinner than {STRIDE} px at imgsz {imgsz}:"
+    yield f"{thin:35}{total.thin:.1%} (a cell of a head at stride {STRIDE}){total.advice()}"
 
 
 def with_unit(count: int, unit: str) -> str:

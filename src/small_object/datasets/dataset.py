@@ -47,44 +47,26 @@ class Sample:
 
 @dataclass(frozen=True)
 class Entry:
-    """An image of a data set.
-
-    Attributes:
-        file: File of the image.
-        label: Its label file, whether it exists or not.
-        name: Its file name, with the folders between its split's folder and it.
-        splits: Splits that it is in.
-    """
+    """An image of a data set."""
 
     file: Path
-    label: Path
-    name: str
+    label: Path  # its label file, whether it exists or not
+    name: str  # its file name, with the folders between its split's folder and it
     splits: list[str]
 
 
 @dataclass
 class DataSet:
-    """A data set as its YAML file gives it.
-
-    Attributes:
-        yaml: The file.
-        root: Folder that its paths are relative to.
-        names: Class names by class index.
-        channels: Channels of an image, as training reads it.
-        splits: train, val and, where given, test.
-        entries: The images, each of them once.
-        sources: Folders and lists of images.
-        findings: Faults of the lists: images that are missing or listed twice.
-    """
+    """A data set as its YAML file gives it."""
 
     yaml: Path
-    root: Path
-    names: list[str]
-    channels: int
-    splits: list[str]
-    entries: list[Entry] = field(default_factory=list)
-    sources: list[Path] = field(default_factory=list)
-    findings: list[Finding] = field(default_factory=list)
+    root: Path  # folder that its paths are relative to
+    names: list[str]  # class names by class index
+    channels: int  # of an image, as training reads it
+    splits: list[str]  # train, val and, where given, test
+    entries: list[Entry] = field(default_factory=list)  # each image once
+    sources: list[Path] = field(default_factory=list)  # folders and lists of images
+    findings: list[Finding] = field(default_factory=list)  # images of the lists that are missing or listed twice
 
     def relative_path(self, file: Path) -> str:
         """Return a path relative to the data set's folder if it lies there."""

@@ -62,29 +62,17 @@ class Fault(NamedTuple):
 
 @dataclass
 class Finding:
-    """One fault at one place.
+    """One fault at one place."""
 
-    Attributes:
-        kind: Key of `KINDS`.
-        file: File, relative to the data set's folder if it lies there.
-        message: What is wrong.
-        line: Line in the file, from 1.
-        image: Path of the image to show.
-        box: Box in that image, xyxy in pixels.
-        other: Path of the other image of a pair.
-        hint: What to do.
-        level: `error`, `warning` or `advice`.
-    """
-
-    kind: str
-    file: str
-    message: str
-    line: int | None = None
-    image: str | None = None
-    box: tuple[float, ...] | None = None
-    other: str | None = None
-    hint: str = ""
-    level: str = field(init=False)
+    kind: str  # key of `KINDS`
+    file: str  # relative to the data set's folder if it lies there
+    message: str  # what is wrong
+    line: int | None = None  # in the file, from 1
+    image: str | None = None  # path of the image to show
+    box: tuple[float, ...] | None = None  # in that image, xyxy in pixels
+    other: str | None = None  # path of the other image of a pair
+    hint: str = ""  # what to do
+    level: str = field(init=False)  # error, warning or advice
 
     def __post_init__(self) -> None:
         self.level, hint = KINDS[self.kind]

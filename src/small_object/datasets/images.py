@@ -25,23 +25,18 @@ JPEG_END = b"\xff\xd9"
 
 @dataclass(frozen=True)
 class Picture:
-    """What is kept of an image.
+    """What is kept of an image."""
 
-    Attributes:
-        size: Width and height in pixels, as training sees it.
-        digest: SHA-256 of its shape and pixels.
-        look: Perceptual hash (256,), bool.
-    """
-
-    size: tuple[int, int]
-    digest: bytes
-    look: np.ndarray
+    size: tuple[int, int]  # width and height in pixels, as training sees it
+    digest: bytes  # SHA-256 of its shape and pixels
+    look: np.ndarray  # perceptual hash (256,), bool
 
 
 def read_pixels(file: str | Path, flags: int = cv2.IMREAD_COLOR) -> np.ndarray | None:
     """Read an image as upstream does, (height, width, channels) BGR; None where it cannot be read."""
     try:
-        return imread(file, flags)
+        pixels: np.ndarray | None = imread(file, flags)
+        return pixels
     except cv2.error:
         return None
 

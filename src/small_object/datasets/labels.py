@@ -25,18 +25,11 @@ NO_OBJECT = {"not-numbers", "wrong-fields", "broken-class", "unknown-class", "no
 
 @dataclass
 class LabelLine:
-    """One line of a label file.
+    """One line of a label file."""
 
-    Attributes:
-        number: Its number, from 1.
-        values: Its numbers; empty where they cannot be read.
-        xywh: Its box as shares of the image's sides, for a polygon the one around it; None where it cannot be read.
-        faults: What is wrong with it.
-    """
-
-    number: int
-    values: tuple[float, ...] = ()
-    xywh: tuple[float, ...] | None = None
+    number: int  # from 1
+    values: tuple[float, ...] = ()  # its numbers; empty where they cannot be read
+    xywh: tuple[float, ...] | None = None  # its box as shares, for a polygon the one around it; None likewise
     faults: list[Fault] = field(default_factory=list)
 
     @property
@@ -170,7 +163,7 @@ def near_duplicates(boxes: np.ndarray, classes: np.ndarray) -> list[tuple[int, i
         Index of each such box with that of an earlier one which is not itself such a box.
     """
     found: dict[int, int] = {}
-    solid = (boxes[:, 2:] > boxes[:, :2]).all(1)
+    solid = np.all(boxes[:, 2:] > boxes[:, :2], axis=1)
     for start in range(0, len(boxes), 256):  # in pieces, as there may be thousands
         rows = slice(start, start + 256)
         near: np.ndarray = bbox_ioa(boxes[rows], boxes, iou=True) >= NEAR_IOU

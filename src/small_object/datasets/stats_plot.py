@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
-from ultralytics.utils import plt_settings
 
-from small_object.datasets.counts import THIN, Objects, Stats, shorten
+from small_object.datasets.counts import STRIDE, Objects, Stats, shorten
 from small_object.datasets.images import read_pixels
 from small_object.sizes import SIZE_GROUPS
 
@@ -24,7 +23,6 @@ WIDTH, HEIGHT = 1600, 1000
 NUM_CROPS = 9
 
 
-@plt_settings({"font.size": 9.5})
 def draw_stats(found: Stats, objects: Objects, file: Path) -> None:
     """Draw `stats.png`, 1600x1000 pixels.
 
@@ -33,7 +31,14 @@ def draw_stats(found: Stats, objects: Objects, file: Path) -> None:
         objects: What they count.
         file: Where to save the picture.
     """
-    from matplotlib.figure import Figure  # here, as it is slow to import
+    from matplotlib import rc_context  # here, as it is slow to import
+
+    with rc_context({"font.size": 9.5}):
+        _draw_figure(found, objects).savefig(file, format="png")
+
+
+def _draw_figure(found: Stats, objects: Objects) -> Figure:
+    from matplotlib.figure import Figure
 
     total, imgsz = found.total, found.imgsz
     figure = Figure(figsize=(WIDTH / 100, HEIGHT / 100), dpi=100, facecolor="white")
@@ -42,7 +47,7 @@ def draw_stats(found: Stats, objects: Objects, file: Path) -> None:
         text = (
             f"Resized to {imgsz} px, half of the objects have a side (√area) under {total.side_at_imgsz[50]:.1f} px; "
             f"in the original images under {total.side[50]:.1f} px.\nAt {imgsz} px, {total.thin:.1%} are thinner than "
-            f"{THIN} px, one cell of a head at stride {THIN}{total.advice()}."
+            f"{STRIDE} px, one cell of a head at stride {STRIDE}{total.advice()}."
         )
         figure.text(0.03, 0.945, text, size=11, color=GREY, va="top", linespacing=1.4)
     grid = {"left": 0.075, "right": 0.975, "top": 0.85, "bottom": 0.325, "hspace": 0.48, "wspace": 0.24}
@@ -57,7 +62,7 @@ def draw_stats(found: Stats, objects: Objects, file: Path) -> None:
     _draw_aspect(axes[4], objects)
     _draw_centres(axes[5], objects)
     _draw_crops(figure, found, objects)
-    figure.savefig(file, format="png")
+    return figure
 
 
 def _escape(text: str) -> str:
@@ -149,11 +154,13 @@ def _draw_aspect(ax: Axes, objects: Objects) -> None:
 
 def _draw_centres(ax: Axes, objects: Objects) -> None:
     """Draw where in the images the objects are."""
+    from matplotlib.ticker import MaxNLocator
+
     x, y = objects.box[:, :2].clip(0, 1).T * 100
     counts, _, _ = np.histogram2d(y, x, bins=(18, 32), range=((0, 100), (0, 100)))
     image = ax.imshow(counts, cmap="Blues", extent=(0, 100, 100, 0), aspect="auto", vmin=0, vmax=max(1, counts.max()))
-    bar = ax.figure.colorbar(image, ax=ax, label="objects", fraction=0.05, pad=0.02)
-    bar.ax.locator_params(integer=True)
+    ticks = MaxNLocator(integer=True)
+    ax.figure.colorbar(image, ax=ax, label="objects", fraction=0.05, pad=0.02, ticks=ticks)
     ax.set(title="Where the centres of the objects are", xlabel="% of the image's width", ylabel="% of its height")
 
 
@@ -171,32 +178,29 @@ def _draw_crops(figure: Figure, found: Stats, objects: Objects) -> None:
     """Draw a row of objects of median size, pixel by pixel as they are after resizing."""
     from matplotlib.patches import Rectangle
 
-    classes = [(name, indices[0]) for name, indices in found.total.shown_classes() if len(indices) == 1]
+    classes = [(name, i) for name, (i, *others) in found.total.shown_classes() if not others]
     num_each = max(1, NUM_CROPS // max(sum(found.total.classes[i].objects > 0 for _, i in classes), 1))
-    groups = [(name, picks) for name, i in classes if (picks := _choose_median_objects(objects, i, num_each))]
-    head = "What the model sees: objects of median size, pixel by pixel" if groups else "No objects"
+    crops = [(name, pick) for name, i in classes for pick in _choose_median_objects(objects, i, num_each)]
+    head = "What the model sees: objects of median size, pixel by pixel" if crops else "No objects"
     figure.text(0.03, 0.24, head, size=13, weight="bold")
-    if groups:
+    if crops:
         text = f"pieces of images resized to {found.imgsz} px; 4x: a pixel is drawn as 4 by 4; framed: the label's box"
         figure.text(0.97, 0.24, text, color=GREY, ha="right")
-    room = 0.948 / max(NUM_CROPS, sum(len(picks) for _, picks in groups))  # of a crop, as a share of the figure
-    left, tile = 0.03, int((room - 0.008) * WIDTH)
-    for name, picks in groups:
-        sides = objects.box[picks, 2:] * found.imgsz / objects.longest[picks, None]
-        needed = max(16, 1.15 * sides.max())
+    room = 0.948 / max(NUM_CROPS, len(crops))  # of a crop, as a share of the figure
+    tile = int((room - 0.008) * WIDTH)
+    for i, (name, pick) in enumerate(crops):
+        w, h = objects.box[pick, 2:] * found.imgsz / objects.longest[pick]
+        needed = max(16, 1.15 * w, 1.15 * h)
         zoom = int(tile / needed) or tile / needed  # whole, so that all pixels are drawn equally large
         window = int(tile / zoom)
-        width = window * zoom / WIDTH
-        head = _escape(shorten(name, int(room * len(picks) * WIDTH / 9.5) - 5 * (num_each > 1)))
-        figure.text(left, 0.212, f"{head}, {zoom:.2g}x" if num_each > 1 else head, weight="bold")
-        for pick, (w, h) in zip(picks, sides, strict=True):
-            ax = figure.add_axes((left, 0.203 - width * 1.6, width, width * 1.6), xticks=[], yticks=[])
-            crop, (x, y) = _crop_around(objects, pick, found.imgsz, window)
-            ax.imshow(crop, interpolation="nearest" if zoom >= 1 else "antialiased")
-            frame = (x - w / 2 - 1, y - h / 2 - 1), w + 1, h + 1  # around the box, so that all its pixels are seen
-            ax.add_patch(Rectangle(*frame, fill=False, edgecolor=AT_IMGSZ, linewidth=1))
-            ax.set_xlabel(f"{w:.0f} x {h:.0f} px" + (f"\n{zoom:.2g}x" if num_each == 1 else ""), labelpad=3)
-            left += room
+        left, width = 0.03 + i * room, window * zoom / WIDTH
+        figure.text(left, 0.212, _escape(shorten(name, max(8, tile // 10))), weight="bold")
+        ax = figure.add_axes((left, 0.203 - width * 1.6, width, width * 1.6), xticks=[], yticks=[])
+        crop, (x, y) = _crop_around(objects, pick, found.imgsz, window)
+        ax.imshow(crop, interpolation="nearest" if zoom >= 1 else "antialiased")
+        frame = (x - w / 2 - 1, y - h / 2 - 1), w + 1, h + 1  # around the box, so that all its pixels are seen
+        ax.add_patch(Rectangle(*frame, fill=False, edgecolor=AT_IMGSZ, linewidth=1))
+        ax.set_xlabel(f"{w:.0f} x {h:.0f} px\n{zoom:.2g}x", labelpad=3)
 
 
 def _choose_median_objects(objects: Objects, cls: int, number: int) -> list[int]:
