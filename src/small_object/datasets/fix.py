@@ -1,4 +1,4 @@
-"""Repairs of a detection data set what needs no look at the pictures, into a new folder.
+"""Repairs what needs no look at the pictures in a copy of a detection data set.
 
 Leaks, images that look alike, images without labels and labels that several images share are left to a person.
 
@@ -102,7 +102,7 @@ def fix(data: str | Path, out: str | Path, imgsz: int = 640) -> Report:
 def _choose_names(dataset: DataSet) -> list[Job]:
     """Give each image its split and a name that no other has there, nor its label file, whatever the case.
 
-    Images that share a label file go on to do so, since only a person can tell whose labels they are.
+    Images that share a label file keep sharing it, since only a person can tell whose labels they are.
     """
     jobs: list[Job] = []
     names: set[tuple[str, str]] = set()

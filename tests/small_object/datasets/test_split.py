@@ -15,8 +15,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from small_object.datasets.image_hash import BITS, difference_hash, near_pairs
 from small_object.datasets.dataset import Sample
+from small_object.datasets.image_hash import BITS, difference_hash, near_pairs
 from small_object.datasets.split import ALIKE, Frame, choose, group_frames, place, read_split, split_frames
 from small_object.errors import UserError
 from small_object.files import staging_dir
