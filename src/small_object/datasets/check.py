@@ -3,10 +3,6 @@
 Everything is read as training reads it. A fault's level says what it does there: an `error` makes training leave an
 image out, learn something wrong or score itself too well; a `warning` is probably a mistake; an `advice` is none, but
 good to know. `fix` repairs what can be repaired without a look at the pictures.
-
-    from small_object.datasets.check import check
-
-    report = check("datasets/mine/mine.yaml", imgsz=1280)
 """
 
 from __future__ import annotations

@@ -1,10 +1,6 @@
 """Repairs what needs no look at the pictures in a copy of a detection data set.
 
 Leaks, images that look alike, images without labels and labels that several images share are left to a person.
-
-    from small_object.datasets.fix import fix
-
-    report = fix("datasets/mine/mine.yaml", "datasets/mine-fixed")
 """
 
 from __future__ import annotations
