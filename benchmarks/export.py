@@ -45,7 +45,7 @@ from benchmarks.common import (
     write_text,
 )
 from benchmarks.training import validate
-from small_object.datasets.layout import read_data_yaml
+from small_object.datasets.dataset import read_data_yaml
 from small_object.errors import UserError
 
 NMS = {"nms": True, "conf": 0.001, "iou": 0.7}

@@ -27,7 +27,7 @@ from ultralytics.utils.patches import imread
 from benchmarks.common import RESULTS, commit, markdown_table, module_command, write_text
 from docs.tools.browser import SHOWN, browser, missing, opened, until
 from small_object.compare.page import ComparisonPage, Found
-from small_object.datasets.layout import read_data_yaml
+from small_object.datasets.dataset import read_data_yaml
 from small_object.errors import UserError
 
 # Resolves with the milliseconds between the frames that the browser shows.

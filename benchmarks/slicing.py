@@ -53,7 +53,7 @@ from benchmarks.common import (
     write_csv,
     write_text,
 )
-from small_object.datasets.layout import read_data_yaml
+from small_object.datasets.dataset import read_data_yaml
 from small_object.errors import UserError
 from small_object.files import replacing
 from small_object.sizes import COCO_SMALL_NAME, SizeRecords, load_coco_eval

@@ -6,3 +6,8 @@ class UserError(ValueError):
 
     The `yolo` command prints the message without a traceback.
     """
+
+
+def one_line(text: object) -> str:
+    """Return a text without line breaks and other repeated blanks, as a message shows it."""
+    return " ".join(str(text).split())

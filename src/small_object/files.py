@@ -11,10 +11,10 @@ from pathlib import Path
 
 @contextmanager
 def replacing(file: Path) -> Iterator[Path]:
-    """Give a path beside a file to write to, which takes the file's place at the end, or is gone after a failure.
+    """Yield a path to write to, which replaces a file at the end, or is removed after a failure.
 
     Args:
-        file: The file, there or not. Whoever reads it sees the old content or the new, never a part.
+        file: The file, which need not exist. Whoever reads it sees the old content or the new, never a part.
 
     Example:
         >>> with replacing(Path("results.csv")) as new:
@@ -30,12 +30,12 @@ def replacing(file: Path) -> Iterator[Path]:
 
 @contextmanager
 def staging_dir(root: Path) -> Iterator[Path]:
-    """Give a folder inside `root` to build in; it is gone afterwards, as is what a killed process left of its own."""
-    for left in root.glob(".staging-*"):
-        if not _runs(left.name.rpartition("-")[2]):
-            shutil.rmtree(left, ignore_errors=True)
+    """Yield a folder inside `root` to build in; it is removed afterwards, as are those that killed processes left."""
+    for old in root.glob(".staging-*"):
+        if not _is_running(old.name.rpartition("-")[2]):
+            shutil.rmtree(old, ignore_errors=True)
     made = root / f".staging-{os.getpid()}"
-    shutil.rmtree(made, ignore_errors=True)  # of an earlier process of this number
+    shutil.rmtree(made, ignore_errors=True)  # an earlier process may have had this number
     made.mkdir(parents=True)
     try:
         yield made
@@ -43,8 +43,8 @@ def staging_dir(root: Path) -> Iterator[Path]:
         shutil.rmtree(made, ignore_errors=True)
 
 
-def _runs(pid: str) -> bool:
-    """Say whether there is a process of this number."""
+def _is_running(pid: str) -> bool:
+    """Return whether there is a process of this number."""
     if os.name == "nt":
         return True  # there a signal of 0 would end it
     try:

@@ -15,7 +15,7 @@ from ultralytics.data.utils import IMG_FORMATS
 from ultralytics.utils import LOGGER, YAML
 
 from small_object.datasets.archives import extract, is_archive
-from small_object.datasets.layout import SPLITS, Sample, unique_names
+from small_object.datasets.dataset import SPLITS, Sample, unique_names
 from small_object.datasets.split import write_dataset
 from small_object.errors import UserError
 from small_object.files import staging_dir

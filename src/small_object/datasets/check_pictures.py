@@ -8,20 +8,20 @@ import textwrap
 from collections import defaultdict
 from collections.abc import Sequence
 from itertools import zip_longest
-from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
-from ultralytics.utils.patches import imread
+
+from small_object.datasets.findings import Finding
+from small_object.datasets.images import read_pixels
 
 if TYPE_CHECKING:
-    from small_object.datasets.check import Finding
+    from matplotlib.axes import Axes
 
-TILES = 24
-TILE, CAPTION, COLUMNS = (400, 250), 70, 4
-COLOURS = {"error": (200, 0, 0), "warning": (190, 100, 0), "advice": (0, 80, 190)}
+MAX_TILES, MAX_COLUMNS = 24, 4
+TILE = 400, 320  # pixels, of which the image takes the upper 250
+COLOURS = {"error": "#c80000", "warning": "#be6400", "advice": "#0050be"}
 
 
 def draw_sheet(findings: Sequence[Finding]) -> bytes | None:
@@ -30,71 +30,59 @@ def draw_sheet(findings: Sequence[Finding]) -> bytes | None:
     Returns:
         A JPEG; None where there is nothing to show.
     """
-    kinds = defaultdict(list)
+    kinds: dict[str, list[Finding]] = defaultdict(list)
     for finding in findings:
-        if finding.image and len(kinds[finding.kind]) < TILES:
+        if finding.image and len(kinds[finding.kind]) < MAX_TILES:
             kinds[finding.kind].append(finding)
-    chosen = [finding for turn in zip_longest(*kinds.values()) for finding in turn if finding][:TILES]
+    chosen = [finding for turn in zip_longest(*kinds.values()) for finding in turn if finding][:MAX_TILES]
     if not chosen:
         return None
-    width, height = TILE[0], TILE[1] + CAPTION
-    columns = min(COLUMNS, len(chosen))
-    sheet = Image.new("RGB", (columns * (width + 8) + 8, math.ceil(len(chosen) / columns) * (height + 8) + 8), "white")
+    from matplotlib.figure import Figure  # here, as it is slow to import
+
+    columns = min(MAX_COLUMNS, len(chosen))
+    rows = math.ceil(len(chosen) / columns)
+    figure = Figure(figsize=(columns * TILE[0] / 100, rows * TILE[1] / 100), dpi=100)
     for number, finding in enumerate(chosen):
         row, column = divmod(number, columns)
-        sheet.paste(_draw_tile(finding), (8 + column * (width + 8), 8 + row * (height + 8)))
+        left, top = (column + 0.01) / columns, 1 - row / rows
+        shown = [file for file in (finding.image, finding.other) if file]
+        for i, file in enumerate(shown):
+            width = 0.98 / columns / len(shown)
+            _draw_image(
+                figure.add_axes((left + i * width, top - 0.79 / rows, width * 0.98, 0.77 / rows)), file, finding
+            )
+        location = finding.location if len(finding.location) < 58 else f"...{finding.location[-55:]}"
+        lines = [location, *textwrap.wrap(finding.message, 58)[:2]]
+        kind = f"{finding.level}: {finding.kind}"
+        style: dict[str, Any] = {"size": 8.5, "va": "top", "parse_math": False}
+        figure.text(left, top - 0.8 / rows, kind, color=COLOURS[finding.level], **style)
+        figure.text(left, top - 0.85 / rows, "\n".join(lines), **style)
     data = io.BytesIO()
-    sheet.save(data, "JPEG", quality=90)
+    figure.savefig(data, format="jpeg")
     return data.getvalue()
 
 
-def _draw_tile(finding: Finding) -> Image.Image:
-    """Draw one case: the box in its surroundings, the whole image or the two images of a pair, and what is wrong."""
-    width, height = TILE
-    tile = Image.new("RGB", (width, height + CAPTION), (235, 235, 235))
-    shown = [path for path in (finding.image, finding.other) if path]
-    for number, path in enumerate(shown):
-        room = (width // len(shown) - 2 * (len(shown) - 1), height)
-        tile.paste(_view(path, finding.box, room), (number * (width - room[0]), 0))
-    draw, font, colour = ImageDraw.Draw(tile), ImageFont.load_default(13), COLOURS[finding.level]
-    place = finding.place if len(finding.place) < 58 else f"...{finding.place[-55:]}"
-    texts = [f"{finding.level}: {finding.kind}", place, *textwrap.wrap(finding.message, 62)[:2]]
-    for number, text in enumerate(texts):
-        draw.text((4, height + 2 + 16 * number), text, colour if number == 0 else (0, 0, 0), font)
-    return tile
+def _draw_image(ax: Axes, file: str, finding: Finding) -> None:
+    """Show an image, or the part of it around the finding's box with that box."""
+    from matplotlib.patches import Rectangle
 
-
-def _view(path: str, box: tuple[float, ...] | None, room: tuple[int, int]) -> Image.Image:
-    """Show an image, or the part of it around a box (xyxy in pixels) with that box drawn, in the middle of a room."""
-    image, (width, height) = read_pixels(path), room
-    grey = Image.new("RGB", room, (200, 200, 200))
+    ax.set(xticks=[], yticks=[], facecolor="#c8c8c8")
+    image = read_pixels(file)
     if image is None:
-        ImageDraw.Draw(grey).text((10, 10), "no picture", (0, 0, 0), ImageFont.load_default(16))
-        return grey
-    high, wide = image.shape[:2]
-    image = np.ascontiguousarray(np.broadcast_to(image[..., :3], (high, wide, 3)))
-    if box is None or min(box) < -max(wide, high) or max(box) > 2 * max(wide, high):  # nowhere near
-        scale = min(width / wide, height / high)
-        how = cv2.INTER_AREA if scale < 1 else cv2.INTER_NEAREST
-        image = cv2.resize(image, (max(1, int(wide * scale)), max(1, int(high * scale))), interpolation=how)
-        grey.paste(Image.fromarray(image[..., ::-1]), ((width - image.shape[1]) // 2, (height - image.shape[0]) // 2))
-        return grey
-    x0, y0, x1, y1 = box
-    scale = min(width / max(2.5 * (x1 - x0), 60), height / max(2.5 * (y1 - y0), 60 * height / width))
-    shift = np.array([width / 2 - (x0 + x1) / 2 * scale, height / 2 - (y0 + y1) / 2 * scale])
-    matrix = np.column_stack([np.eye(2) * scale, shift])
-    image = cv2.warpAffine(image, matrix, room, borderValue=(200, 200, 200))
-    grey.paste(Image.fromarray(image[..., ::-1]))
-    corners = (np.array(box).reshape(2, 2) * scale + shift).round().astype(int)
-    corners.sort(0)  # where a box has a negative size
-    outline = [*(corners[0] - 2).tolist(), *(corners[1] + 2).tolist()]
-    ImageDraw.Draw(grey).rectangle(outline, outline=(255, 0, 0), width=2)
-    return grey
-
-
-def read_pixels(file: str | Path, flags: int = cv2.IMREAD_COLOR) -> np.ndarray | None:
-    """Read an image as upstream does, (height, width, channels) BGR; None where it cannot be read."""
-    try:
-        return imread(file, flags)
-    except cv2.error:
-        return None
+        ax.text(0.05, 0.9, "no picture", transform=ax.transAxes)
+        return
+    height, width = image.shape[:2]
+    image = np.broadcast_to(image[..., :3], (height, width, 3))[..., ::-1]
+    scale = min(1.0, 2 * TILE[0] / max(width, height))
+    if finding.box is None or min(finding.box) < -max(width, height) or max(finding.box) > 2 * max(width, height):
+        ax.imshow(cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA))
+        return
+    x, y = np.sort(np.reshape(finding.box, (2, 2)), 0).T  # where a box has a negative size
+    half = np.array([1.25 * max(x[1] - x[0], 24, (y[1] - y[0]) * 1.3), 0])
+    half[1] = half[0] / 1.3
+    centre = np.array([x.mean(), y.mean()])
+    (x0, y0), (x1, y1) = (np.clip(centre + sign * half, 0, (width, height)).astype(int) for sign in (-1, 1))
+    if x1 > x0 and y1 > y0:
+        ax.imshow(image[y0:y1, x0:x1], extent=(x0, x1, y1, y0), aspect="auto", interpolation="nearest")
+    ax.set(xlim=centre[0] + half[0] * np.array([-1, 1]), ylim=centre[1] + half[1] * np.array([1, -1]), aspect="equal")
+    ax.add_patch(Rectangle((x[0], y[0]), x[1] - x[0], y[1] - y[0], fill=False, edgecolor="red", linewidth=2))

@@ -1,17 +1,13 @@
-"""Repairs of a detection data set what needs no look at the pictures, into a new folder.
+"""Repairs what needs no look at the pictures in a copy of a detection data set.
 
 Leaks, images that look alike, images without labels and labels that several images share are left to a person.
-
-    from small_object.datasets.fix import fix
-
-    report = fix("datasets/mine/mine.yaml", "datasets/mine-fixed")
 """
 
 from __future__ import annotations
 
 import csv
 import shutil
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass, fields
 from functools import partial
 from pathlib import Path
 
@@ -20,29 +16,19 @@ import numpy as np
 from PIL import Image
 from ultralytics.utils import LOGGER, YAML
 from ultralytics.utils.ops import xyxy2xywh
-from ultralytics.utils.patches import imread
 
-from small_object.datasets.check import (
-    DROPPED,
-    DataSet,
-    Entry,
-    Line,
-    Report,
-    check,
-    in_parallel,
-    load_dataset,
-    lone_labels,
-    read_image,
-    read_lines,
-    read_text,
-)
-from small_object.datasets.layout import put_in_place
+from small_object.datasets.check import check, find_lone_labels
+from small_object.datasets.dataset import DataSet, Entry, load_dataset, put_in_place
+from small_object.datasets.findings import Fault, Report
+from small_object.datasets.images import JPEG_END, read_image, read_pixels
+from small_object.datasets.labels import NO_OBJECT, LabelLine, check_lines
 from small_object.errors import UserError
 from small_object.files import staging_dir
+from small_object.parallel import map_threads
 
-REDRAWN = {"dark-16-bit", "16-bit", "transparent", "other-colours", "turned-image", "wrong-turn"}
-JPEG_END = b"\xff\xd9"
+SAVED_ANEW = {"dark-16-bit", "16-bit", "transparent", "other-colours", "turned-image", "wrong-turn"}
 DEPTHS = (8, 10, 12, 14, 16)  # bits that a camera's values may have in a 16-bit file
+Job = tuple[Entry, str, str]  # an image, its split and its new name
 
 
 @dataclass(frozen=True)
@@ -83,38 +69,38 @@ def fix(data: str | Path, out: str | Path, imgsz: int = 640) -> Report:
     if out.exists() and not (out.is_dir() and all(file.name.startswith(".staging-") for file in out.iterdir())):
         raise UserError(f"{out}: holds something already; name a new folder, or remove it")
     dataset = load_dataset(data)
-    jobs = _name(dataset)
+    jobs = _choose_names(dataset)
     with staging_dir(out) as made:
         new = made / "set"
         for kind in ("images", "labels"):
             for split in dataset.splits:
                 (new / kind / split).mkdir(parents=True)
         changes = [Change(f.file, f.line or "", f.message, "left out") for f in dataset.findings]
-        for rows, label, content in in_parallel(partial(_repair, dataset=dataset, root=new), jobs, "repairing images"):
+        for rows, label, content in map_threads(partial(_repair, dataset=dataset, root=new), jobs, "repairing images"):
             changes += rows
             if content is not None:
                 label.write_bytes(content)
-        for label in lone_labels(dataset):
-            changes.append(Change(dataset.place(label), "", "has no image", "left out"))
+        for label in find_lone_labels(dataset):
+            changes.append(Change(dataset.relative_path(label), "", "has no image", "left out"))
         old = YAML.load(dataset.yaml)
         for key in ("path", "download", "train", "val", "validation", "test", "minival"):
             old.pop(key, None)
         YAML.save(new / dataset.yaml.name, {split: f"images/{split}" for split in dataset.splits} | old)
         with (new / "changes.csv").open("w", encoding="utf-8", newline="") as stream:
-            rows = csv.writer(stream)
-            rows.writerow(("file", "line", "was", "done"))
-            rows.writerows((change.file, change.line, change.was, change.done) for change in dict.fromkeys(changes))
+            writer = csv.writer(stream)
+            writer.writerow(field.name for field in fields(Change))
+            writer.writerows(astuple(change) for change in dict.fromkeys(changes))
         put_in_place(new, out)
     LOGGER.info(f"{out / 'changes.csv'} lists {len(changes)} changes")
     return check(out / dataset.yaml.name, imgsz, out / "check")
 
 
-def _name(dataset: DataSet) -> list[tuple[Entry, str, str]]:
+def _choose_names(dataset: DataSet) -> list[Job]:
     """Give each image its split and a name that no other has there, nor its label file, whatever the case.
 
-    Images that share a label file go on to do so, since only a person can tell whose labels they are.
+    Images that share a label file keep sharing it, since only a person can tell whose labels they are.
     """
-    jobs: list[tuple[Entry, str, str]] = []
+    jobs: list[Job] = []
     names: set[tuple[str, str]] = set()
     owners: dict[tuple[str, str], Path] = {}
     for split in dataset.splits:
@@ -132,46 +118,47 @@ def _name(dataset: DataSet) -> list[tuple[Entry, str, str]]:
     return jobs
 
 
-def _repair(job: tuple[Entry, str, str], dataset: DataSet, root: Path) -> tuple[list[Change], Path, bytes | None]:
+def _repair(job: Job, dataset: DataSet, root: Path) -> tuple[list[Change], Path, bytes | None]:
     """Write an image; return what was changed, its label file and what to write there, if anything."""
     entry, split, name = job
-    place, label = dataset.place(entry.file), dataset.place(entry.label)
+    file, label = dataset.relative_path(entry.file), dataset.relative_path(entry.label)
     image, target = root / "images" / split / name, (root / "labels" / split / name).with_suffix(".txt")
     changes: list[Change] = []
     picture, faults = read_image(entry.file, dataset.channels)
+    content = entry.label.read_bytes() if entry.label.is_file() else None
+    text = ""
     try:
-        text = read_text(entry.label)
+        text = (content or b"").decode("utf-8-sig")
     except UnicodeDecodeError:
-        text, picture = "", None
-        faults.append(("unreadable-labels", f"has labels that are no text in UTF-8, {label}"))
+        picture = None
+        faults.append(Fault("unreadable-labels", f"has labels that are no text in UTF-8, {label}"))
     if picture is None:
-        changes.append(Change(place, "", faults[-1][1], "left out"))
-        if text is not None:
+        changes.append(Change(file, "", faults[-1].message, "left out"))
+        if content is not None:
             changes.append(Change(label, "", "belongs to an image that is left out", "left out"))
         return changes, target, None
-    kinds, was = {kind for kind, _ in faults}, ", ".join(message for _, message in faults)
-    if kinds & REDRAWN and dataset.channels == 3:
-        image = _redraw(entry.file, image)
-        changes.append(Change(place, "", was, f"saved upright and as 8-bit RGB: images/{split}/{image.name}"))
+    kinds, was = {fault.kind for fault in faults}, ", ".join(fault.message for fault in faults)
+    if kinds & SAVED_ANEW and dataset.channels == 3:
+        image = _save_anew(entry.file, image)
+        changes.append(Change(file, "", was, f"saved upright and as 8-bit RGB: images/{split}/{image.name}"))
     elif "rewritten-image" in kinds:
         data = entry.file.read_bytes()
         image.write_bytes(data[: data.rindex(JPEG_END) + len(JPEG_END)])
-        changes.append(Change(place, "", was, "cut off behind the end of the picture"))
+        changes.append(Change(file, "", was, "cut off behind the end of the picture"))
     else:
         shutil.copyfile(entry.file, image)
     if image.stem != entry.file.stem:
         done = f"named images/{split}/{image.name}, and its labels likewise"
-        changes.append(Change(place, "", "has a name that is taken, or folders", done))
-    if text is None:
-        return changes, target, None
+        changes.append(Change(file, "", "has a name that is taken, or folders", done))
     fixed, rows = repair_lines(text, len(dataset.names), picture.size)
     changes += [Change(label, *row) for row in rows]
-    return changes, target, fixed.encode() if rows else entry.label.read_bytes()
+    return changes, target, fixed.encode() if rows else content
 
 
-def _redraw(file: Path, target: Path) -> Path:
+def _save_anew(file: Path, target: Path) -> Path:
     """Save an image as training sees it, in its format if PIL can, else as PNG; return where."""
-    pixels = imread(file, cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH)
+    pixels = read_pixels(file, cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH)
+    assert pixels is not None
     if pixels.dtype == np.uint16:
         top = next(2**bits - 1 for bits in DEPTHS if pixels.max() < 2**bits)
         pixels = (pixels * (255 / top)).round().astype(np.uint8)
@@ -182,39 +169,40 @@ def _redraw(file: Path, target: Path) -> Path:
     return target
 
 
-def repair_lines(text: str, classes: int, size: tuple[int, int]) -> tuple[str, list[tuple[int, str, str]]]:
+def repair_lines(text: str, num_classes: int, size: tuple[int, int]) -> tuple[str, list[tuple[int, str, str]]]:
     """Repair label lines; those without a fault stay as they are.
 
     Args:
         text: Content of a label file.
-        classes: Number of classes.
+        num_classes: Number of classes.
         size: Width and height of the image in pixels.
 
     Returns:
         The repaired content, and for each change the line, what was and what was done.
     """
-    lines = {line.number: line for line in read_lines(text, classes, size)}
+    lines = {line.number: line for line in check_lines(text, num_classes, size)}
     boxes_only = any(line.has("mixed-labels") for line in lines.values())
     kept, changes = [], []
     for number, row in enumerate(text.splitlines(keepends=True), 1):
         line = lines.get(number)
         new: str | None = row
-        if line and line.has("near-duplicate-box", *DROPPED):
+        if line and line.has("near-duplicate-box", *NO_OBJECT):
             new = None
-        elif line and (line.has("outside", "slightly-outside", "leaves-image") or (boxes_only and line.polygon)):
+        elif line and (line.has("outside", "slightly-outside", "leaves-image") or (boxes_only and line.is_polygon)):
             new = _clip(line, boxes_only)
         if line and new != row:
-            messages = [message for _, message in line.faults] or ["is a polygon among boxes"]
+            messages = [fault.message for fault in line.faults] or ["is a polygon among boxes"]
             done = "dropped" if new is None else f"written as `{new.strip()}`"
             changes.append((number, f"`{row.strip()}` {', '.join(messages)}", done))
         kept.append(new or "")
     return "".join(kept), changes
 
 
-def _clip(line: Line, boxes_only: bool) -> str | None:
+def _clip(line: LabelLine, boxes_only: bool) -> str | None:
     """Write a line with its box or polygon clipped to the image; None where nothing is left of it."""
-    box = line.box.clip(0, 1)
+    assert line.xyxy is not None
+    box = line.xyxy.clip(0, 1)
     if (box[2:] - box[:2]).min() < 1e-6:  # less than a label file can say
         return None
-    values = line.values[1:].clip(0, 1) if line.polygon and not boxes_only else xyxy2xywh(box)
+    values = np.clip(line.values[1:], 0, 1) if line.is_polygon and not boxes_only else xyxy2xywh(box)
     return f"{line.values[0]:.0f} " + " ".join(f"{value:.6f}" for value in values) + "\n"

@@ -2,12 +2,217 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+from ultralytics.utils.metrics import bbox_ioa
 from ultralytics.utils.ops import segments2boxes
 
+from small_object.datasets.findings import LEFT_OUT, Fault
 from small_object.errors import UserError
+from small_object.sizes import SIZE_GROUPS, size_group
+
+TOLERANCE = 0.01  # beyond 0..1: what training still accepts
+ROUNDING = 1e-6  # of a number in a label file
+EDGE = 0.5  # pixels that a box may leave the image, or differ from another, by rounding
+NEAR_IOU = 0.95
+NO_OBJECT = {"not-numbers", "wrong-fields", "broken-class", "unknown-class", "no-size", "duplicate-box"}
+"""Faults of a line that leave no object in it."""
+
+
+@dataclass
+class LabelLine:
+    """One line of a label file."""
+
+    number: int  # from 1
+    values: tuple[float, ...] = ()  # its numbers; empty where they cannot be read
+    xywh: tuple[float, ...] | None = None  # its box as shares, for a polygon the one around it; None likewise
+    faults: list[Fault] = field(default_factory=list)
+
+    @property
+    def is_polygon(self) -> bool:
+        """Whether it is a polygon."""
+        return len(self.values) > 5
+
+    @property
+    def xyxy(self) -> np.ndarray | None:
+        """Its box (4,) as shares, as labelled."""
+        if self.xywh is None:
+            return None
+        x, y, w, h = self.xywh
+        return np.array((x - w / 2, y - h / 2, x + w / 2, y + h / 2))
+
+    def has(self, *kinds: str) -> bool:
+        """Say whether it has one of some kinds of faults."""
+        return any(fault.kind in kinds for fault in self.faults)
+
+
+def parse_lines(text: str, num_classes: int | None = None, size: tuple[int, int] | None = None) -> list[LabelLine]:
+    """Read label lines as training does and find the faults of each by itself.
+
+    Args:
+        text: Content of a label file.
+        num_classes: Number of classes; None leaves out what is wrong with classes and boxes.
+        size: Width and height of the image in pixels; None leaves out what needs it.
+
+    Returns:
+        The lines that are not blank. Of faults of a line that come of each other, it has the first.
+    """
+    rows = enumerate(text.removeprefix("\ufeff").splitlines(), 1)
+    lines = [_parse_line(number, fields) for number, row in rows if (fields := row.split())]
+    read = [line for line in lines if line.xywh is not None]
+    if num_classes is not None:
+        for line in read:
+            line.faults += _find_faults(line, num_classes, size)
+    if odd := next((line for line in read if line.is_polygon != read[0].is_polygon), None):
+        what = "polygon among boxes" if odd.is_polygon else "box among polygons"
+        odd.faults.append(Fault("mixed-labels", f"is a {what}: {LEFT_OUT}"))
+    return lines
+
+
+def _parse_line(number: int, fields: Sequence[str]) -> LabelLine:
+    """Read the numbers of one line."""
+    values = tuple(map(_number, fields))
+    for value, text in zip(values, fields, strict=True):
+        if not math.isfinite(value):
+            message = f"has `{text[:30]}`, which is no finite number: {LEFT_OUT}"
+            return LabelLine(number, faults=[Fault("not-numbers", message)])
+    if len(values) == 5:
+        return LabelLine(number, values, values[1:])
+    if len(values) > 6 and len(values) % 2:
+        polygon = np.array(values[1:]).reshape(-1, 2)
+        return LabelLine(number, values, tuple(segments2boxes([polygon])[0].tolist()))
+    return LabelLine(number, faults=[Fault("wrong-fields", f"has {len(values)} fields, not 5: {LEFT_OUT}")])
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return math.nan
+
+
+def _find_faults(line: LabelLine, num_classes: int, size: tuple[int, int] | None) -> list[Fault]:
+    """Find what is wrong with the class and the box of a line."""
+    assert line.xywh is not None
+    faults = []
+    cls = line.values[0]
+    if cls % 1:
+        faults.append(Fault("broken-class", f"has class {cls:g}, which is not whole: {LEFT_OUT}"))
+    elif not 0 <= cls < num_classes:
+        message = f"has class {cls:.0f}; `names` has 0 to {num_classes - 1}: {LEFT_OUT}"
+        faults.append(Fault("unknown-class", message))
+    low, high = min(line.xywh), max(line.xywh)
+    w, h = line.xywh[2:]
+    is_far = low < -TOLERANCE or high > 1 + TOLERANCE
+    if min(w, h) <= 0:
+        why = LEFT_OUT if is_far or min(w, h) < 0 else "which no prediction can match"
+        faults.append(Fault("no-size", f"has a box of {w:g} x {h:g}: {why}"))
+    elif is_far:
+        worst = low if -low > high - 1 else high
+        faults.append(Fault("outside", f"has {worst:g}, beyond 0..1 by more than {TOLERANCE:.0%}: {LEFT_OUT}"))
+    elif low < -ROUNDING or high > 1 + ROUNDING:
+        message = f"has {low if low < 0 else high:g}, beyond 0..1; training tolerates up to {TOLERANCE:.0%}"
+        faults.append(Fault("slightly-outside", message))
+    elif size:
+        x, y = line.xywh[:2]
+        beyond = max(size[0] * max(w / 2 - x, x + w / 2 - 1), size[1] * max(h / 2 - y, y + h / 2 - 1))
+        if beyond > EDGE:
+            faults.append(Fault("leaves-image", f"has a box that leaves the image by {beyond:.1f} pixels"))
+    return faults
+
+
+def check_lines(text: str, num_classes: int, size: tuple[int, int] | None) -> list[LabelLine]:
+    """Read label lines as `parse_lines` does, and find those that repeat an earlier one as well.
+
+    They do so exactly, as training compares them (float32), or nearly, see `near_duplicates`.
+    """
+    lines = parse_lines(text, num_classes, size)
+    first: dict[bytes, int] = {}
+    different = []
+    for line in lines:
+        if line.has(*NO_OBJECT):
+            continue
+        number = first.setdefault(np.array(line.values, np.float32).tobytes(), line.number)
+        if number == line.number:
+            different.append(line)
+        else:
+            line.faults.append(Fault("duplicate-box", f"repeats line {number}; training removes it"))
+    if size and len(different) > 1:
+        boxes = np.array([line.xyxy for line in different]).clip(0, 1) * (*size, *size)
+        for later, earlier in near_duplicates(boxes, np.array([line.values[0] for line in different])):
+            message = f"is nearly the box of line {different[earlier].number}"
+            different[later].faults.append(Fault("near-duplicate-box", message))
+    return lines
+
+
+def near_duplicates(boxes: np.ndarray, classes: np.ndarray) -> list[tuple[int, int]]:
+    """Find boxes that are nearly an earlier one of the same class: one object that was labelled twice.
+
+    That is an IoU of at least 0.95, or all four edges within half a pixel: rounding alone takes two boxes of a few
+    pixels below that IoU, while the boxes of two objects that both can be seen lie further apart.
+
+    Args:
+        boxes: Boxes (N, 4), xyxy in pixels; those without area match none.
+        classes: Classes (N,).
+
+    Returns:
+        Index of each such box with that of an earlier one which is not itself such a box.
+    """
+    found: dict[int, int] = {}
+    solid = np.all(boxes[:, 2:] > boxes[:, :2], axis=1)
+    for start in range(0, len(boxes), 256):  # in pieces, as there may be thousands
+        rows = slice(start, start + 256)
+        near: np.ndarray = bbox_ioa(boxes[rows], boxes, iou=True) >= NEAR_IOU
+        near |= (np.abs(boxes[rows, None] - boxes) <= EDGE).all(2)
+        near &= (classes[rows, None] == classes) & solid[rows, None] & solid
+        for later, earlier in np.argwhere(np.tril(near, start - 1)).tolist():
+            if later + start not in found and earlier not in found:
+                found[later + start] = earlier
+    return list(found.items())
+
+
+def parse_labels(text: str, source: str | Path, num_classes: int | None = None) -> np.ndarray:
+    """Read label lines as training does: polygons (more than six fields) become the boxes around them.
+
+    Args:
+        text: Content of a label file.
+        source: Name of the file, for the errors.
+        num_classes: Number of classes; None leaves the values unchecked.
+
+    Returns:
+        Objects (N, 5): class, cx, cy, w, h as shares, float64.
+
+    Raises:
+        UserError: If there is a line for which training leaves the whole image out.
+
+    Example:
+        >>> parse_labels("2 0.2 0.4 0.2 0.4", "a.txt").tolist()
+        [[2.0, 0.2, 0.4, 0.2, 0.4]]
+    """
+    lines = parse_lines(text, num_classes)
+    for line in lines:
+        for fault in line.faults:
+            if fault.is_fatal:
+                raise UserError(f"{source}:{line.number}: {fault.message}; write class cx cy w h")
+    return np.array([(line.values[0], *(line.xywh or ())) for line in lines], np.float64).reshape(-1, 5)
+
+
+def read_labels(file: str | Path, num_classes: int | None = None) -> np.ndarray:
+    """Read a label file, see `parse_labels`.
+
+    Raises:
+        UserError: If it is no text, or training would not read a line of it.
+        OSError: If the file cannot be opened.
+    """
+    try:
+        text = Path(file).read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        raise UserError(f"{file}: is not a text file in UTF-8; write one line an object: class cx cy w h") from None
+    return parse_labels(text, file, num_classes)
 
 
 def yolo_lines(boxes: np.ndarray, classes: np.ndarray, width: int, height: int) -> str:
@@ -33,54 +238,16 @@ def yolo_lines(boxes: np.ndarray, classes: np.ndarray, width: int, height: int) 
     return "".join(lines)
 
 
-def parse_labels(text: str, source: str | Path) -> np.ndarray:
-    """Read label lines as training does: polygons (more than six fields) become the boxes around them.
+def count_sizes(classes: np.ndarray, areas: np.ndarray, num_classes: int) -> np.ndarray:
+    """Count objects by class and size group.
 
     Args:
-        text: Content of a label file.
-        source: Name of the file, for the errors.
+        classes: Class indices (N,), int64.
+        areas: Areas of the boxes in square pixels (N,).
+        num_classes: Number of classes.
 
     Returns:
-        Objects (N, 5): class, cx, cy, w, h as shares, float64. The values are not checked further.
-
-    Raises:
-        UserError: If a line has too few or too many fields or holds something other than numbers, or if some lines are
-            boxes and some polygons.
-
-    Example:
-        >>> parse_labels("2 0.2 0.4 0.2 0.4", "a.txt").tolist()
-        [[2.0, 0.2, 0.4, 0.2, 0.4]]
+        Counts (num_classes, 5), int64, in the order of `SIZE_GROUPS`.
     """
-    rows: list[list[float]] = []
-    polygons = None
-    for number, line in enumerate(text.removeprefix("\ufeff").splitlines(), 1):
-        fields = line.split()
-        if not fields:
-            continue
-        try:
-            values = [float(field) for field in fields]
-        except ValueError:
-            raise UserError(f"{source}:{number}: `{line.strip()[:80]}` must be numbers: class cx cy w h") from None
-        if len(values) != 5 and not (len(values) > 6 and len(values) % 2):
-            raise UserError(f"{source}:{number}: `{line.strip()[:80]}` must have 5 fields (class cx cy w h)")
-        if polygons not in (None, len(values) > 5):
-            raise UserError(f"{source}:{number}: boxes and polygons in one file; write only boxes, or only polygons")
-        if polygons := len(values) > 5:
-            polygon = np.array(values[1:]).reshape(-1, 2)
-            values = [values[0], *segments2boxes([polygon])[0].tolist()]
-        rows.append(values)
-    return np.array(rows, np.float64).reshape(-1, 5)
-
-
-def read_labels(file: str | Path) -> np.ndarray:
-    """Read a label file, see `parse_labels`.
-
-    Raises:
-        UserError: If it is no text, or a line of it cannot be read.
-        OSError: If the file cannot be opened.
-    """
-    try:
-        text = Path(file).read_text(encoding="utf-8")
-    except UnicodeDecodeError:
-        raise UserError(f"{file}: is not a text file in UTF-8; write one line an object: class cx cy w h") from None
-    return parse_labels(text, file)
+    groups = len(SIZE_GROUPS)
+    return np.bincount(classes * groups + size_group(areas), minlength=num_classes * groups).reshape(-1, groups)

@@ -22,8 +22,8 @@ import cv2
 import numpy as np
 from ultralytics.utils import LOGGER, TQDM
 
+from small_object.datasets.dataset import SPLITS, Sample, put_in_place, write_samples
 from small_object.datasets.image_hash import difference_hash, near_pairs
-from small_object.datasets.layout import SPLITS, Sample, put_in_place, write_samples
 from small_object.errors import UserError
 from small_object.sizes import SIZE_GROUPS, size_group
 from small_object.slicing.groups import connected

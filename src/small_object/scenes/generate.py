@@ -20,8 +20,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from small_object.datasets.dataset import SPLITS, put_in_place
 from small_object.datasets.labels import yolo_lines
-from small_object.datasets.layout import SPLITS, put_in_place
 from small_object.errors import UserError
 from small_object.files import staging_dir
 from small_object.scenes.layout import Scene, panorama_scene, surface_scene

@@ -8,6 +8,7 @@ import io
 import json
 import logging
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import cv2
@@ -20,8 +21,12 @@ from ultralytics.data.utils import check_image, img2label_paths, verify_image_la
 from ultralytics.utils import LOGGER
 from ultralytics.utils.patches import imread
 
-from small_object.datasets.check import KINDS, Report, check, near_duplicates, read_image, read_lines
+from small_object.datasets.check import check
+from small_object.datasets.findings import KINDS, Report
 from small_object.datasets.fix import fix, repair_lines
+from small_object.datasets.images import read_image
+from small_object.datasets.labels import check_lines, near_duplicates
+from small_object.datasets.stats import stats
 from small_object.errors import UserError
 from small_object.scenes.generate import make_demo
 
@@ -79,6 +84,14 @@ def maker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Maker:
     return Maker(tmp_path / "mine")
 
 
+@pytest.fixture
+def pair(maker: Maker) -> Path:
+    """The YAML of a set of two good images."""
+    maker.add("a.jpg")
+    maker.add("b.jpg", split="val")
+    return maker.write(("car",))
+
+
 def found(report: Report) -> list[tuple[str, str, int | None]]:
     return sorted((f.kind, f.file, f.line) for f in report.findings)
 
@@ -88,40 +101,25 @@ def contents(root: Path) -> dict[str, str]:
     return {path.relative_to(root).as_posix(): hashlib.md5(path.read_bytes()).hexdigest() for path in files}
 
 
-LINES = """\
-0 0.3 0.5 0.25 0.25
-
-0 0.5 0.5 0.25
-0 0.5 0.5 0.25 0.25 0.9
-0 0.5 nan 0.25 0.25
-car 0.5 0.5 0.25 0.25
-0.5 0.1 0.1 0.1 0.1
-9 0.5 0.5 0.25 0.25
-0 0.5 0.5 0 0.25
-0 0.5 0.5 0.25 -0.25
-0 32 24 16 12
-0 1.005 0.5 0.2 0.25
-1 0.95 0.5 0.2 0.25
-1 0.2 0.8 0.2 0.2
-1.0 0.2 0.8 0.20 0.2
-1 0.201 0.8 0.2 0.2
-0 0.2 0.8 0.2 0.2
-"""
-IN_LINES = {
-    3: "wrong-fields",
-    4: "wrong-fields",
-    5: "not-numbers",
-    6: "not-numbers",
-    7: "broken-class",
-    8: "unknown-class",
-    9: "no-size",
-    10: "no-size",
-    11: "outside",
-    12: "slightly-outside",
-    13: "leaves-image",
-    15: "duplicate-box",
-    16: "near-duplicate-box",
-}
+LINES = [  # each with the kind of its fault
+    ("0 0.3 0.5 0.25 0.25", ""),
+    ("", ""),
+    ("0 0.5 0.5 0.25", "wrong-fields"),
+    ("0 0.5 0.5 0.25 0.25 0.9", "wrong-fields"),
+    ("0 0.5 nan 0.25 0.25", "not-numbers"),
+    ("car 0.5 0.5 0.25 0.25", "not-numbers"),
+    ("0.5 0.1 0.1 0.1 0.1", "broken-class"),
+    ("9 0.5 0.5 0.25 0.25", "unknown-class"),
+    ("0 0.5 0.5 0 0.25", "no-size"),
+    ("0 0.5 0.5 0.25 -0.25", "no-size"),
+    ("0 32 24 16 12", "outside"),
+    ("0 1.005 0.5 0.2 0.25", "slightly-outside"),
+    ("1 0.95 0.5 0.2 0.25", "leaves-image"),
+    ("1 0.2 0.8 0.2 0.2", ""),
+    ("1.0 0.2 0.8 0.20 0.2", "duplicate-box"),
+    ("1 0.201 0.8 0.2 0.2", "near-duplicate-box"),
+    ("0 0.2 0.8 0.2 0.2", ""),
+]
 
 
 def fill(maker: Maker, hopeless: bool = True) -> list[tuple[str, str, int | None]]:
@@ -155,8 +153,8 @@ def fill(maker: Maker, hopeless: bool = True) -> list[tuple[str, str, int | None
     for name, (data, kind) in images.items():
         maker.add(name, data=data)
         expected.append((kind, f"images/train/{name}", None))
-    maker.add("lines.jpg", LINES)
-    expected += [(kind, "labels/train/lines.txt", line) for line, kind in IN_LINES.items()]
+    maker.add("lines.jpg", "".join(f"{line}\n" for line, _ in LINES))
+    expected += [(kind, "labels/train/lines.txt", number) for number, (_, kind) in enumerate(LINES, 1) if kind]
     maker.add("mixed.jpg", "0 0.2 0.2 0.1 0.1\n1 0.5 0.5 0.7 0.5 0.7 0.7\n0 0.4 0.2 0.1 0.1\n")
     expected.append(("mixed-labels", "labels/train/mixed.txt", 2))
     maker.add("latin.jpg", "0 0.5 0.5 0.25 0.25 # caf\xe9\n".encode("latin-1"))
@@ -393,18 +391,6 @@ def test_near_duplicates_are_found_among_thousands() -> None:
     many[1400] = many[3] + 0.4
     assert near_duplicates(many, np.zeros(len(many))) == [(1400, 3)]
     assert near_duplicates(many[:0], np.zeros(0)) == []
-    one, near, far = ((0, 0, 100, high) for high in (100, 96, 94))
-    assert near_duplicates(np.array([one, far, near]), np.zeros(3)) == [(2, 0)]
-    assert near_duplicates(np.array([one, near]), np.array([0, 1])) == []
-
-
-def test_small_objects_that_touch_are_not_duplicates() -> None:
-    # two people of 2x4 pixels in a panorama, one pixel apart
-    text = "0 0.5 0.5 {0:.6f} {1:.6f}\n0 {2:.6f} 0.5 {0:.6f} {1:.6f}\n"
-    apart = text.format(2 / 3840, 4 / 1080, 0.5 + 1 / 3840)
-    rounded = text.format(2 / 3840, 4 / 1080, 0.5 + 0.3 / 3840)
-    assert not any(line.faults for line in read_lines(apart, 1, (3840, 1080)))
-    assert [kind for line in read_lines(rounded, 1, (3840, 1080)) for kind, _ in line.faults] == ["near-duplicate-box"]
 
 
 def rows_of(folder: Path) -> list[tuple[str, str, str, str]]:
@@ -454,6 +440,18 @@ def test_a_repaired_set_has_no_errors_and_lists_each_change(maker: Maker) -> Non
         "0 0.2 0.8 0.2 0.2",
     ]
     assert (fixed / "labels/train/mixed.txt").read_text().splitlines()[1] == "1 0.600000 0.600000 0.200000 0.200000"
+    # images are saved anew as training sees them
+    for name in ("turned.jpg", "odd.jpg", "deep.png", "glass.png", "solid.png", "grey.png", "cmyk.jpg", "palette.png"):
+        old, file = imread(maker.root / "images/train" / name), fixed / "images/train" / name
+        with Image.open(file) as image:
+            assert image.mode == "RGB" and not image.getexif()
+        lossless = name.endswith("png") and name != "deep.png"
+        assert np.abs(imread(file).astype(int) - old).mean() <= (0 if lossless else 4)
+    # 12 bits in 16 are stretched: what training read as at most 15 of 255 fills the range
+    dark = cv2.imread(str(maker.root / "images/train/dark.png"), cv2.IMREAD_UNCHANGED)
+    assert np.abs(imread(fixed / "images/train/dark.png") - dark * (255 / 4095)).max() <= 0.5
+    tail = (maker.root / "images/train/tail.jpg").read_bytes()
+    assert (fixed / "images/train/tail.jpg").read_bytes() == tail.removesuffix(b"tail")
 
 
 def test_what_needs_no_repair_is_copied_byte_for_byte(maker: Maker) -> None:
@@ -472,23 +470,6 @@ def test_what_needs_no_repair_is_copied_byte_for_byte(maker: Maker) -> None:
         assert new[f"{kind}/train/twin-2.{suffix}"] == old[f"{kind}/train/twin.{suffix}"]
 
 
-def test_images_are_saved_anew_as_training_sees_them(maker: Maker) -> None:
-    fill(maker, hopeless=False)
-    fix(maker.yaml, "fixed", WIDE)
-    for name in ("turned.jpg", "odd.jpg", "deep.png", "glass.png", "solid.png", "grey.png", "cmyk.jpg", "palette.png"):
-        old, file = imread(maker.root / "images/train" / name), Path("fixed/images/train") / name
-        with Image.open(file) as image:
-            assert image.mode == "RGB" and not image.getexif()
-        assert np.abs(imread(file).astype(int) - old).mean() <= (
-            0 if name.endswith("png") and name != "deep.png" else 4
-        )
-    # 12 bits in 16 are stretched: what training read as at most 15 of 255 fills the range
-    dark = cv2.imread(str(maker.root / "images/train/dark.png"), cv2.IMREAD_UNCHANGED)
-    assert np.abs(imread("fixed/images/train/dark.png") - dark * (255 / 4095)).max() <= 0.5
-    tail = (maker.root / "images/train/tail.jpg").read_bytes()
-    assert Path("fixed/images/train/tail.jpg").read_bytes() == tail.removesuffix(b"tail")
-
-
 line = st.one_of(
     st.tuples(
         st.sampled_from(["0", "1", "1.0", "2", "-1", "x"]),
@@ -503,7 +484,7 @@ line = st.one_of(
 def test_repaired_lines_have_no_fault_and_good_ones_stay(rows: list[str], end: str) -> None:
     text = "".join(row + end for row in rows)
     fixed, changes = repair_lines(text, 2, (200, 100))
-    lines = read_lines(fixed, 2, (200, 100))
+    lines = check_lines(fixed, 2, (200, 100))
     assert not any(line.faults for line in lines)
     assert repair_lines(fixed, 2, (200, 100)) == (fixed, [])
     assert {number for number, _, _ in changes} <= set(range(1, len(rows) + 1))
@@ -513,36 +494,28 @@ def test_repaired_lines_have_no_fault_and_good_ones_stay(rows: list[str], end: s
     assert all(row + end in left for number, row in enumerate(rows, 1) if number not in touched)  # in this order
 
 
-def test_fix_refuses_a_folder_that_holds_something(maker: Maker) -> None:
-    maker.add("a.jpg")
-    maker.add("b.jpg", split="val")
-    yaml = maker.write(("car",))
-    before = contents(maker.root)
-    with pytest.raises(UserError, match="holds something"):
-        fix(yaml, maker.root)
+def test_fix_refuses_a_folder_that_holds_something(pair: Path) -> None:
+    before = contents(pair.parent)
     Path("file").write_text("")
-    with pytest.raises(UserError, match="holds something"):
-        fix(yaml, "file")
-    assert contents(maker.root) == before
+    for taken in (pair.parent, "file"):
+        with pytest.raises(UserError, match="holds something"):
+            fix(pair, taken)
+    assert contents(pair.parent) == before
     (Path("new") / ".staging-999999999").mkdir(parents=True)  # what a killed process left
-    assert fix(yaml, "new", WIDE).findings == []
+    assert fix(pair, "new", WIDE).findings == []
     assert not list(Path("new").glob(".staging-*"))
 
 
-def test_nothing_is_left_behind_where_a_repair_fails(maker: Maker, monkeypatch: pytest.MonkeyPatch) -> None:
-    maker.add("a.jpg")
-    maker.add("b.jpg", split="val")
-    yaml = maker.write(("car",))
-
+def test_nothing_is_left_behind_where_a_repair_fails(pair: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*args: object) -> None:
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
         patch.setattr("small_object.datasets.fix.shutil.copyfile", full)
         with pytest.raises(OSError, match="No space"):
-            fix(yaml, "new", WIDE)
+            fix(pair, "new", WIDE)
     assert list(Path("new").iterdir()) == []
-    assert fix(yaml, "new", WIDE).findings == []
+    assert fix(pair, "new", WIDE).findings == []
 
 
 @pytest.mark.parametrize(
@@ -559,21 +532,25 @@ def test_nothing_is_left_behind_where_a_repair_fails(maker: Maker, monkeypatch: 
         ("train: images/train\nval: images/none\nnames: [car]\n", "images/none"),
         ("train: images/none\nval: images/val\nnames: [car]\n", "images/none does not exist"),
         ("train: images/train/a.jpg\nval: images/val\nnames: [car]\n", "no folder or text file"),
-        ("train: labels/train\nval: images/val\nnames: [car]\n", "has no images"),
+        ("train: labels/train\nval: labels/val\nnames: [car]\n", "no images"),
         ("train: images/train\nval: gone\nnames: [car]\ndownload: 1 / 0\n", "division by zero"),
     ],
 )
-def test_a_bad_yaml_is_one_line_that_names_the_file(maker: Maker, text: str | None, message: str) -> None:
-    maker.add("a.jpg")
-    maker.add("b.jpg", split="val")
+@pytest.mark.parametrize("function", [check, stats])
+def test_a_bad_yaml_is_one_line_that_names_the_file(
+    pair: Path, text: str | None, message: str, function: Callable[[Path], object]
+) -> None:
+    pair.unlink()
     if text is not None:
-        maker.yaml.write_text(text)
+        pair.write_text(text)
     with pytest.raises(UserError) as caught:
-        check(maker.yaml)
+        function(pair)
     shown = str(caught.value)
-    assert message in shown and str(maker.yaml) in shown and "\n" not in shown
+    assert message in shown and str(pair) in shown and "\n" not in shown
+    assert not Path("runs").exists()
 
 
-def test_imgsz_must_be_a_size(maker: Maker) -> None:
+@pytest.mark.parametrize("function", [check, stats])
+def test_imgsz_must_be_a_size(pair: Path, function: Callable[..., object]) -> None:
     with pytest.raises(UserError, match="imgsz"):
-        check(maker.yaml, imgsz=0)
+        function(pair, imgsz=0)

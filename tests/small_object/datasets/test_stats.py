@@ -14,13 +14,9 @@ from PIL import Image
 from ultralytics.utils.patches import imread
 
 from small_object.datasets import stats as dataset_stats
-from small_object.datasets.prepare import main
 from small_object.datasets.stats import stats
-from small_object.errors import UserError
-from small_object.scenes.generate import DEMO_SETS, make_demo, plan_split
 
 LIMITS = {"very tiny": 8, "tiny": 16, "small": 32, "medium": 96, "large": math.inf}
-ASS1 = DEMO_SETS["ASS1-demo"]
 
 
 def write_set(
@@ -58,7 +54,7 @@ def picture(out: Path) -> np.ndarray:
 @pytest.fixture
 def no_picture(monkeypatch: pytest.MonkeyPatch) -> None:
     """Only count, which is quicker."""
-    monkeypatch.setattr(dataset_stats, "_draw", lambda *_: None)
+    monkeypatch.setattr(dataset_stats, "draw_stats", lambda *_: None)
 
 
 @pytest.fixture(scope="module")
@@ -159,7 +155,7 @@ def test_lists_of_images_and_images_in_two_splits(tmp_path: Path, no_picture: No
     line = "0 0.5 0.5 0.1 0.1\n"
     labels = {"train": [line, line * 2, ""], "val": [line]}
     file = write_set(tmp_path, {"train": [(64, 48)] * 3, "val": [(64, 48)]}, labels, ["a"])
-    (tmp_path / "list.txt").write_text("./images/train/1.jpg\n./images/val/0.jpg\n")
+    (tmp_path / "list.txt").write_text("./images/train/1.jpg\n./images/val/0.jpg\n./gone.jpg\n")
     file.write_text("train: [images/train]\nval: images/val\ntest: list.txt\nnames: [a]\n")
     found = stats(file, out=tmp_path / "out")
     assert {split: (part.images, part.objects) for split, part in found.splits.items()} == {
@@ -168,19 +164,10 @@ def test_lists_of_images_and_images_in_two_splits(tmp_path: Path, no_picture: No
         "test": (2, 3),
     }
     assert (found.total.images, found.total.objects) == (4, 4)
-    assert "more than one split" in found.table()
-
-
-def test_a_demo_set_has_the_shares_it_is_drawn_with(tmp_path: Path, no_picture: None) -> None:
-    root = make_demo("ASS1-demo", tmp_path / "demo", train=6, val=3, threads=1)
-    (root / "demo.yaml").write_text("train: images/train\nval: images/val\nnames: [airplane, person, truck]\n")
-    total = stats(root / "demo.yaml", out=tmp_path / "out").total
-    assert total.images == 9 and total.objects == round(8371 / 2000 * 6) + round(8371 / 2000 * 3)
-    plan = [thing for split, n in (("train", 6), ("val", 3)) for i in plan_split(ASS1, split, n) for thing in i]
-    for cls in total.classes:
-        assert cls.objects == sum(name == cls.name for name, _ in plan)
-    for size, name in enumerate(("small", "medium", "large")):
-        assert total.coco[name] == pytest.approx(sum(s == size for _, s in plan), abs=1)
+    assert "more than one split" in found.table() and list(found.skipped) == ["list.txt:3"]
+    (tmp_path / "images/val/0.jpg").unlink()
+    file.write_text("train: images/train\nval: images/val\nnames: [a]\n")
+    assert stats(file, out=tmp_path / "out").splits["val"].images == 0
 
 
 @pytest.mark.parametrize("case", ["empty", "one", "many classes"])
@@ -220,18 +207,5 @@ def test_what_cannot_be_read_is_named_and_left_out(tmp_path: Path, caplog: pytes
     with caplog.at_level("WARNING"):
         found = stats(file, out=tmp_path / "out")
     assert found.total.images == 2 and {Path(p).stem for p in found.skipped} == {"1", "2"}
-    assert "1.jpg is left out" in caplog.text and "--check" in caplog.text
-    assert main(["--stats", str(file), "--out", str(tmp_path / "out")]) == 0  # overwrites
-
-
-def test_a_wrong_yaml_is_one_line(tmp_path: Path) -> None:
-    (tmp_path / "a.yaml").write_text("train: images/train\n")
-    (tmp_path / "b.yaml").write_text("train: nothing\nval: nothing\nnames: [a]\n")
-    (tmp_path / "c.yaml").write_text("train: [\n")
-    (tmp_path / "d.yaml").write_text("train: nothing\nval: .\nnames: [a]\n")
-    (tmp_path / "e.yaml").write_text("train: .\nval: .\nnames: [a]\n")
-    for name in ("a.yaml", "b.yaml", "c.yaml", "d.yaml", "e.yaml", "missing.yaml"):
-        with pytest.raises(UserError) as error:
-            stats(tmp_path / name, out=tmp_path / "out")
-        assert name in str(error.value) and "\n" not in str(error.value)
-    assert not (tmp_path / "out").exists()
+    assert "1.jpg is left out" in caplog.text and f"small-object check {file}" in caplog.text
+    assert stats(file, out=tmp_path / "out") == found  # overwrites

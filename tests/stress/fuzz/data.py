@@ -128,7 +128,7 @@ def run_labels(content: bytes, folder: Path) -> str:
         assert report.counts["objects"]["train"] == 2 + solid, (report.counts, seen[1])
 
     draws = len(content) % 16 == 0  # pictures take most of the time
-    with contextlib.nullcontext() if draws else mock.patch.object(dataset_stats, "_draw"):
+    with contextlib.nullcontext() if draws else mock.patch.object(dataset_stats, "draw_stats"):
         found = dataset_stats.stats(file, 64, folder / "stats")
     assert (len(found.skipped) == 1) == refused, (found.skipped, seen[-1])
     for name, why in found.skipped.items():
@@ -183,7 +183,7 @@ def run_data(case: tuple[str, bool], folder: Path) -> str:
     ends = []
     for what in (check, dataset_stats.stats):
         try:
-            with mock.patch.object(dataset_stats, "_draw"):
+            with mock.patch.object(dataset_stats, "draw_stats"):
                 what(file, 64, folder / what.__name__)
         except UserError as error:
             assert not case[1], f"refused: {error}"

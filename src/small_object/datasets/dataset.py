@@ -1,0 +1,243 @@
+"""A data set in YOLO's layout, `images/{train,val}` and `labels/{train,val}`: how it is read and written."""
+
+from __future__ import annotations
+
+import glob
+import os
+import shutil
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from ultralytics.data.utils import IMG_FORMATS, check_det_dataset, img2label_paths
+from ultralytics.utils import TQDM, YAML
+
+from small_object.datasets.findings import Finding
+from small_object.datasets.labels import parse_labels
+from small_object.errors import UserError, one_line
+
+SPLITS = ("train", "val")
+MAX_CLASSES = 100_000
+
+
+@dataclass(frozen=True)
+class Sample:
+    """An image with its labels, to be written to a data set.
+
+    Attributes:
+        image: File of the image.
+        name: File name that it gets in a data set, unique there, whatever the case.
+        text: Its label lines in YOLO's format, empty for an image without objects.
+    """
+
+    image: Path
+    name: str
+    text: str
+
+    @cached_property
+    def labels(self) -> np.ndarray:
+        """Objects (N, 5): class, cx, cy, w, h as shares; see `parse_labels` for what it raises."""
+        return parse_labels(self.text, f"labels of {self.image.name}")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """An image of a data set."""
+
+    file: Path
+    label: Path  # its label file, whether it exists or not
+    name: str  # its file name, with the folders between its split's folder and it
+    splits: list[str]
+
+
+@dataclass
+class DataSet:
+    """A data set as its YAML file gives it."""
+
+    yaml: Path
+    root: Path  # folder that its paths are relative to
+    names: list[str]  # class names by class index
+    channels: int  # of an image, as training reads it
+    splits: list[str]  # train, val and, where given, test
+    entries: list[Entry] = field(default_factory=list)  # each image once
+    sources: list[Path] = field(default_factory=list)  # folders and lists of images
+    findings: list[Finding] = field(default_factory=list)  # images of the lists that are missing or listed twice
+
+    def relative_path(self, file: Path) -> str:
+        """Return a path relative to the data set's folder if it lies there."""
+        return (file.relative_to(self.root) if file.is_relative_to(self.root) else file).as_posix()
+
+
+def read_data_yaml(data: str | Path) -> dict[str, Any]:
+    """Read the YAML file of a data set as training does, which makes a missing set that has a `download:`.
+
+    Args:
+        data: The file.
+
+    Returns:
+        Upstream's dictionary: `train`, `val` and `test` with full paths, `names`, `nc`, `path`, `yaml_file` and more.
+
+    Raises:
+        UserError: If the file cannot be used, or the images are missing and cannot be made.
+    """
+    try:
+        if Path(data).suffix in {".yaml", ".yml"} and Path(data).is_file():
+            nc = YAML.load(data).get("nc")
+            if isinstance(nc, (int, float)) and nc > MAX_CLASSES:  # upstream would name that many, until memory is full
+                raise UserError(f"{data}: `nc` must be the number of classes, at most {MAX_CLASSES}")
+        info: dict[str, Any] = check_det_dataset(data)
+    except UserError:
+        raise
+    except Exception as error:  # upstream's own are of many types, and a `download:` script may raise any
+        why = str(error.args[0]) if error.args else type(error).__name__
+        why = one_line(why.partition("\nNote dataset")[0].replace("❌", ""))
+        raise UserError(why if str(data) in why else f"{data}: {why}") from error
+    if type(channels := info["channels"]) is not int or channels < 1:
+        raise UserError(f"{data}: `channels` must be the number of an image's channels, from 1, not {channels!r}")
+    return info
+
+
+def load_dataset(data: str | Path, allow_empty: bool = False) -> DataSet:
+    """Read a YAML file as training does (which may make a demo set), and list the images without opening them.
+
+    Args:
+        data: The file.
+        allow_empty: Whether a split may be without images.
+
+    Raises:
+        UserError: If the YAML cannot be used, or there are no images.
+    """
+    info = read_data_yaml(data)
+    splits = [split for split in ("train", "val", "test") if info.get(split)]
+    if not splits:
+        raise UserError(f"{data}: gives no images; `train` and `val` must each be a folder or a list of images")
+    names = [info["names"][index] for index in range(len(info["names"]))]
+    dataset = DataSet(Path(info["yaml_file"]).resolve(), Path(info["path"]).resolve(), names, info["channels"], splits)
+    entries: dict[str, Entry] = {}
+    for split in splits:
+        sources = [Path(path) for path in (info[split] if isinstance(info[split], list) else [info[split]])]
+        images = [image for source in sources for image in list_images(source, f"{data}: `{split}`")]
+        if not images and not allow_empty:
+            raise UserError(f"{data}: `{split}` has no images: {', '.join(map(str, sources))}")
+        for file, name, source, line in sorted(images, key=lambda image: image.file):
+            entry = entries.get(file)
+            path = dataset.relative_path(source if line else Path(file))
+            if entry and split in entry.splits:
+                finding = Finding("duplicate-image", path, f"{file} is in {split} already", line, file)
+                dataset.findings.append(finding)
+            elif entry:
+                entry.splits.append(split)
+            elif line and not Path(file).is_file():
+                dataset.findings.append(Finding("missing-image", path, f"there is no file {file}", line))
+            else:
+                entries[file] = Entry(Path(file), Path(img2label_paths([file])[0]), name, [split])
+        dataset.sources += sources
+    if not entries and allow_empty:
+        raise UserError(f"{data}: no images in {', '.join(map(str, dataset.sources))}")
+    dataset.entries = list(entries.values())
+    return dataset
+
+
+class ListedImage(NamedTuple):
+    """An image in a folder or in a list of images: its path, its name there, and the source with its line, if any."""
+
+    file: str
+    name: str
+    source: Path
+    line: int | None
+
+
+def list_images(source: Path, what: str) -> Iterator[ListedImage]:
+    """List the images of a folder or of a list as training does.
+
+    Args:
+        source: The folder, or the text file with a path on each line.
+        what: What the source is, for the errors.
+
+    Raises:
+        UserError: If the source is neither.
+    """
+    if source.is_dir():
+        paths = glob.glob(f"{glob.escape(str(source))}/**/*.*", recursive=True)  # noqa: PTH207 - it skips hidden files
+        images = [ListedImage(path, Path(path).relative_to(source).as_posix(), source, None) for path in paths]
+    else:
+        try:
+            lines = source.read_text(encoding="utf-8-sig").splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            why = "does not exist" if isinstance(error, FileNotFoundError) else "is no folder or text file"
+            raise UserError(f"{what}: {source} {why}") from None
+        paths = [f"{source.parent}{os.sep}{line[2:]}" if line.startswith("./") else line for line in lines]
+        images = [ListedImage(path, Path(path).name, source, number) for number, path in enumerate(paths, 1)]
+    for image in images:
+        if image.file.rpartition(".")[-1].lower() in IMG_FORMATS:
+            yield image._replace(file=image.file.replace("/", os.sep))
+
+
+def write_samples(samples: Sequence[Sample], sides: Sequence[str], made: Path, move: bool = False) -> None:
+    """Write images and labels of a data set to a folder.
+
+    Args:
+        samples: Images with their labels.
+        sides: `train` or `val` for each.
+        made: The folder; gets `images/{train,val}` and `labels/{train,val}`.
+        move: Move the images instead of copying them.
+    """
+    for kind in ("images", "labels"):
+        for side in SPLITS:
+            (made / kind / side).mkdir(parents=True, exist_ok=True)
+    for sample, side in TQDM(
+        zip(samples, sides, strict=True), desc="laying out", total=len(samples), unit="image", leave=False
+    ):
+        image = made / "images" / side / sample.name
+        if move:
+            sample.image.replace(image)
+        else:
+            shutil.copyfile(sample.image, image)
+        (made / "labels" / side / sample.name).with_suffix(".txt").write_text(sample.text, encoding="utf-8")
+
+
+def unique_names(images: Sequence[Path], base: Path) -> list[str]:
+    """Name images after their files, with folders in front where the stem alone, whatever its case, is not unique."""
+    names = [path.name for path in images]
+    for depth in range(1, 64):
+        count = Counter(Path(name).stem.casefold() for name in names)
+        clash = [i for i, name in enumerate(names) if count[Path(name).stem.casefold()] > 1]
+        if not clash:
+            break
+        for i in clash:
+            folders = images[i].relative_to(base).parts[:-1]
+            own = images[i].name if depth <= len(folders) else f"{images[i].stem}_{i}{images[i].suffix}"
+            names[i] = "_".join((*folders[-depth:], own))
+    return names
+
+
+def put_in_place(made: Path, root: Path) -> None:
+    """Move what the folder `made` holds to `root`, `images` last; after a failure the old files are back.
+
+    Without `images/` a set counts as missing, so a process that is killed in between leaves one that is made anew.
+    """
+    names = sorted((path.name for path in made.iterdir()), key=lambda name: (name == "images", name))
+    aside: list[tuple[Path, Path]] = []
+    try:
+        for name in reversed(names):
+            if (root / name).exists():
+                old = made / f"old-{name}"
+                (root / name).rename(old)
+                aside.append((old, root / name))
+        for name in names:
+            (made / name).rename(root / name)
+    except BaseException:
+        for old, home in aside:
+            if home.is_dir():
+                shutil.rmtree(home)
+            old.replace(home)
+        raise
+    for split in SPLITS:  # lists of the old images that training may have left
+        for cache in root.glob(f"labels/{split}.cache*"):
+            with suppress(FileNotFoundError):
+                cache.unlink()

@@ -1,0 +1,24 @@
+"""Functions on many items in threads: results in order, the first error is raised."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+
+from small_object.parallel import map_threads
+
+
+def test_results_come_in_order_from_several_threads() -> None:
+    together = threading.Barrier(2, timeout=10)
+
+    def square(number: int) -> int:
+        together.wait()
+        return number**2
+
+    assert list(map_threads(square, range(6), "squares", threads=2)) == [0, 1, 4, 9, 16, 25]
+
+
+def test_an_error_is_raised() -> None:
+    with pytest.raises(ZeroDivisionError):
+        list(map_threads(lambda number: 1 / number, [1, 0, 2], "quotients"))
