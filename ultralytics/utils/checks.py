@@ -1,4 +1,4 @@
-"""Finds this fork's model and data files by name, as upstream finds its own."""
+"""Finds this fork's model and data files by name, as upstream finds its own, and shows its status in `yolo checks`."""
 
 from __future__ import annotations
 
@@ -7,8 +7,11 @@ import os
 from pathlib import Path
 from typing import Any
 
+from ultralytics.utils import LOGGER
 from ultralytics.utils.checks import check_file as stock_check_file
+from ultralytics.utils.checks import collect_system_info as stock_collect_system_info
 
+from small_object.status import status
 from ultralytics_overlay import FOLDER, require_parameters
 
 require_parameters(stock_check_file, "file", "hard")
@@ -37,3 +40,12 @@ def check_file(file: str | Path, *args: Any, **kwargs: Any) -> Any:
             if len(found) == 1:
                 return str(found[0])
     return stock_check_file(file, *args, **kwargs)
+
+
+@functools.wraps(stock_collect_system_info)
+def collect_system_info() -> dict[str, Any]:
+    """Print and return what upstream collects, and the status of the overlay."""
+    info = stock_collect_system_info()
+    info["Small Object Info"] = status()
+    LOGGER.info("\n" + "\n".join(f"{name:<23}{value}" for name, value in info["Small Object Info"].items()))
+    return info
