@@ -21,13 +21,15 @@ from typing import Any
 
 import numpy as np
 import psutil
+import torch
 from ultralytics.data.utils import IMG_FORMATS
+from ultralytics.engine.results import Results
 from ultralytics.utils import LOGGER, TQDM
 from ultralytics.utils.patches import imread
 
 from benchmarks.compare import commit
 from docs.tools.browser import SHOWN, browser, missing, opened, until
-from small_object.compare.page import ComparisonPage, Found
+from small_object.compare.page import ComparisonPage, read_truth
 from small_object.datasets.layout import read_data_yaml
 from small_object.errors import UserError
 from small_object.files import replacing
@@ -52,21 +54,19 @@ def write_page(folder: Path, data: dict[str, Any], models: int, most: int | None
     rng = np.random.default_rng(0)
     files = sorted(path for path in Path(data["val"]).iterdir() if path.suffix[1:].lower() in IMG_FORMATS)[:most]
     page = ComparisonPage(folder, "measured", names=data["names"])
-    found: list[dict[str, Found]] = [{} for _ in range(models)]
     pixels, boxes, seconds = [], 0, 0.0
     for file in TQDM(files, desc="writing the page"):
         image = imread(file)
-        start = time.perf_counter()
-        page.look(file, image)
-        seconds += time.perf_counter() - start
-        pixels.append(image.shape[0] * image.shape[1] / 1e6)
-        truth = page.objects(file)
-        for of in found:
-            rows = made_up(truth, image.shape[1], image.shape[0], rng)
+        height, width = image.shape[:2]
+        pixels.append(height * width / 1e6)
+        truth = read_truth(file, width, height)
+        for number in range(models):
+            rows = made_up(np.zeros((0, 5)) if truth is None else truth, width, height, rng)
             boxes += len(rows)
-            of[str(file)] = Found(rows, file)
-    for number, of in enumerate(found):
-        page.add(f"model {number + 1}", of, data["names"], 0.0)
+            result = Results(image, str(file), data["names"], boxes=torch.from_numpy(rows), speed={"inference": 0.0})
+            start = time.perf_counter()
+            page.add(f"model {number + 1}", result, file)
+            seconds += time.perf_counter() - start
     start = time.perf_counter()
     written = page.write()
     seconds += time.perf_counter() - start
@@ -81,15 +81,14 @@ def write_page(folder: Path, data: dict[str, Any], models: int, most: int | None
 
 
 def made_up(truth: np.ndarray, width: int, height: int, rng: np.random.Generator) -> np.ndarray:
-    """Return detections (class, score, x1, y1, x2, y2) by falling score: three in four objects, and some boxes more."""
+    """Return detections (x1, y1, x2, y2, score, class): three in four objects, and some boxes more."""
     kept = truth[rng.random(len(truth)) < 0.75]
     sides = np.tile(kept[:, 3:] - kept[:, 1:3], 2)
     near = kept[:, 1:] + rng.normal(0, 0.06, sides.shape) * sides
     corners = rng.uniform(0, 0.97, (10, 2)) * (width, height)
     boxes = np.vstack((near, np.column_stack((corners, corners + 20))))
     classes = np.concatenate((kept[:, 0], np.zeros(10)))
-    scores = np.sort(rng.uniform(0.25, 1, len(boxes)))[::-1]
-    return np.column_stack((classes, scores, boxes))
+    return np.column_stack((boxes, rng.uniform(0.25, 1, len(boxes)), classes))
 
 
 @contextmanager

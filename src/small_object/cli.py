@@ -10,6 +10,7 @@ import os
 import sys
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from collections.abc import Callable, Sequence
+from dataclasses import fields
 from pathlib import Path
 
 from small_object.errors import UserError
@@ -187,8 +188,9 @@ def _check(args: Namespace) -> int:
 def _fix(args: Namespace) -> int:
     """Check a data set and write a repaired copy of it."""
     from small_object.datasets.fix import fix
+    from small_object.datasets.layout import read_data_yaml
 
-    folder = Path(args.data).absolute().parent
+    folder = Path(read_data_yaml(args.data)["yaml_file"]).absolute().parent
     return int(fix(args.data, args.out or folder.with_name(f"{folder.name}-fixed"), args.imgsz).harmful)
 
 
@@ -336,7 +338,7 @@ def _batch(args: Namespace) -> int:
         raise UserError(f"{missing} is missing; run: pip install 'small-object-detection[batch]'") from error
     from small_object.batch.job import Job, run
 
-    options = {name: value for name, value in vars(args).items() if name not in {"command", "run"}}
+    options = {field.name: getattr(args, field.name) for field in fields(Job)}
     for name in ("model", "source", "out"):
         if "://" not in options[name]:
             options[name] = str(Path(options[name]).absolute())

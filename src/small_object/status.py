@@ -27,7 +27,8 @@ def status() -> dict[str, str]:
     elif os.environ.get(ultralytics_overlay.SWITCH) == "0":
         overlay = f"off: {ultralytics_overlay.SWITCH}=0"
     else:
-        overlay = f"off: not installed when Python started; reinstall {ultralytics_overlay.DISTRIBUTION}"
+        reasons = [finder.reason for finder in sys.meta_path if hasattr(finder, "reason")]
+        overlay = f"off: {reasons[0] if reasons else 'this Python was started without it'}"
     versions = {"Ultralytics": "ultralytics", "PyTorch": "torch", "torchvision": "torchvision"}
     return {
         "Overlay": overlay,

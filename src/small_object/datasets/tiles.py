@@ -66,8 +66,8 @@ def cut_tiles(
         UserError: If an argument is out of its range, the data can't be used or `out` holds images already.
     """
     if tile < MIN_TILE or not 0 <= overlap <= MAX_OVERLAP or not 0 < keep <= 1 or not empty >= 0:
-        ranges = f"tile from {MIN_TILE} on, overlap from 0 to {MAX_OVERLAP}, keep above 0 and up to 1, empty from 0 on"
-        raise UserError(f"out of range: give {ranges}")
+        limits = f"tile must be at least {MIN_TILE}, overlap from 0 to {MAX_OVERLAP}, keep above 0 and at most 1"
+        raise UserError(f"{limits}, empty at least 0")
     if (out / "images").exists():
         raise UserError(f"{out}: holds images already; remove them or choose another folder")
     info = read_data_yaml(data)
