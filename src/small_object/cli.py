@@ -16,7 +16,7 @@ from pathlib import Path
 from small_object.errors import UserError
 
 PROGRAM = "small-object"
-RESUMABLE = frozenset({"data", "batch"})  # commands that keep what they have done when they are interrupted
+RESUMABLE = {"data", "batch"}  # an interrupted command keeps what it has done
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -47,9 +47,8 @@ def predict(name: str, root: Path, argv: Sequence[str] | None = None) -> int:
     program = f"predict{name.removeprefix('ASS')}.py"
     parser = ArgumentParser(
         prog=program,
-        description=f"Run every model trained on {name} over its validation images, or over those of {name}-demo where "
-        "it is not at hand. Save the annotated images, one folder per model, and index.html, which shows the models "
-        "side by side.",
+        description=f"Run every model trained on {name} over its validation images, or those of {name}-demo. "
+        "Save the annotated images, one folder per model, and index.html, which shows the models side by side.",
         epilog=f'example: python {program} --models yolo11n yolo11n-smallob --source "frames/*.jpg" --conf 0.4',
     )
     runs = root / "runs" / name
@@ -61,7 +60,7 @@ def predict(name: str, root: Path, argv: Sequence[str] | None = None) -> int:
     def run(args: Namespace) -> int:
         from small_object.compare.runs import airport_data
 
-        models = args.weights or [runs / name for name in args.models or ("",)]  # all runs by default
+        models = args.weights or [runs / run for run in args.models or ("",)]  # all runs by default
         data = None if args.source else airport_data(name, root)
         return _run_models(args, models, data, args.out or root / "runs/predict" / name, name)
 
@@ -98,9 +97,6 @@ def _execute(program: str, args: Namespace, resumable: bool = False) -> int:
     return 1
 
 
-# Argument types
-
-
 def whole_number(minimum: int) -> Callable[[str], int]:
     """Return the argument type of a whole number."""
 
@@ -112,16 +108,22 @@ def whole_number(minimum: int) -> Callable[[str], int]:
     return convert
 
 
-def fraction(text: str) -> float:
-    """Convert an argument between 0 and 1."""
-    return _number(text, 1.0)
+def fraction(text: str, maximum: float = 1.0) -> float:
+    """Convert an argument between 0 and a maximum."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value <= maximum:
+        raise ArgumentTypeError(f"'{text}' must be a number from 0 to {maximum:g}")
+    return value
 
 
 def tile_overlap(text: str) -> float:
     """Convert the overlap of tiles, a fraction of their side."""
     from small_object.slicing.tiling import MAX_OVERLAP
 
-    return _number(text, MAX_OVERLAP)
+    return fraction(text, MAX_OVERLAP)
 
 
 def tile_size(text: str) -> int | str:
@@ -133,19 +135,6 @@ def tile_size(text: str) -> int | str:
     if not text.isdecimal() or 0 < int(text) < MIN_TILE:
         raise ArgumentTypeError(f"'{text}' must be auto, 0 or a whole number of pixels, at least {MIN_TILE}")
     return int(text)
-
-
-def _number(text: str, maximum: float) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1.0
-    if not 0 <= value <= maximum:
-        raise ArgumentTypeError(f"'{text}' must be a number from 0 to {maximum:g}")
-    return value
-
-
-# Data sets
 
 
 def _add_data(parser: ArgumentParser) -> None:
@@ -258,9 +247,6 @@ def _scenes(args: Namespace) -> int:
 
     make_demo(args.name, args.out, args.train, args.val, args.seed, args.overwrite)
     return 0
-
-
-# Models
 
 
 def _add_prediction(parser: ArgumentParser, default_slice: int | str) -> None:

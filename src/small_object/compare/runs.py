@@ -153,7 +153,7 @@ def _expand(source: str | Path, recursive: bool) -> list[Path]:
     if path.is_dir():
         files = sorted(path.rglob("*") if recursive else path.iterdir())
     elif path.suffix == ".txt" and path.is_file():
-        # a file is relative to the working folder, after `./` to the list, as upstream has it
+        # relative to the working folder, or to the list after `./`, as in upstream
         lines = [line for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
         files = [path.parent / line if line.startswith("./") else Path(line) for line in lines]
     elif path.is_file():
@@ -249,8 +249,6 @@ def format_table(runs: Sequence[ModelRun]) -> str:
             row += [str(run.num_full), f"{run.num_objects.total() - (run.num_full or 0):+d}"]
         table.append([*row, f"{run.milliseconds:.1f}", str(run.folder)])
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-    lines = []
-    for model, *numbers, folder in table:
-        columns = (number.rjust(width) for number, width in zip(numbers, widths[1:-1], strict=True))
-        lines.append("  ".join((model.ljust(widths[0]), *columns, folder)))
-    return "\n".join(("", *lines))
+    aligns = "<" + ">" * (len(widths) - 2) + "<"
+    form = "  ".join(f"{{:{align}{width}}}" for align, width in zip(aligns, widths, strict=True))
+    return "\n".join(("", *(form.format(*row).rstrip() for row in table)))
