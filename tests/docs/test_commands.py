@@ -92,17 +92,17 @@ PROMISES = {
     r"python predict1.py$": ["runs/predict/ASS1/yolo11n/*.jpg", "said:airplane  person  truck"],
     r"python predict2.py$": ["runs/predict/ASS2/yolo11n/*.jpg", "said:gained"],
     r"python predict([12]).py": [r"runs/predict/ASS\1/earlier/*.jpg", r"runs/predict/ASS\1/index.html"],
-    r"small-object data ASS1": ["datasets/ASS1/split.csv", "datasets/ASS1/images/val/*.jpg"],
-    r"small-object check": ["runs/check/**/check.json"],
-    r"small-object stats": ["runs/stats/**/stats.png"],
-    r"small-object convert": ["datasets/mine/mine.yaml", "datasets/mine/images/train/*"],
-    r"small-object scenes ASS1-demo": ["datasets/ASS1-demo/images/train/*"],
-    r"small-object tiles": ["tiles/**/*.png"],
+    r"python datasets/prepare.py ASS1": ["datasets/ASS1/split.csv", "datasets/ASS1/images/val/*.jpg"],
+    r"python datasets/prepare.py --check": ["runs/check/**/check.json"],
+    r"python datasets/prepare.py --stats": ["runs/stats/**/stats.png"],
+    r"python datasets/prepare.py --from": ["datasets/mine/mine.yaml", "datasets/mine/images/train/*"],
+    r"python -m small_object.scenes.generate ASS1-demo": ["datasets/ASS1-demo/images/train/*"],
+    r"python benchmarks/tiles.py": ["tiles/**/*.png"],
     r"python benchmarks/speed.py": ["benchmarks/results/speed.md"],
     r"python benchmarks/slicing.py": ["benchmarks/results/slicing/slicing.md"],
     r"python tests/stress/fuzz.py": ["benchmarks/results/fuzz.md"],
     r"python benchmarks/page.py": ["benchmarks/results/page.md", "said:thumbnails"],
-    r"small-object batch --model": ["found/parts/*.parquet", "found/report.json"],
+    r"python -m small_object.batch.command --model": ["found/parts/*.parquet", "found/report.json"],
     r"python benchmarks/size_metrics_cost.py": ["said:ratio"],
 }
 
@@ -111,8 +111,8 @@ CONTINUED = {"docs/archives.md": "README.md"}
 
 # What a command would not make anew, and is removed before it.
 ANEW = {
-    r"small-object scenes ASS1-demo": ["datasets/ASS1-demo/images", "datasets/ASS1-demo/labels"],
-    r"small-object (data ASS1|convert)": ["datasets/ASS1/images", "datasets/ASS1/split.csv", "datasets/mine"],
+    r"python -m small_object.scenes.generate ASS1-demo": ["datasets/ASS1-demo/images", "datasets/ASS1-demo/labels"],
+    r"python datasets/prepare.py (ASS1|--from)": ["datasets/ASS1/images", "datasets/ASS1/split.csv", "datasets/mine"],
 }
 
 # First lines of code blocks that are neither commands nor Python.
@@ -166,11 +166,12 @@ ELSEWHERE = {
     "python benchmarks/export.py --model best.pt --data my/data.yaml": Other(
         "exports to each format, for minutes", ("test_export_benchmark.py", "export.main(options)")
     ),
-    "small-object batch --model best.pt --source 's3://bucket/2024?region=eu-west-1' "
+    "python -m small_object.batch.command --model best.pt --source 's3://bucket/2024?region=eu-west-1' "
     "--out 's3://bucket/found?region=eu-west-1'": Other("needs S3", ("test_archive.py", 'f"s3://year/found?')),
     "ray start --head": CLUSTER,
     "ray start --address=HEAD:6379": CLUSTER,
-    "small-object batch --model best.pt --source /shared/panoramas --out /shared/found --address auto": CLUSTER,
+    "python -m small_object.batch.command --model best.pt --source /shared/panoramas --out /shared/found "
+    "--address auto": CLUSTER,
     "python tests/stress/faults.py": Other("kills trainings, for minutes", ("test_faults.py", '"--kills", "1"')),
     "yolo detect train model=ultralytics/cfg/models/11/yolo11.yaml data=my/data.yaml device=0,1 batch=32": Other(
         "needs two GPUs", ("test_distributed.py", 'device="0,1"')
@@ -394,7 +395,7 @@ def template(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Lay out a folder as this project's, with what the commands name."""
     folder = tmp_path_factory.mktemp("template") / "project"
     folder.mkdir()
-    for name in ("predict1.py", "predict2.py"):
+    for name in ("predict1.py", "predict2.py", "datasets/prepare.py"):
         (folder / name).parent.mkdir(exist_ok=True)
         shutil.copy(ROOT / name, folder / name)
     for file in (ROOT / "datasets").glob("*/*.yaml"):

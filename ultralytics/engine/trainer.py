@@ -204,7 +204,7 @@ class BaseTrainer(StockBaseTrainer):
         try:
             return super()._handle_nan_recovery(epoch)
         except RuntimeError as error:
-            advice = "lower lr0, use amp=False, and look at the data with `small-object check`"
+            advice = "lower lr0, use amp=False, and look at the data with datasets/prepare.py --check"
             raise UserError(f"{error}: {advice}") from error
 
     def final_eval(self) -> None:

@@ -242,7 +242,7 @@ def check_nodes() -> None:
             if found is None:
                 raise UserError(
                     f"Ray's machine {node['NodeManagerAddress']} lacks this project, or runs it with "
-                    "ULTRALYTICS_OVERLAY=0. Run there: pip install 'small-object-detection[batch]'"
+                    "ULTRALYTICS_OVERLAY=0. Run there: pip install -e '.[archive]'"
                 )
 
 

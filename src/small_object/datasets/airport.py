@@ -111,7 +111,7 @@ def prepare(
         samples, sides = read_archives(name, parts)
         place(samples, root, made, sides, split, move=True)
     LOGGER.info(
-        f"{name} is in {root.absolute()}; check it: small-object check {root / f'{name}.yaml'}"
+        f"{name} is in {root.absolute()}; check it: python datasets/prepare.py --check {root / f'{name}.yaml'}"
         + ("" if archive else f"\nits archive stays in {archives[0].parent}, delete it or keep it for another run")
     )
     return root

@@ -174,7 +174,7 @@ def stats(data: str | Path, imgsz: int = 640, out: str | Path | None = None) -> 
         if number == 10:
             LOGGER.warning(f"{len(skipped) - number} more images are left out, see stats.json")
             break
-        LOGGER.warning(f"{image} is left out: {why}; find all such: small-object check {data}")
+        LOGGER.warning(f"{image} is left out: {why}; find all such: python datasets/prepare.py --check {data}")
     everything = np.arange(len(objects.files))
     found = Stats(
         str(file),

@@ -10,7 +10,6 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +21,11 @@ import torch
 from ultralytics import YOLO
 from ultralytics.utils import LOGGER
 
-from small_object import cli
+from small_object.batch import command as archive
 from tests.helpers.common import Run
 from tests.ultralytics.models.test_sliced_prediction import IMGSZ, TILE, build, same
 
-pytest.importorskip("ray.data", reason="Ray is missing: pip install 'small-object-detection[batch]'")
+pytest.importorskip("ray.data", reason="Ray is missing: pip install -e '.[archive]'")
 import pyarrow as pa
 import pyarrow.parquet as pq
 import ray
@@ -98,13 +97,7 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def job(weights: Path, source: object, out: object, *more: object) -> int:
     arguments = ["--model", weights, "--source", source, "--out", out, *OPTIONS, "--workers", 1, *more]
-    return cli.main(["batch", *map(str, arguments)])
-
-
-def error_of(capsys: pytest.CaptureFixture[str]) -> str:
-    """Return the one error that the command has printed."""
-    (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("small-object: ")]
-    return line
+    return archive.main([*map(str, arguments)])
 
 
 def rows(out: Path) -> dict[str, list[dict[str, Any]]]:
@@ -247,26 +240,29 @@ def test_lists_and_s3(weights: Path, tmp_path: Path, s3: tuple[Any, str]) -> Non
     assert (told["done_before"], told["done_now"], len(told["unreadable"])) == (3, 0, 0)
 
 
-def test_other_work_is_refused(weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_other_work_is_refused(
+    weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """None of these gets as far as Ray, and what is there stays."""
     draw(tmp_path / "in/0.png", 0)
     arguments = ["--model", weights, "--source", tmp_path / "in", "--out", tmp_path / "out", *OPTIONS]
     out = Output(str(tmp_path / "out"))
-    options = vars(cli.build_parser().parse_args(["batch", *map(str, arguments)]))
-    begin(out, Job(**{field.name: options[field.name] for field in fields(Job)}), digest_of(weights))
+    begin(out, Job(**vars(archive.parser().parse_args([*map(str, arguments)]))), digest_of(weights))
     out.write_part("a", {name: [0] for name in SCHEMA.names} | {"image": ["0.png"], "class": [None]}, Totals(1))
     assert job(weights, tmp_path / "in", tmp_path / "out") == 0  # nothing is left to do
     draw(tmp_path / "in/1.png", 1)
     before = {file: file.read_bytes() for file in (tmp_path / "out").rglob("*.*")}
     other = tmp_path / "other.pt"
     other.write_bytes(weights.read_bytes() + b" ")
+    texts: list[str] = []
+    monkeypatch.setattr(archive.LOGGER, "error", texts.append)
 
     def refused(
         *words: str, model: Path = weights, source: Path = tmp_path / "in", more: tuple[object, ...] = ()
     ) -> None:
         assert job(model, source, tmp_path / "out", *more) == 1
-        text = error_of(capsys)
-        assert all(word in text for word in words), text
+        text = texts.pop()
+        assert "\n" not in text and all(word in text for word in words), text
 
     refused("other.pt", "no such file", model=tmp_path / "gone/other.pt")
     refused(f"begun with the model {weights}", "another --out", model=other)
@@ -286,8 +282,8 @@ def test_other_work_is_refused(weights: Path, tmp_path: Path, capsys: pytest.Cap
     assert {file: file.read_bytes() for file in (tmp_path / "out").rglob("*.*")} == before
     (tmp_path / "out/job.json").write_text("{")
     refused("no job.json")
-    assert job(weights, tmp_path / "in", weights) == 1 and "must be a folder" in error_of(capsys)
-    assert job(weights, tmp_path / "in", weights / "out") == 1 and "tiny.pt" in error_of(capsys)
+    assert job(weights, tmp_path / "in", weights) == 1 and "must be a folder" in texts.pop()
+    assert job(weights, tmp_path / "in", weights / "out") == 1 and "tiny.pt" in texts.pop()
 
 
 @pytest.mark.parametrize(
@@ -310,18 +306,18 @@ def test_wrong_arguments(
     assert arguments[0] in said and arguments[1] in said and not (tmp_path / "out").exists()
 
 
-def test_workers_that_can_not_start_end_the_job(
-    weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_workers_that_can_not_start_end_the_job(weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     draw(tmp_path / "in/0.png", 0)
+    texts: list[str] = []
+    monkeypatch.setattr(archive.LOGGER, "error", texts.append)
     broken = tmp_path / "broken.pt"
     broken.write_text("not a model")
     assert job(broken, tmp_path / "in", tmp_path / "out") == 1
-    assert "broken.pt" in error_of(capsys)
+    assert "broken.pt" in texts[0] and "\n" not in texts[0]
     begin(Output(str(tmp_path / "out")), Job(str(weights), "in", "out"), "")  # nothing was begun with the broken one
     assert job(weights, tmp_path / "in", tmp_path / "out", "--workers", 5) == 1
-    assert "--workers 5: Ray has 2 CPUs" in error_of(capsys)
-    assert job(weights, tmp_path / "in", tmp_path / "out", "--device", "cuda") == 1 and "no GPU" in error_of(capsys)
+    assert "--workers 5: Ray has 2 CPUs" in texts[1]
+    assert job(weights, tmp_path / "in", tmp_path / "out", "--device", "cuda") == 1 and "no GPU" in texts[2]
 
 
 def test_shares_of_a_cluster() -> None:
@@ -398,7 +394,7 @@ def test_stopped_jobs_go_on(weights: Path, tmp_path: Path) -> None:
         draw(tmp_path / f"in/{i}.png", i)
     pipe = tmp_path / "in/4b.png"
     os.mkfifo(pipe)
-    command = [sys.executable, "-m", "small_object.cli", "batch", "--model", weights, "--source", tmp_path / "in"]
+    command = [sys.executable, "-m", "small_object.batch.command", "--model", weights, "--source", tmp_path / "in"]
     command += ["--out", tmp_path / "out", *OPTIONS, "--part", 2, "--workers", 1]
     files: dict[Path, bytes] = {}
     signal.signal(signal.SIGINT, signal.default_int_handler)  # else a child of a background process ignores it
@@ -421,7 +417,7 @@ def test_stopped_jobs_go_on(weights: Path, tmp_path: Path) -> None:
         finally:
             process.kill()
         if stop == signal.SIGINT:
-            assert status == 130 and "run the same command to resume" in log.read_text(), log.read_text()
+            assert status == 130 and "run the same command to go on" in log.read_text(), log.read_text()
             assert "Traceback" not in log.read_text()
         assert files.items() <= {file: file.read_bytes() for file in (tmp_path / "out/parts").glob("*.parquet")}.items()
         files = {file: file.read_bytes() for file in (tmp_path / "out/parts").glob("*.parquet")}
@@ -438,11 +434,13 @@ def test_stopped_jobs_go_on(weights: Path, tmp_path: Path) -> None:
 
 
 def test_a_worker_of_a_job_that_was_replaced_writes_nothing(
-    weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     draw(tmp_path / "in/0.png", 0)
     pipe = tmp_path / "in/1.png"
     os.mkfifo(pipe)
+    texts: list[str] = []
+    monkeypatch.setattr(archive.LOGGER, "error", texts.append)
 
     def replace() -> None:
         writer = until(lambda: reader_of(pipe))
@@ -453,7 +451,16 @@ def test_a_worker_of_a_job_that_was_replaced_writes_nothing(
     thread.start()
     assert job(weights, tmp_path / "in", tmp_path / "out") == 1
     thread.join()
-    assert "taken it over" in error_of(capsys) and not (tmp_path / "out/parts").exists()
+    assert "taken it over" in texts[0] and not (tmp_path / "out/parts").exists()
+
+
+@pytest.mark.parametrize("name", ["ray", "pyarrow"])
+def test_what_is_missing_is_named_first(name: str, run: Run, tmp_path: Path) -> None:
+    code = f"import sys; sys.modules[{name!r}] = None; from small_object.batch.command import main; sys.exit(main())"
+    result = run("-c", code, "--model", "none.pt", "--source", "none", "--out", "out", cwd=tmp_path)
+    (line,) = [line for line in (result.stdout + result.stderr).splitlines() if "creat" not in line.lower()]
+    assert result.returncode == 1 and line.endswith(f"{name.capitalize()} is missing. Run: pip install -e '.[archive]'")
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_cluster_of_two_machines(weights: Path, tmp_path: Path, run: Run) -> None:
@@ -462,7 +469,7 @@ def test_a_cluster_of_two_machines(weights: Path, tmp_path: Path, run: Run) -> N
 
     for i in range(6):
         draw(tmp_path / f"in/{i}.png", i)
-    command = ["-m", "small_object.cli", "batch", "--model", weights, "--source", tmp_path / "in", *OPTIONS]
+    command = ["-m", "small_object.batch.command", "--model", weights, "--source", tmp_path / "in", *OPTIONS]
     small = {"num_cpus": 1, "object_store_memory": 80 * 2**20}
     cluster = Cluster(initialize_head=True, head_node_args=small | {"include_dashboard": False})
     try:
