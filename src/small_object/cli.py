@@ -271,8 +271,6 @@ def _add_compare(parser: ArgumentParser) -> None:
 
 def _compare(args: Namespace) -> int:
     """Run several models over the same images and show them side by side on a page."""
-    if not args.data and not args.source:
-        raise UserError("give --data, --source or both")
     name = Path(args.data).stem if args.data else ""
     return _run_models(args, args.models, args.data, args.out or Path("runs/compare", name), name or args.source)
 

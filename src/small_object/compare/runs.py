@@ -66,8 +66,10 @@ def compare(
         The runs, without those of models that failed, which are named in the log.
 
     Raises:
-        UserError: If there is no model or no image to run.
+        UserError: If there is no model or nothing to run.
     """
+    if not data and not source:
+        raise UserError("give --data, --source or both")
     weights = find_weights(models)
     info = read_data_yaml(data) if data else {}
     files = find_images(source) if source else find_images(info["val"], recursive=True)

@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +67,14 @@ def result(
     speed = {"preprocess": 2.0, "inference": 9.34, "postprocess": 1.0}
     boxes = torch.from_numpy(rows[:, [2, 3, 4, 5, 1, 0]])
     return Results(picture(0) if image is None else image, str(file), names, boxes=boxes, speed=speed)
+
+
+def write_label(folder: Path, text: str) -> Path:
+    """Write a label file; return the path of its image, which is not there."""
+    (folder / "labels").mkdir(parents=True)
+    (folder / "labels/a.txt").write_text(text)
+    (folder / "images").mkdir()
+    return folder / "images/a.png"
 
 
 def make_page(folder: Path, count: int, names: dict[int, str] = NAMES, labels: bool = True) -> tuple[Path, list]:
@@ -159,10 +167,7 @@ def test_truth_is_none_without_labels_and_empty_where_a_label_file_lacks(tmp_pat
 
 def test_classes_are_brought_together_by_name(tmp_path: Path) -> None:
     page = ComparisonPage(tmp_path, "t", names={0: "truck"})
-    (tmp_path / "images").mkdir()
-    (tmp_path / "labels").mkdir()
-    file = tmp_path / "images/a.png"
-    (tmp_path / "labels/a.txt").write_text("0 0.5 0.5 0.1 0.1")
+    file = write_label(tmp_path, "0 0.5 0.5 0.1 0.1")
     rows = np.array([[1, 0.9, 0, 0, 9, 9]])
     page.add("two classes", result(file, rows, {0: "airplane", 1: "truck"}), file)
     page.add("other order", result(file, rows * (0, 1, 1, 1, 1, 1), {0: "truck", 1: "airplane"}), file)
@@ -222,19 +227,36 @@ def scenes_page(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list]:
 
 
 @pytest.fixture
-def shown(chromium: Any, scenes_page: tuple[Path, list]) -> Iterator[Any]:
-    """Open the page of random scenes; its console must stay empty."""
-    page, said = browser.opened(chromium, scenes_page[0])
-    settle(page)
-    yield page
-    page.close()
-    assert said == []
+def open_page(chromium: Any) -> Iterator[Callable[[Path], Any]]:
+    """Return a function that opens a page; its console must stay empty."""
+    opened = []
+
+    def call(file: Path) -> Any:
+        opened.append(browser.opened(chromium, file))
+        settle(opened[-1][0])
+        return opened[-1][0]
+
+    yield call
+    for page, said in opened:
+        page.close()
+        assert said == []
+
+
+@pytest.fixture
+def shown(open_page: Callable[[Path], Any], scenes_page: tuple[Path, list]) -> Any:
+    return open_page(scenes_page[0])
 
 
 def settle(page: Any) -> None:
     """Wait until the image is there and drawn."""
     browser.until(page, browser.SHOWN)
     page.evaluate("() => new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")
+
+
+def press(page: Any, keys: str) -> None:
+    for key in keys:
+        page.keyboard.press(key)
+    settle(page)
 
 
 def totals(page: Any) -> list[list[int]]:
@@ -284,12 +306,9 @@ def test_counts_follow_score_class_size_and_overlap(shown: Any, scenes_page: tup
 def test_boxes_are_drawn_where_they_are(shown: Any, scenes_page: tuple[Path, list]) -> None:
     objects = scenes_page[1][0][0]
     whole = pane(shown, 0)
-    for key in "fma":
-        shown.keyboard.press(key)
-    settle(shown)
+    press(shown, "fma")
     without = pane(shown, 0)
-    shown.keyboard.press("g")
-    settle(shown)
+    press(shown, "g")
     changed = np.abs(pane(shown, 0) - without).max(2) > 40
     height, width = changed.shape
     scale = min(width / WIDTH, height / HEIGHT)
@@ -305,9 +324,7 @@ def test_boxes_are_drawn_where_they_are(shown: Any, scenes_page: tuple[Path, lis
 
 
 def test_all_panes_zoom_and_pan_together(shown: Any) -> None:
-    for key in "fma":
-        shown.keyboard.press(key)
-    settle(shown)
+    press(shown, "fma")
     whole = pane(shown, 0)
     np.testing.assert_array_equal(whole, pane(shown, 1))
     x, y = centre(shown)
@@ -321,9 +338,8 @@ def test_all_panes_zoom_and_pan_together(shown: Any) -> None:
     np.testing.assert_array_equal(zoomed, pane(shown, 1))
     # Blue rises from 0 to 255 over the image's width: eight times as large it rises an eighth as fast.
     row = zoomed.shape[0] // 2
-    slopes = [
-        np.gradient(shot[row, shot.shape[1] // 2 - 80 : shot.shape[1] // 2 + 80, 0]).mean() for shot in (whole, zoomed)
-    ]
+    columns = slice(zoomed.shape[1] // 2 - 80, zoomed.shape[1] // 2 + 80)
+    slopes = [np.gradient(shot[row, columns, 0]).mean() for shot in (whole, zoomed)]
     assert slopes[0] / slopes[1] == pytest.approx(8, rel=0.1)
     there = zoomed[int(y - shown.locator(".view").first.bounding_box()["y"]) + 20, 30 + whole.shape[1] // 2]
     assert np.abs(here - there).max() <= 4  # the point under the pointer stays where it is
@@ -336,8 +352,7 @@ def test_all_panes_zoom_and_pan_together(shown: Any) -> None:
     moved = pane(shown, 0)
     np.testing.assert_array_equal(moved, pane(shown, 1))
     assert np.abs(moved[:, 50:-150] - zoomed[:, 150:-50]).mean() < 3
-    shown.keyboard.press("0")
-    settle(shown)
+    press(shown, "0")
     np.testing.assert_array_equal(pane(shown, 0), whole)
 
 
@@ -348,8 +363,7 @@ def test_keys_move_on_and_hide_models(shown: Any, scenes_page: tuple[Path, list]
         shown.keyboard.press(key)
         assert position.inner_text() == f"{expected} of 5"
     assert shown.locator("#name").inner_text() == "000 #50%.png"
-    shown.keyboard.press("2")
-    settle(shown)
+    press(shown, "2")
     assert [figure.is_visible() for figure in shown.locator("figure").all()] == [True, False]
     shown.keyboard.press("?")
     assert shown.locator("#keys").is_visible()
@@ -366,13 +380,11 @@ def test_keys_move_on_and_hide_models(shown: Any, scenes_page: tuple[Path, list]
 
 
 def test_a_key_goes_near_to_each_error(shown: Any, scenes_page: tuple[Path, list]) -> None:
-    shown.keyboard.press("f")
-    shown.keyboard.press("2")
+    press(shown, "f2")
     _, missed, false = reference(scenes_page[1][:1], 0, 0, 0.5, {0, 1, 2}, set(SIZE_GROUPS))
     seen = set()
     for _ in range(missed + false):
-        shown.keyboard.press("e")
-        settle(shown)
+        press(shown, "e")
         assert shown.locator("#position").inner_text() == "1 of 5"
         near = pane(shown, 0)
         seen.add(near.tobytes())
@@ -414,13 +426,8 @@ def test_text_of_names_cannot_run_as_script(chromium: Any, tmp_path: Path) -> No
     assert shown.locator("h1").text_content() == evil
     assert shown.locator("img").count() == 1  # the thumbnail
     # Were there a way in, the page's policy would still stop it.
-    shown.evaluate(
-        """() => {
-        const script = document.createElement('script');
-        script.textContent = 'window.hacked = 1';
-        document.body.append(script);
-    }"""
-    )
+    script = "Object.assign(document.createElement('script'), { textContent: 'window.hacked = 1' })"
+    shown.evaluate(f"() => document.body.append({script})")
     assert shown.evaluate("window.hacked") is None
     assert len(said) == 1 and "Content Security Policy" in said[0]
     shown.close()
@@ -439,49 +446,38 @@ def test_without_the_images_the_annotated_ones_are_shown(chromium: Any, tmp_path
     shown.close()
 
 
-def test_without_labels_detections_are_counted(chromium: Any, tmp_path: Path) -> None:
+def test_without_labels_detections_are_counted(open_page: Callable[[Path], Any], tmp_path: Path) -> None:
     written, scenes = make_page(tmp_path, 2, labels=False)
-    shown, said = browser.opened(chromium, written)
-    settle(shown)
+    shown = open_page(written)
     expected = [sum(len(scene[1 + model]) for scene in scenes) for model in (0, 1)]
     assert shown.locator("#totals td:not([colspan])").all_inner_texts() == [str(count) for count in expected]
     assert shown.locator("#marks label").count() == 2
-    shown.keyboard.press("g")
-    assert said == []
-    shown.close()
+    press(shown, "g")  # without effect
 
 
-def test_a_model_of_other_classes_is_compared_by_boxes(chromium: Any, tmp_path: Path) -> None:
+def test_a_model_of_other_classes_is_compared_by_boxes(open_page: Callable[[Path], Any], tmp_path: Path) -> None:
     scenes = [scene(np.random.default_rng(9))]
     objects, rows, _ = scenes[0]
-    (tmp_path / "images").mkdir()
-    (tmp_path / "labels").mkdir()
-    (tmp_path / "labels/a.txt").write_text(label_text(objects))
-    file = tmp_path / "images/a.png"
+    file = write_label(tmp_path, label_text(objects))
     cv2.imwrite(str(file), picture(0))
     page = ComparisonPage(tmp_path, "t", names=NAMES)
     page.add("one class", result(file, rows * (0, 1, 1, 1, 1, 1), {0: "item"}), file)
-    shown, said = browser.opened(chromium, page.write())
+    shown = open_page(page.write())
     assert totals(shown) == [reference(scenes, 0, 0, 0.5, {0, 1, 2}, set(SIZE_GROUPS), same_class=False)]
     shown.get_by_label("and its class").check()
     assert totals(shown) == [[0, len(objects), len(rows)]]
-    assert said == []
-    shown.close()
 
 
-def test_thumbnails_far_away_are_not_loaded(chromium: Any, tmp_path: Path) -> None:
+def test_thumbnails_far_away_are_not_loaded(open_page: Callable[[Path], Any], tmp_path: Path) -> None:
     page = ComparisonPage(tmp_path, "many")
     for number in range(300):
         file = tmp_path / f"{number}.png"
         page.add("m", result(file, image=np.full((20, 60, 3), number % 256, np.uint8)), file)
     cv2.imwrite(str(tmp_path / "0.png"), np.zeros((20, 60, 3), np.uint8))
     cv2.imwrite(str(tmp_path / "1.png"), np.zeros((20, 60, 3), np.uint8))
-    shown, said = browser.opened(chromium, page.write())
-    settle(shown)
+    shown = open_page(page.write())
     loaded = "[...document.querySelectorAll('#strip img')].map(image => image.complete && image.naturalWidth > 0)"
     before = shown.evaluate(loaded)
     assert before[0] and not before[-1] and sum(before) < 150
     shown.locator("#strip").evaluate("strip => strip.scrollLeft = strip.scrollWidth")
     browser.until(shown, "[...document.querySelectorAll('#strip img')].at(-1).naturalWidth > 0")
-    assert said == []
-    shown.close()
