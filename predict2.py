@@ -4,9 +4,9 @@ import sys
 from pathlib import Path
 
 try:
-    from small_object.compare.runs import main
+    from small_object.cli import predict
 except ModuleNotFoundError as error:
     sys.exit(f"predict2.py: {error}; install this project first: pip install -r requirements.txt")
 
 if __name__ == "__main__":
-    sys.exit(main("ASS2", root=Path(__file__).resolve().parent))
+    sys.exit(predict("ASS2", root=Path(__file__).resolve().parent))

@@ -51,7 +51,7 @@ def options(args: argparse.Namespace) -> list[str]:
 
 def start(args: argparse.Namespace, source: Path, out: Path, *more: object) -> subprocess.Popen[bytes]:
     """Start a job on this machine's CPU."""
-    command = [sys.executable, "-m", "small_object.batch.command", "--device", "cpu", *options(args)]
+    command = [sys.executable, "-m", "small_object.cli", "batch", "--device", "cpu", *options(args)]
     command += ["--model", str(args.model), "--source", str(source), "--out", str(out), *map(str, more)]
     return subprocess.Popen(command)
 

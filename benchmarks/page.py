@@ -20,13 +20,15 @@ from typing import Any
 
 import numpy as np
 import psutil
+import torch
 from ultralytics.data.utils import IMG_FORMATS
+from ultralytics.engine.results import Results
 from ultralytics.utils import LOGGER, TQDM
 from ultralytics.utils.patches import imread
 
 from benchmarks.common import RESULTS, commit, markdown_table, module_command, write_text
 from docs.tools.browser import SHOWN, browser, missing, opened, until
-from small_object.compare.page import ComparisonPage, Found
+from small_object.compare.page import ComparisonPage, read_truth
 from small_object.datasets.dataset import read_data_yaml
 from small_object.errors import UserError
 
@@ -49,21 +51,19 @@ def write_page(folder: Path, data: dict[str, Any], models: int, max_images: int 
     rng = np.random.default_rng(0)
     files = sorted(path for path in Path(data["val"]).iterdir() if path.suffix[1:].lower() in IMG_FORMATS)[:max_images]
     page = ComparisonPage(folder, "measured", names=data["names"])
-    found: list[dict[str, Found]] = [{} for _ in range(models)]
     pixels, boxes, seconds = [], 0, 0.0
     for file in TQDM(files, desc="writing the page"):
         image = imread(file)
-        start = time.perf_counter()
-        page.look(file, image)
-        seconds += time.perf_counter() - start
-        pixels.append(image.shape[0] * image.shape[1] / 1e6)
-        truth = page.objects(file)
-        for of in found:
-            rows = synthetic_detections(truth, image.shape[1], image.shape[0], rng)
+        height, width = image.shape[:2]
+        pixels.append(height * width / 1e6)
+        truth = read_truth(file, width, height)
+        for number in range(models):
+            rows = synthetic_detections(np.zeros((0, 5)) if truth is None else truth, width, height, rng)
             boxes += len(rows)
-            of[str(file)] = Found(rows, file)
-    for number, of in enumerate(found):
-        page.add(f"model {number + 1}", of, data["names"], 0.0)
+            result = Results(image, str(file), data["names"], boxes=torch.from_numpy(rows), speed={"inference": 0.0})
+            start = time.perf_counter()
+            page.add(f"model {number + 1}", result, file)
+            seconds += time.perf_counter() - start
     start = time.perf_counter()
     written = page.write()
     seconds += time.perf_counter() - start
@@ -78,15 +78,14 @@ def write_page(folder: Path, data: dict[str, Any], models: int, max_images: int 
 
 
 def synthetic_detections(truth: np.ndarray, width: int, height: int, rng: np.random.Generator) -> np.ndarray:
-    """Return rows of class, score, xyxy in descending order of score: three in four objects, and ten random boxes."""
+    """Return rows (x1, y1, x2, y2, score, class) in descending order of score: three in four objects, and ten random boxes."""
     kept = truth[rng.random(len(truth)) < 0.75]
     sides = np.tile(kept[:, 3:] - kept[:, 1:3], 2)
     near = kept[:, 1:] + rng.normal(0, 0.06, sides.shape) * sides
     corners = rng.uniform(0, 0.97, (10, 2)) * (width, height)
     boxes = np.vstack((near, np.column_stack((corners, corners + 20))))
     classes = np.concatenate((kept[:, 0], np.zeros(10)))
-    scores = np.sort(rng.uniform(0.25, 1, len(boxes)))[::-1]
-    return np.column_stack((classes, scores, boxes))
+    return np.column_stack((boxes, rng.uniform(0.25, 1, len(boxes)), classes))
 
 
 @contextmanager

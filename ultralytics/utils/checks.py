@@ -1,4 +1,4 @@
-"""Finds this fork's model and data files by name, as upstream finds its own."""
+"""Finds this fork's model and data files by name, as upstream finds its own, and shows its status in `yolo checks`."""
 
 from __future__ import annotations
 
@@ -7,10 +7,13 @@ import os
 from pathlib import Path
 from typing import Any
 
+from ultralytics.utils import LOGGER
 from ultralytics.utils.checks import check_file as stock_check_file
+from ultralytics.utils.checks import collect_system_info as stock_collect_system_info
 
 from small_object.errors import UserError
 from small_object.files import replacing
+from small_object.status import status
 from ultralytics_overlay import FOLDER, IS_WHEEL, require_parameters
 
 require_parameters(stock_check_file, "file", "hard")
@@ -72,3 +75,12 @@ def _copy_from_wheel(file: Path) -> Path:
     except OSError as error:
         raise UserError(f"{path.absolute()}: cannot be written: {error.strerror}") from error
     return path.absolute()
+
+
+@functools.wraps(stock_collect_system_info)
+def collect_system_info() -> dict[str, Any]:
+    """Print and return what upstream collects, and the status of the overlay."""
+    info = stock_collect_system_info()
+    info["Small Object Info"] = status()
+    LOGGER.info("\n" + "\n".join(f"{name:<23}{value}" for name, value in info["Small Object Info"].items()))
+    return info

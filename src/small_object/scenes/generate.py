@@ -2,7 +2,7 @@
 
 They stand in for the real sets where those are not at hand, with the same classes and the same shares of classes and
 object sizes. Every image is drawn from its own random stream, so a set is the same each time it is made. Here is the
-plan of a set, what makes it and the command line; `scene_layout.py` lays a scene out, `scene_paint.py` paints it and
+plan of a set and what makes it; `scene_layout.py` lays a scene out, `scene_paint.py` paints it and
 `scene_models.py` has the models.
 
     small-object scenes ASS1-demo --train 500 --val 100 --out datasets/ASS1-demo
@@ -10,9 +10,7 @@ plan of a set, what makes it and the command line; `scene_layout.py` lays a scen
 
 from __future__ import annotations
 
-import argparse
 import os
-import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -32,7 +30,6 @@ __all__ = (
     "DemoSet",
     "build_scene",
     "label_scene",
-    "main",
     "make_demo",
     "paint_scene",
     "plan_split",
@@ -245,36 +242,3 @@ def make_demo(
         put_in_place(made, root)
     LOGGER.info(f"{name} is in {root}: {counts['train']} training and {counts['val']} validation images")
     return root
-
-
-def main(argv: list[str] | None = None) -> int:
-    """Run the command line; give the exit status."""
-    parser = argparse.ArgumentParser(
-        prog="python -m small_object.scenes.generate",
-        description="Make a demo data set of drawn airport scenes with YOLO labels.",
-        epilog="example: small-object scenes ASS1-demo --train 500 --val 100 --out datasets/ASS1-demo",
-    )
-    parser.add_argument("name", help=f"which set: {' or '.join(DEMO_SETS)}")
-    parser.add_argument(
-        "--train", type=int, help="number of training images (default: 160 for ASS1-demo, 24 for ASS2-demo)"
-    )
-    parser.add_argument(
-        "--val", type=int, help="number of validation images (default: 40 for ASS1-demo, 8 for ASS2-demo)"
-    )
-    parser.add_argument("--out", type=Path, help="folder of the set (default: datasets/NAME)")
-    parser.add_argument("--seed", type=int, default=0, help="another seed gives another set (default: 0)")
-    parser.add_argument("--overwrite", action="store_true", help="replace images that are there already")
-    args = parser.parse_args(argv)
-    try:
-        make_demo(args.name, args.out, args.train, args.val, args.seed, args.overwrite)
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("stopped: nothing was changed", file=sys.stderr)
-        return 130
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,9 +1,10 @@
-"""What `predict1.py` and `predict2.py` do, run in this process on tiny images."""
+"""What `small-object compare`, `predict1.py` and `predict2.py` do, run in this process on tiny images."""
 
 import json
 import re
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -12,16 +13,19 @@ from ultralytics import YOLO
 from ultralytics.nn.tasks import DetectionModel
 from ultralytics.utils import ops
 
-from small_object.compare import runs as predict_runs
+from small_object import cli
+from small_object.compare import runs
+from small_object.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[3]
+DATA = "train: images/train\nval: images/val\nnames: [airplane, truck]\n"
 
 
-def write_images(folder: Path, count: int) -> None:
+def write_images(folder: Path, count: int, size: tuple[int, int] = (64, 48)) -> None:
     folder.mkdir(parents=True)
     rng = np.random.default_rng(0)
     for i in range(count):
-        cv2.imwrite(str(folder / f"{i}.png"), rng.integers(0, 255, (48, 64, 3), dtype=np.uint8))
+        cv2.imwrite(str(folder / f"{i}.png"), rng.integers(0, 255, (*size[::-1], 3), dtype=np.uint8))
 
 
 @pytest.fixture(scope="module")
@@ -44,11 +48,17 @@ def root(tmp_path: Path, weights: Path) -> Path:
         folder.mkdir(parents=True)
         (folder / "best.pt").symlink_to(weights)
     write_images(tmp_path / "datasets/ASS2/images/val", 3)
+    (tmp_path / "datasets/ASS2/ASS2.yaml").write_text(DATA)
     return tmp_path
 
 
-def run(root: Path, *argv: str) -> int:
-    return predict_runs.main("ASS2", root, [*argv, "--imgsz", "64", "--device", "cpu"])
+def run(root: Path, *argv: str | Path) -> int:
+    """Run `predict2.py`."""
+    return cli.predict("ASS2", root, [*map(str, argv), "--imgsz", "64", "--device", "cpu"])
+
+
+def predict(root: Path, weights: Path, files: list[Path], **options: Any) -> runs.ModelRun:
+    return runs.predict("m", weights, files, root / "out/m", imgsz=64, conf=0.0, device="cpu", **options)
 
 
 def test_every_model_gets_a_folder_and_a_row(root: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -61,48 +71,65 @@ def test_every_model_gets_a_folder_and_a_row(root: Path, caplog: pytest.LogCaptu
     assert sum(line.split()[:2] == [name, "3"] for line in lines for name in ("big", "small")) == 2
 
 
+def test_any_data_set_and_models_are_compared_in_the_working_folder(
+    root: Path, weights: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (root / "elsewhere").mkdir()
+    monkeypatch.chdir(root / "elsewhere")
+    data = root / "datasets/ASS2/ASS2.yaml"
+    (data.parent / "images/val/deeper").mkdir()
+    (data.parent / "images/val/2.png").rename(data.parent / "images/val/deeper/2.png")
+    models = [str(weights), str(root / "runs/ASS2")]
+    arguments = ["compare", "--data", str(data), "--imgsz", "64", "--device", "cpu", "--models"]
+    assert cli.main([*arguments, *models]) == 0
+    out = Path("runs/compare/ASS2")
+    assert {path.name for path in out.iterdir()} == {"index.html", "index_files", "best", "big", "small"}
+    assert len(list((out / "best").iterdir())) == 3
+    assert [path.name for path in Path().iterdir()] == ["runs"]
+
+
 def test_a_table_of_many_classes_shows_those_that_were_found() -> None:
     names = {f"class {i}": 0 for i in range(80)}
-    rows = [predict_runs.Row("m", 1, Counter(names | {"class 7": 3}), 1.0, Path("out"))]
-    header, row = predict_runs.table(rows).strip().splitlines()
+    table = runs.format_table([runs.ModelRun("m", 1, Counter(names | {"class 7": 3}), 1.0, Path("out"))])
+    header, row = table.strip().splitlines()
     assert re.split(r"  +", header) == ["model", "images", "class 7", "ms/image", "folder"]
     assert row.split() == ["m", "1", "3", "1.0", "out"]
 
 
 def test_counts_of_the_table_are_those_of_the_saved_labels(root: Path, weights: Path) -> None:
-    files = predict_runs.find_images(root / "datasets/ASS2/images/val")
-    row = predict_runs.predict(
-        "m", weights, files, root / "out/m", save_txt=True, imgsz=64, conf=0.0, device="cpu", max_det=7
-    )
+    result = predict(root, weights, runs.find_images(root / "datasets/ASS2/images/val"), save_txt=True, max_det=7)
     labels = [line.split() for path in (root / "out/m/labels").iterdir() for line in path.read_text().splitlines()]
-    assert row.images == 3
-    assert sum(row.objects.values()) == len(labels) == 21
+    assert result.num_images == 3
+    assert result.num_objects.total() == len(labels) == 21
     for index, name in ((0, "airplane"), (1, "truck")):
-        assert row.objects[name] == sum(int(label[0]) == index for label in labels)
-    assert row.milliseconds > 0
+        assert result.num_objects[name] == sum(int(label[0]) == index for label in labels)
+    assert result.milliseconds > 0
 
 
 def test_the_table_shows_what_slicing_found_beyond_whole_images(root: Path, weights: Path) -> None:
-    write_images(root / "large", 2)
-    for file in (root / "large").iterdir():
-        cv2.imwrite(str(file), cv2.resize(cv2.imread(str(file)), (200, 150)))
-    files = predict_runs.find_images(root / "large")
-    options = {"imgsz": 64, "conf": 0.0, "device": "cpu", "max_det": 40}
-    plain, sliced = (predict_runs.predict("m", weights, files, root / "out/m", slice=s, **options) for s in (0, 64))
-    assert plain.plain is None and sliced.plain == plain.objects.total()
-    header, row = predict_runs.table([sliced]).strip().splitlines()
-    assert re.split(r"  +", header)[2:6] == ["airplane", "truck", "plain", "gained"]
-    assert row.split()[4:6] == [str(sliced.plain), f"{sliced.objects.total() - sliced.plain:+d}"]
+    write_images(root / "large", 2, (200, 150))
+    files = runs.find_images(root / "large")
+    whole, sliced = (predict(root, weights, files, slice=tile, max_det=40) for tile in (0, 64))
+    assert whole.num_full is None and sliced.num_full == whole.num_objects.total()
+    header, row = runs.format_table([sliced]).strip().splitlines()
+    assert re.split(r"  +", header)[2:6] == ["airplane", "truck", "full", "gained"]
+    assert row.split()[4:6] == [str(sliced.num_full), f"{sliced.num_objects.total() - sliced.num_full:+d}"]
 
 
-def test_only_panoramas_are_sliced_by_default() -> None:
-    assert predict_runs._parser("ASS2").parse_args([]).slice == "auto"
-    assert predict_runs._parser("ASS1").parse_args([]).slice == 0
-    assert predict_runs._parser("ASS2").parse_args(["--slice", "0"]).slice == 0
+@pytest.mark.parametrize(
+    ("name", "argv", "expected"), [("ASS2", [], "auto"), ("ASS1", [], 0), ("ASS2", ["--slice", "0"], 0)]
+)
+def test_only_panoramas_are_sliced_by_default(
+    name: str, argv: list[str], expected: int | str, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: dict[str, Any] = {}
+    monkeypatch.setattr(runs, "compare", lambda *args, **options: given.update(options) or [])
+    assert cli.predict(name, root, argv) == 1
+    assert given["slice"] == expected
 
 
 def test_models_are_chosen_by_name(root: Path) -> None:
-    assert run(root, "--models", "small", "--out", str(root / "out")) == 0
+    assert run(root, "--models", "small", "--out", root / "out") == 0
     assert sorted(path.name for path in (root / "out").iterdir()) == ["index.html", "index_files", "small"]
 
 
@@ -118,8 +145,8 @@ def test_the_page_shows_what_the_saved_labels_say(root: Path, caplog: pytest.Log
     assert [image["truth"] for image in data["images"]] == [[], [[data["classes"].index("truck"), 24, 12, 40, 36]], []]
     for image in data["images"]:
         assert (page.parent / image["source"]).resolve() == root / "datasets/ASS2/images/val" / image["name"]
-        for model, rows, picture in zip(("big", "small"), image["found"], image["pictures"], strict=True):
-            assert (page.parent / picture).samefile(page.parent / model / f"{Path(image['name']).stem}.jpg")
+        for model, rows, annotated in zip(("big", "small"), image["detections"], image["annotated"], strict=True):
+            assert (page.parent / annotated).samefile(page.parent / model / f"{Path(image['name']).stem}.jpg")
             saved = np.loadtxt(page.parent / model / "labels" / f"{Path(image['name']).stem}.txt", ndmin=2)
             boxes = ops.xywh2xyxy(saved[:, 1:5]) * (64, 48, 64, 48)
             assert len(rows) == len(saved) > 0
@@ -128,27 +155,28 @@ def test_the_page_shows_what_the_saved_labels_say(root: Path, caplog: pytest.Log
             np.testing.assert_allclose(shown[np.lexsort(shown.T)], boxes[key], atol=0.11)
 
 
-def test_a_missing_model_is_named_with_those_there_are(root: Path, caplog: pytest.LogCaptureFixture) -> None:
-    assert run(root, "--models", "smal") == 1
-    assert "no smal under" in caplog.text
-    assert "big, small" in caplog.text
-
-
-def test_weights_of_the_same_name_get_folders_of_their_own(tmp_path: Path) -> None:
-    paths = [tmp_path / "a/best.pt", tmp_path / "b/best.pt", tmp_path / "c/weights/best.pt"]
+def test_models_of_the_same_name_get_folders_of_their_own(tmp_path: Path) -> None:
+    paths = [tmp_path / name for name in ("a/best.pt", "b/best.pt", "runs/c/weights/best.pt", "runs/d/weights/best.pt")]
     for path in paths:
         path.parent.mkdir(parents=True)
         path.touch()
-    assert predict_runs.find_weights(tmp_path, weights=paths) == dict(zip(["best", "best-2", "c"], paths, strict=True))
+    models = [*paths[:2], tmp_path / "runs", tmp_path / "runs/d"]
+    expected = dict(zip(["best", "best-2", "c", "d", "d-2"], [*paths, paths[-1]], strict=True))
+    assert runs.find_weights(models) == expected
 
 
-def test_no_weights(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    write_images(tmp_path / "datasets/ASS2/images/val", 1)
-    assert run(tmp_path) == 1
-    assert "no trained model under" in caplog.text
-    assert "yolo detect train" in caplog.text
-    assert run(tmp_path, "--weights", "nowhere.pt") == 1
-    assert "--weights: no file nowhere.pt" in caplog.text
+def test_missing_models_are_one_line(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for argv, said in (
+        (["--models", "smal"], "runs/ASS2/smal: no weights, and no folder of runs"),
+        (["--models", "smal"], "; there are: big, small"),
+        (["--weights", "nowhere.pt"], "nowhere.pt: no weights"),
+    ):  # fmt: skip
+        assert run(root, *argv) == 1
+        (line,) = capsys.readouterr().err.splitlines()
+        assert line.startswith("predict2.py: ") and said in line
+    (root / "runs").rename(root / "gone")
+    assert run(root) == 1
+    assert "train one: yolo detect train ... project=" in capsys.readouterr().err
 
 
 def test_broken_weights_do_not_stop_the_others(root: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -165,47 +193,40 @@ def test_an_unreadable_image_is_named_and_left_out(root: Path, caplog: pytest.Lo
     bad = root / "datasets/ASS2/images/val/1.png"
     bad.write_bytes(bad.read_bytes()[:20])
     assert run(root, "--models", "big") == 0
-    named = [r.getMessage() for r in caplog.records if str(bad) in r.getMessage()]
-    assert len(named) == 1
-    assert named[0].endswith(f"{bad}: skipped: not a readable image or video")
+    (message,) = [r.getMessage() for r in caplog.records if str(bad) in r.getMessage()]
+    assert message.endswith(f"{bad}: skipped: not a readable image or video")
     assert sorted(path.stem for path in (root / "runs/predict/ASS2/big").iterdir()) == ["0", "2"]
 
 
 @pytest.mark.parametrize("source", ["missing.jpg", "missing/*.jpg", "empty"])
-def test_a_source_without_images_is_an_error(root: Path, source: str, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_source_without_images_is_an_error(root: Path, source: str) -> None:
     (root / "empty").mkdir()
-    assert run(root, "--source", str(root / source)) == 1
-    assert re.search(rf"source {re.escape(str(root / source))}: (no such|holds no)", caplog.text)
+    with pytest.raises(UserError, match=rf"source {re.escape(str(root / source))}: (no such|holds no)"):
+        runs.find_images(root / source)
 
 
-def test_sources_image_glob_and_video(root: Path) -> None:
+def test_sources_image_glob_list_and_video(root: Path) -> None:
     folder = root / "datasets/ASS2/images/val"
-    assert predict_runs.find_images(folder / "2.png") == [folder / "2.png"]
-    assert predict_runs.find_images(str(folder / "[01].png")) == [folder / "0.png", folder / "1.png"]
+    find = runs.find_images
+    assert find(folder / "2.png") == [folder / "2.png"]
+    assert find(str(folder / "[01].png")) == [folder / "0.png", folder / "1.png"]
+    (root / "list.txt").write_text(f"./datasets/ASS2/images/val/1.png\n\n{folder / '0.png'}\n")
+    assert find(root / "list.txt") == [folder / "1.png", folder / "0.png"]
+    assert find([str(root / "list.txt"), str(folder)])[2:] == [folder / f"{i}.png" for i in range(3)]
     video = cv2.VideoWriter(str(root / "v.avi"), cv2.VideoWriter_fourcc(*"MJPG"), 5, (64, 48))
     for value in range(4):
         video.write(np.full((48, 64, 3), value * 20, np.uint8))
     video.release()
-    assert run(root, "--models", "big", "--source", str(root / "v.avi"), "--out", str(root / "out")) == 0
-    assert not (root / "out/index.html").exists()  # it has no place for videos
+    assert run(root, "--models", "big", "--source", root / "v.avi", "--out", root / "out") == 0
+    assert not (root / "out/index.html").exists()  # videos have no place on it
     saved = list((root / "out/big").iterdir())
     assert [path.stem for path in saved] == ["v"]
     assert cv2.VideoCapture(str(saved[0])).get(cv2.CAP_PROP_FRAME_COUNT) == 4
 
 
-@pytest.mark.parametrize(
-    "argv", [["--conf", "2"], ["--conf", "x"], ["--imgsz", "0"], ["--imgsz", "a"], ["--slice", "10"]]
-)
-def test_bad_arguments_end_with_status_2(argv: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as end:
-        predict_runs.main("ASS1", Path(), argv)
-    assert end.value.code == 2
-    assert argv[0] in capsys.readouterr().err.splitlines()[-1]
-
-
-def test_help_explains_each_option_with_an_example(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit):
-        predict_runs.main("ASS1", Path(), ["--help"])
-    text = capsys.readouterr().out
-    for option in ("--models", "--source", "--weights", "--imgsz", "--conf", "--device", "--save-txt", "--out"):
-        assert f"example: predict1.py {option}" in text
+def test_a_missing_data_set_is_replaced_by_its_demo_set(root: Path) -> None:
+    (root / "datasets/ASS2").rename(root / "datasets/ASS2-demo")
+    (root / "datasets/ASS2-demo/ASS2.yaml").rename(root / "datasets/ASS2-demo/ASS2-demo.yaml")
+    assert runs.airport_data("ASS2", root) == root / "datasets/ASS2-demo/ASS2-demo.yaml"
+    assert run(root, "--models", "big") == 0
+    assert len(list((root / "runs/predict/ASS2/big").iterdir())) == 3

@@ -1,0 +1,355 @@
+"""The `small-object` command: everything in this project that is not a mode of `yolo`.
+
+Each subcommand has a function that adds its arguments and one that runs it, see `COMMANDS`. The latter imports what it
+needs, so that `small-object --help` does not wait for PyTorch.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from argparse import ArgumentParser, ArgumentTypeError, Namespace
+from collections.abc import Callable, Sequence
+from dataclasses import fields
+from pathlib import Path
+
+from small_object.errors import UserError
+
+PROGRAM = "small-object"
+RESUMABLE = {"data", "batch"}  # an interrupted command keeps what it has done
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line.
+
+    Args:
+        argv: Arguments; those of the process by default.
+
+    Returns:
+        Exit status: 0; 1 after a user's mistake, or where a check found something that would hurt training; 130 after
+        Ctrl-C. Arguments that can't be parsed end the process with status 2.
+    """
+    args = build_parser().parse_args(argv)
+    return _execute(PROGRAM, args, resumable=args.command in RESUMABLE)
+
+
+def predict(name: str, root: Path, argv: Sequence[str] | None = None) -> int:
+    """Run the command line of `predict1.py` or `predict2.py`: compare the models trained on an airport data set.
+
+    Args:
+        name: Name of the data set, `ASS1` or `ASS2`.
+        root: Folder that holds `datasets/` and `runs/`.
+        argv: Arguments; those of the process by default.
+
+    Returns:
+        Exit status, see `main`; 1 also where no model ran over an image.
+    """
+    program = f"predict{name.removeprefix('ASS')}.py"
+    parser = ArgumentParser(
+        prog=program,
+        description=f"Run every model trained on {name} over its validation images, or those of {name}-demo. "
+        "Save the annotated images, one folder per model, and index.html, which shows the models side by side.",
+        epilog=f'example: python {program} --models yolo11n yolo11n-smallob --source "frames/*.jpg" --conf 0.4',
+    )
+    runs = root / "runs" / name
+    parser.add_argument("--models", nargs="+", metavar="RUN", help=f"names of runs under runs/{name} (default: all)")
+    parser.add_argument("--weights", nargs="+", type=Path, help=f"weights to run instead of those under runs/{name}")
+    parser.add_argument("--out", type=Path, help=f"folder for the results (default: runs/predict/{name})")
+    _add_prediction(parser, default_slice="auto" if name == "ASS2" else 0)  # the images of ASS2 are panoramas
+
+    def run(args: Namespace) -> int:
+        from small_object.compare.runs import airport_data
+
+        models = args.weights or [runs / run for run in args.models or ("",)]  # all runs by default
+        data = None if args.source else airport_data(name, root)
+        return _run_models(args, models, data, args.out or root / "runs/predict" / name, name)
+
+    parser.set_defaults(run=run)
+    return _execute(program, parser.parse_args(argv))
+
+
+def build_parser() -> ArgumentParser:
+    """Return the parser of the `small-object` command."""
+    parser = ArgumentParser(prog=PROGRAM, description="Data sets, comparisons and batch jobs for small objects.")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for run, (add_arguments, example) in COMMANDS.items():
+        name, text = run.__name__.lstrip("_"), run.__doc__
+        command = commands.add_parser(name, help=text, description=text, epilog=f"example: {PROGRAM} {example}")
+        if add_arguments:
+            add_arguments(command)
+        command.set_defaults(run=run)
+    return parser
+
+
+def _execute(program: str, args: Namespace, resumable: bool = False) -> int:
+    """Run a parsed command; turn a user's mistake and Ctrl-C into one line and an exit status."""
+    try:
+        status: int = args.run(args)
+        return status
+    except UserError as error:
+        message = str(error)
+    except OSError as error:
+        message = f"{error.filename or ''}: {error.strerror or error}".lstrip(": ")
+    except KeyboardInterrupt:
+        print(f"{program}: interrupted" + "; run the same command to resume" * resumable, file=sys.stderr)
+        return 130
+    print(f"{program}: {message}", file=sys.stderr)
+    return 1
+
+
+def whole_number(minimum: int) -> Callable[[str], int]:
+    """Return the argument type of a whole number."""
+
+    def convert(text: str) -> int:
+        if not text.isdecimal() or int(text) < minimum:
+            raise ArgumentTypeError(f"'{text}' must be a whole number, at least {minimum}")
+        return int(text)
+
+    return convert
+
+
+def fraction(text: str, maximum: float = 1.0) -> float:
+    """Convert an argument between 0 and a maximum."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value <= maximum:
+        raise ArgumentTypeError(f"'{text}' must be a number from 0 to {maximum:g}")
+    return value
+
+
+def tile_overlap(text: str) -> float:
+    """Convert the overlap of tiles, a fraction of their side."""
+    from small_object.slicing.tiling import MAX_OVERLAP
+
+    return fraction(text, MAX_OVERLAP)
+
+
+def tile_size(text: str) -> int | str:
+    """Convert `--slice`: the side of tiles in pixels, 0 or auto."""
+    from small_object.slicing.tiling import MIN_TILE
+
+    if text == "auto":
+        return text
+    if not text.isdecimal() or 0 < int(text) < MIN_TILE:
+        raise ArgumentTypeError(f"'{text}' must be auto, 0 or a whole number of pixels, at least {MIN_TILE}")
+    return int(text)
+
+
+def _add_data(parser: ArgumentParser) -> None:
+    add = parser.add_argument
+    add("names", nargs="+", metavar="ASS1|ASS2|all", help="data sets to fetch")
+    add("--archive", type=Path, help="zip, tar, 7z or rar file of the data set that you downloaded yourself")
+    add("--split", type=Path, help="split to follow: CSV with the columns image and split (train or val)")
+    add("--cache", type=Path, help="folder that keeps downloads (default: ~/.cache/small-object-detection)")
+    add("--overwrite", action="store_true", help="replace a data set that is there already")
+    add("--out", type=Path, help="folder of the data set, of several their parent (default: datasets/NAME)")
+
+
+def _data(args: Namespace) -> int:
+    """Fetch ASS1 or ASS2 from the public record and split it."""
+    from small_object.datasets.airport import SETS, prepare
+
+    names = list(SETS) if "all" in args.names else args.names
+    if args.archive and len(names) != 1:
+        raise UserError("--archive goes with one data set, ASS1 or ASS2")
+    for name in names:
+        folder = args.out if args.out and len(names) == 1 else (args.out or Path("datasets")) / name
+        prepare(name, folder, args.archive, args.split, args.cache, args.overwrite)
+    return 0
+
+
+def _add_check(parser: ArgumentParser) -> None:
+    parser.add_argument("data", help="data YAML")
+    help = "image size of the training that the data is for (default: 640)"
+    parser.add_argument("--imgsz", type=whole_number(32), default=640, help=help)
+    parser.add_argument("--out", type=Path, help="folder for the result")
+
+
+def _check(args: Namespace) -> int:
+    """Check a data set; the exit status is 1 if something would hurt training."""
+    from small_object.datasets.check import check
+
+    return int(check(args.data, args.imgsz, args.out).harmful)
+
+
+def _fix(args: Namespace) -> int:
+    """Check a data set and write a repaired copy of it."""
+    from small_object.datasets.fix import fix
+    from small_object.datasets.dataset import read_data_yaml
+
+    folder = Path(read_data_yaml(args.data)["yaml_file"]).absolute().parent
+    return int(fix(args.data, args.out or folder.with_name(f"{folder.name}-fixed"), args.imgsz).harmful)
+
+
+def _stats(args: Namespace) -> int:
+    """Count the objects of a data set by class and size."""
+    from small_object.datasets.stats import stats
+
+    stats(args.data, args.imgsz, args.out)
+    return 0
+
+
+def _add_convert(parser: ArgumentParser) -> None:
+    add = parser.add_argument
+    add("format", choices=("coco", "voc"), help="format of the annotations")
+    add("path", type=Path, help="COCO's JSON file, or VOC's folder")
+    add("--out", type=Path, required=True, help="folder of the new data set")
+    add("--images", type=Path, help="coco: folder of the images, if they are not next to the JSON file")
+    add("--split", type=Path, help="split to follow: CSV with the columns image and split (train or val)")
+
+
+def _convert(args: Namespace) -> int:
+    """Import COCO or Pascal VOC annotations."""
+    from small_object.datasets.convert import from_coco, from_voc
+
+    if args.format == "coco":
+        from_coco(args.path, args.out, args.images, args.split)
+    elif args.images:
+        raise UserError("--images goes with coco")
+    else:
+        from_voc(args.path, args.out, args.split)
+    return 0
+
+
+def _add_tiles(parser: ArgumentParser) -> None:
+    add = parser.add_argument
+    add("data", help="data YAML")
+    add("--out", type=Path, required=True, metavar="DIR", help="folder of the new data set")
+    add("--tile", type=whole_number(64), default=640, help="side of a tile in pixels (default: 640)")
+    add("--overlap", type=tile_overlap, default=0.2, help="least overlap of neighbouring tiles (default: 0.2)")
+    add("--keep", type=fraction, default=0.4, help="drop a box of which less than this fraction is left (default: 0.4)")
+    add("--empty", type=float, default=0.1, help="tiles without objects, per tile with objects (default: 0.1)")
+
+
+def _tiles(args: Namespace) -> int:
+    """Cut a data set into tiles."""
+    from small_object.datasets.tiles import cut_tiles
+
+    cut_tiles(args.data, args.out, args.tile, args.overlap, args.keep, args.empty)
+    return 0
+
+
+def _add_scenes(parser: ArgumentParser) -> None:
+    add = parser.add_argument
+    add("name", help="ASS1-demo or ASS2-demo")
+    add("--train", type=whole_number(1), help="number of training images (default: ASS1-demo 160, ASS2-demo 24)")
+    add("--val", type=whole_number(1), help="number of validation images (default: ASS1-demo 40, ASS2-demo 8)")
+    add("--out", type=Path, help="folder of the data set (default: datasets/NAME)")
+    add("--seed", type=whole_number(0), default=0, help="another seed gives another data set (default: 0)")
+    add("--overwrite", action="store_true", help="replace images that are there already")
+
+
+def _scenes(args: Namespace) -> int:
+    """Make a demo data set of synthetic airport scenes."""
+    from small_object.scenes.generate import make_demo
+
+    make_demo(args.name, args.out, args.train, args.val, args.seed, args.overwrite)
+    return 0
+
+
+def _add_prediction(parser: ArgumentParser, default_slice: int | str) -> None:
+    add = parser.add_argument
+    add("--source", help="image, folder, video or glob to run instead of the validation images")
+    add("--imgsz", type=whole_number(32), help="input size in pixels (default: that of the training)")
+    help = f"also run tiles of this side in pixels; 0: none; auto: chosen for the model (default: {default_slice})"
+    add("--slice", type=tile_size, default=default_slice, help=help)
+    add("--conf", type=fraction, help="minimum confidence (default: 0.25)")
+    add("--device", help="device, as in yolo (default: a GPU if there is one)")
+    add("--save-txt", action="store_true", help="also save labels in YOLO format under labels/")
+
+
+def _add_compare(parser: ArgumentParser) -> None:
+    add = parser.add_argument
+    help = "weights, or folders of runs, which hold */weights/best.pt"
+    add("--models", nargs="+", type=Path, required=True, metavar="MODEL", help=help)
+    add("--data", help="data YAML, whose validation images are run and which names the classes")
+    _add_prediction(parser, default_slice=0)
+    add("--out", type=Path, help="folder for the results (default: runs/compare/ and the name of the data)")
+
+
+def _compare(args: Namespace) -> int:
+    """Run several models over the same images and show them side by side on a page."""
+    name = Path(args.data).stem if args.data else ""
+    return _run_models(args, args.models, args.data, args.out or Path("runs/compare", name), name or args.source)
+
+
+def _run_models(args: Namespace, models: Sequence[Path], data: str | Path | None, out: Path, title: str) -> int:
+    from small_object.compare.runs import compare
+
+    options = {name: getattr(args, name) for name in ("imgsz", "conf", "device", "slice")}
+    options = {name: value for name, value in options.items() if value is not None}
+    title = f"{title}: what each model finds"
+    runs = compare(models, out, data, args.source, title, save_txt=args.save_txt, **options)
+    return 0 if any(run.num_images for run in runs) else 1
+
+
+def _add_batch(parser: ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--model", required=True, help="weights, in any format that `yolo predict` takes")
+    help = "folder, searched recursively; list of images (.txt); or s3://bucket/prefix?region=eu-west-1"
+    add("--source", required=True, help=help)
+    add("--out", required=True, help="folder for the results, or s3://bucket/prefix")
+    add("--imgsz", type=whole_number(32), help="input size in pixels (default: that of the training)")
+    add("--conf", type=fraction, default=0.25, help="minimum confidence (default: 0.25)")
+    add("--iou", type=fraction, default=0.7, help="maximum IoU of two objects of a class (default: 0.7)")
+    add("--max-det", type=whole_number(1), default=300, help="maximum number of objects per image (default: 300)")
+    help = "also run tiles of this side in pixels; 0: none; auto: chosen for the model (default: auto)"
+    add("--slice", type=tile_size, default="auto", help=help)
+    help = "run only tiles where the whole image may hold an object of this score (default: 0, all tiles)"
+    add("--slice-skip", type=fraction, default=0.0, help=help)
+    help = "least overlap of neighbouring tiles, a fraction of their side (default: 0.2)"
+    add("--slice-overlap", type=tile_overlap, default=0.2, help=help)
+    add("--slice-batch", type=whole_number(1), default=8, help="tiles per batch of the model (default: 8)")
+    add("--batch", type=whole_number(1), default=8, help="images that a worker runs together (default: 8)")
+    help = "images per Parquet file; a killed worker loses at most these (default: 8 to 256)"
+    add("--part", type=whole_number(1), help=help)
+    add("--workers", type=whole_number(1), help="processes (default: one per GPU, or one per two cores)")
+    add("--device", choices=("cpu", "cuda"), help="device (default: cuda if there is a GPU)")
+    add("--address", help="Ray cluster to run on, such as auto (default: this machine alone)")
+
+
+def _batch(args: Namespace) -> int:
+    """Find objects in any number of images with Ray Data; resumes after an interruption."""
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # before Ray is imported
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # its announcement of a new default
+    try:
+        import pyarrow.parquet  # noqa: F401
+        import ray.data  # noqa: F401
+    except ImportError as error:
+        missing = (error.name or "ray").partition(".")[0]
+        raise UserError(f"{missing} is missing; run: pip install 'small-object-detection[batch]'") from error
+    from small_object.batch.job import Job, run
+
+    options = {field.name: getattr(args, field.name) for field in fields(Job)}
+    for name in ("model", "source", "out"):
+        if "://" not in options[name]:
+            options[name] = str(Path(options[name]).absolute())
+    return 0 if run(Job(**options))["done"] else 1
+
+
+def _status(args: Namespace) -> int:
+    """Show whether the overlay is active, from which folder and over which version of Ultralytics."""
+    from small_object.status import is_active, status
+
+    print("\n".join(f"{name:<23}{value}" for name, value in status().items()))
+    return 0 if is_active() else 1
+
+
+COMMANDS: dict[Callable[[Namespace], int], tuple[Callable[[ArgumentParser], None] | None, str]] = {
+    _data: (_add_data, "data ASS1"),
+    _check: (_add_check, "check my/data.yaml --imgsz 1280"),
+    _fix: (_add_check, "fix my/data.yaml --out my-fixed"),
+    _stats: (_add_check, "stats my/data.yaml"),
+    _convert: (_add_convert, "convert coco annotations.json --out datasets/mine"),
+    _tiles: (_add_tiles, "tiles my/data.yaml --tile 640 --out tiles"),
+    _scenes: (_add_scenes, "scenes ASS1-demo --train 500 --val 100 --out datasets/ASS1-demo"),
+    _compare: (_add_compare, "compare --data my/data.yaml --models a.pt runs/ASS2"),
+    _batch: (_add_batch, "batch --model best.pt --source panoramas --out found"),
+    _status: (None, "status"),
+}
+"""What runs each subcommand (its docstring is the help), what adds its arguments, and an example."""
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,600 @@
+"use strict";
+(() => {
+const data = JSON.parse(document.getElementById("data").textContent);
+const $ = id => document.getElementById(id);
+const { images, models, classes, sizes } = data;
+const truths = images.some(image => image.truth);
+const classesIn = rows => new Set(rows.map(row => row[0]));
+const colours = { found: "#3fc1ff", false: "#ff6b4a", missed: "#ffe14d", truth: "#ffffff" };
+
+// What the controls ask for.
+const wanted = {
+  marks: { found: true, false: true, missed: true, truth: false, names: false },
+  score: 0, iou: 0.5, sameClass: true, order: "name", classes: new Set(classes.keys()), sizes: new Set(sizes.keys()), models: new Set(models.keys()),
+};
+let current = 0; // index in `images`
+let order = [...images.keys()];
+const view = { scale: 1, x: 0, y: 0, fitted: true }; // screen pixels by image pixel; the image's point at the pane's centre
+
+function make(tag, attributes = {}, ...children) {
+  const element = Object.assign(document.createElement(tag), attributes);
+  element.append(...children); // strings become text, never markup
+  return element;
+}
+
+// Matching and counting.
+
+// A detection is [class, score, x1, y1, x2, y2], an object [class, x1, y1, x2, y2]; of both the box comes last.
+const area = row => { const n = row.length; return (row[n - 2] - row[n - 4]) * (row[n - 1] - row[n - 3]); };
+function sizeOf(row) {
+  const side = Math.sqrt(Math.max(0, area(row)));
+  return sizes.findIndex(([, , high]) => high === null || side < high);
+}
+function overlapOf(found, object) {
+  const width = Math.max(0, Math.min(found[4], object[3]) - Math.max(found[2], object[1]));
+  const height = Math.max(0, Math.min(found[5], object[4]) - Math.max(found[3], object[2]));
+  return width * height / (area(found) + area(object) - width * height);
+}
+// The index of the object that each detection, by falling score, is matched to, or -1. A higher least score takes the
+// last detections away and leaves the matches of the others as they are.
+function match(rows, objects, least, sameClass) {
+  const taken = new Set();
+  return rows.map(row => {
+    let best = -1, most = least;
+    objects.forEach((object, index) => {
+      if ((sameClass && object[0] !== row[0]) || taken.has(index)) return;
+      const overlap = overlapOf(row, object);
+      if (overlap >= most && (best < 0 || overlap > most)) { best = index; most = overlap; }
+    });
+    if (best >= 0) taken.add(best);
+    return best;
+  });
+}
+let matches; // by image and model
+for (const image of images) image.sizes = { truth: image.truth?.map(sizeOf), detections: image.detections.map(rows => rows.map(sizeOf)) };
+function matchAll() {
+  matches = images.map(image => image.detections.map(rows => image.truth && match(rows, image.truth, wanted.iou, wanted.sameClass)));
+}
+// What one model shows of an image under the filters: rows of `found` and `false`, objects of `missed`, how many of `truth`.
+function shown(index, model) {
+  const image = images[index], rows = image.detections[model], of = matches[index][model];
+  const part = { found: [], false: [], missed: [], truth: 0 }, hit = new Set();
+  for (let i = 0; i < rows.length && rows[i][1] >= wanted.score; i++) {
+    const object = of ? of[i] : -1;
+    if (object >= 0) hit.add(object);
+    const [kind, size] = object >= 0 ? [image.truth[object][0], image.sizes.truth[object]] : [rows[i][0], image.sizes.detections[model][i]];
+    if (!wanted.classes.has(kind) || !wanted.sizes.has(size)) continue;
+    part[object >= 0 || !of ? "found" : "false"].push(rows[i]);
+  }
+  (image.truth || []).forEach((object, i) => {
+    if (!wanted.classes.has(object[0]) || !wanted.sizes.has(image.sizes.truth[i])) return;
+    part.truth++;
+    if (!hit.has(i)) part.missed.push(object);
+  });
+  return part;
+}
+let parts; // what each model shows of each image; filled where it is asked for
+const partOf = (index, model) => parts[index][model] ??= shown(index, model);
+function clearParts() { parts = images.map(() => []); }
+
+// Panes.
+
+const panes = models.map((model, index) => {
+  const canvas = make("canvas"), cross = make("div", { className: "cross" });
+  const surface = make("div", { className: "view" }, canvas, cross);
+  const counts = make("span");
+  const figure = make("figure", {}, make("figcaption", {}, make("b", { textContent: model.name, title: model.name }), counts,
+    make("span", { className: "time", textContent: `${model.milliseconds} ms`, title: "mean time for an image" })), surface);
+  $("panes").append(figure);
+  return { index, figure, canvas, surface, cross, counts, picture: null, burnt: false };
+});
+const open = () => panes.filter(pane => wanted.models.has(pane.index));
+const pictures = new Map(); // image files in memory, the last shown last
+
+// A smaller copy for views of the whole image, which would else be scaled down from all its pixels with each step.
+function load(address) {
+  let entry = pictures.get(address);
+  if (entry) { pictures.delete(address); pictures.set(address, entry); return entry; }
+  entry = { image: new Image(), levels: [], state: "loading" };
+  entry.image.decoding = "async";
+  entry.done = new Promise(resolve => {
+    entry.image.onload = () => { entry.state = "ready"; entry.levels = [entry.image]; resolve(entry); };
+    entry.image.onerror = () => { entry.state = "missing"; resolve(entry); };
+  });
+  entry.image.src = address;
+  pictures.set(address, entry);
+  while (pictures.size > 8 + models.length) pictures.delete(pictures.keys().next().value);
+  return entry;
+}
+function levelFor(entry, scale) {
+  let number = 0;
+  while (scale * 2 ** (number + 1) <= 1 && Math.min(entry.image.naturalWidth, entry.image.naturalHeight) >> (number + 1) > 200) number++;
+  while (entry.levels.length <= number) {
+    const from = entry.levels.at(-1), width = from.naturalWidth || from.width, height = from.naturalHeight || from.height;
+    const small = make("canvas", { width: Math.ceil(width / 2), height: Math.ceil(height / 2) });
+    const context = small.getContext("2d");
+    context.imageSmoothingQuality = "high";
+    context.drawImage(from, 0, 0, small.width, small.height);
+    entry.levels.push(small);
+  }
+  return entry.levels[number];
+}
+
+function arrange() { // columns in which the image is largest, and the panes' sizes
+  const count = Math.max(1, open().length), box = $("panes"), [width, height] = images[current].size;
+  let best = [0, 1];
+  for (let columns = 1; columns <= count; columns++) {
+    const rows = Math.ceil(count / columns);
+    const scale = Math.min(box.clientWidth / columns / width, (box.clientHeight / rows - 26) / height);
+    if (scale > best[0]) best = [scale, columns];
+  }
+  box.style.gridTemplateColumns = `repeat(${best[1]}, minmax(0, 1fr))`;
+  box.style.gridTemplateRows = `repeat(${Math.ceil(count / best[1])}, minmax(0, 1fr))`;
+  for (const pane of panes) pane.figure.hidden = !wanted.models.has(pane.index);
+  for (const pane of open()) {
+    pane.width = pane.surface.clientWidth;
+    pane.height = pane.surface.clientHeight;
+    pane.canvas.width = Math.max(1, Math.round(pane.width * devicePixelRatio));
+    pane.canvas.height = Math.max(1, Math.round(pane.height * devicePixelRatio));
+  }
+  if (view.fitted) fit();
+  limit();
+}
+const fitScale = () => {
+  const [width, height] = images[current].size, pane = open()[0];
+  return pane ? Math.max(1e-6, Math.min(pane.width / width, pane.height / height)) : 1;
+};
+function fit() {
+  const [width, height] = images[current].size;
+  Object.assign(view, { scale: fitScale(), x: width / 2, y: height / 2, fitted: true });
+}
+function limit() {
+  const [width, height] = images[current].size;
+  view.x = Math.min(width, Math.max(0, view.x));
+  view.y = Math.min(height, Math.max(0, view.y));
+}
+function zoom(factor, pane, at) { // `at`: the point of the screen, relative to the pane's centre, that stays where it is
+  if (!pane) return;
+  const least = Math.min(1, fitScale()), scale = Math.min(64, Math.max(least, view.scale * factor));
+  if (scale <= least * 1.0001) return fit(), redraw();
+  view.x += at[0] / view.scale - at[0] / scale;
+  view.y += at[1] / view.scale - at[1] / scale;
+  view.scale = scale;
+  view.fitted = false;
+  limit();
+  redraw();
+}
+function pan(x, y) {
+  view.x -= x / view.scale;
+  view.y -= y / view.scale;
+  view.fitted = false;
+  limit();
+  redraw();
+}
+
+let drawing = false;
+function redraw() {
+  if (!drawing) { drawing = true; requestAnimationFrame(() => { drawing = false; drawAll(); }); }
+}
+function drawAll() {
+  open().forEach(draw);
+  if (panes.every(pane => pane.picture && pane.picture.state !== "loading")) document.body.dataset.shown = current + 1; // for tests
+}
+function draw(pane) {
+  const context = pane.canvas.getContext("2d"), ratio = devicePixelRatio, [width, height] = images[current].size;
+  context.setTransform(ratio, 0, 0, ratio, 0, 0);
+  context.clearRect(0, 0, pane.width, pane.height);
+  const left = pane.width / 2 - view.x * view.scale, top = pane.height / 2 - view.y * view.scale;
+  const entry = pane.picture;
+  if (entry && entry.state === "ready") {
+    // Only what is seen is drawn.
+    const x1 = Math.max(0, -left / view.scale), x2 = Math.min(width, (pane.width - left) / view.scale);
+    const y1 = Math.max(0, -top / view.scale), y2 = Math.min(height, (pane.height - top) / view.scale);
+    const level = levelFor(entry, view.scale * ratio);
+    const fx = (level.naturalWidth || level.width) / width, fy = (level.naturalHeight || level.height) / height;
+    context.imageSmoothingEnabled = view.scale * ratio < 4; // from there on pixels are seen as such
+    if (x2 > x1 && y2 > y1) {
+      context.drawImage(level, x1 * fx, y1 * fy, (x2 - x1) * fx, (y2 - y1) * fy, left + x1 * view.scale, top + y1 * view.scale,
+        (x2 - x1) * view.scale, (y2 - y1) * view.scale);
+    }
+  } else {
+    context.fillStyle = "#9aa3ad";
+    context.textAlign = "center";
+    context.fillText(entry && entry.state === "missing" ? "image not found" : "loading", pane.width / 2, pane.height / 2);
+    context.textAlign = "start";
+  }
+  if (pane.burnt) return; // the boxes are in the picture
+  const part = partOf(current, pane.index), marks = wanted.marks;
+  const boxes = (rows, colour, line, dash) => {
+    context.strokeStyle = colour;
+    context.lineWidth = line;
+    context.setLineDash(dash);
+    context.beginPath();
+    for (const row of rows) {
+      const [x1, y1, x2, y2] = row.slice(-4).map((v, i) => (i % 2 ? top : left) + v * view.scale);
+      if (x2 < 0 || y2 < 0 || x1 > pane.width || y1 > pane.height) continue;
+      context.rect(x1 - 1, y1 - 1, x2 - x1 + 2, y2 - y1 + 2);
+    }
+    context.stroke();
+    if (!marks.names || colour === colours.truth) return;
+    context.setLineDash([]);
+    context.font = "11px system-ui, sans-serif";
+    context.textBaseline = "bottom";
+    for (const row of rows) {
+      const x = left + row.at(-4) * view.scale, y = top + row.at(-3) * view.scale - 2;
+      if (x < -100 || y < 0 || x > pane.width || y > pane.height + 20) continue;
+      const text = classes[row[0]] + (row.length === 6 ? ` ${row[1].toFixed(2)}` : "");
+      context.lineWidth = 3;
+      context.strokeStyle = "#000";
+      context.strokeText(text, x, y);
+      context.fillStyle = colour;
+      context.fillText(text, x, y);
+    }
+  };
+  if (marks.truth) {
+    const objects = (images[current].truth || []).filter((row, i) => wanted.classes.has(row[0]) && wanted.sizes.has(images[current].sizes.truth[i]));
+    boxes(objects, colours.truth, 1, []);
+  }
+  if (marks.found) boxes(part.found, colours.found, 1.5, []);
+  if (marks.false) boxes(part.false, colours.false, 2, []);
+  if (marks.missed) boxes(part.missed, colours.missed, 2, [4, 3]);
+}
+
+// Pointer.
+
+const about = { found: truths ? "found" : "", false: "false alarm", missed: "missed", truth: "object" };
+function under(pane, x, y) { // what is drawn at a point of the image, the smallest box first
+  const part = partOf(current, pane.index), reach = 3 / view.scale, hits = [];
+  for (const kind of ["found", "false", "missed"]) {
+    if (!wanted.marks[kind]) continue;
+    for (const row of part[kind]) {
+      const [x1, y1, x2, y2] = row.slice(-4);
+      if (x >= x1 - reach && x <= x2 + reach && y >= y1 - reach && y <= y2 + reach) hits.push([area(row), kind, row]);
+    }
+  }
+  return hits.sort((a, b) => a[0] - b[0]).map(([, kind, row]) => {
+    const [x1, y1, x2, y2] = row.slice(-4), side = v => v < 10 ? v.toFixed(1) : Math.round(v);
+    const words = [classes[row[0]], row.length === 6 ? row[1].toFixed(2) : "", `${side(x2 - x1)}×${side(y2 - y1)} px`, about[kind]];
+    return words.filter(Boolean).join("  ");
+  });
+}
+function point(pane, event) { // show the same point in all panes, and what is there
+  const box = pane.surface.getBoundingClientRect(), x = event.clientX - box.left, y = event.clientY - box.top;
+  for (const other of open()) {
+    other.cross.style.opacity = other === pane ? 0 : 0.8;
+    other.cross.style.transform = `translate(${x}px, ${y}px)`;
+  }
+  const words = pane.burnt ? [] : under(pane, (x - pane.width / 2) / view.scale + view.x, (y - pane.height / 2) / view.scale + view.y);
+  const tip = $("tip");
+  tip.hidden = !words.length;
+  tip.textContent = words.slice(0, 6).join("\n");
+  tip.style.left = `${Math.min(event.clientX + 14, innerWidth - tip.offsetWidth - 4)}px`;
+  tip.style.top = `${Math.min(event.clientY + 14, innerHeight - tip.offsetHeight - 4)}px`;
+}
+for (const pane of panes) {
+  const surface = pane.surface, fingers = new Map();
+  const centre = event => {
+    const box = surface.getBoundingClientRect();
+    return [event.clientX - box.left - box.width / 2, event.clientY - box.top - box.height / 2];
+  };
+  surface.addEventListener("wheel", event => {
+    event.preventDefault();
+    const pixels = event.deltaY * [1, 33, 400][event.deltaMode];
+    zoom(2 ** (-Math.max(-300, Math.min(300, pixels)) / 200), pane, centre(event));
+  }, { passive: false });
+  surface.addEventListener("pointerdown", event => {
+    if (event.button) return;
+    fingers.set(event.pointerId, event);
+    surface.setPointerCapture(event.pointerId);
+    surface.classList.add("dragging");
+  });
+  surface.addEventListener("pointermove", event => {
+    const before = fingers.get(event.pointerId);
+    if (!before) return point(pane, event);
+    const other = [...fingers.values()].find(each => each.pointerId !== event.pointerId);
+    if (other) { // two fingers
+      const span = each => Math.hypot(each.clientX - other.clientX, each.clientY - other.clientY);
+      const [a, b] = [centre(event), centre(other)];
+      zoom(span(event) / Math.max(1, span(before)), pane, [(a[0] + b[0]) / 2, (a[1] + b[1]) / 2]);
+      pan((event.clientX - before.clientX) / 2, (event.clientY - before.clientY) / 2);
+    } else {
+      pan(event.clientX - before.clientX, event.clientY - before.clientY);
+    }
+    fingers.set(event.pointerId, event);
+  });
+  for (const end of ["pointerup", "pointercancel"]) {
+    surface.addEventListener(end, event => {
+      fingers.delete(event.pointerId);
+      if (!fingers.size) surface.classList.remove("dragging");
+    });
+  }
+  surface.addEventListener("pointerleave", () => {
+    $("tip").hidden = true;
+    panes.forEach(each => { each.cross.style.opacity = 0; });
+  });
+  surface.addEventListener("dblclick", event => {
+    if (view.fitted) zoom(4, pane, centre(event));
+    else { fit(); redraw(); }
+  });
+}
+
+// Images.
+
+let turn = 0;
+async function show(index, scroll = true) {
+  const mine = ++turn, image = images[index];
+  if (images[current].size.join() !== image.size.join()) view.fitted = true; // cameras stay where they look
+  buttons[current].removeAttribute("aria-current");
+  current = index;
+  buttons[index].setAttribute("aria-current", "true");
+  if (scroll) buttons[index].scrollIntoView({ block: "nearest", inline: "center" });
+  history.replaceState(null, "", `#${index + 1}`);
+  $("position").textContent = `${order.indexOf(index) + 1} of ${images.length}`;
+  $("name").textContent = $("name").title = image.name;
+  $("tip").hidden = true;
+  const source = load(image.source);
+  for (const pane of panes) Object.assign(pane, { picture: source, burnt: false });
+  $("note").textContent = "";
+  arrange();
+  count();
+  redraw();
+  await source.done;
+  if (mine !== turn) return;
+  if (source.state === "missing") { // the page was moved without its images, the annotated ones lie next to it
+    $("note").textContent = "image not at hand: annotated images are shown, filters change the counts only";
+    await Promise.all(panes.map(async pane => {
+      const address = image.annotated[pane.index];
+      if (!address) return;
+      const entry = await load(address).done;
+      if (mine === turn && entry.state === "ready") Object.assign(pane, { picture: entry, burnt: true });
+    }));
+    if (mine !== turn) return;
+  } else {
+    const next = order[order.indexOf(index) + 1];
+    if (next !== undefined) load(images[next].source);
+  }
+  redraw();
+}
+const step = by => {
+  const next = order[order.indexOf(current) + by];
+  if (next !== undefined) show(next);
+};
+function stepToError(by) { // the next image in which an open model misses an object or finds what is none
+  for (let i = order.indexOf(current) + by; i >= 0 && i < order.length; i += by) {
+    const parts = open().map(pane => partOf(order[i], pane.index));
+    if (parts.some(part => part.missed.length || part.false.length)) return show(order[i]);
+  }
+}
+
+let visited = null; // the error that was gone to last
+function goToError(by) { // zoom in on the next missed object or false alarm of this image, from left to right, or of a later one
+  const errors = open().flatMap(pane => {
+    const part = partOf(current, pane.index);
+    return [...(wanted.marks.missed ? part.missed : []), ...(wanted.marks.false ? part.false : [])].map(row => row.slice(-4));
+  }).sort((a, b) => a[0] + a[2] - b[0] - b[2]);
+  const distinct = errors.filter((box, i) => !i || box.join() !== errors[i - 1].join()); // missed by several models
+  const at = visited && visited.image === current ? distinct.findIndex(box => box.join() === visited.box) + by : by > 0 ? 0 : distinct.length - 1;
+  const box = distinct[at];
+  if (!box) { visited = null; return stepToError(by); }
+  visited = { image: current, box: box.join() };
+  const side = Math.max(4, box[2] - box[0], box[3] - box[1]), pane = open()[0];
+  const scale = Math.min(16, Math.max(fitScale(), Math.min(pane.width, pane.height) / (5 * side)));
+  Object.assign(view, { scale, x: (box[0] + box[2]) / 2, y: (box[1] + box[3]) / 2, fitted: false });
+  redraw();
+}
+
+const buttons = images.map((image, index) => {
+  const bars = models.map(() => make("i"));
+  const picture = make("img", { loading: "lazy", decoding: "async", alt: "", src: image.thumbnail });
+  const scale = Math.min(232 / image.size[0], 90 / image.size[1]);
+  [picture.width, picture.height] = image.size.map(side => Math.max(1, Math.round(side * scale)));
+  const button = make("button", { title: image.name }, picture, ...bars, make("span", { textContent: image.name }));
+  button.bars = bars;
+  button.addEventListener("click", () => show(index, false));
+  return button;
+});
+const seen = new Set();
+const watcher = new IntersectionObserver(entries => {
+  for (const entry of entries) {
+    const index = buttons.indexOf(entry.target);
+    if (entry.isIntersecting) { seen.add(index); bars(index); } else seen.delete(index);
+  }
+}, { root: $("strip"), rootMargin: "0px 400px" });
+function bars(index) {
+  const of = models.map((_, model) => partOf(index, model));
+  const most = Math.max(1, ...of.map(part => part.found.length + part.missed.length + part.false.length));
+  of.forEach((part, model) => {
+    const bar = buttons[index].bars[model];
+    bar.hidden = !wanted.models.has(model);
+    let at = 0;
+    const stops = ["found", "missed", "false"].map(kind => {
+      const from = at;
+      at += 100 * part[kind].length / most;
+      return `${colours[kind]} ${from}% ${at}%`;
+    });
+    bar.style.background = `linear-gradient(90deg, ${stops.join(", ")}, transparent ${at}%)`;
+    bar.title = words(part).map(([, text]) => text).join(", ");
+  });
+}
+
+// Counts.
+
+function words(part) {
+  if (!images.some(image => image.truth)) return [["found", `${part.found.length} found`]];
+  return [["found", `${part.found.length} of ${part.truth} found`], ["missed", `${part.missed.length} missed`],
+    ["false", `${part.false.length} false alarms`]];
+}
+function count() { // the panes' captions and the table, which follow the filters
+  for (const pane of open()) {
+    const texts = images[current].truth ? words(partOf(current, pane.index)) : [["found", `${partOf(current, pane.index).found.length} found`]];
+    pane.counts.replaceChildren(...texts.flatMap(([kind, text]) => [make("span", { className: kind, textContent: text }), "  "]));
+  }
+  const counted = [...images.keys()].filter(index => !truths || images[index].truth);
+  const percent = (a, b) => b ? (100 * a / b).toFixed(1) : "–";
+  let objects = 0;
+  models.forEach((_, model) => {
+    const sum = { found: 0, false: 0, missed: 0, truth: 0 };
+    for (const index of counted) {
+      const part = partOf(index, model);
+      for (const kind of ["found", "false", "missed"]) sum[kind] += part[kind].length;
+      sum.truth += part.truth;
+    }
+    sum.precision = percent(sum.found, sum.found + sum.false);
+    sum.recall = percent(sum.found, sum.truth);
+    for (const [kind, cell] of Object.entries(totals[model])) cell.textContent = sum[kind];
+    objects = sum.truth;
+  });
+  $("sum").textContent = truths ? `${counted.length} images, ${objects} objects` : `${counted.length} images`;
+}
+
+// Controls.
+
+const orders = { name: "by name" };
+if (truths) Object.assign(orders, { missed: "most missed", false: "most false alarms" });
+if (models.length > 1) orders.differ = "models differ most";
+function sort() {
+  const value = {
+    name: () => 0,
+    missed: index => open().reduce((sum, pane) => sum + partOf(index, pane.index).missed.length, 0),
+    false: index => open().reduce((sum, pane) => sum + partOf(index, pane.index).false.length, 0),
+    differ: index => {
+      const found = open().map(pane => partOf(index, pane.index).found.length);
+      return found.length ? Math.max(...found) - Math.min(...found) : 0;
+    },
+  }[wanted.order];
+  const values = images.map((_, index) => value(index));
+  const now = [...images.keys()].sort((a, b) => values[b] - values[a] || a - b);
+  if (now.join() === order.join() && $("strip").childElementCount) return;
+  order = now;
+  $("strip").replaceChildren(...order.map(index => buttons[index]));
+}
+let updating = false;
+function update() { // after a filter changed; at most once a frame
+  if (updating) return;
+  updating = true;
+  requestAnimationFrame(() => {
+    updating = false;
+    clearParts();
+    sort();
+    arrange();
+    count();
+    seen.forEach(bars);
+    $("position").textContent = `${order.indexOf(current) + 1} of ${images.length}`;
+    $("least").textContent = wanted.score.toFixed(2);
+    drawAll();
+  });
+}
+function checkbox(parent, text, on, change, key, colour) {
+  const input = make("input", { type: "checkbox", checked: on });
+  input.addEventListener("change", () => { change(input.checked); update(); });
+  const label = make("label", {}, input);
+  if (colour) label.append(make("span", { className: `key ${colour}` }));
+  label.append(text);
+  if (key) label.append(make("kbd", { textContent: key }));
+  (parent.append ? parent : $(parent)).append(label);
+  return input;
+}
+const member = (set, value) => on => { if (on) set.add(value); else set.delete(value); };
+const marks = {};
+const kinds = truths ? [["found", "found", "F"], ["missed", "missed", "M"], ["false", "false alarms", "A"], ["truth", "ground truth", "G"]] : [["found", "found", "F"]];
+for (const [kind, text, key] of kinds) {
+  marks[key.toLowerCase()] = checkbox("marks", text, wanted.marks[kind], on => { wanted.marks[kind] = on; }, key, kind);
+}
+marks.l = checkbox("marks", "class and score", false, on => { wanted.marks.names = on; }, "L");
+classes.forEach((name, index) => {
+  const input = checkbox("classes", name, true, member(wanted.classes, index));
+  input.parentElement.addEventListener("dblclick", () => only("classes", index));
+  input.parentElement.title = "double click: only this";
+});
+sizes.forEach(([name, low, high], index) => {
+  const range = high === null ? `≥ ${low}` : low ? `${low}–${high}` : `< ${high}`;
+  const input = checkbox("sizes", name, true, member(wanted.sizes, index));
+  input.parentElement.append(make("output", { textContent: range }));
+  input.parentElement.addEventListener("dblclick", () => only("sizes", index));
+  input.parentElement.title = "double click: only this";
+});
+function only(group, index) {
+  [...$(group).querySelectorAll("input")].forEach((input, i) => {
+    input.checked = i === index;
+    member(wanted[group], i)(input.checked);
+  });
+  update();
+}
+const columns = truths ? { found: "found", missed: "missed", false: "false", precision: "P %", recall: "R %" } : { found: "found" };
+const hints = { precision: "precision: found, of all detections", recall: "recall: found, of all objects" };
+$("totals").append(make("tr", {}, ...Object.entries(columns).map(([kind, textContent]) => make("th", { scope: "col", textContent, title: hints[kind] || "" }))));
+const totals = [], modelBoxes = models.map((model, index) => {
+  const head = make("td", { colSpan: 5 }), cells = {};
+  for (const kind of Object.keys(columns)) cells[kind] = make("td", { className: kind });
+  totals.push(cells);
+  $("totals").append(make("tr", {}, head), make("tr", {}, ...Object.values(cells)));
+  return checkbox(head, model.name, true, member(wanted.models, index), index < 9 ? `${index + 1}` : "");
+});
+$("overlap").hidden = !truths;
+for (const value of [0.1, 0.3, 0.5, 0.75]) $("iou").append(make("option", { value, textContent: value, selected: value === wanted.iou }));
+// A model of other class names, such as one of a single class, has nothing to be compared by but the boxes.
+const labelled = classesIn(images.flatMap(image => image.truth || []));
+wanted.sameClass = !models.some((_, model) => {
+  const known = [...classesIn(images.flatMap(image => image.detections[model]))];
+  return known.length && labelled.size && !known.some(kind => labelled.has(kind));
+});
+checkbox("overlap", "and its class", wanted.sameClass, on => { wanted.sameClass = on; matchAll(); });
+$("iou").addEventListener("change", event => { wanted.iou = +event.target.value; matchAll(); update(); });
+for (const [value, text] of Object.entries(orders)) $("order").append(make("option", { value, textContent: text }));
+$("order").addEventListener("change", event => { wanted.order = event.target.value; update(); event.target.blur(); });
+
+const scores = images.flatMap(image => image.detections.map(rows => rows.length ? rows.at(-1)[1] : 1));
+const lowest = scores.reduce((a, b) => Math.min(a, b), 1);
+wanted.score = lowest < 1 ? Math.floor(100 * lowest) / 100 : 0;
+Object.assign($("score"), { min: wanted.score, value: wanted.score });
+$("score").addEventListener("input", event => { wanted.score = +event.target.value; update(); });
+function nudge(by) {
+  $("score").value = +$("score").value + by;
+  wanted.score = +$("score").value;
+  update();
+}
+
+$("previous").addEventListener("click", () => step(-1));
+$("next").addEventListener("click", () => step(1));
+$("fit").addEventListener("click", () => whole());
+$("help").addEventListener("click", () => $("keys").showModal());
+const middle = factor => zoom(factor, open()[0], [0, 0]);
+const whole = () => { fit(); redraw(); };
+const keys = [ // as the browser names them, what they do, how the list shows them
+  ["arrowright", () => step(1), "→", "next image"], ["arrowleft", () => step(-1), "←", "previous image"],
+  ["n", () => stepToError(1), "N", truths && "next image with something missed or a false alarm"],
+  ["p", () => stepToError(-1), "P", truths && "previous such image"],
+  ["e", () => goToError(1), "E", truths && "near to the next thing missed or false alarm; Shift+E: the previous"], ["E", () => goToError(-1)],
+  ["home", () => show(order[0]), "Home", "first image"], ["end", () => show(order.at(-1)), "End", "last image"],
+  ["+", () => middle(1.5), "+", "zoom in"], ["=", () => middle(1.5)], ["-", () => middle(1 / 1.5), "−", "zoom out"],
+  ["0", whole, "0", "whole image"], ["f", () => marks.f.click(), "F", "found: on and off"],
+  ["m", () => marks.m?.click(), "M", truths && "missed"], ["a", () => marks.a?.click(), "A", truths && "false alarms"],
+  ["g", () => marks.g?.click(), "G", truths && "ground truth"], ["l", () => marks.l.click(), "L", "class and score"],
+  ["[", () => nudge(-0.05), "[", "lower least score"], ["]", () => nudge(0.05), "]", "higher least score"],
+  ["?", () => $("keys").showModal(), "?", "this list"],
+];
+for (const [, , key, text] of keys) {
+  if (text) $("list").append(make("dt", {}, make("kbd", { textContent: key })), make("dd", { textContent: text }));
+}
+$("list").append(make("dt", {}, make("kbd", { textContent: "1" }), "…", make("kbd", { textContent: "9" })), make("dd", { textContent: "models on and off" }));
+addEventListener("keydown", event => {
+  if (event.ctrlKey || event.metaKey || event.altKey || $("keys").open) return;
+  const at = event.target.tagName, slider = at === "INPUT" && event.target.type === "range";
+  if (at === "SELECT" || (slider && /^(Arrow|Home|End|Page)/.test(event.key))) return;
+  const name = event.key.toLowerCase();
+  const action = keys.find(([key]) => key === (name === "e" ? event.key : name))?.[1] || (/^[1-9]$/.test(name) && modelBoxes[name - 1] && (() => modelBoxes[name - 1].click()));
+  if (!action) return;
+  action();
+  event.preventDefault();
+});
+new ResizeObserver(() => { arrange(); redraw(); }).observe($("panes"));
+const linked = () => Math.min(images.length, Math.max(1, parseInt(location.hash.slice(1), 10) || 1)) - 1;
+addEventListener("hashchange", () => show(linked()));
+
+matchAll();
+clearParts();
+sort();
+buttons.forEach(button => watcher.observe(button));
+$("least").textContent = wanted.score.toFixed(2);
+show(linked());
+})();

@@ -1,0 +1,133 @@
+"""Cuts a data set into tiles.
+
+Training and validation images are cut separately, the same each time. A box is cut to its tile, and dropped if less
+than `keep` of its area is left. A tile with nothing but such remains is left out, since it isn't background either.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+from ultralytics.data import YOLODataset
+from ultralytics.utils import LOGGER, TQDM, YAML
+from ultralytics.utils.ops import xywhn2xyxy
+
+from small_object.datasets.labels import yolo_lines
+from small_object.datasets.dataset import SPLITS, put_in_place, read_data_yaml, unique_names
+from small_object.errors import UserError
+from small_object.files import staging_dir
+from small_object.slicing.dataset import cut_boxes
+from small_object.slicing.tiling import MAX_OVERLAP, MIN_TILE, tile_grid
+
+LOSSY = (".jpg", ".jpeg", ".webp")  # tiles of these are JPEGs of quality 95, all others are PNGs
+
+
+@dataclass(frozen=True)
+class Tile:
+    """A part of an image, with the objects in it.
+
+    Attributes:
+        image: The file it is cut from.
+        name: File name without suffix.
+        xyxy: Its corners in pixels of the image.
+        boxes: Objects (N, 4), xyxy in pixels of the tile.
+        classes: Their classes (N,).
+    """
+
+    image: Path
+    name: str
+    xyxy: tuple[int, int, int, int]
+    boxes: np.ndarray
+    classes: np.ndarray
+
+
+def cut_tiles(
+    data: str | Path, out: Path, tile: int = 640, overlap: float = 0.2, keep: float = 0.4, empty: float = 0.1
+) -> Path:
+    """Cut a data set into tiles.
+
+    Args:
+        data: Its data YAML.
+        out: Folder of the new set.
+        tile: Side of a tile in pixels; a smaller image is one tile.
+        overlap: Least overlap of neighbouring tiles as a fraction of their side, 0..0.9.
+        keep: Fraction of its area from which on a box stays in a tile.
+        empty: Number of tiles without objects to keep, per tile with objects.
+
+    Returns:
+        The data YAML of the new set, `<out>/<name of out>.yaml`.
+
+    Raises:
+        UserError: If an argument is out of its range, the data can't be used or `out` holds images already.
+    """
+    if tile < MIN_TILE or not 0 <= overlap <= MAX_OVERLAP or not 0 < keep <= 1 or not empty >= 0:
+        limits = f"tile must be at least {MIN_TILE}, overlap from 0 to {MAX_OVERLAP}, keep above 0 and at most 1"
+        raise UserError(f"{limits}, empty at least 0")
+    if (out / "images").exists():
+        raise UserError(f"{out}: holds images already; remove them or choose another folder")
+    info = read_data_yaml(data)
+    try:
+        sets = {split: YOLODataset(img_path=info[split], data=info, task="detect", augment=False) for split in SPLITS}
+    except Exception as error:
+        raise UserError(f"{data}: {str(error).strip().partition(chr(10))[0]}") from error
+    file = out / f"{out.absolute().name}.yaml"
+    with staging_dir(out) as made:
+        for split, dataset in sets.items():
+            tiles = plan_tiles(dataset, tile, overlap, keep, empty)
+            _write_tiles(tiles, made, split)
+            counts = [len(tile.boxes) for tile in tiles]
+            objects = f"{np.count_nonzero(counts)} with {sum(counts)} objects"
+            LOGGER.info(f"{split}: {len(tiles)} tiles of {len(dataset.labels)} images, {objects}")
+        header = (
+            f"# {Path(data).stem} in tiles of {tile} px, overlap {overlap:g}, boxes from {keep:g} of their area on\n\n"
+        )
+        YAML.save(made / file.name, {split: f"images/{split}" for split in SPLITS} | {"names": info["names"]}, header)
+        put_in_place(made, out)
+    LOGGER.info(f"the tiles are in {file}")
+    return file
+
+
+def plan_tiles(dataset: YOLODataset, tile: int, overlap: float, keep: float, empty: float) -> list[Tile]:
+    """Return the tiles of a split, see `cut_tiles` for the arguments."""
+    files = [Path(label["im_file"]) for label in dataset.labels]
+    names = unique_names([file.absolute() for file in files], Path(files[0].absolute().anchor))
+    with_objects, background = [], []
+    for file, name, label in zip(files, names, dataset.labels, strict=True):
+        height, width = label["shape"]
+        boxes = xywhn2xyxy(label["bboxes"].astype(np.float64), width, height)
+        boxes = np.clip(boxes.round(2), 0, (width, height) * 2)  # labels are rounded: a box of whole pixels stays one
+        for x1, y1, x2, y2 in tile_grid(height, width, tile, overlap).tolist():
+            kept, inside, touched = cut_boxes(boxes, (x1, y1, x2, y2), keep)
+            classes = label["cls"][kept, 0].astype(int)
+            planned = Tile(file, f"{Path(name).stem}_{x1}_{y1}", (x1, y1, x2, y2), inside - (x1, y1, x1, y1), classes)
+            if len(inside):
+                with_objects.append(planned)
+            elif not touched:
+                background.append(planned)
+    background.sort(key=lambda tile: hashlib.sha256(tile.name.encode()).digest())  # the same choice each time
+    return with_objects + background[: round(empty * len(with_objects))]
+
+
+def _write_tiles(tiles: Sequence[Tile], folder: Path, split: str) -> None:
+    """Write the images and labels of tiles; those of one image in a row, so that it is read once."""
+    for kind in ("images", "labels"):
+        (folder / kind / split).mkdir(parents=True)
+    image: np.ndarray = np.zeros((0, 0, 3), np.uint8)
+    read: Path | None = None
+    for tile in TQDM(sorted(tiles, key=lambda tile: (tile.image, tile.name)), desc=split, unit="tile", leave=False):
+        if tile.image != read:
+            image, read = (
+                np.asarray(cv2.imread(str(tile.image))),
+                tile.image,
+            )  # rotated as its EXIF data says, as in training
+        x1, y1, x2, y2 = tile.xyxy
+        lossy = tile.image.suffix.lower() in LOSSY
+        file = folder / "images" / split / (tile.name + (".jpg" if lossy else ".png"))
+        cv2.imwrite(str(file), image[y1:y2, x1:x2], [cv2.IMWRITE_JPEG_QUALITY, 95] if lossy else [])
+        text = yolo_lines(tile.boxes, tile.classes, x2 - x1, y2 - y1)
+        (folder / "labels" / split / f"{tile.name}.txt").write_text(text, encoding="utf-8")

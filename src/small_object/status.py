@@ -1,0 +1,45 @@
+"""Whether the overlay is active, and over which versions."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+import sys
+
+import ultralytics_overlay
+
+
+def is_active() -> bool:
+    """Return whether this process imports `ultralytics` with the overlay."""
+    return any(isinstance(finder, ultralytics_overlay.OverlayFinder) for finder in sys.meta_path)
+
+
+def status() -> dict[str, str]:
+    """Return the state of the overlay and the versions that it works with, as a name and a text each.
+
+    Example:
+        >>> list(status())[:2]
+        ['Overlay', 'Ultralytics']
+    """
+    if is_active():
+        overlay = f"active, from {ultralytics_overlay.FOLDER}"
+    elif os.environ.get(ultralytics_overlay.SWITCH) == "0":
+        overlay = f"off: {ultralytics_overlay.SWITCH}=0"
+    else:
+        reasons = [finder.reason for finder in sys.meta_path if hasattr(finder, "reason")]
+        overlay = f"off: {reasons[0] if reasons else 'this Python was started without it'}"
+    versions = {"Ultralytics": "ultralytics", "PyTorch": "torch", "torchvision": "torchvision"}
+    return {
+        "Overlay": overlay,
+        **{name: _version(package) for name, package in versions.items()},
+        "small-object-detection": _version(ultralytics_overlay.DISTRIBUTION),
+        "Python": f"{platform.python_version()}, {sys.executable}",
+    }
+
+
+def _version(distribution: str) -> str:
+    try:
+        return importlib.metadata.version(distribution)
+    except importlib.metadata.PackageNotFoundError:
+        return "not installed"

@@ -1,0 +1,186 @@
+"""The `small-object` command: its arguments, exit statuses and what a user's mistake says."""
+
+import os
+import re
+import shutil
+import sys
+import sysconfig
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ultralytics.utils import checks
+
+import ultralytics_overlay
+from small_object import cli
+from small_object.datasets import airport
+from tests.helpers.common import Run, write_data
+
+COMMANDS = [run.__name__.lstrip("_") for run in cli.COMMANDS]
+
+
+def test_help_is_quick_and_lists_all_commands(run: Run, tmp_path: Path) -> None:
+    before = os.times()
+    result = run("-m", "small_object.cli", "--help", cwd=tmp_path)
+    after = os.times()
+    assert result.returncode == 0
+    assert after.children_user + after.children_system - before.children_user - before.children_system < 0.3
+    assert re.findall(r"^    (\w+)  ", result.stdout, re.MULTILINE) == COMMANDS
+    code = (
+        "import sys, small_object.cli as cli; cli.build_parser(); print({'numpy', 'torch', 'cv2'} & set(sys.modules))"
+    )
+    assert run("-c", code, cwd=tmp_path).stdout.strip() == "set()"
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_each_command_has_help_with_an_example_that_parses(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        cli.main([command, "--help"])
+    text = " ".join(capsys.readouterr().out.split())
+    assert end.value.code == 0
+    example = re.search(rf"example: small-object ({command}.*)$", text)
+    assert example and cli.build_parser().parse_args(example[1].split()).command == command
+
+
+@pytest.mark.parametrize(
+    ("argv", "said"),
+    [
+        ("", "required: COMMAND"),
+        ("train", "invalid choice: 'train'"),
+        ("compare --models a.pt --conf 2", "argument --conf: '2' must be a number from 0 to 1"),
+        ("compare --models a.pt --conf x", "argument --conf"),
+        ("compare --models a.pt --imgsz 0", "argument --imgsz: '0' must be a whole number, at least 32"),
+        ("compare --models a.pt --imgsz a", "argument --imgsz"),
+        ("compare --models a.pt --slice 10", "argument --slice: '10' must be auto, 0 or a whole number of pixels"),
+        ("batch --model m --source s --out o --slice-overlap 0.95", "'0.95' must be a number from 0 to 0.9"),
+        ("batch --model m --source s --out o --part 0", "argument --part"),
+        ("batch --source s --out o", "required: --model"),
+        ("check x.yaml --imgsz 12", "argument --imgsz"),
+        ("convert labelme x --out y", "choose from"),
+        ("convert coco x", "required: --out"),
+        ("tiles x.yaml --out y --tile 3", "argument --tile"),
+        ("tiles x.yaml --out y --overlap 1", "argument --overlap"),
+        ("scenes ASS1-demo --train 0", "argument --train"),
+        ("scenes ASS1-demo --seed -1", "argument --seed"),
+    ],
+)
+def test_bad_arguments_end_with_status_2(argv: str, said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        cli.main(argv.split())
+    assert end.value.code == 2
+    assert said in capsys.readouterr().err.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    ("argv", "said"),
+    [
+        ("data ASS3", "no data set named 'ASS3': choose ASS1 or ASS2"),
+        ("data ASS1 --archive none.zip", "--archive: no file none.zip"),
+        ("data all --archive none.zip", "--archive goes with one data set"),
+        ("data ASS1 --split none.csv", "--split: no file none.csv"),
+        ("check none.yaml", "none.yaml"),
+        ("fix none.yaml", "none.yaml"),
+        ("stats none.yaml", "none.yaml"),
+        ("convert coco none.json --out out", "none.json"),
+        ("convert voc none --out out --images x", "--images goes with coco"),
+        ("tiles none.yaml --out out", "none.yaml"),
+        ("tiles none.yaml --out out --keep 0", "keep above 0"),
+        ("scenes ASS3-demo --out out", "no demo set named 'ASS3-demo'"),
+        ("compare --models a.pt", "give --data, --source or both"),
+        ("compare --models none.pt --source x.jpg", "none.pt: no weights"),
+    ],
+)
+def test_a_users_mistake_is_one_line_and_writes_nothing(
+    argv: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(argv.split()) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("small-object: ") and said in line
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "said"),
+    [
+        (KeyboardInterrupt(), 130, "interrupted; run the same command to resume"),
+        (FileNotFoundError(2, "No such file or directory", "a.csv"), 1, "a.csv: No such file or directory"),
+    ],
+)
+def test_what_ends_a_command_is_one_line(
+    error: BaseException, status: int, said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(*args: object) -> None:
+        raise error
+
+    monkeypatch.setattr(airport, "prepare", fail)
+    assert cli.main(["data", "ASS1"]) == status
+    assert capsys.readouterr().err == f"small-object: {said}\n"
+
+
+def test_data_sets_go_into_the_working_folder_or_the_one_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[tuple[object, ...]] = []
+    monkeypatch.setattr(airport, "prepare", lambda *args: calls.append(args))
+    for argv in ("data all", "data ASS1 --out a", "data ASS1 ASS2 --out a --overwrite --cache c"):
+        assert cli.main(argv.split()) == 0
+    assert calls == [
+        ("ASS1", Path("datasets/ASS1"), None, None, None, False),
+        ("ASS2", Path("datasets/ASS2"), None, None, None, False),
+        ("ASS1", Path("a"), None, None, None, False),
+        ("ASS1", Path("a/ASS1"), None, None, Path("c"), True),
+        ("ASS2", Path("a/ASS2"), None, None, Path("c"), True),
+    ]
+
+
+def test_check_stats_and_fix_run_on_a_data_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_data(tmp_path / "squares", ("a", "b"), {"train": 2, "val": 2})
+    assert cli.main(["check", "squares/squares.yaml", "--imgsz", "96", "--out", "checked"]) == 0
+    assert cli.main(["stats", "squares/squares.yaml", "--out", "counted"]) == 0
+    assert list(Path("checked").rglob("*.json")) and list(Path("counted").rglob("*.png"))
+    (tmp_path / "squares/labels/train/0.txt").write_text("7 0.5 0.5 0.1 0.1\n")
+    assert cli.main(["check", "squares/squares.yaml"]) == 1
+    assert cli.main(["fix", "squares/squares.yaml"]) in {0, 1}
+    assert (tmp_path / "squares-fixed/images/train").is_dir()
+
+
+@pytest.mark.parametrize("name", ["ray", "pyarrow"])
+def test_what_batch_needs_is_named(name: str, run: Run, tmp_path: Path) -> None:
+    code = f"import sys; sys.modules[{name!r}] = None; from small_object.cli import main; sys.exit(main())"
+    result = run("-c", code, *["batch", "--model", "none.pt", "--source", "none", "--out", "out"], cwd=tmp_path)
+    assert result.returncode == 1
+    assert result.stderr == f"small-object: {name} is missing; run: pip install 'small-object-detection[batch]'\n"
+    assert not (tmp_path / "out").exists()
+
+
+def test_status_says_whether_the_overlay_is_active(run: Run, tmp_path: Path) -> None:
+    active = run("-m", "small_object.cli", "status", cwd=tmp_path)
+    assert active.returncode == 0
+    assert f"active, from {ultralytics_overlay.FOLDER}" in active.stdout
+    for package in ("ultralytics", "torch", "torchvision"):
+        assert checks.metadata.version(package) in active.stdout
+    off = run("-m", "small_object.cli", "status", cwd=tmp_path, ULTRALYTICS_OVERLAY="0")
+    assert off.returncode == 1 and "off: ULTRALYTICS_OVERLAY=0" in off.stdout
+    before = run("-S", "-c", f"import sys; sys.path[:0] = {sys.path!r}; from small_object.status import *; "
+                 "print(status()['Overlay'])", cwd=tmp_path)  # fmt: skip
+    assert before.stdout.startswith("off: ")
+
+
+def test_yolo_checks_shows_the_status(monkeypatch: pytest.MonkeyPatch, caplog: Any) -> None:
+    monkeypatch.setattr(checks, "stock_collect_system_info", lambda: {"OS": "Linux"})
+    assert list(checks.collect_system_info()) == ["OS", "Small Object Info"]
+    assert f"active, from {ultralytics_overlay.FOLDER}" in caplog.text
+
+
+@pytest.mark.parametrize("script", ["predict1.py", "predict2.py"])
+def test_the_predict_scripts_run_from_any_folder(script: str, root: Path, run: Run, tmp_path: Path) -> None:
+    shutil.copy(root / script, tmp_path / script)
+    (tmp_path / "elsewhere").mkdir()
+    result = run(tmp_path / script, cwd=tmp_path / "elsewhere")
+    assert result.returncode == 1
+    assert result.stderr.startswith(f"{script}: {tmp_path / 'runs'}/ASS{script[7]}: no weights")
+    assert list((tmp_path / "elsewhere").iterdir()) == []
+
+
+def test_the_console_script_is_installed() -> None:
+    assert shutil.which("small-object", path=sysconfig.get_path("scripts"))
