@@ -24,14 +24,15 @@ from small_object.datasets.labels import yolo_lines
 from small_object.datasets.layout import SPLITS, put_in_place
 from small_object.errors import UserError
 from small_object.files import staging_dir
-from small_object.scenes.layout import Scene, panorama_scene, surface_scene
-from small_object.scenes.paint import label_scene, paint_scene
+from small_object.scenes.paint import paint_scene
+from small_object.scenes.panorama import panorama_scene
+from small_object.scenes.scene import Scene
+from small_object.scenes.surface import surface_scene
 
 __all__ = (
     "DEMO_SETS",
     "DemoSet",
     "build_scene",
-    "label_scene",
     "main",
     "make_demo",
     "paint_scene",
@@ -127,7 +128,10 @@ def plan_split(demo: DemoSet, split: str, count: int, seed: int = 0) -> list[lis
 def build_scene(demo: DemoSet, split: str, index: int, wanted: list[tuple[str, int]], seed: int = 0) -> Scene:
     """Lay out the scene of one image of a set."""
     rng = np.random.default_rng([seed, demo.key, STREAMS[split], index])
-    return (panorama_scene if demo.shares is None else surface_scene)(demo, wanted, rng)
+    if demo.shares is None:
+        counts = {name: sum(n == name for n, _ in wanted) for name in demo.names}
+        return panorama_scene(demo.width, demo.height, counts, rng)
+    return surface_scene(demo.width, demo.height, demo.names, wanted, rng)
 
 
 def render_scene(
