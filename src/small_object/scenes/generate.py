@@ -24,10 +24,9 @@ from small_object.datasets.labels import yolo_lines
 from small_object.datasets.layout import SPLITS, put_in_place
 from small_object.errors import UserError
 from small_object.files import staging_dir
+from small_object.scenes.layout import panorama_scene, surface_scene
 from small_object.scenes.paint import paint_scene
-from small_object.scenes.panorama import panorama_scene
 from small_object.scenes.scene import Scene
-from small_object.scenes.surface import surface_scene
 
 __all__ = (
     "DEMO_SETS",

@@ -7,14 +7,12 @@ from functools import lru_cache, partial
 import cv2
 import numpy as np
 
+from small_object.scenes.background import Ground, mix, render_ground, render_sky
 from small_object.scenes.canvas import Canvas
-from small_object.scenes.ground import Ground, render_ground
 from small_object.scenes.light import bgr
 from small_object.scenes.markings import Markings
 from small_object.scenes.mesh import quad_normals, reduce_corners
-from small_object.scenes.noise import mix
 from small_object.scenes.scene import Scene, SceneObject
-from small_object.scenes.sky import render_sky
 
 MIN_VISIBLE = 0.25  # of an object's own area; what shows less of itself is taken out of the scene
 MIN_SIDE = 3.0  # pixels; narrower boxes can't be told from noise

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -171,12 +171,12 @@ class Scene:
     lanes: list[float] = field(default_factory=list)  # v of the taxi lanes on the apron
     stands: list[Stand] = field(default_factory=list)
 
-    def grid(self, x, y):
+    def grid(self, x: Any, y: Any) -> tuple[Any, Any]:
         """Turn world x, y into grid u, v."""
         c, s = math.cos(self.turn), math.sin(self.turn)
         return x * c + y * s, y * c - x * s
 
-    def world(self, u, v):
+    def world(self, u: Any, v: Any) -> tuple[Any, Any]:
         """Turn grid u, v into world x, y."""
         c, s = math.cos(self.turn), math.sin(self.turn)
         return u * c - v * s, u * s + v * c
