@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from small_object.scenes.mesh import Mesh, MeshBuilder, ellipse
 
@@ -65,6 +65,9 @@ AIRFRAMES = {
     "turboprop": Airframe(27.2, 2.9, 27.0, 2.3, PROPELLERS, 3.0, 0.1, 1.2),
     "business": Airframe(20.5, 2.1, 19.5, 1.9, REAR_ENGINES, 28.0, 0.17, 1.1),
 }
+AIRCRAFT = {  # how frequent each is
+    "narrow": 3, "narrow_long": 1, "wide": 1, "heavy": 1, "regional": 2, "turboprop": 1, "business": 1,
+}  # fmt: skip
 # Distance from the tip / d or / length of the tail cone, radius / (d / 2), and for the nose its droop / d
 NOSE = (
     (0.0, 0.04, 0.16), (0.07, 0.25, 0.15), (0.22, 0.46, 0.12), (0.42, 0.64, 0.09), (0.62, 0.79, 0.055),
@@ -77,29 +80,24 @@ ENGINES = {
     "propeller": ((0, 0.18), (0.12, 0.42), (0.45, 0.5), (1.0, 0.2)),
     "wing": ((0, 0.43), (0.05, 0.49), (0.25, 0.52), (0.62, 0.48), (0.8, 0.36), (1.0, 0.22)),
 }
-LIVERIES = (  # body, belly, cheat line, fin, rear fuselage, engines
-    ("#f1f2f3", "#f1f2f3", "#f1f2f3", "#0b3c8c", "#f1f2f3", "#f1f2f3"),
-    ("#f4f4f2", "#b9bdc2", "#f4f4f2", "#c8102e", "#f4f4f2", "#c8102e"),
-    ("#eef0f2", "#9aa2ab", "#1c3f94", "#1c3f94", "#1c3f94", "#d8dcdf"),
-    ("#f6f6f6", "#f6f6f6", "#f6f6f6", "#f58220", "#f58220", "#f58220"),
-    ("#ffffff", "#2a6db0", "#2a6db0", "#2a6db0", "#ffffff", "#ffffff"),
-    ("#e9ebee", "#c4c8cd", "#00843d", "#00843d", "#e9ebee", "#e9ebee"),
-    ("#f2efe6", "#d9d4c5", "#f2efe6", "#7a1f3d", "#7a1f3d", "#f2efe6"),
-    ("#f7d417", "#f7d417", "#f7d417", "#c8102e", "#f7d417", "#f7d417"),
-    ("#d6dbe0", "#9aa2ab", "#c8102e", "#1f2a44", "#d6dbe0", "#1f2a44"),
-    ("#ffffff", "#ffffff", "#ffffff", "#06174e", "#06174e", "#ffffff"),
-    ("#f4f5f6", "#f4f5f6", "#5c2d91", "#5c2d91", "#5c2d91", "#5c2d91"),
-    ("#e8edf2", "#e8edf2", "#e8edf2", "#00a3b4", "#00a3b4", "#00a3b4"),
-    ("#5b3a1e", "#5b3a1e", "#5b3a1e", "#f2b705", "#5b3a1e", "#f0f0f0"),
-    ("#2f6f4f", "#f0f0ee", "#2f6f4f", "#2f6f4f", "#2f6f4f", "#f0f0ee"),
-    ("#f5f5f5", "#d0d3d8", "#d9252b", "#d9252b", "#f5f5f5", "#f5f5f5"),
-    ("#9fc8e8", "#f0f2f4", "#f0f2f4", "#16345f", "#9fc8e8", "#f0f2f4"),
+# Body, belly, cheat line, fin, rear fuselage, engines
+# fmt: off
+LIVERIES = (
+    "#f1f2f3 #f1f2f3 #f1f2f3 #0b3c8c #f1f2f3 #f1f2f3", "#f4f4f2 #b9bdc2 #f4f4f2 #c8102e #f4f4f2 #c8102e",
+    "#eef0f2 #9aa2ab #1c3f94 #1c3f94 #1c3f94 #d8dcdf", "#f6f6f6 #f6f6f6 #f6f6f6 #f58220 #f58220 #f58220",
+    "#ffffff #2a6db0 #2a6db0 #2a6db0 #ffffff #ffffff", "#e9ebee #c4c8cd #00843d #00843d #e9ebee #e9ebee",
+    "#f2efe6 #d9d4c5 #f2efe6 #7a1f3d #7a1f3d #f2efe6", "#f7d417 #f7d417 #f7d417 #c8102e #f7d417 #f7d417",
+    "#d6dbe0 #9aa2ab #c8102e #1f2a44 #d6dbe0 #1f2a44", "#ffffff #ffffff #ffffff #06174e #06174e #ffffff",
+    "#f4f5f6 #f4f5f6 #5c2d91 #5c2d91 #5c2d91 #5c2d91", "#e8edf2 #e8edf2 #e8edf2 #00a3b4 #00a3b4 #00a3b4",
+    "#5b3a1e #5b3a1e #5b3a1e #f2b705 #5b3a1e #f0f0f0", "#2f6f4f #f0f0ee #2f6f4f #2f6f4f #2f6f4f #f0f0ee",
+    "#f5f5f5 #d0d3d8 #d9252b #d9252b #f5f5f5 #f5f5f5", "#9fc8e8 #f0f2f4 #f0f2f4 #16345f #9fc8e8 #f0f2f4",
 )
+# fmt: on
 
 
 def draw_livery(rng: np.random.Generator) -> dict[str, str]:
     """Draw an airline's colours."""
-    body, belly, cheat, fin, rear, engine = LIVERIES[rng.integers(len(LIVERIES))]
+    body, belly, cheat, fin, rear, engine = LIVERIES[rng.integers(len(LIVERIES))].split()
     return {"body": body, "belly": belly, "cheat": cheat, "fin": fin, "fin_edge": fin, "rear": rear, "engine": engine}
 
 
@@ -115,11 +113,11 @@ def build_aircraft(kind: str, detail: int) -> Mesh:
     return mesh.build()
 
 
-def _aerofoil(lead: Sequence[float], chord: float, thickness: float, up: Sequence[float]) -> np.ndarray:
+def _aerofoil(lead: ArrayLike, chord: float, thickness: float, up: ArrayLike) -> np.ndarray:
     """Return a wing section (6, 3) from its leading edge backward; `up` is the direction of its thickness."""
     along = np.array([0, 0.22, 0.7, 1.0, 0.7, 0.22], np.float32)
     over = np.array([0, 0.5, 0.3, 0, -0.25, -0.4], np.float32) * thickness
-    return np.asarray(lead, np.float32) - np.outer(along * chord, (1, 0, 0)) + np.outer(over, up)
+    return np.asarray(lead, np.float32) - np.outer(along * chord, (1, 0, 0)) + np.outer(over, np.asarray(up))
 
 
 def _add_fuselage(mesh: MeshBuilder, frame: Airframe, detail: int) -> None:
@@ -185,7 +183,7 @@ def _add_wing(mesh: MeshBuilder, frame: Airframe, side: int, detail: int) -> Non
     mesh.loft(rings, lambda _, j: "wing_edge" if j in (0, 5) else "wing", (None, "wing"))
     if layout.sharklets:
         tip, rise = np.array(position(1.0)), 0.065 * semi
-        top = tip + (-0.6 * rise - tip_chord * 0.4, side * 0.35 * rise, rise)
+        top = np.add(tip, (-0.6 * rise - tip_chord * 0.4, side * 0.35 * rise, rise))
         rings = [_aerofoil(tip, tip_chord, 0.12, (0, 1, 0)), _aerofoil(top, tip_chord * 0.45, 0.08, (0, 1, 0))]
         mesh.loft(rings, "fin", (None, "fin"))
     for share in layout.engines:

@@ -26,23 +26,24 @@ def noise_texture(key: int, slope: float) -> np.ndarray:
     spectrum[0, 0] = 0
     noise = np.fft.irfft2(spectrum, (SIZE, SIZE))
     tile = (noise / noise.std()).astype(np.float32)
-    return cv2.copyMakeBorder(tile, 0, 1, 0, 1, cv2.BORDER_WRAP)  # for reading between the last texel and the first
+    # One more row and column, to read between the last texel and the first
+    return np.asarray(cv2.copyMakeBorder(tile, 0, 1, 0, 1, cv2.BORDER_WRAP))
 
 
 def sample(texture: np.ndarray, x: np.ndarray, y: np.ndarray, scale: float) -> np.ndarray:
     """Read a texture at float32 coordinates, `scale` texels a unit, bilinearly."""
     x, y = x * np.float32(scale / SIZE), y * np.float32(scale / SIZE)
-    return cv2.remap(texture, (x - np.floor(x)) * SIZE, (y - np.floor(y)) * SIZE, cv2.INTER_LINEAR)
+    return np.asarray(cv2.remap(texture, (x - np.floor(x)) * SIZE, (y - np.floor(y)) * SIZE, cv2.INTER_LINEAR))
 
 
 def ramp(x: np.ndarray, low: float, high: float) -> np.ndarray:
     """Rise from 0 at `low` to 1 at `high`."""
-    return np.clip((x - np.float32(low)) * np.float32(1 / (high - low)), 0, 1)
+    return np.asarray(np.clip((x - np.float32(low)) * np.float32(1 / (high - low)), 0, 1))
 
 
 def mix(a: np.ndarray, b: np.ndarray, share: np.ndarray) -> np.ndarray:
     """Interpolate from a to b."""
-    return a + (b - a) * share
+    return np.asarray(a + (b - a) * share)
 
 
 def render_sky(scene: Scene, rng: np.random.Generator, max_pixels: int) -> np.ndarray:
@@ -77,8 +78,8 @@ def render_sky(scene: Scene, rng: np.random.Generator, max_pixels: int) -> np.nd
     for number, (height, metres, colour) in enumerate(hills, 1):
         wave = profile[rng.integers(512)]
         ridge = _interpolate(wave, (bearing[0] + rng.uniform(0, 9)) * 240 * number)
-        top = cam.horizon - cam.focal * height * np.clip(0.55 + 0.5 * ridge, 0, 2)
-        _fill_below(sky, top, light.ground_colour(bgr(colour), metres))
+        crest = cam.horizon - cam.focal * height * np.clip(0.55 + 0.5 * ridge, 0, 2)
+        _fill_below(sky, crest, light.ground_colour(bgr(colour), metres))
     wood, clump = (
         _interpolate(at=bearing[0] * n + rng.uniform(0, 512), row=texture[rng.integers(512), :512])
         for n, texture in ((3000, noise_texture(4, 0.9)), (130, profile))
@@ -90,7 +91,7 @@ def render_sky(scene: Scene, rng: np.random.Generator, max_pixels: int) -> np.nd
 
 def _interpolate(row: np.ndarray, at: np.ndarray) -> np.ndarray:
     """Read a row of a texture at float coordinates."""
-    return np.interp(np.mod(at, 512), np.arange(len(row)), row)
+    return np.asarray(np.interp(np.mod(at, 512), np.arange(len(row)), row))
 
 
 def _fill_below(sky: np.ndarray, top: np.ndarray, colour: np.ndarray) -> None:
@@ -177,12 +178,12 @@ class Ground:
         """Return noise in the grid, faded out where it is finer than a pixel."""
         if not fade.any():
             return np.zeros_like(u)
-        return sample(noise_texture(key, slope), u + self.offset[0], v + self.offset[1], scale) * fade
+        return np.asarray(sample(noise_texture(key, slope), u + self.offset[0], v + self.offset[1], scale) * fade)
 
 
 def _coverage(v: np.ndarray, low: float, high: float, pixel: np.ndarray) -> np.ndarray:
     """Return the share of each pixel, `pixel` metres long, that lies between two lines."""
-    return np.clip(np.minimum(v - np.float32(low), np.float32(high) - v) / pixel + np.float32(0.5), 0, 1)
+    return np.asarray(np.clip(np.minimum(v - np.float32(low), np.float32(high) - v) / pixel + np.float32(0.5), 0, 1))
 
 
 def render_ground(
@@ -191,12 +192,7 @@ def render_ground(
 ) -> None:  # fmt: skip
     """Render all that lies below the horizon into a (height, width, 3) uint8 BGR image.
 
-    Args:
-        image: The image, changed in place.
-        ground: The bare ground.
-        markings: Coverage (height, width) uint8, BGR colour and opacity of each layer of paint, from the lowest up.
-        shadows: Darkness (height, width) uint8.
-        max_pixels: How many to render at a time.
+    `markings` are coverage (height, width) uint8, BGR colour and opacity of each layer, `shadows` darkness alike.
     """
     cam, light = ground.scene.camera, ground.scene.light
     sheltered = light.ambient * (1 - (light.shadow if light.shadow < 0.25 else 0.12))

@@ -57,7 +57,7 @@ class Camera:
         if self.panorama:
             return scale
         quarter = self.width / 4 / self.focal  # half way to the image's side
-        return (scale * np.hypot(forward, quarter)).astype(np.float32)
+        return np.asarray((scale * np.hypot(forward, quarter)).astype(np.float32))
 
     def _ground_rows(self, top: int, bottom: int) -> tuple[np.ndarray, np.ndarray]:
         """Return the length of each row's ray down to the ground and its part along +y, (rows, 1) each."""

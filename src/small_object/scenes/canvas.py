@@ -36,13 +36,10 @@ class Canvas:
     def draw(
         self, mesh: Mesh, vertices: np.ndarray, shade: Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
     ) -> Drawn:
-        """Draw a mesh.
+        """Draw a mesh with its vertices in the world (V, 3).
 
-        Args:
-            mesh: The model.
-            vertices: Its vertices in the world (V, 3), float32.
-            shade: Returns the lit colours (N, 3), BGR, 0 to 255, from the quads (N, 4, 3) that face the camera, their
-                normals (N, 3) and their indices in the mesh (N,).
+        `shade` returns the lit colours (N, 3), BGR, 0 to 255, from the quads (N, 4, 3) that face the camera, their
+        normals (N, 3) and their indices in the mesh (N,).
         """
         start = self.num_faces
         nothing = Drawn((start, start), (0, 0, 0, 0), 0.0)

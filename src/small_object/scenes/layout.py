@@ -175,17 +175,14 @@ def _add_surroundings(scene: Scene, rng: np.random.Generator) -> None:
     half_view = scene.camera.width / 2 / scene.camera.focal
     for _ in range(10):  # at the sides and the far end of the apron and beyond
         kind = str(rng.choice(["terminal", "hangar", "hangar", "office"]))
-        length, depth, height = {"terminal": (160, 36, 14), "hangar": (66, 54, 19), "office": (48, 18, 15)}[kind]
-        length *= rng.uniform(0.7, 1.3)
-        height *= rng.uniform(0.8, 1.25)
-        if rng.random() < 0.45:
-            v = scene.apron + depth / 2 + 6
-        else:
-            v = rng.uniform(scene.apron + 260, scene.apron + 900)
+        length, depth, height = {"terminal": (160.0, 36, 14.0), "hangar": (66.0, 54, 19.0), "office": (48.0, 18, 15.0)}[kind]
+        width, height = length * rng.uniform(0.7, 1.3), height * rng.uniform(0.8, 1.25)
+        at_apron = rng.random() < 0.45
+        v = scene.apron + depth / 2 + 6 if at_apron else rng.uniform(scene.apron + 260, scene.apron + 900)
         if _on_strip(scene, v, depth / 2 + 12):
             continue
         x, y = scene.world(scene.grid(0, v)[0] + rng.uniform(-1.1, 1.1) * half_view * v, v)
-        size = (round(length / 6) * 6.0, round(depth), round(height))
+        size = (round(width / 6) * 6.0, depth, round(height))
         add_building(scene, kind, size, y < 350, draw_facade_colours(rng), x, y, scene.turn - math.pi / 2)
     if rng.random() < 0.6:
         y = rng.uniform(350, 1100)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import cv2
 import numpy as np
@@ -55,13 +56,9 @@ class MarkingLayer:
             if shade > 6:
                 cv2.fillConvexPoly(self.mask, quad, int(shade), cv2.LINE_AA, 4)
 
-    def along(
-        self, v: float, half_length: float, width: float, step: float = 4.0, dash: tuple[float, float] | None = None,
-        level: float = 1.0,
-    ) -> None:  # fmt: skip
-        """Draw a line along the apron, at a `v` of the grid."""
-        ends = [self.scene.world(-half_length, v), self.scene.world(half_length, v)]
-        self.path(ends, width, step, dash, level)
+    def along(self, v: float, half_length: float, width: float, **style: Any) -> None:
+        """Draw a line along the apron, at a `v` of the grid; `style` as in `path`."""
+        self.path([self.scene.world(-half_length, v), self.scene.world(half_length, v)], width, **style)
 
     def local(self, x: float, y: float, heading: float, points: ArrayLike, width: float, level: float = 1.0) -> None:
         """Draw a line in the frame of a stand."""

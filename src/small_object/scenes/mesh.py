@@ -18,7 +18,7 @@ GLASS = ("glass", "glass_light", "cockpit")
 BOX_CORNERS = np.array([[x, y, z] for z in (-1, 1) for y in (-1, 1) for x in (-1, 1)], np.float32)
 BOX_FACES = np.array([[0, 1, 3, 2], [4, 5, 7, 6], [0, 1, 5, 4], [2, 3, 7, 6], [0, 2, 6, 4], [1, 3, 7, 5]], np.int32)
 
-Material = str | Callable[[int, int], str]
+Material = str | Callable[[int, int], str]  # a name, or a function of (ring, side) that returns one
 
 
 def quad_normals(quads: np.ndarray) -> np.ndarray:
@@ -61,17 +61,17 @@ class Mesh:
     @cached_property
     def gloss(self) -> np.ndarray:
         """How much each face shines, (F,) 0 to 1."""
-        return np.array([0.0 if n in MATT else 0.35 for n in self.materials], np.float32)[self.slots]
+        return np.asarray(np.array([0.0 if n in MATT else 0.35 for n in self.materials], np.float32)[self.slots])
 
     @cached_property
     def glass(self) -> np.ndarray:
         """Which faces are windows, (F,) bool."""
-        return np.array([n in GLASS for n in self.materials])[self.slots]
+        return np.asarray(np.array([n in GLASS for n in self.materials])[self.slots])
 
     @cached_property
     def solid(self) -> np.ndarray:
         """Faces that cast a shadow, all but the painted ones, (N, 4) vertex indices."""
-        return self.faces[~self.decal]
+        return np.asarray(self.faces[~self.decal])
 
     def transform(self, x: float, y: float, heading: float) -> np.ndarray:
         """Return the vertices in the world, (V, 3) float32 metres; `heading` in radians from +x to +y."""
@@ -94,15 +94,7 @@ class MeshBuilder:
     def add(
         self, vertices: ArrayLike, faces: ArrayLike, materials: str | list[str], inside: ArrayLike, decal: bool = False
     ) -> None:
-        """Add faces.
-
-        Args:
-            vertices: (V, 3) metres.
-            faces: (F, 4) indices into `vertices`.
-            materials: One name for all faces, or one per face.
-            inside: (3,) or (F, 3), a point behind each face.
-            decal: Whether the faces are painted on other faces.
-        """
+        """Add faces (F, 4), indices into vertices (V, 3); `inside`, (3,) or (F, 3), is a point behind each face."""
         v = np.asarray(vertices, np.float32).reshape(-1, 3)
         f = np.asarray(faces, np.int32).reshape(-1, 4)
         self.vertices.append(v)
@@ -118,13 +110,9 @@ class MeshBuilder:
         self.add(v, np.arange(len(v)), materials, inside, decal=True)
 
     def panels(self, axis: int, position: float, rectangles: ArrayLike, materials: str | list[str]) -> None:
-        """Add painted upright rectangles on the side of a model.
+        """Add painted upright rectangles at a position on axis 0 (x) or 1 (y), whose sign says which way they face.
 
-        Args:
-            axis: 0 for a side that faces along x, 1 along y.
-            position: Coordinate of the side on that axis; its sign says which way the side faces.
-            rectangles: (N, 4), from and to along the other axis, then from and to in z.
-            materials: One name for all, or one per rectangle.
+        `rectangles` (N, 4) are from and to along the other axis, then from and to in z.
         """
         r = np.asarray(rectangles, np.float32).reshape(-1, 4)
         corners = np.full((len(r), 4, 3), position, np.float32)
@@ -143,13 +131,7 @@ class MeshBuilder:
         self.add(v, BOX_FACES, [material, top or material] + [material] * 4, centre)
 
     def loft(self, rings: ArrayLike, material: Material, caps: tuple[str | None, str | None] = (None, None)) -> None:
-        """Add a tube through rings.
-
-        Args:
-            rings: (R, N, 3), N points each.
-            material: A name, or a function of (ring, side) that returns one.
-            caps: Materials of the two ends, None for an open end.
-        """
+        """Add a tube through rings (R, N, 3); `caps` are the materials of the two ends, None for an open one."""
         rings = np.asarray(rings, np.float32)
         count, sides = rings.shape[:2]
         centres = rings.mean(1)

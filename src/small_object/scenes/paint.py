@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import lru_cache, partial
+from typing import Any
 
 import cv2
 import numpy as np
@@ -28,11 +29,7 @@ COLOURS = {  # of what no colour scheme names
 
 
 def paint_scene(scene: Scene, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Render a scene.
-
-    Args:
-        scene: The scene; objects that can hardly be seen are taken out of it.
-        rng: Source of the random numbers for the sky, stains and sensor noise.
+    """Render a scene; objects that can hardly be seen are taken out of it.
 
     Returns:
         The image (height, width, 3) uint8 BGR, the boxes (N, 4) float32 xyxy in pixels and the classes (N,) int64.
@@ -48,11 +45,7 @@ def paint_scene(scene: Scene, rng: np.random.Generator) -> tuple[np.ndarray, np.
 
 
 def draw_objects(scene: Scene, scale: int = 2) -> tuple[Canvas, np.ndarray, np.ndarray]:
-    """Draw all objects, taking out those that can hardly be seen: nothing is in an image without its label.
-
-    Args:
-        scene: The scene.
-        scale: Samples per pixel along each side.
+    """Draw all objects with `scale` samples per pixel and side, taking out those that can hardly be seen.
 
     Returns:
         The canvas, the boxes (N, 4) float32 xyxy in pixels and the classes (N,) int64.
@@ -110,7 +103,8 @@ def _shadows(scene: Scene) -> np.ndarray:
 def _sensor_noise(rows: int = 128, columns: int = 8192) -> tuple[np.ndarray, np.ndarray]:
     """Make noise of deviation 1: brightness (rows, columns, 1) and colour (rows, columns, 3), float32."""
     rng = np.random.default_rng(78)
-    return tuple(rng.standard_normal((rows, columns, channels), dtype=np.float32) for channels in (1, 3))
+    brightness = rng.standard_normal((rows, columns, 1), dtype=np.float32)
+    return brightness, rng.standard_normal((rows, columns, 3), dtype=np.float32)
 
 
 def _expose(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -130,7 +124,7 @@ def _expose(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     )
     step = min(rows, max(8, MAX_PIXELS // width))
     for top in range(0, height, step):
-        block = cv2.LUT(image[top : top + step], curve)
+        block: Any = cv2.LUT(image[top : top + step], curve)
         block *= (down[top : top + step] - across).reshape(block.shape)
         # Noise of a few rows, shifted anew for each further set of rows
         row, column = rng.integers(rows - step + 1), rng.integers(512)

@@ -44,12 +44,12 @@ def build_person(pose: str, detail: int) -> Mesh:
         elif pose == "carry":
             elbow, hand = (0.05, side * 0.05, -0.28), (0.3, side * -0.02, -0.32)
         shoulder = np.array((0, side * 0.215, 1.42))
-        elbow, hand = shoulder + elbow, shoulder + hand
+        joints = [shoulder, np.add(shoulder, elbow), np.add(shoulder, hand)]
         if pose == "signal":
-            m.tube(hand, hand + (0.02, side * 0.05, 0.38), 0.03, 0.03, "amber", 5)
-        m.tube(shoulder, elbow, 0.062, 0.05, "sleeve", sides)
-        m.tube(elbow, hand, 0.05, 0.035, "sleeve", sides)
-        m.box(hand, (0.08, 0.07, 0.09), "skin")
+            m.tube(joints[2], np.add(joints[2], (0.02, side * 0.05, 0.38)), 0.03, 0.03, "amber", 5)
+        m.tube(joints[0], joints[1], 0.062, 0.05, "sleeve", sides)
+        m.tube(joints[1], joints[2], 0.05, 0.035, "sleeve", sides)
+        m.box(joints[2], (0.08, 0.07, 0.09), "skin")
     torso = [ellipse(2, z, (0, 0), (depth, width), sides) for z, depth, width in TORSO]
     m.loft(torso, lambda ring, _: "reflect" if ring in REFLECTIVE_BANDS else "vest", ("trousers", "vest"))
     head = [ellipse(2, z, (0.015, 0), (depth, width), sides) for z, depth, width in HEAD]

@@ -9,20 +9,16 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from small_object.scenes.aircraft import AIRFRAMES, build_aircraft, draw_livery
+from small_object.scenes.aircraft import AIRCRAFT, AIRFRAMES, build_aircraft, draw_livery
 from small_object.scenes.camera import NEAR, Camera
 from small_object.scenes.light import Light
 from small_object.scenes.mesh import Mesh
 from small_object.scenes.people import POSES, build_person, draw_clothes
-from small_object.scenes.vehicles import build_vehicle, draw_vehicle_colours
+from small_object.scenes.vehicles import VEHICLES, build_vehicle, draw_vehicle_colours
 
 BUILDERS = {"airplane": build_aircraft, "truck": build_vehicle, "person": build_person}
-KINDS = {  # equally likely
-    "airplane": [*["narrow"] * 3, "narrow_long", "wide", "heavy", *["regional"] * 2, "turboprop", "business"],
-    "truck": ["box", *["catering"] * 2, *["tanker"] * 2, "flatbed", *["tug"] * 2, "bus", *["van"] * 2]
-    + ["fire", "stairs", "pushback", "belt"],
-    "person": list(POSES),
-}
+FREQUENCIES = {"airplane": AIRCRAFT, "truck": VEHICLES, "person": dict.fromkeys(POSES, 1)}
+KINDS = {name: [kind for kind, n in kinds.items() for _ in range(n)] for name, kinds in FREQUENCIES.items()}
 
 
 class Footprint:
@@ -114,7 +110,7 @@ class SceneObject:
 
     def _rotate(self, points: list[tuple[float, float]]) -> np.ndarray:
         c, s = math.cos(self.heading), math.sin(self.heading)
-        return np.array(points) @ np.array([[c, s], [-s, c]]) + (self.x, self.y)
+        return np.asarray(np.array(points) @ np.array([[c, s], [-s, c]]) + (self.x, self.y))
 
 
 def draw_object(category: str, label: int, rng: np.random.Generator) -> SceneObject:

@@ -9,7 +9,10 @@ import numpy as np
 
 from small_object.scenes.mesh import Mesh, MeshBuilder, ellipse
 
-VEHICLES = ("box", "catering", "tanker", "flatbed", "tug", "bus", "van", "fire", "stairs", "pushback", "belt")
+VEHICLES = {  # how frequent each is
+    "box": 1, "catering": 2, "tanker": 2, "flatbed": 1, "tug": 2, "bus": 1, "van": 2, "fire": 1, "stairs": 1,
+    "pushback": 1, "belt": 1,
+}  # fmt: skip
 COLOURS = ("#f0f0ec", "#f0f0ec", "#e2e4e6", "#f2c417", "#e9a313", "#1f5fae", "#d7372b", "#3c7d4e", "#c8ccd0", "#2f3f57")
 MARK_COLOURS = ("#1f5fae", "#d7372b", "#f07f1a", "#2c8a4b", "#30363d", "#e8b61a")
 BODY = ("cab", "glass", "cab_roof", "cab", "chassis")  # materials of a body's front, windscreen, roof, rear and bottom
