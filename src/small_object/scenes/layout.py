@@ -175,7 +175,9 @@ def _add_surroundings(scene: Scene, rng: np.random.Generator) -> None:
     half_view = scene.camera.width / 2 / scene.camera.focal
     for _ in range(10):  # at the sides and the far end of the apron and beyond
         kind = str(rng.choice(["terminal", "hangar", "hangar", "office"]))
-        length, depth, height = {"terminal": (160.0, 36, 14.0), "hangar": (66.0, 54, 19.0), "office": (48.0, 18, 15.0)}[kind]
+        length, depth, height = {"terminal": (160.0, 36, 14.0), "hangar": (66.0, 54, 19.0), "office": (48.0, 18, 15.0)}[
+            kind
+        ]
         width, height = length * rng.uniform(0.7, 1.3), height * rng.uniform(0.8, 1.25)
         at_apron = rng.random() < 0.45
         v = scene.apron + depth / 2 + 6 if at_apron else rng.uniform(scene.apron + 260, scene.apron + 900)

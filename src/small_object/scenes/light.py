@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 
@@ -48,19 +49,12 @@ class Light:
 
 def draw_light(rng: np.random.Generator) -> Light:
     """Draw the weather and the time of day."""
-    weather = WEATHER[rng.choice(len(WEATHER), p=[w[-1] for w in WEATHER])]
+    weather: Any = WEATHER[rng.choice(len(WEATHER), p=[w[-1] for w in WEATHER])]
     zenith, haze, sun, ambient, elevation, shadow, clouds, visibility, _ = weather
     up, azimuth = math.radians(rng.uniform(*elevation)), rng.uniform(0, 2 * math.pi)
     direction = np.array([math.cos(up) * math.cos(azimuth), math.cos(up) * math.sin(azimuth), math.sin(up)], np.float32)
     gain = rng.uniform(0.92, 1.08)
     tint = rng.uniform(0.95, 1.05, 3).astype(np.float32)
-    return Light(
-        np.minimum(bgr(zenith) * tint * gain, 255),
-        np.minimum(bgr(haze) * tint * gain, 250),
-        np.array(sun[::-1], np.float32) * gain,
-        np.array(ambient[::-1], np.float32) * gain,
-        direction,
-        shadow,
-        rng.uniform(*clouds),
-        rng.uniform(*visibility),
-    )
+    sun, ambient = (np.array(rgb[::-1], np.float32) * gain for rgb in (sun, ambient))
+    zenith, haze = np.minimum(bgr(zenith) * tint * gain, 255), np.minimum(bgr(haze) * tint * gain, 250)
+    return Light(zenith, haze, sun, ambient, direction, shadow, rng.uniform(*clouds), rng.uniform(*visibility))
