@@ -193,7 +193,7 @@ def _add_wing(mesh: MeshBuilder, frame: Airframe, side: int, detail: int) -> Non
 def _add_engine(
     mesh: MeshBuilder, frame: Airframe, side: int, wing: tuple[float, float, float], chord: float, detail: int
 ) -> None:
-    """Add an engine; `wing` is the leading edge of the wing at its place."""
+    """Add an engine; `wing` is the leading edge of the wing above it."""
     d, diameter, (x, y, z) = frame.diameter, frame.engine, wing
     mount = frame.layout.mount
     if mount == "fuselage":

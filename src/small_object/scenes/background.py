@@ -11,6 +11,7 @@ import numpy as np
 from small_object.scenes.light import bgr
 from small_object.scenes.scene import Scene
 
+MAX_PIXELS = 48000  # rendered at a time, so that they stay in the processor's cache
 SIZE = 512  # texels
 WOODS = 3000.0  # metres to the trees that close the view
 WOODS_COLOUR = "#33452b"
@@ -46,8 +47,8 @@ def mix(a: np.ndarray, b: np.ndarray, share: np.ndarray) -> np.ndarray:
     return np.asarray(a + (b - a) * share)
 
 
-def render_sky(scene: Scene, rng: np.random.Generator, max_pixels: int) -> np.ndarray:
-    """Render the sky and what lies on the horizon, (rows, width, 3) uint8 BGR, `max_pixels` at a time."""
+def render_sky(scene: Scene, rng: np.random.Generator) -> np.ndarray:
+    """Render the sky and what lies on the horizon, (rows, width, 3) uint8 BGR, down to the horizon."""
     cam, light = scene.camera, scene.light
     rows = int(min(cam.height, max(0, math.ceil(cam.horizon)))) + 1
     angle = np.maximum(cam.horizon - np.arange(rows, dtype=np.float32), 0)[:, None] / np.float32(cam.focal)
@@ -63,7 +64,7 @@ def render_sky(scene: Scene, rng: np.random.Generator, max_pixels: int) -> np.nd
     blue, fade, far = 1 - np.exp(-4.5 * angle), ramp(angle, 0.004, 0.06) * density, 26 / (angle + 0.055)
     east, north = np.sin(bearing), np.cos(bearing)
     sky = np.empty((rows, cam.width, 3), np.float32)
-    step = max(8, max_pixels // cam.width)
+    step = max(8, MAX_PIXELS // cam.width)
     for top in range(0, rows, step):
         part = slice(top, top + step)
         x, y = far[part] * east + offset_x, far[part] * north + offset_y
@@ -187,9 +188,8 @@ def _coverage(v: np.ndarray, low: float, high: float, pixel: np.ndarray) -> np.n
 
 
 def render_ground(
-    image: np.ndarray, ground: Ground, markings: list[tuple[np.ndarray, np.ndarray, float]], shadows: np.ndarray,
-    max_pixels: int,
-) -> None:  # fmt: skip
+    image: np.ndarray, ground: Ground, markings: list[tuple[np.ndarray, np.ndarray, float]], shadows: np.ndarray
+) -> None:
     """Render all that lies below the horizon into a (height, width, 3) uint8 BGR image.
 
     `markings` are coverage (height, width) uint8, BGR colour and opacity of each layer, `shadows` darkness alike.
@@ -207,7 +207,7 @@ def render_ground(
     image[first : first + far] = np.clip(woods, 0, 255)[:, None]
     # The ground in full light: three surfaces and the haze before them
     colours = np.concatenate([ground.colours * full[:, None], light.haze[:, None]], 1).astype(np.float32)
-    step = max(8, max_pixels // cam.width)
+    step = max(8, MAX_PIXELS // cam.width)
     for top in range(first + far, cam.height, step):
         bottom = min(top + step, cam.height)
         veil = haze[top - first : bottom - first]

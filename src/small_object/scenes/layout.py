@@ -25,7 +25,7 @@ NOSE_GAP = 11.0  # metres between a parked plane and the pier
 def surface_scene(
     width: int, height: int, names: tuple[str, ...], wanted: list[tuple[str, int]], rng: np.random.Generator
 ) -> Scene:
-    """Lay out a camera view with the wanted objects, (class name, size): size 0 small, 1 medium, 2 large."""
+    """Lay out a camera view with the wanted objects (class name, size): 0 small, 1 medium, 2 large."""
     light = draw_light(rng)
     close = any(n == "person" and s > 0 for n, s in wanted)
     order = sorted(wanted, key=lambda o: (o[0] != "airplane", -o[1], o[0] != "truck"))

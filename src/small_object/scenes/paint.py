@@ -8,7 +8,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from small_object.scenes.background import Ground, mix, render_ground, render_sky
+from small_object.scenes.background import MAX_PIXELS, Ground, mix, render_ground, render_sky
 from small_object.scenes.canvas import Canvas
 from small_object.scenes.light import bgr
 from small_object.scenes.markings import Markings
@@ -17,7 +17,6 @@ from small_object.scenes.scene import Scene, SceneObject
 
 MIN_VISIBLE = 0.25  # of an object's own area; what shows less of itself is taken out of the scene
 MIN_SIDE = 3.0  # pixels; narrower boxes can't be told from noise
-MAX_PIXELS = 48000  # worked on at a time, so that they stay in the processor's cache
 COLOURS = {  # of what no colour scheme names
     "cockpit": "#1a2129", "window": "#2b333c", "window_strip": "#7d858e", "door": "#c9cdd2", "metal": "#a7adb4",
     "wing": "#b4bac0", "wing_edge": "#cdd2d6", "fan": "#22262b", "strut": "#8b9096", "tyre": "#1d1e20",
@@ -36,10 +35,10 @@ def paint_scene(scene: Scene, rng: np.random.Generator) -> tuple[np.ndarray, np.
     """
     canvas, boxes, classes = draw_objects(scene)
     image = np.empty((scene.camera.height, scene.camera.width, 3), np.uint8)
-    sky = render_sky(scene, rng, MAX_PIXELS)
+    sky = render_sky(scene, rng)
     image[: len(sky)] = sky
     ground, markings = Ground(scene, rng), Markings(scene, rng)
-    render_ground(image, ground, markings.layers(), _shadows(scene), MAX_PIXELS)
+    render_ground(image, ground, markings.layers(), _shadows(scene))
     canvas.composite(image)
     return _expose(image, rng), boxes, classes
 
@@ -54,11 +53,11 @@ def draw_objects(scene: Scene, scale: int = 2) -> tuple[Canvas, np.ndarray, np.n
         canvas = Canvas(scene.camera, scale)
         drawn = [(obj, canvas.draw(obj.mesh, obj.vertices(), partial(_shade, scene, obj))) for obj in scene.objects]
         boxes, classes, hidden = [], [], []
-        for obj, place in drawn:
+        for obj, region in drawn:
             if obj.label < 0:
                 continue
-            box, count = canvas.visible(place)
-            if not count or count < MIN_VISIBLE * place.samples or min(box[2:] - box[:2]) < MIN_SIDE:
+            box, count = canvas.visible(region)
+            if not count or count < MIN_VISIBLE * region.samples or min(box[2:] - box[:2]) < MIN_SIDE:
                 hidden.append(obj)
             boxes.append(box)
             classes.append(obj.label)

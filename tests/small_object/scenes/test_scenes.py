@@ -19,17 +19,8 @@ ASS1, ASS2 = DEMO_SETS["ASS1-demo"], DEMO_SETS["ASS2-demo"]
 
 def digest(root: Path) -> dict[str, str]:
     """Hash every file of a set by its path."""
-    return {
-        str(p.relative_to(root)): hashlib.md5(p.read_bytes()).hexdigest()
-        for p in sorted(root.rglob("*.*"))
-        if p.is_file()
-    }
-
-
-def read_labels(root: Path) -> np.ndarray:
-    """Read all labels of a set, (N, 5): class, cx, cy, w, h as shares."""
-    text = "".join(p.read_text() for p in sorted(root.glob("labels/*/*.txt")))
-    return np.array([line.split() for line in text.splitlines()], float).reshape(-1, 5)
+    files = (p for p in root.rglob("*.*") if p.is_file())
+    return {str(p.relative_to(root)): hashlib.md5(p.read_bytes()).hexdigest() for p in files}
 
 
 @pytest.fixture(scope="module")
@@ -90,7 +81,8 @@ def test_the_same_set_each_time_and_with_any_number_of_threads(small: Path, tmp_
 def test_files_and_labels(small: Path) -> None:
     names = set(digest(small))
     assert len(names) == 13 and {"images/val/val_00001.jpg", "labels/train/train_00003.txt"} <= names
-    labels = read_labels(small)
+    text = "".join(p.read_text() for p in small.glob("labels/*/*.txt"))
+    labels = np.array(text.split(), float).reshape(-1, 5)
     assert len(labels) and set(labels[:, 0]) <= {0, 1, 2}
     low, high = labels[:, 1:3] - labels[:, 3:] / 2, labels[:, 1:3] + labels[:, 3:] / 2
     assert (low >= -1e-6).all() and (high <= 1 + 1e-6).all() and (labels[:, 3:] > 0).all()
