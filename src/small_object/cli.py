@@ -176,8 +176,8 @@ def _check(args: Namespace) -> int:
 
 def _fix(args: Namespace) -> int:
     """Check a data set and write a repaired copy of it."""
-    from small_object.datasets.fix import fix
     from small_object.datasets.dataset import read_data_yaml
+    from small_object.datasets.fix import fix
 
     folder = Path(read_data_yaml(args.data)["yaml_file"]).absolute().parent
     return int(fix(args.data, args.out or folder.with_name(f"{folder.name}-fixed"), args.imgsz).harmful)

@@ -17,8 +17,8 @@ from ultralytics.data import YOLODataset
 from ultralytics.utils import LOGGER, TQDM, YAML
 from ultralytics.utils.ops import xywhn2xyxy
 
-from small_object.datasets.labels import yolo_lines
 from small_object.datasets.dataset import SPLITS, put_in_place, read_data_yaml, unique_names
+from small_object.datasets.labels import yolo_lines
 from small_object.errors import UserError
 from small_object.files import staging_dir
 from small_object.slicing.dataset import cut_boxes

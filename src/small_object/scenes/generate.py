@@ -1,9 +1,7 @@
-"""Made-up airport scenes: the demo data sets ASS1-demo (surface cameras) and ASS2-demo (panoramas).
+"""Makes the demo data sets ASS1-demo (surface cameras) and ASS2-demo (panoramas) of synthetic airport scenes.
 
-They stand in for the real sets where those are not at hand, with the same classes and the same shares of classes and
-object sizes. Every image is drawn from its own random stream, so a set is the same each time it is made. Here is the
-plan of a set and what makes it; `scene_layout.py` lays a scene out, `scene_paint.py` paints it and
-`scene_models.py` has the models.
+They stand in for the real sets with the same classes and the same shares of classes and object sizes. Each image has
+its own random stream, so a set is the same each time it is made.
 
     small-object scenes ASS1-demo --train 500 --val 100 --out datasets/ASS1-demo
 """
@@ -17,45 +15,33 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+from ultralytics.utils import LOGGER, YAML
+from ultralytics.utils.tqdm import TQDM
 
 from small_object.datasets.dataset import SPLITS, put_in_place
 from small_object.datasets.labels import yolo_lines
 from small_object.errors import UserError
 from small_object.files import staging_dir
-from small_object.scenes.layout import Scene, panorama_scene, surface_scene
-from small_object.scenes.paint import label_scene, paint_scene
-
-__all__ = (
-    "DEMO_SETS",
-    "DemoSet",
-    "build_scene",
-    "label_scene",
-    "make_demo",
-    "paint_scene",
-    "plan_split",
-    "render_scene",
-)
+from small_object.scenes.layout import panorama_scene, surface_scene
+from small_object.scenes.paint import paint_scene
+from small_object.scenes.scene import Scene
 
 
 @dataclass(frozen=True)
 class DemoSet:
-    """One demo set: its image size, class names, default counts, objects an image and their shares.
-
-    `shares` gives for each class its share of all objects in the small, medium and large bins; None leaves the sizes to
-    the scene, and `classes` then gives the mean number of objects of each class in an image.
-    """
+    """One demo set; `shares` or else `objects` says what an image shows."""
 
     name: str
-    key: int
+    key: int  # of its random streams
     width: int
     height: int
     names: tuple[str, ...]
-    train: int
+    train: int  # default number of images
     val: int
-    shares: dict[str, tuple[float, float, float]] | None = None
-    classes: dict[str, float] = field(default_factory=dict)
-    density: float = 0.0
-    empty: float = 0.0
+    shares: dict[str, tuple[float, float, float]] | None = None  # of small, medium and large objects, in all objects
+    density: float = 0.0  # mean number of objects in an image
+    empty: float = 0.0  # share of images without objects
+    objects: dict[str, float] = field(default_factory=dict)  # mean number of objects in an image, of any size
 
 
 # Of ASS1's 8,371 objects 41.4 % are airplanes, 35.8 % persons and 22.8 % trucks; 39.4 % are small and 15.6 % large.
@@ -67,13 +53,10 @@ DEMO_SETS = {
         density=8371 / 2000, empty=0.03,
     ),
     "ASS2-demo": DemoSet(
-        "ASS2-demo", 2, 3840, 1080, ("airplane", "truck"), 24, 8, classes={"airplane": 23.41, "truck": 60.73},
+        "ASS2-demo", 2, 3840, 1080, ("airplane", "truck"), 24, 8, objects={"airplane": 23.41, "truck": 60.73},
     ),
 }  # fmt: skip
 STREAMS = {"train": 0, "val": 1}  # of random numbers
-
-
-# The plan of a set ----------------------------------------------------------------------------------------------------
 
 
 def _apportion(total: int, shares: np.ndarray) -> np.ndarray:
@@ -82,27 +65,20 @@ def _apportion(total: int, shares: np.ndarray) -> np.ndarray:
     counts = np.floor(exact).astype(int)
     order = np.argsort(counts - exact, kind="stable")
     counts[order[: total - counts.sum()]] += 1
-    return counts
+    return np.asarray(counts)
 
 
 def plan_split(demo: DemoSet, split: str, count: int, seed: int = 0) -> list[list[tuple[str, int]]]:
-    """Say which objects each image of a split gets, so that the shares hold for the split as a whole.
-
-    Args:
-        demo (DemoSet): The set.
-        split (str): "train" or "val".
-        count (int): Number of images.
-        seed (int): Seed of the set.
+    """Decide which objects each image of a split gets, so that the shares hold for the split as a whole.
 
     Returns:
-        (list[list[tuple[str, int]]]): For each image its objects as (class name, size): 0 small, 1 medium, 2 large,
-            -1 as it comes.
+        For each image its objects as (class name, size): 0 small, 1 medium, 2 large, -1 any.
     """
     rng = np.random.default_rng([seed, demo.key, STREAMS[split]])
     plan: list[list[tuple[str, int]]] = [[] for _ in range(count)]
     if demo.shares is None:
         spread = rng.uniform(0.8, 1.2, count)
-        for name, mean in demo.classes.items():
+        for name, mean in demo.objects.items():
             for image, n in zip(plan, _apportion(round(mean * count), spread), strict=True):
                 image += [(name, -1)] * int(n)
         return plan
@@ -118,59 +94,45 @@ def plan_split(demo: DemoSet, split: str, count: int, seed: int = 0) -> list[lis
     return plan
 
 
-# One image ------------------------------------------------------------------------------------------------------------
-
-
 def build_scene(demo: DemoSet, split: str, index: int, wanted: list[tuple[str, int]], seed: int = 0) -> Scene:
-    """Lay out the scene of one image of a set."""
+    """Lay out the scene of one image of a set; `wanted` is its item of `plan_split`."""
     rng = np.random.default_rng([seed, demo.key, STREAMS[split], index])
-    return (panorama_scene if demo.shares is None else surface_scene)(demo, wanted, rng)
+    if demo.shares is None:
+        counts = {name: sum(n == name for n, _ in wanted) for name in demo.names}
+        return panorama_scene(demo.width, demo.height, counts, rng)
+    return surface_scene(demo.width, demo.height, demo.names, wanted, rng)
 
 
 def render_scene(
     demo: DemoSet, split: str, index: int, wanted: list[tuple[str, int]], seed: int = 0
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Draw one image of a set.
-
-    Args:
-        demo (DemoSet): The set, a value of `DEMO_SETS`.
-        split (str): "train" or "val".
-        index (int): Number of the image.
-        wanted (list[tuple[str, int]]): Its objects, an item of `plan_split`.
-        seed (int): Seed of the set.
+    """Render one image of a set; `wanted` is its item of `plan_split`.
 
     Returns:
-        image (np.ndarray): (height, width, 3) uint8 BGR.
-        boxes (np.ndarray): (N, 4) float32 xyxy in pixels.
-        classes (np.ndarray): (N,) int64.
+        The image (height, width, 3) uint8 BGR, the boxes (N, 4) float32 xyxy in pixels and the classes (N,) int64.
     """
     scene = build_scene(demo, split, index, wanted, seed)
     return paint_scene(scene, np.random.default_rng([seed, demo.key, STREAMS[split], index, 1]))
 
 
-# Data sets ------------------------------------------------------------------------------------------------------------
-
-
 def _write_image(root: Path, demo: DemoSet, split: str, index: int, wanted: list[tuple[str, int]], seed: int) -> None:
     image, boxes, classes = render_scene(demo, split, index, wanted, seed)
     stem = f"{split}_{index:05d}"
-    done, data = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, 92])
-    if not done:
+    encoded, data = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, 92])
+    if not encoded:
         raise OSError(f"could not encode image {stem}")
     (root / "images" / split / f"{stem}.jpg").write_bytes(data.tobytes())
     (root / "labels" / split / f"{stem}.txt").write_text(yolo_lines(boxes, classes, demo.width, demo.height))
 
 
-def _render_split(root: Path, demo: DemoSet, split: str, count: int, seed: int, threads: int) -> None:
+def _write_split(root: Path, demo: DemoSet, split: str, count: int, seed: int, threads: int) -> None:
     """Write one split's images and labels under `root`."""
-    from ultralytics.utils import TQDM
-
     for kind in ("images", "labels"):
         (root / kind / split).mkdir(parents=True)
-    plan = plan_split(demo, split, count, seed)
     pool = ThreadPoolExecutor(threads)
     try:
-        jobs = [pool.submit(_write_image, root, demo, split, i, wanted, seed) for i, wanted in enumerate(plan)]
+        plan = enumerate(plan_split(demo, split, count, seed))
+        jobs = [pool.submit(_write_image, root, demo, split, i, wanted, seed) for i, wanted in plan]
         for job in TQDM(jobs, desc=f"{demo.name} {split}", total=count):
             job.result()
     finally:
@@ -178,40 +140,32 @@ def _render_split(root: Path, demo: DemoSet, split: str, count: int, seed: int, 
 
 
 def make_demo(
-    name: str,
-    root: str | Path | None = None,
-    train: int | None = None,
-    val: int | None = None,
-    seed: int = 0,
-    overwrite: bool = False,
-    threads: int | None = None,
-) -> Path:
+    name: str, root: str | Path | None = None, train: int | None = None, val: int | None = None, seed: int = 0,
+    overwrite: bool = False, threads: int | None = None,
+) -> Path:  # fmt: skip
     """Make a demo set: `images/{train,val}/*.jpg`, `labels/{train,val}/*.txt` in YOLO's format and `<name>.yaml`.
 
-    Nothing is left half-made: the set is built beside its place and moved there when complete.
+    The set is built in a temporary folder and moved to its place when it is complete.
 
     Args:
-        name (str): "ASS1-demo" or "ASS2-demo".
-        root (str | Path | None): Folder of the set, `datasets/<name>` under the working folder by default.
-        train (int | None): Number of training images, the set's default if None.
-        val (int | None): Number of validation images, the set's default if None.
-        seed (int): Another seed gives another set.
-        overwrite (bool): Replace images that are there already.
-        threads (int | None): Images drawn at a time, the number of CPUs by default; the result does not depend on it.
+        name: "ASS1-demo" or "ASS2-demo".
+        root: Folder of the set, by default `datasets/<name>` under the working folder.
+        train: Number of training images, by default the set's.
+        val: Number of validation images, by default the set's.
+        seed: Another seed gives another set.
+        overwrite: Replace images that are there already.
+        threads: Images rendered at a time, by default the number of CPUs; the result does not depend on it.
 
     Returns:
-        (Path): The folder.
+        The folder.
 
     Raises:
         UserError: If the name or a number can't be used, or there are other images already and `overwrite` is not set.
 
-    Examples:
-        >>> from small_object.scenes.generate import make_demo
+    Example:
         >>> make_demo("ASS1-demo", "datasets/my-demo", train=2, val=1).name
         'my-demo'
     """
-    from ultralytics.utils import LOGGER, YAML
-
     if name not in DEMO_SETS:
         raise UserError(f"no demo set named '{name}': choose {' or '.join(DEMO_SETS)}")
     demo = DEMO_SETS[name]
@@ -233,12 +187,11 @@ def make_demo(
         )
     with staging_dir(root) as made:
         for split, count in counts.items():
-            _render_split(made, demo, split, count, seed, threads or os.cpu_count() or 1)
+            _write_split(made, demo, split, count, seed, threads or os.cpu_count() or 1)
         if not (root / f"{name}.yaml").exists():
             data = {split: f"images/{split}" for split in SPLITS} | {"names": dict(enumerate(demo.names))}
-            YAML.save(
-                made / f"{name}.yaml", data, "# Drawn airport scenes. Paths are relative to this file's folder.\n"
-            )
+            header = "# Synthetic airport scenes. Paths are relative to this file's folder.\n"
+            YAML.save(made / f"{name}.yaml", data, header)
         put_in_place(made, root)
     LOGGER.info(f"{name} is in {root}: {counts['train']} training and {counts['val']} validation images")
     return root

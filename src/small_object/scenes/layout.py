@@ -1,405 +1,106 @@
-"""Lays out made-up airport scenes: the light, where everything stands and from where it is seen.
-
-A scene is a list of things on level ground, a camera and the weather; nothing is painted here. Objects are put where
-their boxes get the sizes that are asked for, and where they neither stand in nor hide each other much.
-"""
+"""Lays out scenes: surface views with objects at the sizes that are asked for, and panoramas with rows of stands."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-from small_object.scenes import models
-from small_object.scenes.models import Camera, Mesh, bgr, place
+from small_object.scenes.aircraft import AIRFRAMES
+from small_object.scenes.buildings import build_building, build_equipment, build_jet_bridge, draw_facade_colours
+from small_object.scenes.camera import Camera
+from small_object.scenes.light import draw_light
+from small_object.scenes.mesh import Mesh
+from small_object.scenes.scene import Footprint, Scene, SceneObject, Stand, Strip, draw_object
 from small_object.sizes import COCO_LARGE, COCO_SMALL
 
-if TYPE_CHECKING:
-    from small_object.scenes.generate import DemoSet
-
-WOODS = 3000.0  # metres to the trees that close the view
-
-
-# Light ----------------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Light:
-    """Colours (BGR, 1 = full white for lights) and geometry of a scene's light."""
-
-    zenith: np.ndarray
-    haze: np.ndarray
-    sun: np.ndarray
-    ambient: np.ndarray
-    direction: np.ndarray  # unit vector to the sun
-    shadow: float  # how dark shadows are, 0 to 1
-    clouds: float  # share of the sky under clouds, 0 to 1
-    reach: float  # metres at which haze takes 63 %
+# Of small, medium and large objects: the box areas aimed at and those accepted
+TARGET_AREAS = ((110.0, 900.0), (1180.0, 8000.0), (10600.0, 75000.0))
+ACCEPTED_AREAS = ((0, COCO_SMALL * 0.95), (COCO_SMALL * 1.08, COCO_LARGE * 0.92), (COCO_LARGE * 1.08, 3e5))
+CATEGORY_AREAS = {"airplane": (0.0, math.inf), "truck": (0.0, 40000.0), "person": (130.0, 16000.0)}
+PIER_DEPTH = 40.0  # metres
+NOSE_GAP = 11.0  # metres between a parked plane and the pier
 
 
-# zenith, haze, sun, ambient (RGB), sun's elevation in degrees, shadow, clouds, reach
-WEATHER = {
-    "clear": ("#3f78b8", "#c5d6e4", (0.78, 0.75, 0.68), (0.40, 0.43, 0.48), (32, 62), 0.56, (0.1, 0.4), (6000, 12000)),
-    "fair": ("#4d82b8", "#ccd8e2", (0.70, 0.67, 0.61), (0.42, 0.44, 0.48), (25, 55), 0.50, (0.4, 0.7), (4500, 9000)),
-    "low": ("#587fa8", "#e8cfae", (0.92, 0.72, 0.47), (0.33, 0.35, 0.41), (11, 22), 0.50, (0.15, 0.55), (3500, 7000)),
-    "overcast": (
-        "#a3abb3",
-        "#cfd3d6",
-        (0.16, 0.16, 0.16),
-        (0.66, 0.67, 0.69),
-        (50, 75),
-        0.22,
-        (0.9, 1.0),
-        (2500, 6000),
-    ),
-    "hazy": ("#9db4c8", "#d8dcdc", (0.50, 0.48, 0.43), (0.52, 0.53, 0.55), (25, 50), 0.36, (0.2, 0.5), (1300, 2600)),
-    "dusk": ("#3a4a72", "#d9a98b", (0.42, 0.30, 0.22), (0.36, 0.37, 0.44), (8, 14), 0.28, (0.3, 0.7), (3500, 7000)),
-}
+def surface_scene(
+    width: int, height: int, names: tuple[str, ...], wanted: list[tuple[str, int]], rng: np.random.Generator
+) -> Scene:
+    """Lay out a camera view with the wanted objects (class name, size): 0 small, 1 medium, 2 large."""
+    light = draw_light(rng)
+    close = any(n == "person" and s > 0 for n, s in wanted)
+    order = sorted(wanted, key=lambda o: (o[0] != "airplane", -o[1], o[0] != "truck"))
+    best: Scene | None = None
+    for _ in range(12):
+        mount = math.exp(rng.uniform(math.log(5.5), math.log(14 if close else 30)))
+        focal = rng.uniform(900, 1900)
+        horizon = (rng.uniform(0.08, 0.34) if rng.random() < 0.75 else rng.uniform(-0.2, 0.08)) * height
+        camera = Camera(width, height, focal, mount, horizon)
+        scene = Scene(camera, light, math.radians(rng.uniform(-24, 24)), rng.uniform(190, 420), 700.0)
+        scene.lanes = [rng.uniform(0.4, 0.62) * scene.apron]
+        if rng.random() < 0.5:
+            scene.lanes.append(rng.uniform(0.06, 0.2) * scene.apron)
+        if rng.random() < 0.75:
+            v = scene.apron + rng.uniform(90, 260)
+            scene.strips.append(Strip(v, v + 45, "runway"))
+        for name, size in order:
+            for attempt in range(70):
+                obj = draw_object(name, names.index(name), rng)
+                if attempt < 30 and name != "airplane":
+                    moved = _move_to_host(scene, obj, rng)
+                else:
+                    moved = _move_to_size(scene, obj, size, rng)
+                if moved and _add_to_view(scene, obj, size, rng):
+                    break
+        if best is None or len(scene.objects) > len(best.objects):
+            best = scene
+        if len(scene.objects) == len(wanted):
+            break
+    assert best is not None
+    _add_surroundings(best, rng)
+    return best
 
 
-def _light(rng: np.random.Generator) -> Light:
-    kind = rng.choice(list(WEATHER), p=[0.28, 0.26, 0.14, 0.18, 0.09, 0.05])
-    zenith, haze, sun, ambient, elevation, shadow, clouds, reach = WEATHER[kind]
-    up, side = math.radians(rng.uniform(*elevation)), rng.uniform(0, 2 * math.pi)
-    direction = np.array([math.cos(up) * math.cos(side), math.cos(up) * math.sin(side), math.sin(up)], np.float32)
-    gain = rng.uniform(0.92, 1.08)
-    sun, ambient = (np.array(c[::-1], np.float32) * gain for c in (sun, ambient))
-    tint = rng.uniform(0.95, 1.05, 3).astype(np.float32)
-    return Light(
-        np.minimum(bgr(zenith) * tint * gain, 255), np.minimum(bgr(haze) * tint * gain, 250), sun, ambient, direction,
-        shadow, rng.uniform(*clouds), rng.uniform(*reach),
-    )  # fmt: skip
-
-
-# Scenes ---------------------------------------------------------------------------------------------------------------
-
-
-class Pieces:
-    """Convex quads (N, 4, 2) with what it takes to test them against others quickly."""
-
-    def __init__(self, quads: list[np.ndarray]) -> None:
-        self.quads = np.array(quads)
-        edges = np.roll(self.quads, -1, 1) - self.quads
-        self.normals = np.stack([-edges[..., 1], edges[..., 0]], -1)
-        own = self.normals @ self.quads.transpose(0, 2, 1)
-        self.low, self.high = own.min(-1), own.max(-1)  # (N, 4): along each edge's normal
-
-    def clear_of(self, other: Pieces) -> np.ndarray:
-        """Say of which quads of another an edge of these quads is clear: (N of this, N of the other) bool."""
-        along = np.einsum("nek,mck->nmec", self.normals, other.quads)
-        apart = (self.high[:, None] <= along.min(-1)) | (along.max(-1) <= self.low[:, None])
-        return apart.any(-1)
-
-    def overlaps(self, other: Pieces) -> bool:
-        """Say whether any two quads of both overlap (separating axes)."""
-        return not bool((self.clear_of(other) | other.clear_of(self).T).all())
-
-
-@dataclass
-class Thing:
-    """Something that stands on the ground: an object if `label` is a class index, else scenery (-1).
-
-    Positions in metres, heading in radians from +x to +y, `half` the half length and half width of the footprint.
-    """
-
-    label: int
-    kind: str
-    mesh: Mesh
-    paint: dict[str, str]
-    x: float
-    y: float
-    heading: float
-    margin: float = 0.6
-    box: np.ndarray = field(default_factory=lambda: np.zeros(4))  # xyxy pixels, set when it joins a scene
-    distance: float = 0.0  # metres from the camera, likewise
-    hidden: float = 0.0  # share of its box behind other things, summed
-    pieces: Pieces | None = None  # its footprint, once it has joined a scene
-    reach: float = 0.0  # metres from its middle to a corner of the footprint, likewise
-
-    @property
-    def half(self) -> tuple[float, float]:
-        """Half length and half width of the footprint, metres."""
-        return self.mesh.half_size
-
-    def change_mesh(self, mesh: Mesh) -> None:
-        """Take another level of detail."""
-        self.mesh, self.pieces, self.reach = mesh, None, math.hypot(*mesh.half_size)
-
-    def corners(self, margin: float = 0.0) -> np.ndarray:
-        """Footprint's corners, (4, 2) metres."""
-        a, b = self.half[0] + margin, self.half[1] + margin
-        c, s = math.cos(self.heading), math.sin(self.heading)
-        local = np.array([[a, b], [a, -b], [-a, -b], [-a, b]])
-        return local @ np.array([[c, s], [-s, c]]) + (self.x, self.y)
-
-
-def strokes(thing: Thing) -> list[np.ndarray]:
-    """Footprint as convex pieces, (4, 2) each: an aircraft is hull, wings and tail, so that others fit between."""
-    if not (thing.label == 0 and thing.kind in models.AIRFRAMES):
-        return [thing.corners(thing.margin)]
-    length, wide = thing.half
-    d = models.AIRFRAMES[thing.kind].diameter
-    sweep = 0.25 * wide
-    pieces = [
-        [(length + 1, d / 2 + 0.7), (length + 1, -d / 2 - 0.7), (-length, -d / 2 - 0.7), (-length, d / 2 + 0.7)],
-        [(0.22 * length, d), (0.22 * length, -d), (-0.22 * length, -d), (-0.22 * length, d)],
-        [(-0.66 * length, 0.4 * wide), (-0.66 * length, -0.4 * wide), (-length, -0.4 * wide), (-length, 0.4 * wide)],
-    ]
-    for side in (-1, 1):
-        pieces.append([
-            (0.36 * length, 0), (0.36 * length - sweep, side * wide * 0.5), (0.06 * length - sweep * 1.6, side * wide),
-            (-0.12 * length - sweep * 1.4, side * wide),
-        ])  # fmt: skip
-        pieces.append(
-            [
-                (-0.12 * length - sweep * 1.4, side * wide),
-                (0.06 * length - sweep, side * wide),
-                (0.3 * length, 0),
-                (-0.15 * length, 0),
-            ]
-        )
-    c, s = math.cos(thing.heading), math.sin(thing.heading)
-    turn = np.array([[c, s], [-s, c]])
-    return [np.array(p) @ turn + (thing.x, thing.y) for p in pieces]
-
-
-def overlap(a: np.ndarray, b: np.ndarray) -> bool:
-    """Say whether two convex quads (4, 2) overlap."""
-    return Pieces([a]).overlaps(Pieces([b]))
-
-
-def _is_before(a: Thing, b: Thing) -> bool:
-    """Say whether `a` stands between the camera and `b`, or nearer to it."""
-    if b.label < 0 <= a.label:
-        return not _is_before(b, a)
-    if a.label >= 0 or a.half[1] < 8:
-        return a.distance < b.distance
-    # A building's middle says little, so follow the lines of sight
-    sights = [[(-0.05, 0), (0.05, 0), (x + 0.05, y), (x - 0.05, y)] for x, y in [*b.corners().tolist(), (b.x, b.y)]]
-    return Pieces([a.corners()]).overlaps(Pieces(sights))
-
-
-@dataclass
-class Scene:
-    """Everything that a picture shows. `turn` rotates the airport's grid: u along the apron's edge, v away from it."""
-
-    camera: Camera
-    light: Light
-    turn: float
-    apron: float  # the concrete ends at this v, metres
-    side: float  # and at this |u|
-    things: list[Thing] = field(default_factory=list)
-    strips: list[tuple[float, float, str]] = field(default_factory=list)  # v from, v to, "taxiway", "runway" or "road"
-    lanes: list[float] = field(default_factory=list)  # v of the taxi lanes on the apron
-    stands: list[tuple[float, float, float, float, float]] = field(
-        default_factory=list
-    )  # x, y, heading, half l, half w
-
-    def grid(self, x, y):
-        """Turn world x, y into grid u, v."""
-        c, s = math.cos(self.turn), math.sin(self.turn)
-        return x * c + y * s, y * c - x * s
-
-    def world(self, u, v):
-        """Turn grid u, v into world x, y."""
-        c, s = math.cos(self.turn), math.sin(self.turn)
-        return u * c - v * s, u * s + v * c
-
-    def outline(self, thing: Thing) -> tuple[np.ndarray, float]:
-        """Box of a thing in the image if nothing hid it, xyxy pixels (4,), and its distance in metres."""
-        pixels, depth = self.camera.project(place(thing.mesh, thing.x, thing.y, thing.heading))
-        if depth.min() < models.NEAR:
-            return np.array([0, 0, -1, -1], np.float32), 0.0
-        return np.concatenate([pixels.min(0), pixels.max(0)], dtype=np.float32), math.hypot(thing.x, thing.y)
-
-    def add(self, thing: Thing, hide: float = 0.35) -> bool:
-        """Add a thing if it stands clear of the others and hides, or is hidden by, little of them in the picture."""
-        thing.box, thing.distance = self.outline(thing)
-        if thing.box[2] <= thing.box[0]:
-            return False
-        thing.reach, thing.pieces = math.hypot(*thing.half), None
-        behind: list[tuple[Thing, float]] = []
-        x0, y0, x1, y1 = thing.box.tolist()
-        plane, scenery = thing.kind in models.AIRFRAMES, thing.label < 0
-        for other in self.things:
-            if math.hypot(thing.x - other.x, thing.y - other.y) < thing.reach + other.reach + 3:
-                thing.pieces = thing.pieces or Pieces(strokes(thing))
-                other.pieces = other.pieces or Pieces(strokes(other))
-                if thing.pieces.overlaps(other.pieces):
-                    return False
-            if scenery and other.label < 0:
-                continue
-            a0, b0, a1, b1 = other.box.tolist()
-            if x1 <= a0 or a1 <= x0 or y1 <= b0 or b1 <= y0:
-                continue
-            wide, tall = min(x1, a1) - max(x0, a0), min(y1, b1) - max(y0, b0)
-            far = thing if _is_before(other, thing) else other
-            if far.label < 0:  # scenery may be hidden
-                continue
-            # the box of an aircraft is mostly air
-            weight = 0.6 if plane and other.kind in models.AIRFRAMES else 1.0
-            f0, g0, f1, g1 = far.box.tolist()
-            share = weight * wide * tall / ((f1 - f0) * (g1 - g0))
-            behind.append((far, share))
-            if share > hide or far.hidden + sum(h for t, h in behind if t is far) > 0.55:
-                return False
-        for far, share in behind:
-            far.hidden += share
-        self.things.append(thing)
-        return True
-
-
-# Placement ------------------------------------------------------------------------------------------------------------
-
-AIRCRAFT_KINDS = (
-    "narrow",
-    "narrow",
-    "narrow",
-    "narrow_long",
-    "wide",
-    "heavy",
-    "regional",
-    "regional",
-    "turboprop",
-    "business",
-)
-TRUCK_KINDS = (
-    "box",
-    "catering",
-    "catering",
-    "tanker",
-    "tanker",
-    "flatbed",
-    "tug",
-    "tug",
-    "bus",
-    "van",
-    "van",
-    "fire",
-    "stairs",
-    "pushback",
-    "belt",
-)
-
-
-def _make(name: str, label: int, rng: np.random.Generator, detail: int = 1) -> Thing:
-    """Draw an object of a class, not yet placed."""
-    if name == "airplane":
-        kind = str(rng.choice(AIRCRAFT_KINDS))
-        return Thing(label, kind, models.aircraft(kind, detail), models.aircraft_paint(rng), 0, 0, 0)
-    if name == "truck":
-        kind = str(rng.choice(TRUCK_KINDS))
-        return Thing(label, kind, models.truck(kind, detail), models.truck_paint(kind, rng), 0, 0, 0)
-    kind = str(rng.choice(models.POSES))
-    return Thing(label, kind, models.person(kind, detail), models.person_paint(rng), 0, 0, 0, margin=0.15)
-
-
-def _detailed(thing: Thing, pixels: float) -> Mesh:
-    """Pick the level of detail for an object that is `pixels` wide or tall."""
-    detail = 0 if pixels < 16 else 1 if pixels < (90 if thing.kind in models.AIRFRAMES else 40) else 2
-    build = (
-        models.aircraft
-        if thing.kind in models.AIRFRAMES
-        else models.truck
-        if thing.kind in models.TRUCKS
-        else models.person
-    )
-    return build(thing.kind, detail)
-
-
-SIZE_RANGES = ((110.0, 900.0), (1180.0, 8000.0), (10600.0, 75000.0))  # box areas aimed at, clear of the limits
-
-
-def _settle(scene: Scene, thing: Thing, size: int, rng: np.random.Generator) -> bool:
-    """Keep an object where it stands if the surface, the neighbours and the size of its box allow it."""
-    cam, plane = scene.camera, thing.kind in models.AIRFRAMES
-    u, v = scene.grid(thing.x, thing.y)
-    strip = None
-    if scene.apron - (thing.half[1] if plane else 4) < v < scene.apron:
-        return False
-    if v > scene.apron:  # beyond the apron: on a strip that is there or a new one
-        room = 18.0 if plane else 5.0
-        kinds = ("taxiway", "runway") if plane else ("taxiway", "road")
-        inside = [s for s in scene.strips if s[0] < v < s[1] and s[2] in kinds]
-        if thing.kind in models.POSES and not inside:
-            return False
-        if plane:
-            if inside:  # onto the centre line
-                thing.x, thing.y = scene.world(u, sum(inside[0][:2]) / 2)
-            thing.heading = scene.turn + (math.pi if rng.random() < 0.5 else 0) + rng.normal(0, 0.02)
-        if not inside:
-            if len(scene.strips) > 4 or v - room < scene.apron + 15:
-                return False
-            if any(v + room + 12 > s[0] and v - room - 12 < s[1] for s in scene.strips):
-                return False
-            strip = (
-                float(v - room),
-                float(v + room),
-                ("runway" if rng.random() < 0.3 else "taxiway") if plane else "road",
-            )
-    box, _ = scene.outline(thing)
-    wide, tall = (box[2:] - box[:2]).tolist()
-    low, high = (0, COCO_SMALL * 1.08, COCO_LARGE * 1.08)[size], (COCO_SMALL * 0.95, COCO_LARGE * 0.92, 3e5)[size]
-    if wide <= 0 or not low < wide * tall < high or min(wide, tall) < 5:
-        return False
-    clipped = np.clip(box, 0, (cam.width, cam.height) * 2)
-    if (clipped != box).any():  # only large ones may be cut off, and not at their feet
-        inside_area = float((clipped[2:] - clipped[:2]).clip(0).prod())
-        if size < 2 or inside_area < 0.75 * wide * tall or box[3] - cam.height > 0.1 * tall:
-            return False
-    if not scene.add(thing):
-        return False
-    if strip:
-        scene.strips.append(strip)
-    thing.change_mesh(_detailed(thing, max(wide, tall)))
-    return True
-
-
-def _beside(scene: Scene, thing: Thing, rng: np.random.Generator) -> bool:
-    """Move a truck or person to an object that it could be busy with; say whether there is one."""
-    worker = thing.kind in models.POSES
-    hosts = [t for t in scene.things if t.label >= 0 and (worker or t.kind not in models.POSES)]
+def _move_to_host(scene: Scene, obj: SceneObject, rng: np.random.Generator) -> bool:
+    """Move a truck or person to an object that it could be busy with; return whether there is one in view."""
+    worker = obj.category == "person"
+    hosts = [t for t in scene.objects if worker or t.category != "person"]
     if not hosts:
         return False
     host = hosts[rng.integers(len(hosts))]
-    length, wide = host.half
-    if host.kind in models.POSES:
+    a, b = host.half
+    if host.category == "person":
         away, angle = rng.uniform(0.9, 4.0), rng.uniform(0, 2 * math.pi)
         dx, dy = away * math.cos(angle), away * math.sin(angle)
     elif worker:
-        dx, dy = rng.uniform(-1.15, 1.15) * length, rng.choice((-1, 1)) * (rng.uniform(0.15, 1) * wide + 1.5)
+        dx, dy = rng.uniform(-1.15, 1.15) * a, rng.choice((-1, 1)) * (rng.uniform(0.15, 1) * b + 1.5)
     else:
-        dx, dy = rng.uniform(-1.3, 1.3) * length, rng.choice((-1, 1)) * (rng.uniform(0.2, 1.2) * wide + 4)
-    c, s = math.cos(host.heading), math.sin(host.heading)
-    thing.x, thing.y = host.x + dx * c - dy * s, host.y + dx * s + dy * c
-    thing.heading = (
-        rng.uniform(0, 2 * math.pi) if worker else host.heading + rng.integers(4) * math.pi / 2 + rng.normal(0, 0.1)
-    )
-    return thing.y > 3
+        dx, dy = rng.uniform(-1.3, 1.3) * a, rng.choice((-1, 1)) * (rng.uniform(0.2, 1.2) * b + 4)
+    obj.x, obj.y = host.world(dx, dy)
+    if worker:
+        obj.heading = rng.uniform(0, 2 * math.pi)
+    else:
+        obj.heading = host.heading + rng.integers(4) * math.pi / 2 + rng.normal(0, 0.1)
+    return obj.y > 3
 
 
-def _at_size(scene: Scene, thing: Thing, size: int, rng: np.random.Generator) -> bool:
-    """Move an object to where its box has an area in the range of `size`; say whether there is such a place."""
-    cam = scene.camera
-    low, high = SIZE_RANGES[size]
-    if thing.kind in models.POSES:
-        low, high = max(low, 130.0), min(high, 16000.0)
-    elif thing.kind in models.TRUCKS:
-        high = min(high, 40000.0)
+def _move_to_size(scene: Scene, obj: SceneObject, size: int, rng: np.random.Generator) -> bool:
+    """Move an object to where its box has an area in the range of `size`; return whether there is such a position."""
+    limits = CATEGORY_AREAS[obj.category]
+    low, high = max(TARGET_AREAS[size][0], limits[0]), min(TARGET_AREAS[size][1], limits[1])
     target = math.exp(rng.uniform(math.log(low), math.log(high)))
-    quarter = scene.turn + rng.integers(4) * math.pi / 2
-    if thing.kind in models.AIRFRAMES:
-        thing.heading = quarter + (rng.normal(0, 0.03) if rng.random() < 0.8 else rng.uniform(-0.8, 0.8))
+    obj.heading = scene.turn + rng.integers(4) * math.pi / 2
+    if obj.category == "airplane":
+        obj.heading += rng.normal(0, 0.03) if rng.random() < 0.8 else rng.uniform(-0.8, 0.8)
+    elif obj.category == "person":
+        obj.heading = rng.uniform(0, 2 * math.pi)
     else:
-        thing.heading = rng.uniform(0, 2 * math.pi) if thing.kind in models.POSES else quarter + rng.normal(0, 0.2)
-    slope = rng.uniform(-0.42, 0.42) * cam.width / cam.focal
+        obj.heading += rng.normal(0, 0.2)
+    slope = rng.uniform(-0.42, 0.42) * scene.camera.width / scene.camera.focal
     distance = 90.0
     for _ in range(4):
-        thing.y = distance / math.hypot(1, slope)
-        thing.x = thing.y * slope
-        box, _ = scene.outline(thing)
+        obj.y = distance / math.hypot(1, slope)
+        obj.x = obj.y * slope
+        box, _ = scene.project(obj)
         if box[2] <= box[0]:
             return False
         distance *= math.sqrt(float((box[2:] - box[:2]).prod()) / target)
@@ -408,339 +109,338 @@ def _at_size(scene: Scene, thing: Thing, size: int, rng: np.random.Generator) ->
     return True
 
 
-def surface_scene(demo: DemoSet, wanted: list[tuple[str, int]], rng: np.random.Generator) -> Scene:
-    """Lay out a camera view that holds the wanted objects at the wanted sizes."""
-    light = _light(rng)
-    close = any(n == "person" and s > 0 for n, s in wanted)
-    order = sorted(wanted, key=lambda o: (o[0] != "airplane", -o[1], o[0] != "truck"))
-    best: Scene | None = None
-    for _ in range(12):
-        mount = math.exp(rng.uniform(math.log(5.5), math.log(14 if close else 30)))
-        focal = rng.uniform(900, 1900)
-        horizon = (rng.uniform(0.08, 0.34) if rng.random() < 0.75 else rng.uniform(-0.2, 0.08)) * demo.height
-        cam = Camera(demo.width, demo.height, focal, mount, horizon)
-        scene = Scene(cam, light, math.radians(rng.uniform(-24, 24)), rng.uniform(190, 420), 700.0)
-        scene.lanes = [rng.uniform(0.4, 0.62) * scene.apron]
-        if rng.random() < 0.5:
-            scene.lanes.append(rng.uniform(0.06, 0.2) * scene.apron)
-        if rng.random() < 0.75:
-            v = scene.apron + rng.uniform(90, 260)
-            scene.strips.append((v, v + 45, "runway"))
-        for name, size in order:
-            for attempt in range(70):
-                thing = _make(name, demo.names.index(name), rng)
-                beside = attempt < 30 and name != "airplane"
-                if (_beside(scene, thing, rng) if beside else _at_size(scene, thing, size, rng)) and _settle(
-                    scene, thing, size, rng
-                ):
-                    break
-        placed = sum(t.label >= 0 for t in scene.things)
-        if best is None or placed > sum(t.label >= 0 for t in best.things):
-            best = scene
-        if placed == len(wanted):
-            break
-    assert best is not None
-    _surroundings(best, rng)
-    return best
-
-
-def _facade_paint(rng: np.random.Generator) -> dict[str, str]:
-    wall = ("#c9c7c0", "#d8d8d4", "#a9aeb3", "#b8ad9c", "#e3e2dc", "#8f979e")[rng.integers(6)]
-    return {
-        "wall": wall,
-        "roof": "#9a9c9c",
-        "trim": ("#f0f0ee", "#6d747a", wall)[rng.integers(3)],
-        "gate": ("#6b7278", "#566068", "#9aa3aa")[rng.integers(3)],
-        "bridge": ("#dcdedf", "#c9ced2", "#aeb6bd")[rng.integers(3)],
-    }
-
-
-def _add_scenery(
-    scene: Scene, kind: str, mesh: Mesh, paint: dict, x: float, y: float, heading: float, hide: float = 0.12
-) -> bool:
-    """Add an unlabelled thing where it stands free and hides no object."""
-    thing = Thing(-1, kind, mesh, paint, x, y, heading, margin=0.3)
-    if not scene.camera.panorama and place(mesh, x, y, heading)[:, 1].min() < 4:
+def _add_to_view(scene: Scene, obj: SceneObject, size: int, rng: np.random.Generator) -> bool:
+    """Add an object where it stands if the surface, the neighbours and the size of its box allow it."""
+    camera, is_plane = scene.camera, obj.category == "airplane"
+    v = scene.grid(obj.x, obj.y)[1]
+    if scene.apron - (obj.half[1] if is_plane else 4) < v < scene.apron:
         return False
-    return scene.add(thing, hide)
+    strip = None
+    if v > scene.apron:
+        strip = _find_strip(scene, obj, rng)
+        if strip is None:
+            return False
+    box, _ = scene.project(obj)
+    width, height = (box[2:] - box[:2]).tolist()
+    low, high = ACCEPTED_AREAS[size]
+    if width <= 0 or not low < width * height < high or min(width, height) < 5:
+        return False
+    clipped = np.clip(box, 0, (camera.width, camera.height) * 2)
+    if (clipped != box).any():  # only large ones may be cut off, and not at their feet
+        inside = float((clipped[2:] - clipped[:2]).clip(0).prod())
+        if size < 2 or inside < 0.75 * width * height or box[3] - camera.height > 0.1 * height:
+            return False
+    if not scene.add(obj):
+        return False
+    if strip and strip not in scene.strips:
+        scene.strips.append(strip)
+    obj.set_detail(max(width, height))
+    return True
 
 
-def _bridge_to(scene: Scene, plane: Thing, facade: float, paint: dict) -> None:
-    """Put a jet bridge from a facade, `facade` metres before the nose, to the left front door of a plane."""
-    frame = models.AIRFRAMES[plane.kind]
-    door_x, door_y = plane.half[0] - 1.6 * frame.diameter, frame.diameter / 2 + 1.2
-    start = np.array([plane.half[0] + facade + 1.0, door_y + 11.0])
-    end = np.array([door_x, door_y])
-    way = end - start
-    c, s = math.cos(plane.heading), math.sin(plane.heading)
-    x, y = plane.x + start[0] * c - start[1] * s, plane.y + start[0] * s + start[1] * c
-    mesh = models.jet_bridge(round(float(np.hypot(*way)), 1), round(frame.axis - 0.35 * frame.diameter, 1))
-    thing = Thing(-1, "bridge", mesh, paint, x, y, plane.heading + math.atan2(way[1], way[0]))
-    thing.box, thing.distance = scene.outline(thing)
-    if thing.box[2] <= thing.box[0]:
-        return
-    footprint = Pieces([thing.corners(0.2)])
-    for other in scene.things:
-        if other.label < 0 or other is plane:
-            continue
-        shared = np.minimum(thing.box[2:], other.box[2:]) - np.maximum(thing.box[:2], other.box[:2])
-        hides = (shared > 0).all() and other.distance > thing.distance
-        if hides and shared.prod() > 0.15 * (other.box[2:] - other.box[:2]).prod():
-            return
-        if footprint.overlaps(Pieces(strokes(other))):
-            return
-    thing.reach = math.hypot(*thing.half)
-    scene.things.append(thing)
+def _find_strip(scene: Scene, obj: SceneObject, rng: np.random.Generator) -> Strip | None:
+    """Return the strip that an object beyond the apron stands on, there or new; move a plane onto its centre line."""
+    is_plane = obj.category == "airplane"
+    kinds, room = (("taxiway", "runway"), 18.0) if is_plane else (("taxiway", "road"), 5.0)
+    u, v = scene.grid(obj.x, obj.y)
+    inside = next((s for s in scene.strips if s.low < v < s.high and s.kind in kinds), None)
+    if obj.category == "person" and inside is None:
+        return None
+    if is_plane:
+        if inside:
+            obj.x, obj.y = scene.world(u, (inside.low + inside.high) / 2)
+        obj.heading = scene.turn + (math.pi if rng.random() < 0.5 else 0) + rng.normal(0, 0.02)
+    if inside:
+        return inside
+    if len(scene.strips) > 4 or v - room < scene.apron + 15 or _on_strip(scene, v, room + 12):
+        return None
+    kind = "road"
+    if is_plane:
+        kind = "runway" if rng.random() < 0.3 else "taxiway"
+    return Strip(float(v - room), float(v + room), kind)
 
 
-def _surroundings(scene: Scene, rng: np.random.Generator) -> None:
-    """Add terminals, hangars, a tower, poles and cones around the objects of a surface view, hiding none of them."""
-    planes = [t for t in scene.things if t.kind in models.AIRFRAMES and t.label >= 0]
-    on_apron = [t for t in planes if scene.grid(t.x, t.y)[1] < scene.apron]
-    for plane in on_apron:
-        scene.stands.append((plane.x, plane.y, plane.heading, *plane.half))
-    paint = _facade_paint(rng)
-    # A terminal before the nose of a parked plane, with its bridge
-    for plane in on_apron:
-        gap, depth, height = rng.uniform(9, 14), rng.uniform(28, 50), rng.uniform(11, 17)
-        away = plane.half[0] + gap + depth / 2 + 2
-        c, s = math.cos(plane.heading), math.sin(plane.heading)
-        shift = rng.uniform(-0.35, 0.35)
-        for length in (rng.uniform(150, 260), 110.0, 70.0):
-            mesh = models.building("terminal", round(length / 6) * 6.0, round(depth, 1), round(height, 1), True)
-            x, y = plane.x + away * c - shift * length * -s, plane.y + away * s - shift * length * c
-            if plane.kind != "business" and _add_scenery(scene, "terminal", mesh, paint, x, y, plane.heading + math.pi):
-                if models.AIRFRAMES[plane.kind].axis > 3:
-                    _bridge_to(scene, plane, gap, paint)
-                break
-        else:
-            continue
-        break
-    # At the sides and the far end of the apron and beyond
-    cam = scene.camera
-    half_view = cam.width / 2 / cam.focal
-    for _ in range(10):
+def _on_strip(scene: Scene, v: float, margin: float) -> bool:
+    """Return whether a strip comes nearer to a line of the grid than `margin` metres."""
+    return any(v + margin > s.low and v - margin < s.high for s in scene.strips)
+
+
+def _add_surroundings(scene: Scene, rng: np.random.Generator) -> None:
+    """Add terminals, hangars, a tower, poles, cones and empty stands around the objects, hiding none of them."""
+    planes = [t for t in scene.objects if t.category == "airplane" and scene.grid(t.x, t.y)[1] < scene.apron]
+    for plane in planes:
+        scene.add_stand(plane)
+    colours = draw_facade_colours(rng)
+    _add_terminal(scene, planes, colours, rng)
+    half_view = scene.camera.width / 2 / scene.camera.focal
+    for _ in range(10):  # at the sides and the far end of the apron and beyond
         kind = str(rng.choice(["terminal", "hangar", "hangar", "office"]))
-        length, depth, height = {"terminal": (160, 36, 14), "hangar": (66, 54, 19), "office": (48, 18, 15)}[kind]
-        length *= rng.uniform(0.7, 1.3)
-        height *= rng.uniform(0.8, 1.25)
-        v = scene.apron + depth / 2 + 6 if rng.random() < 0.45 else rng.uniform(scene.apron + 260, scene.apron + 900)
-        if any(v + depth / 2 + 12 > s[0] and v - depth / 2 - 12 < s[1] for s in scene.strips):
+        length, depth, height = {"terminal": (160.0, 36, 14.0), "hangar": (66.0, 54, 19.0), "office": (48.0, 18, 15.0)}[
+            kind
+        ]
+        width, height = length * rng.uniform(0.7, 1.3), height * rng.uniform(0.8, 1.25)
+        at_apron = rng.random() < 0.45
+        v = scene.apron + depth / 2 + 6 if at_apron else rng.uniform(scene.apron + 260, scene.apron + 900)
+        if _on_strip(scene, v, depth / 2 + 12):
             continue
-        mid = scene.grid(0, v)[0]
-        u = mid + rng.uniform(-1.1, 1.1) * half_view * v
-        x, y = scene.world(u, v)
-        mesh = models.building(kind, round(length / 6) * 6.0, round(depth), round(height), y < 350)
-        _add_scenery(scene, kind, mesh, _facade_paint(rng), x, y, scene.turn - math.pi / 2)
+        x, y = scene.world(scene.grid(0, v)[0] + rng.uniform(-1.1, 1.1) * half_view * v, v)
+        size = (round(width / 6) * 6.0, depth, round(height))
+        add_building(scene, kind, size, y < 350, draw_facade_colours(rng), x, y, scene.turn - math.pi / 2)
     if rng.random() < 0.6:
         y = rng.uniform(350, 1100)
         x = rng.uniform(-0.85, 0.85) * half_view * y
-        v = scene.grid(x, y)[1]
-        if not any(s[0] - 10 < v < s[1] + 10 for s in scene.strips):
-            _add_scenery(scene, "tower", models.building("tower", 16.0, 16.0, 48.0, True), paint, x, y, 0)
+        if not _on_strip(scene, scene.grid(x, y)[1], 10):
+            add_building(scene, "tower", (16.0, 16.0, 48.0), True, colours, x, y, 0)
     for _ in range(3):
         y = rng.uniform(0.6, 1.0) * scene.apron
-        x = rng.uniform(-1, 1) * half_view * y
-        _add_scenery(scene, "pole", models.clutter("pole"), {}, x, y, rng.uniform(0, 6.3), 0.02)
-    _small_things(scene, on_apron, rng)
-    # Empty stands, in line with the parked planes and in rows of their own
-    spare = []
-    for plane in on_apron[:2]:
-        c, s = -math.sin(plane.heading), math.cos(plane.heading)
-        for i in (-2, -1, 1, 2):
-            gap = i * (2 * plane.half[1] + 9)
-            spare.append((plane.x + gap * c, plane.y + gap * s, plane.heading, *plane.half))
-    for v in (rng.uniform(14, 60), rng.uniform(0.3, 0.85) * scene.apron):
-        heading, shift, half = (
-            scene.turn + rng.choice((-1, 1)) * math.pi / 2,
-            rng.uniform(0, 40),
-            rng.uniform(13, 19, 2),
-        )
-        spare += [(*scene.world(u + shift, v), heading, *half) for u in np.arange(-240, 240, 2 * half[1] + 9)]
-    for x, y, heading, half_l, half_w in spare:
-        clear = all(math.hypot(x - p[0], y - p[1]) > max(p[3:]) + max(half_l, half_w) + 4 for p in scene.stands)
-        if clear and all(abs(scene.grid(x, y)[1] - lane) > half_l + 8 for lane in scene.lanes):
-            scene.stands.append((x, y, heading, half_l, half_w))
-    # Things that stand about
-    for _ in range(int(rng.integers(1, 6))):
+        add_equipment(scene, "pole", rng.uniform(-1, 1) * half_view * y, y, rng.uniform(0, 6.3), 0.02)
+    add_cones_and_containers(scene, planes, rng)
+    _add_empty_stands(scene, planes, rng)
+    for _ in range(rng.integers(1, 6)):
         y = rng.uniform(18, 140)
         x, heading = rng.uniform(-1, 1) * half_view * y, scene.turn + rng.integers(4) * math.pi / 2
         kind, gap = (("container", 2.9), ("container", 2.9), ("cone", 4.0), ("barrier", 0.0))[rng.integers(4)]
         c, s = math.cos(heading), math.sin(heading)
-        for i in range(int(rng.integers(2, 7)) if gap else 1):
-            _add_scenery(scene, kind, models.clutter(kind), {}, x + i * gap * c, y + i * gap * s, heading, 0.04)
+        for i in range(rng.integers(2, 7) if gap else 1):
+            add_equipment(scene, kind, x + i * gap * c, y + i * gap * s, heading, 0.04)
 
 
-def _small_things(scene: Scene, planes: list[Thing], rng: np.random.Generator) -> None:
-    """Add cones at the planes' extremities and containers beside them."""
+def _add_terminal(scene: Scene, planes: list[SceneObject], colours: dict[str, str], rng: np.random.Generator) -> None:
+    """Add a terminal before the nose of the first parked plane that has room for it, with a jet bridge."""
     for plane in planes:
-        c, s = math.cos(plane.heading), math.sin(plane.heading)
-        length, wide = plane.half
-        spots = [(-0.3 * length, wide + 1.5), (-0.3 * length, -wide - 1.5), (length + 2, 0.8), (-length - 2, 0.0)]
-        for fx, fy in spots:
-            if rng.random() < 0.7:
-                x, y = plane.x + fx * c - fy * s, plane.y + fx * s + fy * c
-                _add_scenery(scene, "cone", models.clutter("cone"), {}, x, y, 0, 0.06)
-        for _ in range(int(rng.integers(0, 4))):
-            fx, fy = rng.uniform(-0.2, 0.9) * length, rng.choice((-1, 1)) * rng.uniform(0.35, 1.0) * wide
-            x, y = plane.x + fx * c - fy * s, plane.y + fx * s + fy * c
-            for i in range(int(rng.integers(1, 4))):
-                heading = plane.heading + math.pi / 2
-                _add_scenery(
-                    scene, "container", models.clutter("container"), {}, x + 2.8 * i * c, y + 2.8 * i * s, heading, 0.1
-                )
+        gap, depth, height = rng.uniform(9, 14), rng.uniform(28, 50), rng.uniform(11, 17)
+        shift = rng.uniform(-0.35, 0.35)
+        for length in (rng.uniform(150, 260), 110.0, 70.0):
+            size = (round(length / 6) * 6.0, round(depth, 1), round(height, 1))
+            x, y = plane.world(plane.half[0] + gap + depth / 2 + 2, -shift * length)
+            if plane.kind != "business" and add_building(
+                scene, "terminal", size, True, colours, x, y, plane.heading + math.pi
+            ):
+                add_jet_bridge(scene, plane, gap, colours)
+                return
 
 
-def panorama_scene(demo: DemoSet, wanted: list[tuple[str, int]], rng: np.random.Generator) -> Scene:
-    """Lay out a panorama: rows of stands before a terminal, service traffic, depots and taxiing planes."""
-    cam = Camera(
-        demo.width,
-        demo.height,
-        demo.width / math.radians(rng.uniform(140, 172)),
-        rng.uniform(32, 58),
-        rng.uniform(0.27, 0.38) * demo.height,
-        True,
-    )
-    scene = Scene(cam, _light(rng), math.radians(rng.uniform(-7, 7)), rng.uniform(430, 520), rng.uniform(620, 900))
-    counts = {name: sum(n == name for n, _ in wanted) for name in demo.names}
+def _add_empty_stands(scene: Scene, planes: list[SceneObject], rng: np.random.Generator) -> None:
+    """Mark empty stands, in line with the parked planes and in rows of their own."""
+    spare = []
+    for plane in planes[:2]:
+        for i in (-2, -1, 1, 2):
+            x, y = plane.world(0, i * (2 * plane.half[1] + 9))
+            spare.append(Stand(x, y, plane.heading, *plane.half))
+    for v in (rng.uniform(14, 60), rng.uniform(0.3, 0.85) * scene.apron):
+        heading = scene.turn + rng.choice((-1, 1)) * math.pi / 2
+        shift, half = rng.uniform(0, 40), rng.uniform(13, 19, 2)
+        us = np.arange(-240, 240, 2 * half[1] + 9) + shift
+        spare += [Stand(*scene.world(u, v), heading, *half) for u in us]
+    for stand in spare:
+        reach = max(stand[3:]) + 4
+        clear = all(math.hypot(stand.x - p.x, stand.y - p.y) > max(p[3:]) + reach for p in scene.stands)
+        v = scene.grid(stand.x, stand.y)[1]
+        if clear and all(abs(v - lane) > stand.half_length + 8 for lane in scene.lanes):
+            scene.stands.append(stand)
+
+
+def panorama_scene(width: int, height: int, counts: dict[str, int], rng: np.random.Generator) -> Scene:
+    """Lay out a panorama with so many objects of each class; some are left out where there is no room."""
+    focal = width / math.radians(rng.uniform(140, 172))
+    camera = Camera(width, height, focal, rng.uniform(32, 58), rng.uniform(0.27, 0.38) * height, True)
+    light, turn = draw_light(rng), math.radians(rng.uniform(-7, 7))
+    scene = Scene(camera, light, turn, rng.uniform(430, 520), rng.uniform(620, 900))
     spacing, shift = rng.uniform(52, 60), rng.uniform(-25, 25)
-    facade = rng.uniform(215, 265)  # v of the terminal's near side
-    scene.strips = [
-        (v, v + 45, k)
-        for v, k in ((scene.apron + rng.uniform(50, 90), "taxiway"), (scene.apron + rng.uniform(200, 320), "runway"))
-    ]
+    facade = rng.uniform(215, 265)  # v of the pier's near side
+    for kind, low, high in (("taxiway", 50, 90), ("runway", 200, 320)):
+        v = scene.apron + rng.uniform(low, high)
+        scene.strips.append(Strip(v, v + 45, kind))
     scene.lanes = [facade - 130, facade + 175]
-    paint = _facade_paint(rng)
-    # The terminal's pier, with gaps, and buildings at the edges of the field
-    depth = 40.0
-    u0 = -scene.side * 0.75
-    while u0 < scene.side * 0.75:
-        length = round(rng.uniform(120, 320) / 6) * 6.0
-        height = round(rng.uniform(11, 17), 1)
-        x, y = scene.world(u0 + length / 2, facade + depth / 2)
-        _add_scenery(
-            scene,
-            "terminal",
-            models.building("terminal", length, depth, height, True),
-            paint,
-            x,
-            y,
-            scene.turn - math.pi / 2,
-        )
-        u0 += length + rng.uniform(25, 90)
-    for _ in range(14):
-        kind = str(rng.choice(["hangar", "office", "hangar"]))
-        length, deep, height = {"hangar": (72, 56, 20), "office": (54, 20, 17)}[kind]
-        v = rng.uniform(scene.apron + 420, scene.apron + 1100)
-        x, y = scene.world(rng.uniform(-1500, 1500), v)
-        _add_scenery(
-            scene,
-            kind,
-            models.building(kind, length, deep, round(height * rng.uniform(0.8, 1.3)), False),
-            _facade_paint(rng),
-            x,
-            y,
-            scene.turn - math.pi / 2,
-        )
-    x, y = scene.world(rng.uniform(-500, 500), scene.apron + rng.uniform(-60, -20))
-    _add_scenery(scene, "tower", models.building("tower", 16.0, 16.0, 55.0, True), paint, x, y, 0)
-    # Stands: (u, v, heading) nose-in at both sides of the pier and remote rows
-    slots = []
-    for i in np.arange(-scene.side * 0.8, scene.side * 0.8, spacing):
-        u = i + shift
-        slots.append((u, facade, -1, math.pi / 2, True))
-        slots.append((u, facade + depth, 1, -math.pi / 2, True))
-        if abs(u) > 60:
-            slots.append((u, facade - 165, 1, math.pi / 2 * rng.choice((-1, 1)), False))
-        slots.append((u, facade + depth + 160, 1, math.pi / 2, False))
-    rng.shuffle(slots)
-    left = counts["airplane"]
-    moving = min(left, int(rng.integers(3, 7)))
-    for u, v, way, heading, nose_in in slots:
-        if left <= moving:
+    colours = draw_facade_colours(rng)
+    _add_panorama_buildings(scene, facade, colours, rng)
+    num_left = counts["airplane"] - _park_planes(scene, counts["airplane"], facade, spacing, shift, colours, rng)
+    lines = scene.lanes + [(s.low + s.high) / 2 for s in scene.strips]
+    for _ in range(600):  # taxiing planes
+        if num_left <= 0:
             break
-        plane = _make("airplane", 0, rng)
-        if plane.half[1] * 2 + 5 > spacing:
-            if nose_in:
-                scene.stands.append((*scene.world(u, v + way * 34), scene.turn + heading, 20.0, 18.0))
-            continue
-        gap = 11.0
-        plane.x, plane.y = scene.world(u, v + way * (plane.half[0] + gap if nose_in else 0))
-        plane.heading = scene.turn + heading
-        if _try_panorama(scene, plane, rng):
-            left -= 1
-            scene.stands.append((plane.x, plane.y, plane.heading, *plane.half))
-            if nose_in and models.AIRFRAMES[plane.kind].axis > 3:
-                _bridge_to(scene, plane, gap, paint)
-    for _ in range(600):
-        if left <= 0:
-            break
-        plane = _make("airplane", 0, rng)
-        on = rng.integers(len(scene.lanes) + len(scene.strips))
-        v = ([*scene.lanes] + [(a + b) / 2 for a, b, _ in scene.strips])[on]
+        plane = draw_object("airplane", 0, rng)
+        v = lines[rng.integers(len(lines))]
         plane.x, plane.y = scene.world(rng.uniform(-1.1, 1.1) * (scene.side + v), v)
         plane.heading = scene.turn + (0 if rng.random() < 0.5 else math.pi) + rng.normal(0, 0.015)
-        left -= _try_panorama(scene, plane, rng)
-    planes = [t for t in scene.things if t.label == 0]
-    _panorama_trucks(scene, planes, counts["truck"], facade, rng)
+        num_left -= _add_to_panorama(scene, plane)
+    planes = [t for t in scene.objects if t.category == "airplane"]
+    _add_panorama_trucks(scene, planes, counts["truck"], facade, rng)
     near = [p for p in planes if math.hypot(p.x, p.y) < 330]
-    _small_things(scene, near[:8], rng)
+    add_cones_and_containers(scene, near[:8], rng)
     for u in np.arange(-scene.side, scene.side, 110):
-        x, y = scene.world(u + 20, facade - 6)
-        _add_scenery(scene, "pole", models.clutter("pole"), {}, x, y, scene.turn, 0.05)
+        add_equipment(scene, "pole", *scene.world(u + 20, facade - 6), scene.turn, 0.05)
     return scene
 
 
-def _try_panorama(scene: Scene, thing: Thing, rng: np.random.Generator) -> bool:
-    """Add an object to a panorama if it is in view, large enough and free."""
-    box, distance = scene.outline(thing)
+def _add_to_panorama(scene: Scene, obj: SceneObject) -> bool:
+    """Add an object if it is in view, large enough and free."""
+    box, distance = scene.project(obj)
+    width, height = box[2:] - box[:2]
     inside = box[0] > 2 and box[2] < scene.camera.width - 2 and box[3] < scene.camera.height - 2
-    if (
-        thing.y < 5
-        or not inside
-        or not 25 < distance < 1500
-        or min(box[2:] - box[:2]) < 6
-        or (box[2:] - box[:2]).max() > 500
-        or not scene.add(thing, 0.42)
-    ):
+    if obj.y < 5 or not inside or not 25 < distance < 1500 or min(width, height) < 6 or max(width, height) > 500:
         return False
-    thing.change_mesh(_detailed(thing, max(box[2:] - box[:2])))
+    if not scene.add(obj, 0.42):
+        return False
+    obj.set_detail(max(width, height))
     return True
 
 
-def _panorama_trucks(scene: Scene, planes: list[Thing], count: int, facade: float, rng: np.random.Generator) -> None:
-    """Spread trucks: at the planes, on the roads before the terminal and in depots."""
-    road = facade - 4.0 - 76.0  # behind the tails of the first row
+def _add_panorama_buildings(scene: Scene, facade: float, colours: dict[str, str], rng: np.random.Generator) -> None:
+    """Add the terminal's pier, with gaps, buildings at the edges of the field and a tower."""
+    heading = scene.turn - math.pi / 2
+    u = -scene.side * 0.75
+    while u < scene.side * 0.75:
+        size = (round(rng.uniform(120, 320) / 6) * 6.0, PIER_DEPTH, round(rng.uniform(11, 17), 1))
+        x, y = scene.world(u + size[0] / 2, facade + PIER_DEPTH / 2)
+        add_building(scene, "terminal", size, True, colours, x, y, heading)
+        u += size[0] + rng.uniform(25, 90)
+    for _ in range(14):
+        kind = str(rng.choice(["hangar", "office", "hangar"]))
+        length, depth, height = {"hangar": (72, 56, 20), "office": (54, 20, 17)}[kind]
+        v = rng.uniform(scene.apron + 420, scene.apron + 1100)
+        x, y = scene.world(rng.uniform(-1500, 1500), v)
+        size = (length, depth, round(height * rng.uniform(0.8, 1.3)))
+        add_building(scene, kind, size, False, draw_facade_colours(rng), x, y, heading)
+    x, y = scene.world(rng.uniform(-500, 500), scene.apron + rng.uniform(-60, -20))
+    add_building(scene, "tower", (16.0, 16.0, 55.0), True, colours, x, y, 0)
+
+
+def _park_planes(
+    scene: Scene, count: int, facade: float, spacing: float, shift: float, colours: dict[str, str],
+    rng: np.random.Generator,
+) -> int:  # fmt: skip
+    """Park planes, all but a few of `count`, nose-in at both sides of the pier and in remote rows; return how many."""
+    slots = []  # u, v, which side of v, heading, whether nose-in
+    for i in np.arange(-scene.side * 0.8, scene.side * 0.8, spacing):
+        u = i + shift
+        slots.append((u, facade, -1, math.pi / 2, True))
+        slots.append((u, facade + PIER_DEPTH, 1, -math.pi / 2, True))
+        if abs(u) > 60:
+            slots.append((u, facade - 165, 1, math.pi / 2 * rng.choice((-1, 1)), False))
+        slots.append((u, facade + PIER_DEPTH + 160, 1, math.pi / 2, False))
+    rng.shuffle(slots)
+    max_parked = count - min(count, int(rng.integers(3, 7)))
+    parked = 0
+    for u, v, way, heading, nose_in in slots:
+        if parked >= max_parked:
+            break
+        plane = draw_object("airplane", 0, rng)
+        if plane.half[1] * 2 + 5 > spacing:
+            if nose_in:
+                scene.stands.append(Stand(*scene.world(u, v + way * 34), scene.turn + heading, 20.0, 18.0))
+            continue
+        plane.x, plane.y = scene.world(u, v + way * (plane.half[0] + NOSE_GAP if nose_in else 0))
+        plane.heading = scene.turn + heading
+        if _add_to_panorama(scene, plane):
+            parked += 1
+            scene.add_stand(plane)
+            if nose_in:
+                add_jet_bridge(scene, plane, NOSE_GAP, colours)
+    return parked
+
+
+def _add_panorama_trucks(
+    scene: Scene, planes: list[SceneObject], count: int, facade: float, rng: np.random.Generator
+) -> None:
+    """Add trucks at the planes, on the roads before the terminal and in depots."""
+    road = facade - 80.0  # behind the tails of the first row
     rows = [(road, 0), (road - 5, math.pi), (facade + 130, 0), (facade + 135, math.pi)]
-    depots = [
-        (rng.uniform(-0.55, 0.55) * scene.side, v) for v in (facade - 130, facade - 112, facade + 205, scene.apron - 40)
-    ]
+    depot_rows = (facade - 130, facade - 112, facade + 205, scene.apron - 40)
+    depots = [(rng.uniform(-0.55, 0.55) * scene.side, v) for v in depot_rows]
     for _ in range(count * 60):
         if count <= 0:
             return
-        vehicle = _make("truck", 1, rng)
+        truck = draw_object("truck", 1, rng)
         pick = rng.random()
         if pick < 0.45 and planes:
-            plane = planes[rng.integers(len(planes))]
-            spot = rng.integers(6)
-            length, wide = plane.half
-            d = models.AIRFRAMES[plane.kind].diameter
-            lx, ly = (
-                (0.62 * length, -d / 2 - vehicle.half[0] - 1), (-0.55 * length, -d / 2 - vehicle.half[0] - 1),
-                (-0.05 * length, -wide - 5), (length + vehicle.half[0] + 1.5, 0), (0.55 * length, d / 2 + 7),
-                (rng.uniform(-1, 1) * length, rng.choice((-1, 1)) * (wide * 0.7 + 3)),
-            )[spot]  # fmt: skip
-            turn = (math.pi / 2, math.pi / 2, 0, math.pi, rng.uniform(0, 6.3), rng.integers(4) * math.pi / 2)[spot]
-            c, s = math.cos(plane.heading), math.sin(plane.heading)
-            vehicle.x, vehicle.y = plane.x + lx * c - ly * s, plane.y + lx * s + ly * c
-            vehicle.heading = plane.heading + turn + rng.normal(0, 0.08)
+            _move_to_plane(truck, planes[rng.integers(len(planes))], rng)
         elif pick < 0.72:
-            v, way = rows[rng.integers(len(rows))]
-            vehicle.x, vehicle.y = scene.world(rng.uniform(-0.9, 0.9) * scene.side, v)
-            vehicle.heading = scene.turn + way + rng.normal(0, 0.03)
+            v, heading = rows[rng.integers(len(rows))]
+            truck.x, truck.y = scene.world(rng.uniform(-0.9, 0.9) * scene.side, v)
+            truck.heading = scene.turn + heading + rng.normal(0, 0.03)
         else:
             u, v = depots[rng.integers(len(depots))]
             column, row = rng.integers(12), rng.integers(2)
-            vehicle.x, vehicle.y = scene.world(u + column * 5.0, v + row * 16)
-            vehicle.heading = scene.turn + math.pi / 2 * (1 if row else -1) + rng.normal(0, 0.03)
-        count -= _try_panorama(scene, vehicle, rng)
+            truck.x, truck.y = scene.world(u + column * 5.0, v + row * 16)
+            truck.heading = scene.turn + math.pi / 2 * (1 if row else -1) + rng.normal(0, 0.03)
+        count -= _add_to_panorama(scene, truck)
+
+
+def _move_to_plane(truck: SceneObject, plane: SceneObject, rng: np.random.Generator) -> None:
+    """Move a truck to where it serves a parked plane."""
+    spot = rng.integers(6)
+    (a, b), d, half = plane.half, AIRFRAMES[plane.kind].diameter, truck.half[0]
+    anywhere = (rng.uniform(-1, 1) * a, rng.choice((-1, 1)) * (b * 0.7 + 3))
+    headings = (math.pi / 2, math.pi / 2, 0, math.pi, rng.uniform(0, 6.3), rng.integers(4) * math.pi / 2)
+    positions = (
+        (0.62 * a, -d / 2 - half - 1), (-0.55 * a, -d / 2 - half - 1), (-0.05 * a, -b - 5), (a + half + 1.5, 0),
+        (0.55 * a, d / 2 + 7), anywhere,
+    )  # fmt: skip
+    truck.x, truck.y = plane.world(*positions[spot])
+    truck.heading = plane.heading + headings[spot] + rng.normal(0, 0.08)
+
+
+def add_scenery(
+    scene: Scene, kind: str, mesh: Mesh, colours: dict[str, str], x: float, y: float, heading: float, max_hidden: float
+) -> bool:
+    """Add an unlabelled object where it stands free and hides little of the objects; return whether it was added."""
+    obj = SceneObject(-1, "scenery", kind, mesh, colours, x, y, heading, margin=0.3)
+    if not scene.camera.panorama and obj.vertices()[:, 1].min() < 4:
+        return False
+    return scene.add(obj, max_hidden)
+
+
+def add_building(
+    scene: Scene, kind: str, size: tuple[float, float, float], near: bool, colours: dict[str, str], x: float, y: float,
+    heading: float,
+) -> bool:  # fmt: skip
+    """Add a building by its (length, depth, height), see `build_building`; return whether it was added."""
+    return add_scenery(scene, kind, build_building(kind, *size, near), colours, x, y, heading, 0.12)
+
+
+def add_equipment(scene: Scene, kind: str, x: float, y: float, heading: float, max_hidden: float) -> None:
+    """Add a cone, pole, container or barrier, see `build_equipment`."""
+    add_scenery(scene, kind, build_equipment(kind), {}, x, y, heading, max_hidden)
+
+
+def add_jet_bridge(scene: Scene, plane: SceneObject, gap: float, colours: dict[str, str]) -> None:
+    """Add a jet bridge from a facade, `gap` metres before the nose, to the left front door of a large aircraft."""
+    frame, nose = AIRFRAMES[plane.kind], plane.half[0]
+    if frame.axis <= 3:
+        return
+    door = np.array([nose - 1.6 * frame.diameter, frame.diameter / 2 + 1.2])
+    start = np.array([nose + gap + 1.0, door[1] + 11.0])
+    dx, dy = door - start
+    mesh = build_jet_bridge(round(float(np.hypot(dx, dy)), 1), round(frame.axis - 0.35 * frame.diameter, 1))
+    heading = plane.heading + math.atan2(dy, dx)
+    bridge = SceneObject(-1, "scenery", "bridge", mesh, colours, *plane.world(*start), heading)
+    bridge.box, bridge.distance = scene.project(bridge)
+    if bridge.box[2] <= bridge.box[0]:
+        return
+    footprint = Footprint([bridge.corners(0.2)])
+    for other in scene.objects:
+        if other.label < 0 or other is plane:
+            continue
+        shared = np.minimum(bridge.box[2:], other.box[2:]) - np.maximum(bridge.box[:2], other.box[:2])
+        hides = (shared > 0).all() and other.distance > bridge.distance
+        if hides and shared.prod() > 0.15 * (other.box[2:] - other.box[:2]).prod():
+            return
+        if footprint.overlaps(other.footprint()):
+            return
+    scene.objects.append(bridge)
+
+
+def add_cones_and_containers(scene: Scene, planes: list[SceneObject], rng: np.random.Generator) -> None:
+    """Add cones at the planes' extremities and containers alongside them."""
+    for plane in planes:
+        a, b = plane.half
+        for dx, dy in ((-0.3 * a, b + 1.5), (-0.3 * a, -b - 1.5), (a + 2, 0.8), (-a - 2, 0.0)):
+            if rng.random() < 0.7:
+                add_equipment(scene, "cone", *plane.world(dx, dy), 0, 0.06)
+        c, s = math.cos(plane.heading), math.sin(plane.heading)
+        for _ in range(rng.integers(0, 4)):
+            x, y = plane.world(rng.uniform(-0.2, 0.9) * a, rng.choice((-1, 1)) * rng.uniform(0.35, 1.0) * b)
+            for i in range(rng.integers(1, 4)):
+                heading = plane.heading + math.pi / 2
+                add_equipment(scene, "container", x + 2.8 * i * c, y + 2.8 * i * s, heading, 0.1)
