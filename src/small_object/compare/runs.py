@@ -213,7 +213,7 @@ def predict(
             images += 1
             objects.update(result.names[int(c)] for c in result.boxes.cls)
             if plain is not None:
-                plain += len(result.boxes) if result.plain is None else result.plain
+                plain += len(result.boxes) if result.num_full is None else result.num_full
             time += sum(result.speed.values())
             if page is not None and Path(result.path).suffix[1:].lower() in IMG_FORMATS:
                 page.look(Path(result.path), result.orig_img)

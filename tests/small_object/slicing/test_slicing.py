@@ -253,7 +253,7 @@ def test_a_cut_box_yields_to_the_whole_object_whatever_the_scores():
     )
 
 
-def brute(found, tiles, hw, iou=0.5, margin=2.0, cover=0.7, match=0.5, believe=0.25) -> list[tuple[Box, float, int]]:
+def brute(found, tiles, hw, iou=0.5, margin=2.0, min_cover=0.7, min_iou=0.5, min_score_ratio=0.25) -> list[tuple[Box, float, int]]:
     """Apply the documented rules, one box at a time."""
     frame = (0.0, 0.0, float(hw[1]), float(hw[0]))
     n = len(found)
@@ -272,11 +272,11 @@ def brute(found, tiles, hw, iou=0.5, margin=2.0, cover=0.7, match=0.5, believe=0
 
     def explained(a: int, box: Box, score: float) -> bool:
         goes_on = all(sign[k] * (box[k] - tile[a][k]) >= -2 * tol[a][k] for k in range(4) if is_open[a][k])
-        return goes_on and inter(found[a][0], box) >= cover * size(found[a][0]) and score >= believe * found[a][1]
+        return goes_on and inter(found[a][0], box) >= min_cover * size(found[a][0]) and score >= min_score_ratio * found[a][1]
 
     def one(a: int, b: int) -> bool:
         (_, sa, ka, ta), (_, sb, kb, tb) = found[a], found[b]
-        if ka != kb or ta == tb or min(sa, sb) < believe * max(sa, sb):
+        if ka != kb or ta == tb or min(sa, sb) < min_score_ratio * max(sa, sb):
             return False
         zone = common(tile[a], tile[b])
         pa, pb = common(out(a), zone), common(out(b), zone)
@@ -289,7 +289,7 @@ def brute(found, tiles, hw, iou=0.5, margin=2.0, cover=0.7, match=0.5, believe=0
         if min(oa[2], ob[2]) < max(oa[0], ob[0]) or min(oa[3], ob[3]) < max(oa[1], ob[1]):
             return False
         shared = inter(wa, wb)
-        return shared >= match * (size(wa) + size(wb) - shared)
+        return shared >= min_iou * (size(wa) + size(wb) - shared)
 
     stays = []
     for a in range(n):
@@ -335,7 +335,7 @@ def test_merge_follows_its_rules_one_by_one(seed):
     found = look(objects, tiles, rng, noise=2.4, full=60)[:150]
     found = [(tuple(np.round(b, 1).tolist()), round(s, 1), k, t) for b, s, k, t in found]  # some scores are equal
     found = [(b, 0.1 * s if rng.random() < 0.2 else s, k, t) for b, s, k, t in found]
-    options = [{}, {"iou": 0.2, "margin": 5.0, "cover": 0.4, "match": 0.3, "believe": 0.05}][seed % 2]
+    options = [{}, {"iou": 0.2, "margin": 5.0, "min_cover": 0.4, "min_iou": 0.3, "min_score_ratio": 0.05}][seed % 2]
     boxes, scores, classes, sources = zip(*found, strict=True)
     result = merge(
         *(torch.tensor(x, dtype=torch.float64) for x in (boxes, scores)),

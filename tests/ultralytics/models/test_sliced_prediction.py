@@ -20,7 +20,7 @@ from ultralytics.utils import ROOT as UPSTREAM
 from small_object.errors import UserError
 from small_object.sizes import SIZE_GROUPS
 from small_object.slicing.merge import merge
-from small_object.slicing.slicer import Slicer, build_slicer, likely_boxes
+from small_object.slicing.slicer import Slicer, build_slicer, select_boxes
 from small_object.slicing.tiling import auto_tile, tile_grid, tiles_over
 
 TINY = """
@@ -138,7 +138,7 @@ def test_tiles_of_a_batch_of_images_are_run_together(
     together = model.predict(images, **options)
     for whole, result, expected in zip(plain, together, alone, strict=True):
         same(result.boxes.data, expected.boxes.data)
-        assert result.tiles == expected.tiles and result.tiles[0] > 0 and result.plain == len(whole.boxes)
+        assert result.tiles == expected.tiles and result.tiles[0] > 0 and result.num_full == len(whole.boxes)
     tiles = sum(result.tiles[0] for result in together)
     parts = 2 * 4 if skip else 0
     assert calls[0] == len(images) and sum(calls) == len(images) + parts + tiles and max(calls) <= 7
@@ -153,7 +153,7 @@ def test_tiles_of_several_shapes_are_run_apart() -> None:
         seen.append(np.stack(tiles).shape)
         return [torch.tensor([[1.0, 2, 3, 4, 0.5, float(tile[0, 0, 0])]]) for tile in tiles]
 
-    found = Slicer(100, 0.2, batch=4).find(images, detect)
+    found = Slicer(100, 0.2, batch=4).detect(images, detect)
     assert seen == [(4, 100, 100, 3), (1, 100, 100, 3), (3, 80, 100, 3)]  # 3 + 2 of the first and last image; 3
     for i, each in enumerate(found):
         assert each.rows[:, 5].unique().tolist() == [i] and each.sources.tolist() == [*range(len(each.tiles))]
@@ -216,7 +216,7 @@ def test_parts_to_look_at_cover_the_image(height: int, width: int) -> None:
             covered.reshape(-1)[part.reshape(-1)] = True
         return [torch.tensor([[1.0, 2, 3, 4], [float(part[0, 0, 0]), 0, 0, 0]]) for part in parts]
 
-    (found,) = slicer.scout([image], look, [seen])
+    (found,) = slicer.propose([image], look, [seen])
     if max(height, width) <= 400:
         assert found is seen and not shapes
         return
@@ -229,10 +229,10 @@ def test_parts_to_look_at_cover_the_image(height: int, width: int) -> None:
 def test_boxes_of_raw_outputs() -> None:
     raw = torch.tensor([[[10.0, 20], [30, 40], [4, 4], [6, 6], [0.2, 0.9], [0.3, 0.1]]])  # (1, 4 + 2, 2)
     one, other = [8.0, 27.0, 12.0, 33.0], [18.0, 37.0, 22.0, 43.0]
-    assert [boxes.tolist() for boxes in likely_boxes(raw, 0.5, 2)] == [[other]]
-    assert [boxes.tolist() for boxes in likely_boxes([raw, None], 0.3, 2)] == [[one, other]]
+    assert [boxes.tolist() for boxes in select_boxes(raw, 0.5, 2)] == [[other]]
+    assert [boxes.tolist() for boxes in select_boxes([raw, None], 0.3, 2)] == [[one, other]]
     rows = torch.tensor([[[0.0, 0, 10, 20, 0.6, 1], [0, 0, 4, 4, 0.4, 0], [8, 8, 9, 9, 0.1, 0]]])  # after NMS
-    assert [boxes.tolist() for boxes in likely_boxes(rows, 0.4, 2)] == [[[0, 0, 10, 20], [0, 0, 4, 4]]]
+    assert [boxes.tolist() for boxes in select_boxes(rows, 0.4, 2)] == [[[0, 0, 10, 20], [0, 0, 4, 4]]]
 
 
 EXPORTS = {  # beside the format: what it needs, and its arguments
@@ -289,7 +289,7 @@ def test_tracks_over_the_frames_of_a_video(model: YOLO, image: np.ndarray, tmp_p
         video.write(image)
     video.release()
     sliced = list(model.track(tmp_path / "a.avi", tracker=tracker, stream=True, **SLICED))
-    assert len(sliced) == 4 and all(result.tiles == (8, 0) and result.plain > 0 for result in sliced)
+    assert len(sliced) == 4 and all(result.tiles == (8, 0) and result.num_full > 0 for result in sliced)
     found = model.predict(image, **SLICED)[0].boxes
     assert len(sliced[3].boxes) > 0.8 * int((found.conf > 0.7).sum()) > len(model.predict(image, **PLAIN)[0].boxes)
     first, last = (set(result.boxes.id.tolist()) for result in (sliced[2], sliced[3]))
@@ -366,7 +366,7 @@ def test_memory_does_not_grow_with_the_images() -> None:
     for side, count in ((2_000, 1), (5_000, 16)):
         images = [np.broadcast_to(np.zeros(3, np.uint8), (side, side, 3))] * count
         tracemalloc.start()
-        found = Slicer(640, batch=4).find(images, lambda tiles: [torch.zeros(0, 6) for _ in np.stack(tiles)])
+        found = Slicer(640, batch=4).detect(images, lambda tiles: [torch.zeros(0, 6) for _ in np.stack(tiles)])
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
         assert [len(each.tiles) for each in found] == [len(tile_grid(side, side, 640, 0.2))] * count
@@ -454,7 +454,7 @@ def test_a_model_that_cannot_slice_says_so(image: np.ndarray) -> None:
 def test_parts_of_results_remember_their_tiles(model: YOLO, image: np.ndarray) -> None:
     result = model.predict(image, **SLICED)[0]
     for part in (result[:2], result.cpu(), result.numpy()):
-        assert (part.tiles, part.plain) == (result.tiles, result.plain) == ((8, 0), result.plain)
+        assert (part.tiles, part.num_full) == (result.tiles, result.num_full) == ((8, 0), result.num_full)
 
 
 @pytest.mark.parametrize(
