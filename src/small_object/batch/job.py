@@ -24,7 +24,7 @@ import ray.data
 from ray.exceptions import RayError
 from ultralytics.utils import LOGGER, TQDM
 
-from small_object.batch.store import Output, Source, one_line
+from small_object.batch.store import TILES, Output, Source, one_line
 from small_object.batch.worker import Allocation, Job, Journal, Summary, Task, Worker, model_digest
 from small_object.errors import UserError
 
@@ -68,7 +68,7 @@ def run(job: Job) -> dict[str, Any]:
         if len(todo):
             with cluster(job) as allocation:
                 running = run_parts(Task(job, digest, run_id, allocation), todo, unreadable)
-        found, detections, tiles_run, tiles_skipped = out.scan()
+        found, detections, tiles = out.scan()
         num_done = pc.sum(pc.is_in(names, value_set=found)).as_py() or 0
         num_found = len(pc.unique(found))
         duplicated = len(found) - num_found
@@ -82,8 +82,7 @@ def run(job: Job) -> dict[str, Any]:
             "duplicated": duplicated,
             "no_longer_in_source": num_found - num_done,
             "detections": dict(sorted(detections.items())),
-            "tiles_run": tiles_run,
-            "tiles_skipped": tiles_skipped,
+            **{name: tiles[name] for name in TILES},
             "seconds": round(time.time() - started, 3),
             "running_seconds": round(running, 3),  # without the start and the end of Ray
             "images_per_second": round(num_now / running, 4) if running else 0.0,

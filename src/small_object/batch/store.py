@@ -17,7 +17,6 @@ from typing import Any
 import cv2
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.fs
 import pyarrow.parquet as pq
 from ultralytics.data.utils import IMG_FORMATS
@@ -34,6 +33,7 @@ except ImportError:  # Windows
 
 S3 = "s3://"
 
+TILES = "tiles_run", "tiles_skipped"
 SCHEMA = pa.schema(
     [
         pa.field("image", pa.string(), nullable=False),
@@ -41,7 +41,7 @@ SCHEMA = pa.schema(
         ("class_id", pa.int32()),
         ("score", pa.float32()),
         *((name, pa.float32()) for name in ("x1", "y1", "x2", "y2")),
-        *(pa.field(name, pa.int32(), nullable=False) for name in ("width", "height", "tiles_run", "tiles_skipped")),
+        *(pa.field(name, pa.int32(), nullable=False) for name in ("width", "height", *TILES)),
     ]
 )
 """One row per detection, boxes xyxy in pixels of the image; an image without has one row whose class to y2 are null."""
@@ -251,38 +251,39 @@ class Output:
                 self._system.delete_file(f"{self._base}/parts/{name}")
         return [f"parts/{name}" for name in names if name.endswith(".parquet") and not name.startswith(".")]
 
-    def scan(self) -> tuple[pa.ChunkedArray, Counter[str], int, int]:
-        """Return the names of the images in all parts, each as often as parts hold it, with totals over them.
-
-        A damaged part is removed, with a warning: its images are no longer done.
+    def scan(self) -> tuple[pa.ChunkedArray, Counter[str], Counter[str]]:
+        """Return what all parts hold; a damaged part is removed, with a warning: its images are no longer done.
 
         Returns:
-            The names, the number of detections by class, and the number of tiles that were run and skipped.
+            The names of the images, each as often as parts hold it; the number of detections by class; and the numbers
+            of `TILES`.
         """
-        images, detections, tiles_run, tiles_skipped = [], Counter[str](), 0, 0
-        names = self.parts()
+        images, detections, tiles, names = [], Counter[str](), Counter[str](), self.parts()
         with ThreadPoolExecutor(8) as pool:
             for name, part in zip(names, pool.map(self._read_part, names), strict=True):
                 if part is None:
                     LOGGER.warning(f"--out {self.text}: {name} is damaged and removed; its images are run again")
                     self._system.delete_file(f"{self._base}/{name}")
-                    continue
-                per_image, classes = part
-                images.append(per_image["image"].combine_chunks().cast(pa.large_string()))
-                detections.update({row["values"]: row["counts"] for row in classes.to_pylist()})
-                tiles_run += pc.sum(per_image["tiles_run_min"]).as_py() or 0
-                tiles_skipped += pc.sum(per_image["tiles_skipped_min"]).as_py() or 0
-        return pa.chunked_array(images, pa.large_string()), detections, tiles_run, tiles_skipped
+                else:
+                    images.append(part[0])
+                    detections.update(part[1])
+                    tiles.update(part[2])
+        return pa.chunked_array(images, pa.large_string()), detections, tiles
 
-    def _read_part(self, name: str) -> tuple[pa.Table, pa.Array] | None:
-        """Return the images of a part with their tiles, and the number of detections by class; None if damaged."""
+    def _read_part(self, name: str) -> tuple[pa.Array, dict[str, int], dict[str, int]] | None:
+        columns, path = ["image", "class"], f"{self._base}/{name}"
         try:
-            with pq.ParquetFile(f"{self._base}/{name}", filesystem=self._system) as file:
-                table = file.read(["image", "class", "tiles_run", "tiles_skipped"])
-        except (pa.ArrowInvalid, KeyError):
+            with pq.ParquetFile(path, filesystem=self._system, read_dictionary=columns) as file:
+                table = file.read([*columns, *TILES]).unify_dictionaries().combine_chunks()
+        except pa.ArrowInvalid:
             return None
-        per_image = table.group_by("image").aggregate([("tiles_run", "min"), ("tiles_skipped", "min")])
-        return per_image, pc.value_counts(table["class"].drop_null())
+        if table.num_columns < len(columns) + len(TILES) or not table.num_rows:
+            raise UserError(f"--out {self.text}: {name} was not written by a batch job; move it away")
+        image, classes = (table[column].chunk(0) for column in columns)
+        first = np.flatnonzero(np.diff(image.indices.to_numpy(), prepend=-1))  # rows of an image follow one another
+        detections = {row["values"]: row["counts"] for row in classes.drop_null().value_counts().to_pylist()}
+        tiles = {column: int(table[column].to_numpy()[first].sum()) for column in TILES}
+        return image.unique().dictionary_decode().cast(pa.large_string()), detections, tiles
 
     def write_part(self, name: str, columns: dict[str, list[Any]]) -> None:
         """Write a Parquet file.
