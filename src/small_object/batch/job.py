@@ -70,8 +70,7 @@ def run(job: Job) -> dict[str, Any]:
                 running = run_parts(Task(job, digest, run_id, allocation), todo, unreadable)
         found, detections, tiles = out.scan()
         num_done = pc.sum(pc.is_in(names, value_set=found)).as_py() or 0
-        num_found = len(pc.unique(found))
-        duplicated = len(found) - num_found
+        num_found, duplicated = len(pc.unique(found)), len(found) - len(pc.unique(found))
         num_now = num_done - num_before
         report = {
             "images": num_images,
@@ -86,7 +85,6 @@ def run(job: Job) -> dict[str, Any]:
             "seconds": round(time.time() - started, 3),
             "running_seconds": round(running, 3),  # without the start and the end of Ray
             "images_per_second": round(num_now / running, 4) if running else 0.0,
-            "model": job.model,
             "model_sha256": digest,
             "arguments": asdict(job),
             "versions": {name: version(name) for name in ("ultralytics", "torch", "ray", "pyarrow")}
@@ -135,13 +133,12 @@ def cluster(job: Job) -> Iterator[Allocation]:
     """Start Ray on this machine or join a cluster, unless this process has done so; leave it at the end."""
     owned = not ray.is_initialized()
     if owned:
-        options: dict[str, Any] = {"address": job.address, "log_to_driver": False, "logging_level": "ERROR"}
+        options: dict[str, Any] = {"address": job.address}
         if job.address is None:
-            cpus = max(num_cores(), job.workers or 1)
-            options |= {"address": "local", "num_cpus": cpus, "object_store_memory": OBJECT_STORE}
-            options |= {"include_dashboard": False}
+            options = {"address": "local", "num_cpus": max(num_cores(), job.workers or 1)}
+            options |= {"object_store_memory": OBJECT_STORE, "include_dashboard": False}
         try:
-            ray.init(**options)
+            ray.init(**options, log_to_driver=False, logging_level="ERROR")
         except (RayError, OSError, RuntimeError, ValueError) as error:
             raise UserError(f"--address {job.address or 'local'}: {one_line(error)}") from error
     try:
@@ -161,16 +158,14 @@ def allocate(job: Job, resources: dict[str, float]) -> Allocation:
     """Divide the resources of a cluster, which have the keys `CPU` and `GPU`, among the workers."""
     cpus, gpus = int(resources.get("CPU", 0)), int(resources.get("GPU", 0))
     device = job.device or ("cuda" if gpus else "cpu")
-    if device == "cuda":
-        if not gpus:
-            raise UserError("--device cuda: Ray finds no GPU; give --device cpu")
-        workers = job.workers or gpus
-        per_worker = max(1, min(4, cpus // workers))  # to read images
+    if device == "cuda" and not gpus:
+        raise UserError("--device cuda: Ray finds no GPU; give --device cpu")
+    workers = job.workers or (gpus if device == "cuda" else max(1, cpus // 2))
+    per_worker = max(1, cpus // workers)
+    allocation = Allocation(workers, device, per_worker, per_worker, 0.0)
+    if device == "cuda":  # the CPUs read images
+        per_worker = min(4, per_worker)
         allocation = Allocation(workers, device, 0, per_worker, 1 / math.ceil(workers / gpus))
-    else:
-        workers = job.workers or max(1, cpus // 2)
-        per_worker = max(1, cpus // workers)
-        allocation = Allocation(workers, device, per_worker, per_worker, 0)
     if workers * per_worker > cpus:
         raise UserError(f"--workers {workers}: Ray has {cpus} CPUs, and each worker takes one; give fewer")
     return allocation

@@ -73,10 +73,7 @@ class Source:
     """The images of a job: a folder, a list of files and S3 URLs (.txt, one per line), or an S3 prefix.
 
     Args:
-        text: The folder, list or URL, as an absolute path where it is one.
-
-    Raises:
-        UserError: If it is none of these.
+        text: Absolute path of the folder or list, or URL.
     """
 
     def __init__(self, text: str) -> None:
@@ -87,16 +84,13 @@ class Source:
             raise UserError(f"--source {text}: only folders, lists and {S3} can be read")
         if not self._is_s3 and not path.exists():
             raise UserError(f"--source {text}: no such folder, list or {S3} prefix")
-        if not self._is_s3 and path.is_file() and path.suffix.lower() != ".txt":
+        if not self._is_s3 and not self._is_folder and path.suffix.lower() != ".txt":
             raise UserError(f"--source {text}: must be a folder, a .txt with one image per line, or an {S3} prefix")
 
     def names(self) -> tuple[list[str], dict[str, str]]:
         """Return the images' names, sorted, and those that can't be used, with the reason.
 
         A name is the path in the folder, with `/`; the line of the list; or the URL without options.
-
-        Raises:
-            UserError: If there are none, or the list or prefix can't be read.
         """
         try:
             if self._is_s3:
@@ -132,15 +126,7 @@ class Source:
                     yield S3 + info.path
 
     def read(self, name: str, flags: int) -> np.ndarray:
-        """Return an image as `yolo predict` reads it, (H, W, C), BGR.
-
-        Args:
-            name: Its name, see `names`.
-            flags: OpenCV's flags for reading.
-
-        Raises:
-            UnreadableError: If it can't be read.
-        """
+        """Return an image as `yolo predict` reads it with OpenCV's flags, (H, W, C), BGR; may raise UnreadableError."""
         try:
             if not name.startswith(S3):
                 return _decode(self._folder / name, flags)
@@ -172,9 +158,6 @@ class Output:
 
     Args:
         text: Absolute path or S3 URL.
-
-    Raises:
-        UserError: If it can't be used.
     """
 
     def __init__(self, text: str) -> None:
@@ -216,12 +199,6 @@ class Output:
 
         The file `run` names the run. Workers check it before they write a part, see `is_locked_by`, so those of an
         earlier run write no more. On S3 that is all; on a disk a second living process is refused as well.
-
-        Args:
-            run: The run's id.
-
-        Raises:
-            UserError: If another process writes into the folder.
         """
         with ExitStack() as stack:
             if not self._is_s3:
@@ -286,12 +263,7 @@ class Output:
         return image.unique().dictionary_decode().cast(pa.large_string()), detections, tiles
 
     def write_part(self, name: str, columns: dict[str, list[Any]]) -> None:
-        """Write a Parquet file.
-
-        Args:
-            name: Its name, without folder and suffix.
-            columns: Its columns, see `SCHEMA`.
-        """
+        """Write a Parquet file of a name without folder and suffix; the columns are those of `SCHEMA`."""
         buffer = pa.BufferOutputStream()
         pq.write_table(pa.table(columns, SCHEMA), buffer)
         self.write(f"parts/{name}.parquet", buffer.getvalue().to_pybytes())

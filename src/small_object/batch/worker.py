@@ -135,13 +135,9 @@ class Worker:
     """Runs the model over parts of a job and writes a Parquet file of each; Ray Data calls it.
 
     It never raises: the job's process gets the reason in the summary.
-
-    Args:
-        task: What to do.
-        journal: The `Journal`.
     """
 
-    def __init__(self, task: Task, journal: Any) -> None:
+    def __init__(self, task: Task, journal: Any) -> None:  # a `Journal`
         self._task, self._journal, self._error = task, journal, ""
         try:
             self._start()
@@ -194,7 +190,7 @@ class Worker:
     def _run(self, part: str, names: list[str], summary: Summary) -> None:
         summary.retried, deaths = ray.get(self._journal.open.remote(part, names))
         columns: dict[str, list[Any]] = {name: [] for name in SCHEMA.names}
-        for images in self._read_part(part, names, deaths, summary):
+        for images in self._read(part, names, deaths, summary):
             for name, result in self._detect(images, summary):
                 add_result(columns, name, result)
                 summary.images += 1
@@ -204,24 +200,21 @@ class Worker:
             self._output.write_part(part, columns)
         ray.get(self._journal.close.remote(part))
 
-    def _read_part(
+    def _read(
         self, part: str, names: list[str], deaths: dict[str, int], summary: Summary
     ) -> Iterator[dict[str, np.ndarray]]:
-        """Yield the images of a part in batches; images over which workers may have died come last, one by one."""
-        others = [name for name in names if name not in deaths]
-        yield from self._read(part, [others[i : i + self._batch] for i in range(0, len(others), self._batch)], summary)
-        for name, number in deaths.items():
-            if number < MAX_DEATHS:
-                yield from self._read(part, [[name]], summary)
-            else:
-                summary.unreadable[name] = f"{number} workers died over it"
+        """Yield the images of a part in batches; while one is in use, the next is read.
 
-    def _read(self, part: str, batches: list[list[str]], summary: Summary) -> Iterator[dict[str, np.ndarray]]:
-        """Yield batches of images; while one is in use, the next is read."""
+        Images over which workers may have died come last, one by one, so that the next death shows which it is.
+        """
+        others = [name for name in names if name not in deaths]
+        batches = [others[i : i + self._batch] for i in range(0, len(others), self._batch)]
+        batches += [[name] for name, number in deaths.items() if number < MAX_DEATHS]
         futures: dict[str, Any] = {}
         for batch, following in zip(batches, [*batches, []][1:], strict=True):
-            ray.get(self._journal.hold.remote(part, batch + following))
-            for name in batch + following:
+            held = batch + [name for name in following if name not in deaths]
+            ray.get(self._journal.hold.remote(part, held))
+            for name in held:
                 if name not in futures:
                     futures[name] = self._readers.submit(self._source.read, name, self._flags)
             images = {}
@@ -232,6 +225,8 @@ class Worker:
                     summary.unreadable[name] = str(error)
             yield images
             images.clear()  # before more are read
+        lost = {name: f"{number} workers died over it" for name, number in deaths.items() if number >= MAX_DEATHS}
+        summary.unreadable.update(lost)
 
     def _detect(self, images: dict[str, np.ndarray], summary: Summary) -> Iterator[tuple[str, Results]]:
         """Yield the detections of each image, which are those of the image alone."""
