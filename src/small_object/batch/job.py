@@ -211,7 +211,7 @@ def run_parts(task: Task, names: pa.ChunkedArray, unreadable: dict[str, str]) ->
         with silenced():
             summaries = ray.data.from_arrow(parts).map_batches(
                 Worker,
-                fn_constructor_args=(task, Journal.remote()),
+                fn_constructor_args=(task, Journal.remote()),  # type: ignore[attr-defined]
                 batch_size=1,
                 batch_format="pyarrow",
                 compute=ray.data.ActorPoolStrategy(size=allocation.workers),

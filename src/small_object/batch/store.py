@@ -147,7 +147,7 @@ def _decode(file: Path, flags: int) -> np.ndarray:
     with file.open("rb") as stream:  # upstream's reader does not say why it can't
         if not stream.read(1):
             raise UnreadableError("empty file")
-    image = imread(file, flags)
+    image: np.ndarray | None = imread(file, flags)
     if image is None:
         raise UnreadableError("not an image that can be decoded")
     return image

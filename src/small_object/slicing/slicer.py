@@ -125,12 +125,7 @@ class Slicer:
     def _run(
         self, predict: Predict, images: Sequence[np.ndarray], views: Sequence[np.ndarray]
     ) -> Iterator[torch.Tensor]:
-        """Run a model on views of images, at most `batch` of one shape together.
-
-        Args:
-            predict: Runs the model.
-            images: Images (H, W, C).
-            views: Those of each image, xyxy in its pixels, shapes (V, 4).
+        """Run a model on views of images, xyxy in their pixels, shapes (V, 4), at most `batch` of one shape together.
 
         Returns:
             An iterator over the rows of each view, image by image, with xyxy in pixels of the image, float32.

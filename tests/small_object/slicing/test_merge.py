@@ -50,7 +50,7 @@ def lay_out(rng, count: int, low: float, high: float, hw=HW, classes=2, share=0.
         w, h = np.exp(rng.uniform(np.log(low), np.log(high), 2)).clip(None, (hw[1], hw[0]))
         x, y = rng.uniform(0, (hw[1] - w, hw[0] - h))
         kind = int(rng.integers(classes))
-        if rng.random() < 0.3:  # close beside the last one, as parked
+        if rng.random() < 0.3:  # close to the last one, as if parked
             (x1, y1, x2, y2), kind = objects[-1] if objects else ((0, 0, 50, 50), kind)
             w, h, x, y = x2 - x1, y2 - y1, x2 + rng.uniform(-0.1, 0.1) * (x2 - x1), y1 + rng.uniform(-3, 3)
         box = tuple(float(v) for v in (x, y, x + w, y + h))
