@@ -78,7 +78,7 @@ def write_page(folder: Path, data: dict[str, Any], models: int, max_images: int 
 
 
 def synthetic_detections(truth: np.ndarray, width: int, height: int, rng: np.random.Generator) -> np.ndarray:
-    """Return rows (x1, y1, x2, y2, score, class) in descending order of score: three in four objects, and ten random boxes."""
+    """Return rows (x1, y1, x2, y2, score, class) in descending order of score: 3 in 4 objects, 10 random boxes."""
     kept = truth[rng.random(len(truth)) < 0.75]
     sides = np.tile(kept[:, 3:] - kept[:, 1:3], 2)
     near = kept[:, 1:] + rng.normal(0, 0.06, sides.shape) * sides

@@ -12,8 +12,7 @@ from collections.abc import Iterable, Mapping
 import numpy as np
 import torch
 
-# Where no training boxes tell the scale: the mean size of AI-TOD's objects in pixels, the paper's C (section 4).
-DEFAULT_C = 12.8
+DEFAULT_C = 12.8  # pixels; the paper's C (section 4): the mean size of AI-TOD's objects
 
 
 def nwd(box1: torch.Tensor, box2: torch.Tensor, c: float, xywh: bool = False) -> torch.Tensor:
@@ -53,7 +52,7 @@ def mean_box_size(labels: Iterable[Mapping[str, np.ndarray]], imgsz: int, tile: 
         labels: Per image, `bboxes`, normalised xywh, shape (N, 4), and `shape`, the original (height, width); the
             `labels` of an Ultralytics data set.
         imgsz: Side in pixels to which the longer side of each image is scaled.
-        tile: Side in pixels of the tiles that larger images are cut into before; None: they are not.
+        tile: Side in pixels of the tiles that larger images are cut into first; None: whole images.
 
     Returns:
         The mean size in pixels, or `DEFAULT_C` where there is no box of any size.

@@ -1,19 +1,24 @@
 """Average precision and recall by object size, computed by faster-coco-eval (https://pypi.org/project/faster-coco-eval).
 
-As in COCO (https://cocodataset.org/#detection-eval), an object outside a size range is left out of it rather than
-missed, and so is a prediction that matches it, or that matches nothing and lies outside the range itself.
+The conventions are COCO's (https://cocodataset.org/#detection-eval). Sizes are box areas in pixels of the original
+image. An object outside a size range is ignored in it rather than missed, and so is a prediction that matches it, or
+that matches nothing and lies outside the range itself. AP has 101 recall points and is the mean over IoU 0.50:0.95; AR
+is the mean recall over these. Unlike in COCO, a box at a limit belongs to the larger group alone, and up to `max_det`
+predictions of a class count in an image instead of 100.
 """
 
 from __future__ import annotations
 
 import functools
 import gc
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
-from ultralytics.utils import LOGGER, RANK
+from ultralytics.utils import LOGGER, RANK, plt_settings
 
 COCO_SMALL, COCO_LARGE = 32**2, 96**2
 """COCO's limits on the box area, square pixels: small below the first, large from the second on."""
@@ -88,9 +93,9 @@ class SizeScores:
 
     Attributes:
         counts: Number of objects.
-        ap: AP, 0..1, mean over IoU 0.50:0.95; NaN without objects, like the following.
+        ap: AP, 0..1; NaN without objects, like the following.
         ap50: AP at IoU 0.50, 0..1.
-        ar: Share of the objects that is found, 0..1, mean over IoU 0.50:0.95.
+        ar: Average recall, 0..1.
     """
 
     counts: dict[str, int]
@@ -152,23 +157,25 @@ class SizeMetrics(SizeScores):
         first, others = rows[: len(SIZE_RANGES)], rows[len(SIZE_RANGES) :]
         lines = [list(rows[0])]
         for row in first + [row for row in others if per_class and row["Objects"]]:
-            *place, ap, ap50, ar = row.values()
-            lines.append([*place, *("-" if np.isnan(score) else f"{score:.3g}" for score in (ap, ap50, ar))])
+            *labels, ap, ap50, ar = row.values()
+            lines.append([*labels, *("-" if np.isnan(score) else f"{score:.3g}" for score in (ap, ap50, ar))])
         return "\n".join(f"{line[0]:>22}" + "".join(f"{cell!s:>11}" for cell in line[1:]) for line in lines)
 
 
 def area_limits(name: str, square: str = "^2") -> str:
     """Return the limits of a size range in square pixels, e.g. `8^2-16^2`."""
-    low, high = (f"{limit**0.5:g}{square}" for limit in SIZE_RANGES[name])
-    return f"<{high}" if SIZE_RANGES[name][0] == 0 else f">={low}" if "inf" in high else f"{low}-{high}"
+    low, high = SIZE_RANGES[name]
+    if low == 0:
+        return f"<{high**0.5:g}{square}"
+    return f">={low**0.5:g}{square}" if np.isinf(high) else f"{low**0.5:g}{square}-{high**0.5:g}{square}"
 
 
 class SizeRecords:
-    """Collects the boxes of a validation image by image, however they were predicted, and scores them by object size.
+    """Collects the boxes of a validation image by image and scores them by object size.
 
     Attributes:
         images: Per image its objects, xyxy and class, shape (N, 5), and its predictions, xyxy, confidence and class,
-            shape (M, 6); float32, in pixels of the original image. The place in the list is the image's id.
+            shape (M, 6); float32, in pixels of the original image. The index in the list is the image's id.
 
     Example:
         >>> records, box = SizeRecords(), np.array([[10, 10, 20, 20]])
@@ -200,7 +207,7 @@ class SizeRecords:
         self.images.append((objects.astype(np.float32), predictions.astype(np.float32)))
 
     def evaluate(self, names: dict[int, str], max_det: int) -> SizeMetrics:
-        """Score what was collected.
+        """Score the collected boxes.
 
         Args:
             names: Class names by class index.
@@ -213,7 +220,7 @@ class SizeRecords:
         predictions = _by_class([image[1] for image in self.images], 6)
         nothing = np.zeros((0, 6)), np.zeros(0, int)
         collecting = gc.isenabled()
-        gc.disable()  # it would search the library's many dictionaries again and again, a third of the time
+        gc.disable()  # it would scan the library's many dictionaries again and again, a third of the time
         try:
             classes = {c: _evaluate_class(*objects[c], *predictions.get(c, nothing), max_det) for c in objects}
         finally:
@@ -269,7 +276,9 @@ def _evaluate_class(
     return counts, np.where(counts > 0, scores, np.nan)
 
 
-def _dataset(images: list[int], at: np.ndarray, rows: np.ndarray, area: np.ndarray, score: np.ndarray) -> dict:
+def _dataset(
+    images: list[int], at: np.ndarray, rows: np.ndarray, area: np.ndarray, score: np.ndarray
+) -> dict[str, Any]:
     """Return boxes of one class as a COCO data set; ids from 1, since 0 marks a box without a match there."""
     ltwh = np.column_stack((rows[:, :2], rows[:, 2:4] - rows[:, :2]))
     columns = zip(at.tolist(), ltwh.tolist(), area.tolist(), score.tolist(), strict=True)
@@ -281,3 +290,35 @@ def _dataset(images: list[int], at: np.ndarray, rows: np.ndarray, area: np.ndarr
             for i, (image, box, a, s) in enumerate(columns, 1)
         ],
     }
+
+
+@plt_settings()  # type: ignore[no-untyped-call, untyped-decorator, unused-ignore]
+def plot_size_metrics(size: SizeMetrics, path: Path, on_plot: Callable[[Path], Any] | None = None) -> None:
+    """Plot AP50 and recall of all classes by size group into a picture; `on_plot` is called with its path."""
+    import matplotlib.pyplot as plt  # slow to import
+
+    figure, ax = plt.subplots(figsize=(9, 5), tight_layout=True)
+    positions = np.arange(len(SIZE_GROUPS))
+    for shift, scores, label, color in (
+        (-0.2, size.ap50, "AP50 (average precision at IoU 0.50)", "#0b6fb8"),
+        (0.2, size.ar, "AR (recall, mean over IoU 0.50 to 0.95)", "#f0a030"),
+    ):
+        heights = [scores[name] for name in SIZE_GROUPS]
+        bars = ax.bar(positions + shift, np.nan_to_num(heights), 0.38, label=label, color=color)
+        ax.bar_label(bars, ["" if np.isnan(height) else f"{height:.3f}" for height in heights], padding=2)
+    ticks = []
+    for x, name in enumerate(SIZE_GROUPS):
+        ticks.append(f"{name}\n{area_limits(name, '²').replace('>=', '≥')} px\nn = {size.counts[name]:,}")
+        if not size.counts[name]:
+            ax.text(x, 0.02, "no objects", ha="center", color="gray")
+    ax.set_xticks(positions, ticks)
+    ax.set(ylim=(0, 1.25), yticks=np.linspace(0, 1, 6))  # the legend stands above the bars
+    ax.set_xlabel("box area in the original image, and number of objects")
+    ax.set_title("Accuracy by object size, all classes")
+    ax.grid(axis="y", alpha=0.3)
+    ax.set_axisbelow(True)
+    ax.legend(loc="upper center", ncols=2, frameon=False)
+    figure.savefig(path, dpi=200)
+    plt.close(figure)
+    if on_plot:
+        on_plot(path)

@@ -103,7 +103,7 @@ PROMISES = {
 }
 
 # Documents that go on from what the commands of another have made.
-CONTINUED = {"docs/archives.md": "README.md"}
+CONTINUED = {"docs/batch.md": "README.md"}
 
 # What a command would not make anew, and is removed before it.
 ANEW = {

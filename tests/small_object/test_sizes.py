@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import csv
-import json
 import os
 import pickle
 import subprocess
@@ -19,7 +18,6 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from faster_coco_eval import COCO, COCOeval_faster
 from ultralytics import YOLO
 from ultralytics.cfg import get_cfg
 from ultralytics.models.yolo.detect.train import DetectionTrainer
@@ -30,7 +28,6 @@ from ultralytics.utils.plotting import plot_results
 
 from small_object import sizes as size_metrics
 from small_object.sizes import SIZE_GROUPS, SIZE_KEYS, SIZE_RANGES, SizeMetrics, SizeRecords, load_coco_eval, size_group
-from tests.helpers.common import upstream_before
 
 NAMES = {0: "airplane", 1: "person", 2: "truck"}
 SCORES = ("ap", "ap50", "ar")
@@ -70,47 +67,6 @@ def evaluate(images: list[Image], max_det: int = 100, names: dict[int, str] = NA
     for image in images:
         records.add((300, 400), *image)
     return records.evaluate(names, max_det)
-
-
-# The scores ----------------------------------------------------------------------------------------------------------
-
-
-def coco_json(images: list[Image], folder: Path) -> tuple[Path, Path]:
-    """Write objects and predictions as COCO's two files."""
-    truth: dict[str, list] = {"images": [], "annotations": [], "categories": [{"id": c + 1} for c in NAMES]}
-    found = []
-    for i, (targets, target_cls, boxes, conf, cls) in enumerate(images, 10):
-        truth["images"].append({"id": i, "width": 400, "height": 300})
-        for (x1, y1, x2, y2), c in zip(targets.tolist(), target_cls.tolist(), strict=True):
-            box, number = [x1, y1, x2 - x1, y2 - y1], len(truth["annotations"]) + 1
-            about = {"id": number, "image_id": i, "category_id": c + 1, "area": box[2] * box[3], "iscrowd": 0}
-            truth["annotations"].append({**about, "bbox": box})
-        for (x1, y1, x2, y2), s, c in zip(boxes.tolist(), conf.tolist(), cls.tolist(), strict=True):
-            found.append({"image_id": i, "category_id": c + 1, "bbox": [x1, y1, x2 - x1, y2 - y1], "score": s})
-    paths = folder / "truth.json", folder / "found.json"
-    paths[0].write_text(json.dumps(truth))
-    paths[1].write_text(json.dumps(found))
-    return paths
-
-
-@pytest.mark.parametrize("seed", range(4))
-def test_scores_are_those_of_faster_coco_eval_from_json_files(seed: int, tmp_path: Path) -> None:
-    images = random_images(seed, objects=20)
-    ours = evaluate(images)
-    truth, found = coco_json(images, tmp_path)
-    coco = COCO(str(truth))
-    reference = COCOeval_faster(coco, coco.loadRes(str(found)), iouType="bbox", print_function=LOGGER.debug)
-    reference.run()
-    for name, theirs in (("COCO small", "small"), ("medium", "medium"), ("large", "large")):
-        assert ours.ap[name] == pytest.approx(reference.stats_as_dict[f"AP_{theirs}"], abs=1e-12)
-        assert ours.ar[name] == pytest.approx(reference.stats_as_dict[f"AR_{theirs}"], abs=1e-12)
-        index = reference.params.areaRngLbl.index(theirs)
-        precision = reference.eval["precision"][..., index, -1]  # (IoU, recall, classes)
-        for c, scores in ours.per_class.items():
-            if scores.counts[name]:
-                assert scores.ap[name] == pytest.approx(precision[:, :, c].mean(), abs=1e-12)
-                assert scores.ap50[name] == pytest.approx(precision[0, :, c].mean(), abs=1e-12)
-    assert 0.02 < ours.ap["COCO small"] < 0.98
 
 
 def overlap(a: list[float], b: list[float]) -> float:
@@ -159,11 +115,7 @@ def test_scores_are_those_of_a_plain_computation(seed: int) -> None:
                 assert scores.ar[name] == pytest.approx(np.mean([recall for _, recall in plain]), abs=1e-9)
                 checked += 0 < scores.ap[name] < 1
     assert checked
-
-
-def test_all_classes_are_the_mean_of_the_classes_with_objects() -> None:
-    ours = evaluate(random_images(1))
-    for score in SCORES:
+    for score in SCORES:  # all classes: the mean of those with objects
         for name in SIZE_RANGES:
             values = [getattr(s, score)[name] for s in ours.per_class.values() if s.counts[name]]
             assert getattr(ours, score)[name] == pytest.approx(np.mean(values))
@@ -202,8 +154,7 @@ EMPTY: Image = (np.zeros((0, 4)), np.zeros(0), np.zeros((0, 4)), np.zeros(0), np
 
 
 def test_no_prediction_scores_zero() -> None:
-    images = [(t, c, *EMPTY[2:]) for t, c, *_ in random_images(3)]
-    ours = evaluate(images)
+    ours = evaluate([(t, c, *EMPTY[2:]) for t, c, *_ in random_images(3)])
     assert all(ours.ap[n] == ours.ap50[n] == ours.ar[n] == 0 for n, count in ours.counts.items() if count)
 
 
@@ -229,9 +180,6 @@ def test_a_class_without_objects_is_left_out() -> None:
     ours = evaluate([(image[0], np.zeros(len(image[0])), *image[2:])])
     assert set(ours.per_class) == {0}
     assert ours.ap["COCO small"] == ours.per_class[0].ap["COCO small"]
-
-
-# What it shows -------------------------------------------------------------------------------------------------------
 
 
 def test_table_and_summary() -> None:
@@ -276,8 +224,6 @@ def test_it_survives_pickling_and_copying() -> None:
         assert set(SIZE_KEYS.values()) < set(twin.results_dict)
     assert metrics.size.groups == ("very tiny", "tiny", "small", "medium", "large", "COCO small")
 
-
-# A validation --------------------------------------------------------------------------------------------------------
 
 # Objects of each image, as class, x, y, width and height in pixels of the image, whose width and height come first.
 DATA = {
@@ -378,7 +324,6 @@ def test_a_validation_counts_and_scores_in_original_pixels(
     assert set(SIZE_KEYS.values()) < set(metrics.results_dict)
 
 
-@pytest.mark.skipif(upstream_before("8.4.133"), reason="before 8.4.133 upstream has sizes of COCO itself only")
 def test_sizes_are_those_of_upstreams_own_evaluation(model: YOLO, tmp_path: Path) -> None:
     stats: dict[str, float] = {}
 
@@ -445,8 +390,7 @@ def test_picture_is_drawn_and_registered(model: YOLO, data: Path, tmp_path: Path
 def test_dense_images_raise_max_det_as_upstream_does(model: YOLO, tmp_path: Path) -> None:
     grid = [(0, x * 10 + 1, y * 10 + 1, 6, 6) for x in range(20) for y in range(18)]
     dense = write_data(tmp_path / "dense", {"a.png": (200, 180, grid)})
-    taken = 300 if upstream_before("8.4.135") else 360  # older versions of upstream do not raise it
-    assert validate(model, dense, tmp_path).size.ar["very tiny"] == pytest.approx(taken / 360)
+    assert validate(model, dense, tmp_path).size.ar["very tiny"] == pytest.approx(1)
     assert validate(model, dense, tmp_path, max_det=90).size.ar["very tiny"] == pytest.approx(90 / 360)
 
 
@@ -540,9 +484,6 @@ def test_two_processes_find_what_one_finds(tmp_path: Path, monkeypatch: pytest.M
     assert sum(one[1].counts[name] for name in SIZE_GROUPS) > 40
 
 
-# A training ----------------------------------------------------------------------------------------------------------
-
-
 def read_csv(path: Path) -> list[dict[str, str]]:
     with path.open() as file:
         return list(csv.DictReader(file, strict=True))
@@ -606,9 +547,6 @@ def test_results_picture_is_as_wide_as_stocks(tmp_path: Path, size_metrics: bool
     plot_results(trainer.csv, on_plot=drawn.append)
     assert drawn == [tmp_path / "results.png"]
     assert cv2.imread(str(drawn[0])).shape[:2] == (1200, 200 * (3 + 2))  # upstream: one inch a column and two more
-
-
-# The argument --------------------------------------------------------------------------------------------------------
 
 
 def test_argument() -> None:

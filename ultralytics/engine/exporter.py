@@ -6,7 +6,7 @@ from typing import Any
 
 from ultralytics.engine.exporter import Exporter as StockExporter
 
-from small_object.slicing.slicer import REMEMBERED
+from small_object.slicing.slicer import TRAINING_ATTRIBUTES
 
 
 class Exporter(StockExporter):
@@ -20,4 +20,4 @@ class Exporter(StockExporter):
     @metadata.setter
     def metadata(self, value: dict[str, Any]) -> None:
         known = vars(self.model)
-        self._metadata = value | {name: float(known[name]) for name in REMEMBERED if name in known}
+        self._metadata = value | {name: float(known[name]) for name in TRAINING_ATTRIBUTES if name in known}

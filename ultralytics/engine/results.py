@@ -1,4 +1,4 @@
-"""Results that remember what slicing did."""
+"""Results that know what slicing did."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ require("ultralytics.engine.results.Results.new", callable(getattr(StockResults,
 
 
 class Results(StockResults):
-    """Upstream's results of an image; those made of them, by indexing, `cpu()` or a tracker, keep what slicing did.
+    """Upstream's results of an image with two facts about slicing, which indexing, `cpu()` and trackers keep.
 
     Attributes:
-        tiles: How many tiles of the image were run and how many skipped; None where it was run as a whole only.
-        plain: How many objects the pass over the whole image found, 0 without `slice_full`; None likewise.
+        tiles: How many tiles of the image were run and how many skipped; None if it was run as a whole only.
+        num_full: How many objects the pass over the whole image found, 0 without `slice_full`; None likewise.
     """
 
     tiles: tuple[int, int] | None = None
-    plain: int | None = None
+    num_full: int | None = None
 
     def new(self) -> Results:
         """Return results of the same image without objects."""
         result = super().new()
-        result.tiles, result.plain = self.tiles, self.plain
+        result.tiles, result.num_full = self.tiles, self.num_full
         return result

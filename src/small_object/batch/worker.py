@@ -1,4 +1,4 @@
-"""What runs in the processes of an archive's job: a worker runs the model, the journal outlives workers."""
+"""The remote side of a batch job: workers run the model, a journal outlives them."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import hashlib
 import json
 import time
 import traceback
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,61 +22,74 @@ from ultralytics import YOLO
 from ultralytics.engine.results import Results
 from ultralytics.utils import LOGGER
 
-from small_object.batch.store import SCHEMA, Output, Source, Totals, UnreadableError
+from small_object.batch.store import SCHEMA, Output, Source, UnreadableError, one_line
 from small_object.errors import UserError
 from small_object.slicing.slicer import max_batch
 
-MOST_DEATHS = 3  # of workers at one image, before it is left out
+MAX_DEATHS = 3  # of workers over one image, before it is left out
 READERS = 4  # threads that read the next images while the model runs
 
 
 @dataclass(frozen=True)
-class Task:
-    """What a worker is to do with each image.
-
-    Attributes:
-        model: Absolute path of the model.
-        digest: Its `digest_of`, which must be the same on every machine.
-        source: The images, see `Source`.
-        out: Where the parts go, see `Output`.
-        run: Id of this run, see `Output.lock`.
-        options: Arguments of `model.predict`.
-        batch: Images that are run together.
-        threads: Threads of a worker, 0: as PyTorch has it.
-        workers: Number of workers.
-    """
+class Job:
+    """The arguments of a batch job, see `small-object batch --help`."""
 
     model: str
-    digest: str
     source: str
     out: str
-    run: str
-    options: dict[str, Any]
-    batch: int
-    threads: int
+    imgsz: int | None = None
+    conf: float = 0.25
+    iou: float = 0.7
+    max_det: int = 300
+    slice: int | str = "auto"
+    slice_skip: float = 0.0
+    slice_overlap: float = 0.2
+    slice_batch: int = 8
+    batch: int = 8
+    part: int | None = None
+    workers: int | None = None
+    device: str | None = None
+    address: str | None = None
+
+    def settings(self) -> dict[str, Any]:
+        """Return the arguments that the detections depend on; all runs into one output must share them."""
+        names = "imgsz", "conf", "iou", "max_det", "slice", "slice_skip", "slice_overlap"
+        return {name: getattr(self, name) for name in names}
+
+
+@dataclass(frozen=True)
+class Allocation:
+    """The resources of the workers."""
+
     workers: int
+    device: str
+    threads: int  # of a worker; 0 leaves the number to PyTorch
+    cpus: int  # that Ray reserves for a worker
+    gpus: float  # likewise
+
+
+@dataclass(frozen=True)
+class Task:
+    """A job as its workers get it."""
+
+    job: Job
+    digest: str  # the `model_digest` of its model, which must be the same on every machine
+    run: str  # see `Output.lock`
+    allocation: Allocation
 
 
 @dataclass
 class Summary:
-    """What a worker says of a part.
+    """A worker's report on a part."""
 
-    Attributes:
-        images: Number of images that were run.
-        unreadable: Those that can't be read or run, with the reason.
-        died: Whether another worker died over the part before.
-        began: When it was begun, in seconds since the epoch.
-        error: Why the job can't go on, empty if it can.
-    """
-
-    images: int = 0
-    unreadable: dict[str, str] = field(default_factory=dict)
-    died: bool = False
-    began: float = 0.0
-    error: str = ""
+    images: int = 0  # that were run
+    unreadable: dict[str, str] = field(default_factory=dict)  # images that can't be read or run, with the reason
+    retried: bool = False  # whether an earlier worker died over the part
+    began: float = field(default_factory=time.time)  # in seconds since the epoch
+    error: str = ""  # why the job can't continue
 
 
-def digest_of(model: Path) -> str:
+def model_digest(model: Path) -> str:
     """Return the SHA-256 of a model's file, or of all files of its folder."""
     digest = hashlib.sha256()
     for file in sorted(model.rglob("*")) if model.is_dir() else [model]:
@@ -87,7 +100,7 @@ def digest_of(model: Path) -> str:
 
 @ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)
 class Journal:
-    """Remembers which images a worker holds, so that one that kills its workers again and again is found."""
+    """Records which images each worker holds, so that an image that kills its workers is found."""
 
     def __init__(self) -> None:
         self._held: dict[str, list[str]] = {}
@@ -95,85 +108,76 @@ class Journal:
         self._starts = 0
 
     def starting(self) -> int:
-        """Return how many workers began to load the model since the last one that could."""
+        """Return how many workers began to load the model since the last one that succeeded."""
         self._starts += 1
         return self._starts
 
     def started(self) -> None:
-        """Take note of a worker that has loaded the model."""
+        """Record that a worker has loaded the model."""
         self._starts = 0
 
     def open(self, part: str, names: list[str]) -> tuple[bool, dict[str, int]]:
-        """Return whether a worker has died over a part, and how many at which of its images."""
+        """Return whether a worker has died over a part, and how many over which of its images."""
         died = part in self._held
         self._deaths.update(self._held.pop(part, ()))
         return died, {name: self._deaths[name] for name in names if name in self._deaths}
 
     def hold(self, part: str, names: list[str]) -> None:
-        """Take note of the images of a part that its worker holds from now on."""
+        """Record the images of a part that its worker holds from now on."""
         self._held[part] = names
 
     def close(self, part: str) -> None:
-        """Take note of the end of a part."""
+        """Record the end of a part."""
         self._held.pop(part, None)
 
 
 class Worker:
-    """Runs the model over parts of the archive and writes a Parquet file of each; Ray Data calls it.
+    """Runs the model over parts of a job and writes a Parquet file of each; Ray Data calls it.
 
     It never raises: the job's process gets the reason in the summary.
-
-    Args:
-        task: What to do.
-        journal: The `Journal`.
     """
 
-    def __init__(self, task: Task, journal: Any) -> None:
+    def __init__(self, task: Task, journal: Any) -> None:  # a `Journal`
         self._task, self._journal, self._error = task, journal, ""
         try:
             self._start()
         except UserError as error:
             self._error = str(error)
-        except Exception:  # it would be lost in Ray's, or the worker be started again and again
+        except Exception:  # Ray would hide it, or start the worker again and again
             self._error = traceback.format_exc()
 
     def _start(self) -> None:
-        task = self._task
-        if ray.get(self._journal.starting.remote()) > MOST_DEATHS * task.workers:
-            raise UserError(f"{task.model}: the workers die while they load it; is there memory for {task.workers}?")
+        job, path, machine = self._task.job, Path(self._task.job.model), ray.util.get_node_ip_address()
+        num_workers, threads = self._task.allocation.workers, self._task.allocation.threads
+        if ray.get(self._journal.starting.remote()) > MAX_DEATHS * num_workers:
+            raise UserError(f"{path}: the workers die while they load it; is there memory for {num_workers}?")
         LOGGER.setLevel("ERROR")
-        path = Path(task.model)
-        if not path.exists() or digest_of(path) != task.digest:
-            raise UserError(f"{path}: is missing or another one on {ray.util.get_node_ip_address()}; copy it there")
-        self._source, self._output = Source(task.source), Output(task.out)
+        if not hasattr(Results, "num_full"):
+            raise UserError(f"machine {machine} runs stock Ultralytics; unset ULTRALYTICS_OVERLAY there")
+        if not path.exists() or model_digest(path) != self._task.digest:
+            raise UserError(f"{path}: missing or different on {machine}; copy it there")
+        self._source, self._output = Source(job.source), Output(job.out)
         try:
             self._model = YOLO(path)
             (result,) = self._predict([np.zeros((64, 64, 3), np.uint8)])
         except UserError:
             raise
         except Exception as error:  # not a model, or not with these arguments
-            raise UserError(f"{path}: {' '.join(str(error).split()) or type(error).__name__}") from error
+            raise UserError(f"{path}: {one_line(error) or type(error).__name__}") from error
         if result.boxes is None:
-            raise UserError(f"{path}: finds no boxes ({self._model.task}); give a model that detects")
-        if task.threads:
-            torch.set_num_threads(task.threads)  # upstream sets its own when it sets the model up
+            raise UserError(f"{path}: finds no boxes ({self._model.task}); give a detection model")
+        if threads:
+            torch.set_num_threads(threads)  # upstream sets its own when it sets the model up
         model = self._model.predictor.model
-        self._batch = int(min(task.batch, max_batch(model)))
+        self._batch = int(min(job.batch, max_batch(model)))
         channels = getattr(model, "channels", 3)
         self._flags = {1: cv2.IMREAD_GRAYSCALE, 3: cv2.IMREAD_COLOR}.get(channels, cv2.IMREAD_UNCHANGED)  # as upstream
         self._readers = ThreadPoolExecutor(READERS)
         ray.get(self._journal.started.remote())
 
     def __call__(self, table: pa.Table) -> pa.Table:
-        """Run a part.
-
-        Args:
-            table: One row: `part`, its name, and `names`, those of its images.
-
-        Returns:
-            One row: `summary`, a `Summary` as JSON.
-        """
-        summary = Summary(error=self._error, began=time.time())
+        """Run a part: a row with its name, `part`, and those of its images, `names`; return a `Summary` as JSON."""
+        summary = Summary(error=self._error)
         if not self._error:
             try:
                 self._run(table["part"][0].as_py(), table["names"][0].as_py(), summary)
@@ -184,89 +188,80 @@ class Worker:
         return pa.table({"summary": [json.dumps(asdict(summary))]})
 
     def _run(self, part: str, names: list[str], summary: Summary) -> None:
-        summary.died, deaths = ray.get(self._journal.open.remote(part, names))
-        columns: dict[str, list] = {name: [] for name in SCHEMA.names}
-        totals = Totals()
-        for images in self._images(part, names, deaths, summary):
-            for name, result in self._results(images, summary):
-                add(columns, totals, name, result)
-        if columns["image"]:
-            if not self._output.owned_by(self._task.run):
-                raise UserError(f"--out {self._task.out}: another job has taken it over")
-            self._output.write_part(part, columns, totals)
-        summary.images = totals.images
+        summary.retried, deaths = ray.get(self._journal.open.remote(part, names))
+        columns: dict[str, list[Any]] = {name: [] for name in SCHEMA.names}
+        for images in self._read(part, names, deaths, summary):
+            for name, result in self._detect(images, summary):
+                add_result(columns, name, result)
+                summary.images += 1
+        if summary.images:
+            if not self._output.is_locked_by(self._task.run):
+                raise UserError(f"--out {self._task.job.out}: another job has taken it over")
+            self._output.write_part(part, columns)
         ray.get(self._journal.close.remote(part))
 
-    def _images(
+    def _read(
         self, part: str, names: list[str], deaths: dict[str, int], summary: Summary
     ) -> Iterator[dict[str, np.ndarray]]:
-        """Yield the images of a part in batches; those over which a worker may have died come last, one at a time."""
-        fresh = [name for name in names if name not in deaths]
-        yield from self._read_ahead(
-            part, [fresh[i : i + self._batch] for i in range(0, len(fresh), self._batch)], summary
-        )
-        for name, times in deaths.items():
-            if times < MOST_DEATHS:
-                yield from self._read_ahead(part, [[name]], summary)
-            else:
-                summary.unreadable[name] = f"{times} workers died over it"
+        """Yield the images of a part in batches; while one is in use, the next is read.
 
-    def _read_ahead(self, part: str, batches: list[list[str]], summary: Summary) -> Iterator[dict[str, np.ndarray]]:
-        """Yield batches of images while the next one is read."""
-        reading: deque[dict[str, Future[np.ndarray]]] = deque()
-        left = deque(batches)
-        while left or reading:
-            while left and len(reading) < 2:
-                held = [name for batch in reading for name in batch] + left[0]
-                ray.get(self._journal.hold.remote(part, held))
-                reading.append({name: self._readers.submit(self._source.read, name, self._flags) for name in left[0]})
-                left.popleft()
+        Images over which workers may have died come last, one by one, so that the next death shows which it is.
+        """
+        others = [name for name in names if name not in deaths]
+        batches = [others[i : i + self._batch] for i in range(0, len(others), self._batch)]
+        batches += [[name] for name, number in deaths.items() if number < MAX_DEATHS]
+        futures: dict[str, Any] = {}
+        for batch, following in zip(batches, [*batches, []][1:], strict=True):
+            held = batch + [name for name in following if name not in deaths]
+            ray.get(self._journal.hold.remote(part, held))
+            for name in held:
+                if name not in futures:
+                    futures[name] = self._readers.submit(self._source.read, name, self._flags)
             images = {}
-            for name, image in reading[0].items():
+            for name in batch:
                 try:
-                    images[name] = image.result()
+                    images[name] = futures.pop(name).result()
                 except UnreadableError as error:
                     summary.unreadable[name] = str(error)
-            reading.popleft()
             yield images
-            images.clear()  # before others are read
+            images.clear()  # before more are read
+        lost = {name: f"{number} workers died over it" for name, number in deaths.items() if number >= MAX_DEATHS}
+        summary.unreadable.update(lost)
 
-    def _results(self, images: dict[str, np.ndarray], summary: Summary) -> Iterator[tuple[str, Results]]:
-        """Yield what the model finds in each image, as if it were run alone."""
-        shapes: dict[tuple[int, ...], list[str]] = {}  # upstream pads images of several shapes to squares
+    def _detect(self, images: dict[str, np.ndarray], summary: Summary) -> Iterator[tuple[str, Results]]:
+        """Yield the detections of each image, which are those of the image alone."""
+        by_shape: dict[tuple[int, ...], list[str]] = {}  # upstream pads images of several shapes to squares
         for name, image in images.items():
-            shapes.setdefault(image.shape, []).append(name)
-        for names in shapes.values():
+            by_shape.setdefault(image.shape, []).append(name)
+        for names in by_shape.values():
             try:
                 yield from zip(names, self._predict([images[name] for name in names]), strict=True)
-            except (cv2.error, MemoryError, torch.cuda.OutOfMemoryError):
-                for name in names:
-                    try:
-                        yield name, self._predict([images[name]])[0]
-                    except (cv2.error, MemoryError, torch.cuda.OutOfMemoryError) as error:
-                        summary.unreadable[name] = f"can't be run: {' '.join(str(error).split())}"
+            except (cv2.error, MemoryError, torch.cuda.OutOfMemoryError) as error:
+                if len(names) == 1:
+                    summary.unreadable[names[0]] = f"can't be run: {one_line(error)}"
+                else:
+                    for name in names:
+                        yield from self._detect({name: images[name]}, summary)
 
     def _predict(self, images: list[np.ndarray]) -> list[Results]:
-        return self._model.predict(images, batch=len(images), verbose=False, save=False, **self._task.options)
+        options = {name: value for name, value in self._task.job.settings().items() if value is not None}
+        options |= {
+            "slice_batch": self._task.job.slice_batch,
+            "device": self._task.allocation.device,
+            "batch": len(images),
+        }
+        return list(self._model.predict(images, verbose=False, save=False, **options))
 
 
-def add(columns: dict[str, list], totals: Totals, image: str, result: Results) -> None:
-    """Add what was found in an image to the columns of a part.
-
-    Args:
-        columns: The columns, see `archive_store.SCHEMA`.
-        totals: What the part holds.
-        image: Name of the image.
-        result: What was found.
-    """
-    (height, width), (run, skipped) = result.orig_shape, result.tiles or (0, 0)
+def add_result(columns: dict[str, list[Any]], image: str, result: Results) -> None:
+    """Add the detections in an image to the columns of a part, see `SCHEMA`."""
     boxes = result.boxes.cpu()
-    ids = [int(each) for each in boxes.cls]
-    classes = [result.names[each] for each in ids]
-    found = [classes, ids, boxes.conf.tolist(), *(boxes.xyxy.T.tolist() if ids else [[]] * 4)]
-    rows = max(1, len(ids))
-    values = [[image] * rows, *(column or [None] for column in found)]
-    values += [[each] * rows for each in (width, height, run, skipped)]
+    class_ids = boxes.cls.int().tolist()
+    detections = [[result.names[class_id] for class_id in class_ids], class_ids, boxes.conf.tolist()]
+    detections += boxes.xyxy.T.tolist() if class_ids else [[], [], [], []]
+    num_rows = max(1, len(class_ids))
+    (height, width), tiles = result.orig_shape, result.tiles or (0, 0)
+    values = [[image] * num_rows, *(column or [None] for column in detections)]
+    values += [[value] * num_rows for value in (width, height, *tiles)]
     for column, added in zip(columns.values(), values, strict=True):
         column += added
-    totals.add(Totals(1, Counter(classes), run, skipped))

@@ -1,4 +1,4 @@
-"""Groups what pairs connect."""
+"""Connected components, written out because scipy is not among the requirements."""
 
 from __future__ import annotations
 
@@ -6,15 +6,12 @@ import numpy as np
 
 
 def connected(count: int, i: np.ndarray, j: np.ndarray) -> np.ndarray:
-    """Return for each node the least node that it is connected with, directly or through others.
+    """Return for each of `count` nodes the lowest node of its component, shape (count,), int64.
 
     Args:
         count: Number of nodes.
-        i: First node of each pair, (K,).
-        j: Second node of each pair, (K,).
-
-    Returns:
-        Nodes (count,), int64: the same one for all of a group.
+        i: First node of each edge, shape (K,).
+        j: Second node of each edge, shape (K,).
 
     Example:
         >>> connected(5, np.array([3, 1]), np.array([4, 3]))

@@ -1,4 +1,4 @@
-"""Where the tiles of an image lie, and how large they are."""
+"""The size and position of an image's tiles."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ MAX_OVERLAP = 0.9  # of the side of a tile
 
 MAGNIFICATION = 2.0
 """How much larger than in its training `slice=auto` shows objects to a model, at most. Upstream scales images at random
-by up to 1.5, so a model stands that; their native size, three times as large, was worse on the demo panoramas."""
+by up to 1.5, so a model copes with that; native size, three times as large, was worse on the demo panoramas."""
 
 
 def auto_tile(imgsz: int, object_size: float | None, train_scale: float | None = None) -> int:
     """Return the side of tiles for `slice=auto`, in pixels, a multiple of 32.
 
-    A tile is scaled to `imgsz`, so the median object is shown at its native size or, where it is larger than 32 px, at
-    32 px, where COCO's small objects end: smaller tiles would only show less of the image. But a model that was trained
-    on images made smaller has not seen objects of native size: they are shown at most `MAGNIFICATION` times as large as
-    in its training.
+    A tile is scaled to `imgsz`. It shows the median object at its native size or, if that is more than 32 px, at 32 px,
+    where COCO's small objects end: smaller tiles would only show less of the image. A model that was trained on images
+    made smaller has not seen objects of native size, so tiles show them at most `MAGNIFICATION` times as large as its
+    training did.
 
     Args:
         imgsz: Longer side of the model's input in pixels.
@@ -33,7 +33,7 @@ def auto_tile(imgsz: int, object_size: float | None, train_scale: float | None =
         >>> auto_tile(640, 20), auto_tile(640, 48), auto_tile(640, 20, train_scale=1 / 6)
         (640, 960, 1920)
     """
-    native = max(1.0, (object_size or 0) / COCO_SMALL**0.5)
+    native = max(1.0, (object_size or 0) / math.sqrt(COCO_SMALL))
     trained = 1 / (MAGNIFICATION * train_scale) if train_scale else 0
     return max(MIN_TILE, round(imgsz * max(native, trained) / 32) * 32)
 
@@ -66,40 +66,34 @@ def tile_grid(height: int, width: int, tile: int, overlap: float) -> np.ndarray:
         raise ValueError(f"the overlap of tiles must be 0..{MAX_OVERLAP} of their side, not {overlap}")
     step = tile - math.ceil(overlap * tile - 1e-9)  # 0.55 * 100 is a little more than 55
 
-    def spans(length: int) -> list[tuple[int, int]]:
-        return _spread(length, min(tile, length), 1 + max(0, -(-(length - tile) // step)))
+    ys, xs = (
+        even_spans(side, min(tile, side), 1 + max(0, math.ceil((side - tile) / step))) for side in (height, width)
+    )
+    return np.array([(x1, y1, x2, y2) for y1, y2 in ys for x1, x2 in xs], dtype=np.int64)
 
-    grid = [(x1, y1, x2, y2) for y1, y2 in spans(height) for x1, x2 in spans(width)]
-    return np.array(grid, dtype=np.int64)
 
-
-def _spread(length: int, size: int, count: int) -> list[tuple[int, int]]:
+def even_spans(length: int, size: int, count: int) -> list[tuple[int, int]]:
     """Return (start, end) of `count` spans of one size, evenly spread from 0 to a length."""
     starts = [i * (length - size) // max(1, count - 1) for i in range(count)]
     return [(start, start + size) for start in starts]
 
 
 def tiles_over(boxes: np.ndarray, height: int, width: int, tile: int, overlap: float) -> np.ndarray:
-    """Return few square tiles that have all boxes inside: of those below and those of the grid the fewer.
+    """Return few square tiles that hold all boxes: either those placed as below or those of the grid, if fewer.
 
-    The box farthest left that is in no tile yet gets the next one: of the tiles that begin at its left side, that with
-    the most boxes, moved so that these lie in its middle. A quarter of the overlap is kept clear around each box. Of a
-    box that is larger than a tile can hold in this way, only the middle is looked at.
-
-    Of the grid, see `tile_grid`, the tiles that have the middle of a box.
+    Placed: the leftmost box that no tile holds gets the next tile. Of the tiles that begin at its left side the one
+    that holds most boxes is taken and centred on these. A quarter of the overlap is kept clear around each box; of a
+    box that is too large for that only the middle counts. Of the grid: the tiles that hold the middle of a box.
 
     Args:
         boxes: Boxes, xyxy in pixels of the image, shape (N, 4); those without area in the image do not count.
-        height: Height of the image in pixels, at least 1.
-        width: Width of the image in pixels, at least 1.
-        tile: Side of a tile in pixels, at least 64. Where the image is smaller, the tile is as large as the image.
-        overlap: Overlap as a share of the tile, 0..0.9.
+        height: Height of the image in pixels; this and the following as in `tile_grid`.
+        width: Width of the image in pixels.
+        tile: Side of a tile in pixels.
+        overlap: Overlap as a share of the tile.
 
     Returns:
-        Tiles, xyxy in pixels, shape (T, 4), int64, none without boxes.
-
-    Raises:
-        ValueError: If an argument is out of its range, see `tile_grid`.
+        Tiles, xyxy in pixels, shape (T, 4), int64; none without boxes.
 
     Example:
         >>> tiles_over(np.array([[100, 300, 120, 320], [500, 400, 520, 440]]), 1080, 1920, 640, 0.2)
@@ -111,24 +105,24 @@ def tiles_over(boxes: np.ndarray, height: int, width: int, tile: int, overlap: f
     boxes = boxes[(boxes[:, :2] < boxes[:, 2:]).all(1)]
     middle = (boxes[:, :2] + boxes[:, 2:]) / 2
     has = [((middle >= xyxy[:2]) & (middle <= xyxy[2:])).all(1).any() for xyxy in grid]
-    grid = grid[np.array(has, dtype=bool)]
+    grid = np.compress(has, grid, axis=0)
 
     step, clear = max(1, tile // 64), overlap / 4 * tile
     size = np.minimum(tile, image)
     half = (boxes[:, 2:] - boxes[:, :2]) / 2 + clear
     half = np.where(2 * half > size - 2 * step, size / 4, half)
     low, high = np.floor((middle - half) / step) * step, np.ceil((middle + half) / step) * step  # far fewer ones
-    left = np.unique(np.concatenate((low.clip(0, image), high.clip(0, image)), 1).astype(np.int64), axis=0)
+    todo = np.unique(np.concatenate((low.clip(0, image), high.clip(0, image)), 1).astype(np.int64), axis=0)
     tiles: list[np.ndarray] = []
-    while len(left):  # sorted by their left sides
+    while len(todo):  # sorted by their left sides
         if len(tiles) + 1 >= len(grid):
             return grid
-        x, y = left[0, :2]
-        near = left[left[:, 2] <= x + size[0]]
-        tops = np.unique(near[(near[:, 1] <= y) & (near[:, 1] + size[1] >= left[0, 3]), 1])[:, None]
+        x, y = todo[0, :2]
+        near = todo[todo[:, 2] <= x + size[0]]
+        tops = np.unique(near[(near[:, 1] <= y) & (near[:, 1] + size[1] >= todo[0, 3]), 1])[:, None]
         inside = (near[:, 1] >= tops) & (near[:, 3] <= tops + size[1])
         held = near[inside[inside.sum(1).argmax()]]
         start = ((held[:, :2].min(0) + held[:, 2:].max(0) - size) // 2).clip(0, image - size)
         tiles.append(np.concatenate((start, start + size)))
-        left = left[(left[:, :2] < start).any(1) | (left[:, 2:] > start + size).any(1)]
+        todo = todo[(todo[:, :2] < start).any(1) | (todo[:, 2:] > start + size).any(1)]
     return np.array(tiles, dtype=np.int64).reshape(-1, 4)

@@ -1,4 +1,4 @@
-"""Archives of images on Ray Data, against a plain loop of `model.predict`."""
+"""Batch jobs on Ray Data, against a plain loop of `model.predict`."""
 
 import contextlib
 import json
@@ -10,6 +10,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from dataclasses import astuple, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,22 +22,32 @@ import torch
 from ultralytics import YOLO
 from ultralytics.utils import LOGGER
 
-from small_object.batch import command as archive
 from tests.helpers.common import Run
 from tests.ultralytics.models.test_sliced_prediction import IMGSZ, TILE, build, same
 
-pytest.importorskip("ray.data", reason="Ray is missing: pip install -e '.[archive]'")
+pytest.importorskip("ray.data", reason="Ray is missing: pip install 'small-object-detection[batch]'")
 import pyarrow as pa
 import pyarrow.parquet as pq
 import ray
 
-from small_object.batch.job import Job, begin, share
-from small_object.batch.store import SCHEMA, Output, Totals
-from small_object.batch.worker import Journal, Task, Worker, digest_of
+from small_object.batch.job import allocate, begin, run
+from small_object.batch.store import SCHEMA, Output
+from small_object.batch.worker import Allocation, Job, Journal, Task, Worker, model_digest
+from small_object.errors import UserError
 
 CONF = 0.72
-OPTIONS = ("--imgsz", IMGSZ, "--conf", CONF, "--slice", TILE, "--slice-overlap", 0.25, "--slice-batch", 3)
-OPTIONS += ("--max-det", 1000, "--device", "cpu", "--batch", 2, "--part", 4)
+OPTIONS = {"imgsz": IMGSZ, "conf": CONF, "slice": TILE, "slice_overlap": 0.25, "slice_batch": 3}
+OPTIONS |= {"max_det": 1000, "device": "cpu", "batch": 2, "part": 4, "workers": 1}
+SCRIPT = """
+import json, sys
+from small_object.batch.job import Job, run
+try:
+    run(Job(**json.loads(sys.argv[1])))
+except ValueError as error:
+    sys.exit(str(error))
+except KeyboardInterrupt:
+    sys.exit(130)
+"""
 EXIF = bytes.fromhex("ffe1002245786966000049492a00080000000100120103000100000006000000000000000000")  # turned by 90°
 ODD_NAMES = "a b.png", "é 飞机.jpg", "quo'te\".png", "new\nline.png", "deep/er/100%#?.png"
 
@@ -95,19 +106,23 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def job(weights: Path, source: object, out: object, *more: object) -> int:
-    arguments = ["--model", weights, "--source", source, "--out", out, *OPTIONS, "--workers", 1, *more]
-    return archive.main([*map(str, arguments)])
+def build_job(weights: Path, source: object, out: object, **given: Any) -> Job:
+    return Job(str(weights), str(source), str(out), **OPTIONS | given)
+
+
+def command(job: Job) -> list[str]:
+    """Return the arguments with which Python runs a job in a process of its own."""
+    return ["-c", SCRIPT, json.dumps(vars(job))]
 
 
 def rows(out: Path) -> dict[str, list[dict[str, Any]]]:
-    """Return the rows of each image, read by none of the fork's code; each image must stand in one file."""
+    """Return the rows of each image, read by none of the fork's code; each image must be in one file."""
     found: dict[str, list[dict[str, Any]]] = {}
     for file in sorted((out / "parts").iterdir()):
         of_file: dict[str, list[dict[str, Any]]] = {}
         for row in pq.read_table(file).to_pylist():
             of_file.setdefault(row["image"], []).append(row)
-        assert of_file and not found.keys() & of_file.keys(), "an image stands in two parts"
+        assert of_file and not found.keys() & of_file.keys(), "an image is in two parts"
         found |= of_file
     return found
 
@@ -128,7 +143,7 @@ def expected(weights: Path, file: Path) -> Any:
 
 
 def test_results_are_those_of_a_loop(weights: Path, images: Path, tmp_path: Path) -> None:
-    assert job(weights, images, tmp_path / "out") == 0
+    told = run(build_job(weights, images, tmp_path / "out"))
     found = rows(tmp_path / "out")
     names = {file.relative_to(images).as_posix() for file in images.rglob("*") if file.suffix in (".png", ".jpg")}
     assert found.keys() == names and len(names) == len(ODD_NAMES) + 5
@@ -149,9 +164,9 @@ def test_results_are_those_of_a_loop(weights: Path, images: Path, tmp_path: Path
         detections.update(row["class"] for row in image if row["class"])
         tiles += image[0]["tiles_run"]
     assert found["turned.jpg"][0]["height"] == 256 and found["small.png"][0]["tiles_run"] == 0 < tiles
-    told = report(tmp_path / "out")
+    assert told == report(tmp_path / "out")
     assert told["detections"] == dict(detections) and told["tiles_run"] == tiles and told["unreadable"] == []
-    assert [told[key] for key in ("images", "done", "done_now", "missing", "doubled")] == [10, 10, 10, 0, 0]
+    assert [told[key] for key in ("images", "done", "done_now", "missing", "duplicated")] == [10, 10, 10, 0, 0]
 
 
 def test_unreadable_images_are_listed_and_tried_again(weights: Path, tmp_path: Path) -> None:
@@ -162,8 +177,8 @@ def test_unreadable_images_are_listed_and_tried_again(weights: Path, tmp_path: P
     (tmp_path / "in/empty.jpg").touch()
     (tmp_path / "in/vanished.jpg").symlink_to("nowhere")
     Path(os.fsdecode(os.fsencode(tmp_path / "in") + b"/\xff.png")).write_bytes(good)
-    assert job(weights, tmp_path / "in", tmp_path / "out") == 1  # nothing at all can be read
-    told = report(tmp_path / "out")
+    job = build_job(weights, tmp_path / "in", tmp_path / "out")
+    told = run(job)
     broken = "not an image that can be decoded"
     reasons = {
         "text.jpg": broken, "cut.png": broken, "empty.jpg": "empty file", "vanished.jpg": "no such file",
@@ -174,16 +189,14 @@ def test_unreadable_images_are_listed_and_tried_again(weights: Path, tmp_path: P
 
     (tmp_path / "in/good.png").write_bytes(good)
     (tmp_path / "in/cut.png").write_bytes(good)
-    assert job(weights, tmp_path / "in", tmp_path / "out") == 0
+    told = run(job)
     assert rows(tmp_path / "out").keys() == {"good.png", "cut.png"}
-    told = report(tmp_path / "out")
     assert {each["image"] for each in told["unreadable"]} == reasons.keys() - {"cut.png"}
     for file in (tmp_path / "in").iterdir():
         if file.name != "good.png":
             file.unlink()
-    assert job(weights, tmp_path / "in", tmp_path / "out") == 0  # nothing is left to do
-    told = report(tmp_path / "out")
-    keys = "images", "done", "done_before", "done_now", "no_longer_in_source", "missing", "doubled"
+    told = run(job)  # nothing is left to do
+    keys = "images", "done", "done_before", "done_now", "no_longer_in_source", "missing", "duplicated"
     assert [told[key] for key in keys] == [1, 1, 1, 0, 1, 0, 0] and told["unreadable"] == []
 
 
@@ -211,18 +224,18 @@ def test_lists_and_s3(weights: Path, tmp_path: Path, s3: tuple[Any, str]) -> Non
         client.put_object(Bucket="year", Key=key, Body=content)
     client.put_object(Bucket="year", Key="2024/notes.txt", Body=b"not an image")
 
-    assert job(weights, f"s3://year/2024?{options}", tmp_path / "prefix") == 0
+    told = run(build_job(weights, f"s3://year/2024?{options}", tmp_path / "prefix"))
     found = rows(tmp_path / "prefix")
     assert found.keys() == {f"s3://year/{key}" for key in keys[:2]}
-    assert [each["image"] for each in report(tmp_path / "prefix")["unreadable"]] == ["s3://year/2024/empty.png"]
+    assert [each["image"] for each in told["unreadable"]] == ["s3://year/2024/empty.png"]
     same(boxes_of(found["s3://year/2024/a.jpg"]), expected(weights, tmp_path / "s3/0.jpg").boxes.data)
     same(boxes_of(found["s3://year/2024/01/b c?.png"]), expected(weights, tmp_path / "s3/1.png").boxes.data)
 
     url, gone = f"s3://year/2025/d.png?{options}", f"s3://year/2025/gone.png?{options}"
     lines = tmp_path / "lists/list.txt"
     lines.write_text(f"\ufeff near/a b.png \n\n{url}\n{gone}\n{far}\nmissing.png\n{url}\n", encoding="utf-8")
-    out = f"s3://year/found?{options}"
-    assert job(weights, lines, out) == 0
+    job = build_job(weights, lines, f"s3://year/found?{options}")
+    told = run(job)
     for entry in client.list_objects_v2(Bucket="year", Prefix="found/")["Contents"]:
         file = tmp_path / "copy" / entry["Key"].removeprefix("found/")
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -231,99 +244,67 @@ def test_lists_and_s3(weights: Path, tmp_path: Path, s3: tuple[Any, str]) -> Non
     assert found.keys() == {"near/a b.png", url, str(far)}
     for name, file in (("near/a b.png", local), (url, tmp_path / "s3/3.png"), (str(far), far)):
         same(boxes_of(found[name]), expected(weights, file).boxes.data)
-    told = report(tmp_path / "copy")
+    assert told == report(tmp_path / "copy")
     assert [each["image"] for each in told["unreadable"]] == ["missing.png", gone] and told["images"] == 5
     lines.write_text(f"{far}\nnear/a b.png\n{url}")
-    assert job(weights, lines, out) == 0
-    (file,) = (e["Key"] for e in client.list_objects_v2(Bucket="year", Prefix="found/report.json")["Contents"])
-    told = json.loads(client.get_object(Bucket="year", Key=file)["Body"].read())
+    told = run(job)
     assert (told["done_before"], told["done_now"], len(told["unreadable"])) == (3, 0, 0)
 
 
-def test_other_work_is_refused(
-    weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """None of these gets as far as Ray, and what is there stays."""
+def test_other_work_is_refused(weights: Path, tmp_path: Path) -> None:
+    """None of these starts Ray, and the output stays as it is."""
     draw(tmp_path / "in/0.png", 0)
-    arguments = ["--model", weights, "--source", tmp_path / "in", "--out", tmp_path / "out", *OPTIONS]
-    out = Output(str(tmp_path / "out"))
-    begin(out, Job(**vars(archive.parser().parse_args([*map(str, arguments)]))), digest_of(weights))
-    out.write_part("a", {name: [0] for name in SCHEMA.names} | {"image": ["0.png"], "class": [None]}, Totals(1))
-    assert job(weights, tmp_path / "in", tmp_path / "out") == 0  # nothing is left to do
+    first, out = build_job(weights, tmp_path / "in", tmp_path / "out"), Output(str(tmp_path / "out"))
+    begin(out, first, model_digest(weights))
+    out.write_part("a", {name: [0] for name in SCHEMA.names} | {"image": ["0.png"], "class": [None]})
+    assert run(first)["done"] == 1  # nothing is left to do
     draw(tmp_path / "in/1.png", 1)
     before = {file: file.read_bytes() for file in (tmp_path / "out").rglob("*.*")}
-    other = tmp_path / "other.pt"
-    other.write_bytes(weights.read_bytes() + b" ")
-    texts: list[str] = []
-    monkeypatch.setattr(archive.LOGGER, "error", texts.append)
+    (tmp_path / "other.pt").write_bytes(weights.read_bytes() + b" ")
+    (tmp_path / "nothing").mkdir()
 
-    def refused(
-        *words: str, model: Path = weights, source: Path = tmp_path / "in", more: tuple[object, ...] = ()
-    ) -> None:
-        assert job(model, source, tmp_path / "out", *more) == 1
-        text = texts.pop()
+    def refused(*words: str, **changes: Any) -> None:
+        with pytest.raises(UserError) as caught:
+            run(replace(first, **{name: str(v) if isinstance(v, Path) else v for name, v in changes.items()}))
+        text = str(caught.value)
         assert "\n" not in text and all(word in text for word in words), text
 
-    refused("other.pt", "no such file", model=tmp_path / "gone/other.pt")
-    refused(f"begun with the model {weights}", "another --out", model=other)
-    refused(
-        f"begun with --conf {CONF} (now 0.5)",
-        "--slice-overlap 0.25 (now 0.3)",
-        more=("--conf", 0.5, "--slice-overlap", 0.3),
-    )
+    refused("gone.pt", "no such file", model=tmp_path / "gone.pt")
+    refused(f"begun with the model {weights}", "another --out", model=tmp_path / "other.pt")
+    refused(f"begun with --conf {CONF} (now 0.5)", "--slice-overlap 0.25 (now 0.3)", conf=0.5, slice_overlap=0.3)
     refused(f"begun with --source {tmp_path / 'in'}", source=tmp_path)
     refused("no such folder", source=tmp_path / "nowhere")
     refused("must be a folder", source=weights)
-    (tmp_path / "nothing").mkdir()
     refused("holds no image", source=tmp_path / "nothing")
     refused("only folders", source="https://example.com/a.jpg")
     with Output(str(tmp_path / "out")).lock("another"):
-        refused("another job writes into it")
+        refused("another job is writing into it")
+    refused("must be a folder", out=weights)
     assert {file: file.read_bytes() for file in (tmp_path / "out").rglob("*.*")} == before
     (tmp_path / "out/job.json").write_text("{")
-    refused("no job.json")
-    assert job(weights, tmp_path / "in", weights) == 1 and "must be a folder" in texts.pop()
-    assert job(weights, tmp_path / "in", weights / "out") == 1 and "tiny.pt" in texts.pop()
+    refused("no readable job.json")
+    with pytest.raises(OSError, match=r"tiny\.pt"):
+        run(replace(first, out=str(weights / "out")))
 
 
-@pytest.mark.parametrize(
-    "arguments",
-    [
-        ("--conf", "2"),
-        ("--slice", "10"),
-        ("--batch", "0"),
-        ("--imgsz", "x"),
-        ("--slice-overlap", "0.95"),
-        ("--device", "tpu"),
-    ],
-)
-def test_wrong_arguments(
-    weights: Path, tmp_path: Path, arguments: tuple[str, str], capsys: pytest.CaptureFixture[str]
-) -> None:
-    with pytest.raises(SystemExit):
-        job(weights, tmp_path, tmp_path / "out", *arguments)
-    said = capsys.readouterr().err.splitlines()[-1]
-    assert arguments[0] in said and arguments[1] in said and not (tmp_path / "out").exists()
-
-
-def test_workers_that_can_not_start_end_the_job(weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_workers_that_can_not_start_end_the_job(weights: Path, tmp_path: Path) -> None:
     draw(tmp_path / "in/0.png", 0)
-    texts: list[str] = []
-    monkeypatch.setattr(archive.LOGGER, "error", texts.append)
     broken = tmp_path / "broken.pt"
     broken.write_text("not a model")
-    assert job(broken, tmp_path / "in", tmp_path / "out") == 1
-    assert "broken.pt" in texts[0] and "\n" not in texts[0]
-    begin(Output(str(tmp_path / "out")), Job(str(weights), "in", "out"), "")  # nothing was begun with the broken one
-    assert job(weights, tmp_path / "in", tmp_path / "out", "--workers", 5) == 1
-    assert "--workers 5: Ray has 2 CPUs" in texts[1]
-    assert job(weights, tmp_path / "in", tmp_path / "out", "--device", "cuda") == 1 and "no GPU" in texts[2]
+    with pytest.raises(UserError, match=r"broken\.pt: .+") as caught:
+        run(build_job(broken, tmp_path / "in", tmp_path / "out"))
+    assert "\n" not in str(caught.value)
+    job = build_job(weights, tmp_path / "in", tmp_path / "out")
+    begin(Output(job.out), job, "")  # nothing was begun with the broken one
+    with pytest.raises(UserError, match="--workers 5: Ray has 2 CPUs"):
+        run(replace(job, workers=5))
+    with pytest.raises(UserError, match="no GPU"):
+        run(replace(job, device="cuda"))
 
 
-def test_shares_of_a_cluster() -> None:
+def test_resources_of_the_workers() -> None:
     def shared(resources: dict[str, float], **asked: object) -> tuple[object, ...]:
-        place = share(Job("m", "s", "o", **asked), resources)
-        return place.workers, place.device, place.threads, place.cpus, place.gpus
+        return astuple(allocate(Job("m", "s", "o", **asked), resources))
 
     assert shared({"CPU": 2.0}) == (1, "cpu", 2, 2, 0)
     assert shared({"CPU": 32.0}) == (16, "cpu", 2, 2, 0)
@@ -377,31 +358,31 @@ def test_killed_workers_lose_and_double_nothing(weights: Path, tmp_path: Path) -
 
     killer = threading.Thread(target=kill)
     killer.start()
-    assert job(weights, tmp_path / "in", tmp_path / "out") == 0
+    told = run(build_job(weights, tmp_path / "in", tmp_path / "out"))
     killer.join()
     assert len(set(killed)) == 3
     names = {f"{i}.png" for i in range(9)}
     found = rows(tmp_path / "out")
     assert found.keys() == names
-    assert report(tmp_path / "out")["unreadable"] == [{"image": "4b.png", "reason": "3 workers died over it"}]
+    assert told["unreadable"] == [{"image": "4b.png", "reason": "3 workers died over it"}]
     for name in ("4.png", "5.png", "8.png"):  # in its batch, in its part, in another part
         same(boxes_of(found[name]), expected(weights, tmp_path / "in" / name).boxes.data)
 
 
-def test_stopped_jobs_go_on(weights: Path, tmp_path: Path) -> None:
+def test_stopped_jobs_resume(weights: Path, tmp_path: Path) -> None:
     """The job's own process is interrupted, started again, killed, and started again."""
     for i in range(9):
         draw(tmp_path / f"in/{i}.png", i)
     pipe = tmp_path / "in/4b.png"
     os.mkfifo(pipe)
-    command = [sys.executable, "-m", "small_object.batch.command", "--model", weights, "--source", tmp_path / "in"]
-    command += ["--out", tmp_path / "out", *OPTIONS, "--part", 2, "--workers", 1]
+    job = build_job(weights, tmp_path / "in", tmp_path / "out", part=2)
+    script = [sys.executable, *command(job)]
     files: dict[Path, bytes] = {}
     signal.signal(signal.SIGINT, signal.default_int_handler)  # else a child of a background process ignores it
     for stop in (signal.SIGINT, signal.SIGKILL):
         log = tmp_path / f"{stop}.txt"
         with log.open("w") as stream:
-            process = subprocess.Popen([*map(str, command)], stdout=stream, stderr=stream, start_new_session=True)
+            process = subprocess.Popen(script, stdout=stream, stderr=stream, start_new_session=True)
         try:
             writer = until(lambda: reader_of(pipe))
             workers = workers_of(process.pid)
@@ -417,7 +398,7 @@ def test_stopped_jobs_go_on(weights: Path, tmp_path: Path) -> None:
         finally:
             process.kill()
         if stop == signal.SIGINT:
-            assert status == 130 and "run the same command to go on" in log.read_text(), log.read_text()
+            assert status == 130 and "images done in this run" in log.read_text(), log.read_text()
             assert "Traceback" not in log.read_text()
         assert files.items() <= {file: file.read_bytes() for file in (tmp_path / "out/parts").glob("*.parquet")}.items()
         files = {file: file.read_bytes() for file in (tmp_path / "out/parts").glob("*.parquet")}
@@ -427,40 +408,27 @@ def test_stopped_jobs_go_on(weights: Path, tmp_path: Path) -> None:
     (tmp_path / "out/parts/damaged.parquet").write_bytes(b"PAR1")
     pipe.unlink()
     draw(pipe, 20)
-    assert job(weights, tmp_path / "in", tmp_path / "out") == 0
+    assert run(replace(job, part=4))["done_before"] == len(done)
     assert rows(tmp_path / "out").keys() == {*(f"{i}.png" for i in range(9)), "4b.png"}
-    assert report(tmp_path / "out")["done_before"] == len(done)
     assert files.items() <= {file: file.read_bytes() for file in (tmp_path / "out/parts").glob("*")}.items()
 
 
-def test_a_worker_of_a_job_that_was_replaced_writes_nothing(
-    weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_worker_of_a_job_that_was_replaced_writes_nothing(weights: Path, tmp_path: Path) -> None:
     draw(tmp_path / "in/0.png", 0)
     pipe = tmp_path / "in/1.png"
     os.mkfifo(pipe)
-    texts: list[str] = []
-    monkeypatch.setattr(archive.LOGGER, "error", texts.append)
 
-    def replace() -> None:
+    def take_over() -> None:
         writer = until(lambda: reader_of(pipe))
         (tmp_path / "out/run").write_text("another")
         os.close(writer)
 
-    thread = threading.Thread(target=replace)
+    thread = threading.Thread(target=take_over)
     thread.start()
-    assert job(weights, tmp_path / "in", tmp_path / "out") == 1
+    with pytest.raises(UserError, match="taken it over"):
+        run(build_job(weights, tmp_path / "in", tmp_path / "out"))
     thread.join()
-    assert "taken it over" in texts[0] and not (tmp_path / "out/parts").exists()
-
-
-@pytest.mark.parametrize("name", ["ray", "pyarrow"])
-def test_what_is_missing_is_named_first(name: str, run: Run, tmp_path: Path) -> None:
-    code = f"import sys; sys.modules[{name!r}] = None; from small_object.batch.command import main; sys.exit(main())"
-    result = run("-c", code, "--model", "none.pt", "--source", "none", "--out", "out", cwd=tmp_path)
-    (line,) = [line for line in (result.stdout + result.stderr).splitlines() if "creat" not in line.lower()]
-    assert result.returncode == 1 and line.endswith(f"{name.capitalize()} is missing. Run: pip install -e '.[archive]'")
-    assert not (tmp_path / "out").exists()
+    assert not (tmp_path / "out/parts").exists()
 
 
 def test_a_cluster_of_two_machines(weights: Path, tmp_path: Path, run: Run) -> None:
@@ -469,33 +437,26 @@ def test_a_cluster_of_two_machines(weights: Path, tmp_path: Path, run: Run) -> N
 
     for i in range(6):
         draw(tmp_path / f"in/{i}.png", i)
-    command = ["-m", "small_object.batch.command", "--model", weights, "--source", tmp_path / "in", *OPTIONS]
     small = {"num_cpus": 1, "object_store_memory": 80 * 2**20}
     cluster = Cluster(initialize_head=True, head_node_args=small | {"include_dashboard": False})
     try:
         cluster.add_node(**small)
-        command += ["--address", cluster.address, "--part", 2, "--workers", 2]
-        result = run(*command, "--out", tmp_path / "out", cwd=tmp_path)
+        job = build_job(weights, tmp_path / "in", tmp_path / "out", address=cluster.address, part=2, workers=2)
+        result = run(*command(job), cwd=tmp_path)
         assert result.returncode == 0, result.stderr
         assert rows(tmp_path / "out").keys() == {f"{i}.png" for i in range(6)}
         said = [line for line in (result.stdout + result.stderr).splitlines() if line and "images: " not in line]
         assert [line for line in said if "images done" not in line] == []  # nothing of Ray's
         cluster.add_node(**small, env_vars={"ULTRALYTICS_OVERLAY": "0"})
-        result = run(*command, "--out", tmp_path / "out2", cwd=tmp_path)
-        assert result.returncode == 1 and "lacks this project" in result.stdout, result.stdout
+        result = run(*command(replace(job, out=str(tmp_path / "out2"), part=1, workers=3)), cwd=tmp_path)
+        assert result.returncode == 1 and "runs stock Ultralytics" in result.stderr, result.stdout + result.stderr
     finally:
         cluster.shutdown()
 
 
-def task(weights: Path, folder: Path, **more: object) -> Task:
-    options = {"imgsz": IMGSZ, "conf": CONF, "slice": TILE, "slice_batch": 3, "device": "cpu"}
-    values = {
-        "model": str(weights),
-        "digest": digest_of(weights),
-        "source": str(folder / "in"),
-        "out": str(folder / "out"),
-    }
-    return Task(**values | {"run": "me", "options": options, "batch": 4, "threads": 1, "workers": 1} | more)
+def build_task(weights: Path, folder: Path, digest: str = "") -> Task:
+    job = build_job(weights, folder / "in", folder / "out", batch=4)
+    return Task(job, digest or model_digest(weights), "me", Allocation(1, "cpu", 1, 1, 0))
 
 
 def test_images_are_run_together_and_those_that_fail_alone(
@@ -504,7 +465,7 @@ def test_images_are_run_together_and_those_that_fail_alone(
     for i, (height, width) in enumerate([(160, 256), (160, 256), (64, 96), (160, 264), (160, 256), (160, 256)]):
         draw(tmp_path / f"in/{i}.png", i, height, width)
     names = [f"{i}.png" for i in range(6)]
-    worker, calls = Worker(task(weights, tmp_path), Journal.remote()), []
+    worker, calls = Worker(build_task(weights, tmp_path), Journal.remote()), []
     predict, failing = worker._predict, False
 
     def watched(images: list[np.ndarray]) -> list[Any]:
@@ -526,7 +487,7 @@ def test_images_are_run_together_and_those_that_fail_alone(
                 assert summary["images"] == 6 and found.keys() == {*names}
             else:
                 apart = [[large, large], [large], [large]]
-                assert calls == [*apart, [small], [other], [other], *apart]
+                assert calls == [*apart, [small], [other], *apart]
                 assert summary["unreadable"] == {"3.png": "can't be run: not enough memory"}
                 assert summary["images"] == 5 and found.keys() == {*names} - {"3.png"} and not summary["error"]
 
@@ -537,10 +498,10 @@ def test_workers_that_die_while_they_load_end_the_job(weights: Path, tmp_path: P
     journal = Journal.remote()
     for _ in range(3):  # those that died
         ray.get(journal.starting.remote())
-    assert "the workers die" in Worker(task(weights, tmp_path), journal)(part)["summary"][0].as_py()
+    assert "the workers die" in Worker(build_task(weights, tmp_path), journal)(part)["summary"][0].as_py()
     ray.get(journal.started.remote())
-    other = Worker(task(weights, tmp_path, digest="0"), journal)(part)["summary"][0].as_py()
-    assert "another one on" in other and "copy it there" in other
+    other = Worker(build_task(weights, tmp_path, digest="0"), journal)(part)["summary"][0].as_py()
+    assert "different on" in other and "copy it there" in other
 
 
 def test_the_journal_counts_deaths_over_images() -> None:

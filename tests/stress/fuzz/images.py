@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from ultralytics import YOLO
 
 from small_object.slicing.merge import merge
-from small_object.slicing.slicer import Found, Slicer
+from small_object.slicing.slicer import Slicer, TileDetections
 from small_object.slicing.tiling import tile_grid, tiles_over
 from tests.stress.fuzz.models import tiny_model
 from tests.stress.fuzz.values import ERROR, RESULT, clear
@@ -139,7 +139,7 @@ def merges(draw: Callable[..., Any]) -> MergeCase:
 
     options = {
         "iou": st.sampled_from([0.0, 0.5, 1.0]), "margin": st.sampled_from([2.0, 0.1, 50.0, 0, -1, math.nan]),
-        "cover": st.sampled_from([0.0, 0.7, 1.0]), "believe": st.sampled_from([0.0, 0.25, 1.0]),
+        "min_cover": st.sampled_from([0.0, 0.7, 1.0]), "min_score_ratio": st.sampled_from([0.0, 0.25, 1.0]),
     }  # fmt: skip
     chosen = {name: draw(value) for name, value in options.items() if draw(st.integers(0, 7)) == 0}
     return MergeCase(draw(st.lists(row(), max_size=12)), grid, chosen)
@@ -178,7 +178,7 @@ def run_merge(case: MergeCase, folder: Path) -> str:
     slicer = Slicer(tile, overlap)
     from_tiles = sources >= 0
     inside = torch.cat((boxes, scores[:, None], kinds[:, None]), 1)
-    shown = Found(inside[from_tiles], sources[from_tiles], tiles, 0)
+    shown = TileDetections(inside[from_tiles], sources[from_tiles], tiles, 0)
     merged = slicer.merge((height, width), shown, inside[~from_tiles], max_det=5)
     assert merged.shape[1] == 6 and len(merged) <= 5 and bool(len(merged)) == bool(len(rows))
     return RESULT

@@ -3,24 +3,20 @@
 import json
 import logging
 import re
-import tracemalloc
 from pathlib import Path
-from types import SimpleNamespace
 
 import cv2
 import numpy as np
 import pytest
 import torch
 from ultralytics import YOLO
-from ultralytics.cfg import check_cfg, get_cfg
+from ultralytics.cfg import check_cfg
 from ultralytics.engine.predictor import BasePredictor
 from ultralytics.models.rtdetr import RTDETRPredictor
-from ultralytics.utils import ROOT as UPSTREAM
 
 from small_object.errors import UserError
 from small_object.sizes import SIZE_GROUPS
 from small_object.slicing.merge import merge
-from small_object.slicing.slicer import Slicer, build_slicer, likely_boxes
 from small_object.slicing.tiling import auto_tile, tile_grid, tiles_over
 
 TINY = """
@@ -35,7 +31,6 @@ head:
 """
 TILE, IMGSZ = 96, 64
 SHARPNESS = 8.0
-# All are given each time: older versions of upstream keep the arguments of the call before.
 PLAIN = {"imgsz": IMGSZ, "conf": 0.6, "iou": 0.7, "max_det": 1000, "verbose": False, "device": "cpu", "rect": True}
 PLAIN |= {"slice": 0, "slice_full": True, "slice_skip": 0.0, "save": False, "save_txt": False}
 SLICED = PLAIN | {"slice": TILE, "slice_overlap": 0.25, "slice_batch": 3}
@@ -138,36 +133,16 @@ def test_tiles_of_a_batch_of_images_are_run_together(
     together = model.predict(images, **options)
     for whole, result, expected in zip(plain, together, alone, strict=True):
         same(result.boxes.data, expected.boxes.data)
-        assert result.tiles == expected.tiles and result.tiles[0] > 0 and result.plain == len(whole.boxes)
+        assert result.tiles == expected.tiles and result.tiles[0] > 0 and result.num_full == len(whole.boxes)
     tiles = sum(result.tiles[0] for result in together)
     parts = 2 * 4 if skip else 0
     assert calls[0] == len(images) and sum(calls) == len(images) + parts + tiles and max(calls) <= 7
     assert len(calls) == 1 + -(-parts // 7) + -(-tiles // 7)  # no batch but the last of its kind has room left
 
 
-def test_tiles_of_several_shapes_are_run_apart() -> None:
-    images = [np.full(shape, i, np.uint8) for i, shape in enumerate([(100, 200, 3), (80, 200, 3), (150, 100, 3)])]
-    seen: list[tuple[int, ...]] = []
-
-    def detect(tiles: list[np.ndarray]) -> list[torch.Tensor]:
-        seen.append(np.stack(tiles).shape)
-        return [torch.tensor([[1.0, 2, 3, 4, 0.5, float(tile[0, 0, 0])]]) for tile in tiles]
-
-    found = Slicer(100, 0.2, batch=4).find(images, detect)
-    assert seen == [(4, 100, 100, 3), (1, 100, 100, 3), (3, 80, 100, 3)]  # 3 + 2 of the first and last image; 3
-    for i, each in enumerate(found):
-        assert each.rows[:, 5].unique().tolist() == [i] and each.sources.tolist() == [*range(len(each.tiles))]
-        expected = each.tiles[:, [0, 1, 0, 1]] + np.array([1, 2, 3, 4])
-        assert np.array_equal(each.rows[:, :4].numpy(), expected)
-
-
 @pytest.mark.parametrize(("height", "width"), [(1, 300), (300, 1), (97, 96)])
 def test_odd_shapes(model: YOLO, height: int, width: int) -> None:
     image = np.full((height, width, 3), 90, np.uint8)
-    try:
-        model.predict(image, **PLAIN)
-    except cv2.error:
-        pytest.skip("this version of upstream can't run such an image at all")
     result = model.predict(image, **SLICED)[0]
     assert result.tiles[0] == len(tile_grid(height, width, TILE, 0.25))
 
@@ -201,38 +176,6 @@ def test_skipping_looks_at_parts_of_images_of_many_tiles(model: YOLO, image: np.
     result = model.predict(large, **SLICED | {"slice_skip": limit})[0]
     assert result.tiles == (len(tiles), len(tile_grid(420, 700, TILE, 0.25)) - len(tiles)) and 1 <= len(tiles) <= 3
     same(result.boxes.data, one_by_one(model, large, tiles=tiles))
-
-
-@pytest.mark.parametrize(("height", "width"), [(400, 300), (401, 300), (999, 1700), (1, 5000), (3000, 20)])
-def test_parts_to_look_at_cover_the_image(height: int, width: int) -> None:
-    seen, shapes, covered = torch.ones(2, 4), set(), np.zeros((height, width), bool)
-    slicer = Slicer(100, batch=3, skip=0.5)
-    image = np.arange(height * width, dtype=np.int32).reshape(height, width, 1)
-
-    def look(parts: list[np.ndarray]) -> list[torch.Tensor]:
-        assert 1 <= len(parts) <= 3
-        for part in parts:
-            shapes.add(part.shape[:2])
-            covered.reshape(-1)[part.reshape(-1)] = True
-        return [torch.tensor([[1.0, 2, 3, 4], [float(part[0, 0, 0]), 0, 0, 0]]) for part in parts]
-
-    (found,) = slicer.scout([image], look, [seen])
-    if max(height, width) <= 400:
-        assert found is seen and not shapes
-        return
-    assert covered.all() and len(shapes) == 1 and max(*shapes.copy().pop()) <= 400
-    starts = (found[::2] - torch.tensor([1, 2, 3, 4])).int()
-    assert (starts[:, :2] == starts[:, 2:]).all()
-    assert (starts[:, 1] * width + starts[:, 0]).tolist() == (found[1::2, 0].int() - starts[:, 0]).tolist()
-
-
-def test_boxes_of_raw_outputs() -> None:
-    raw = torch.tensor([[[10.0, 20], [30, 40], [4, 4], [6, 6], [0.2, 0.9], [0.3, 0.1]]])  # (1, 4 + 2, 2)
-    one, other = [8.0, 27.0, 12.0, 33.0], [18.0, 37.0, 22.0, 43.0]
-    assert [boxes.tolist() for boxes in likely_boxes(raw, 0.5, 2)] == [[other]]
-    assert [boxes.tolist() for boxes in likely_boxes([raw, None], 0.3, 2)] == [[one, other]]
-    rows = torch.tensor([[[0.0, 0, 10, 20, 0.6, 1], [0, 0, 4, 4, 0.4, 0], [8, 8, 9, 9, 0.1, 0]]])  # after NMS
-    assert [boxes.tolist() for boxes in likely_boxes(rows, 0.4, 2)] == [[[0, 0, 10, 20], [0, 0, 4, 4]]]
 
 
 EXPORTS = {  # beside the format: what it needs, and its arguments
@@ -279,17 +222,14 @@ def test_files_are_those_of_whole_images(model: YOLO, image: np.ndarray, tmp_pat
     assert len(list((tmp_path / "runs/x/crops").rglob("*.jpg"))) == len(result.boxes)
 
 
-TRACKERS = [name for name in ("bytetrack.yaml", "tracktrack.yaml") if (UPSTREAM / "cfg/trackers" / name).is_file()]
-
-
-@pytest.mark.parametrize("tracker", TRACKERS)
+@pytest.mark.parametrize("tracker", ["bytetrack.yaml", "tracktrack.yaml"])
 def test_tracks_over_the_frames_of_a_video(model: YOLO, image: np.ndarray, tmp_path: Path, tracker: str) -> None:
     video = cv2.VideoWriter(str(tmp_path / "a.avi"), cv2.VideoWriter_fourcc(*"MJPG"), 5, image.shape[1::-1])
     for _ in range(4):
         video.write(image)
     video.release()
     sliced = list(model.track(tmp_path / "a.avi", tracker=tracker, stream=True, **SLICED))
-    assert len(sliced) == 4 and all(result.tiles == (8, 0) and result.plain > 0 for result in sliced)
+    assert len(sliced) == 4 and all(result.tiles == (8, 0) and result.num_full > 0 for result in sliced)
     found = model.predict(image, **SLICED)[0].boxes
     assert len(sliced[3].boxes) > 0.8 * int((found.conf > 0.7).sum()) > len(model.predict(image, **PLAIN)[0].boxes)
     first, last = (set(result.boxes.id.tolist()) for result in (sliced[2], sliced[3]))
@@ -307,14 +247,8 @@ def test_validation_measures_what_prediction_finds(tmp_path: Path, image: np.nda
         (tmp_path / f"data/labels/val/{name}.txt").write_text("0 0.5 0.5 0.2 0.2\n")
     data = tmp_path / "data/data.yaml"
     data.write_text("train: images/val\nval: images/val\nnames: [thing]\n")
-    shared = {
-        **SLICED,
-        "iou": 0.6,
-        "slice_full": False,
-        "project": str(tmp_path / "runs"),
-        "name": "val",
-        "exist_ok": True,
-    }
+    shared = SLICED | {"iou": 0.6, "slice_full": False, "exist_ok": True}
+    shared |= {"project": str(tmp_path / "runs"), "name": "val"}
     metrics = model.val(data=str(data), batch=2, save_json=True, plots=False, **shared)
     rows = json.loads((tmp_path / "runs/val/predictions.json").read_text())
     for name, picture in pictures.items():
@@ -337,18 +271,13 @@ def test_validation_measures_what_prediction_finds(tmp_path: Path, image: np.nda
 
 
 def test_training_validates_by_tiles(tmp_path: Path, image: np.ndarray, caplog: pytest.LogCaptureFixture) -> None:
-    seen = []
-
-    def at_end(validator) -> None:
-        seen.append((validator.training, validator.tiles))
-
-    model = build(tmp_path, 1)
+    seen, model = [], build(tmp_path, 1)
     (tmp_path / "images").mkdir()
     (tmp_path / "labels").mkdir()
     cv2.imwrite(str(tmp_path / "images/a.png"), image)
     (tmp_path / "labels/a.txt").write_text("0 0.5 0.5 0.2 0.2\n")
     (tmp_path / "data.yaml").write_text("train: images\nval: images\nnames: [thing]\n")
-    model.add_callback("on_val_end", at_end)
+    model.add_callback("on_val_end", lambda validator: seen.append((validator.training, validator.tiles)))
     small = {"epochs": 1, "imgsz": IMGSZ, "batch": 1, "workers": 0, "plots": False, "device": "cpu", "max_det": 100}
     model.train(data=str(tmp_path / "data.yaml"), slice=TILE, slice_overlap=0.25, project=str(tmp_path), **small)
     assert (True, (8, 0)) in seen
@@ -360,58 +289,13 @@ def test_training_validates_by_tiles(tmp_path: Path, image: np.ndarray, caplog: 
     assert best.predictor.slicer.tile == auto_tile(IMGSZ, size) == 96  # 64 * 40.5 / 32, to the nearest 32
 
 
-def test_memory_does_not_grow_with_the_images() -> None:
-    """What slicing adds to the images themselves is a batch of tiles, whatever their size and number."""
-    peaks = []
-    for side, count in ((2_000, 1), (5_000, 16)):
-        images = [np.broadcast_to(np.zeros(3, np.uint8), (side, side, 3))] * count
-        tracemalloc.start()
-        found = Slicer(640, batch=4).find(images, lambda tiles: [torch.zeros(0, 6) for _ in np.stack(tiles)])
-        peaks.append(tracemalloc.get_traced_memory()[1])
-        tracemalloc.stop()
-        assert [len(each.tiles) for each in found] == [len(tile_grid(side, side, 640, 0.2))] * count
-    batch = 4 * 640 * 640 * 3
-    assert batch <= peaks[0] <= peaks[1] <= batch + 4_000_000
-
-
-def test_the_side_of_tiles(model: YOLO) -> None:
-    args = get_cfg(overrides={"slice": "auto"})
-    assert build_slicer(get_cfg(), model, 640) is None
-    assert build_slicer(args, model, 320).tile == 320  # a model that does not know the size of its objects
-    model.model.object_size = 64.0
-    assert build_slicer(args, model, 320).tile == auto_tile(320, 64.0) == 640
-    del model.model.object_size
-    assert [auto_tile(640, size) for size in (None, 4.0, 32.0, 40.0, 1000.0)] == [640, 640, 640, 800, 20_000]
-    assert auto_tile(32, None) == 64
-    # Half of the training images' 1920 px, as objects then look twice as large as in the training at a third of it.
-    assert auto_tile(640, 20.0, 640 / 1920) == 960 and auto_tile(640, 20.0, 640 / 640) == 640
-    assert auto_tile(640, 64.0, 640 / 1920) == 1280
-    model.model.train_scale = 0.25
-    assert build_slicer(args, model, 320).tile == 640
-    del model.model.train_scale
-
-
-def test_an_exported_model_gets_no_more_tiles_than_it_takes() -> None:
-    args = get_cfg(overrides={"slice": 96, "slice_batch": 8})
-    for metadata, more, batch in (
-        ({"batch": 1, "args": {}}, {}, 1), ({"batch": "4", "args": {"dynamic": False}}, {}, 4),
-        ({"batch": 1, "args": {"dynamic": True}}, {}, 8), ({"batch": 2, "args": {"dynamic": True, "nms": True}}, {}, 2),
-        ({"batch": 1, "args": {}}, {"format": "torchscript"}, 8), ({}, {}, 8), (None, {}, 8),
-        ({"batch": 1, "args": {"nms": True}}, {"jit": True}, 1),
-    ):  # fmt: skip
-        assert build_slicer(args, SimpleNamespace(metadata=metadata, **more), 64).batch == batch, metadata
-
-
-def damage(video: Path, mark: bytes, frames: range) -> None:
+def corrupt_frames(video: Path, mark: bytes, frames: range) -> None:
     """Overwrite some frames of a video, which begin with a mark each."""
     data = bytearray(video.read_bytes())
-    starts = [
-        match.start() for match in re.finditer(re.escape(mark), bytes(data)) if match.start() > data.find(b"movi")
-    ]
+    starts = [match.start() for match in re.compile(re.escape(mark)).finditer(bytes(data), data.find(b"movi"))]
     for frame in frames:
-        data[starts[frame] + len(mark) + 4 : starts[frame + 1]] = bytes(
-            starts[frame + 1] - starts[frame] - 4 - len(mark)
-        )
+        begin, end = starts[frame] + len(mark) + 4, starts[frame + 1]
+        data[begin:end] = bytes(end - begin)
     video.write_bytes(data)
 
 
@@ -421,13 +305,13 @@ def damage(video: Path, mark: bytes, frames: range) -> None:
 def test_corrupt_frames_of_a_video_are_named_and_skipped(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, corrupt: range, stride: int
 ) -> None:
-    model = build(tmp_path, 2)  # older versions of upstream go on tracking with one that has tracked
+    model = build(tmp_path, 2)
     file, count = tmp_path / "a.avi", 8
     video = cv2.VideoWriter(str(file), cv2.VideoWriter_fourcc(*"MJPG"), 5, (256, 160))
     for number in range(count):
         video.write(np.full((160, 256, 3), 30 * number, np.uint8))
     video.release()
-    damage(file, b"00dc", corrupt)
+    corrupt_frames(file, b"00dc", corrupt)
     caplog.set_level(logging.WARNING, "ultralytics")
     logging.getLogger("ultralytics").addHandler(caplog.handler)
     save = {"save_txt": True, "project": str(tmp_path), "name": "x", "conf": 0.0001, "save_conf": True}
@@ -454,7 +338,7 @@ def test_a_model_that_cannot_slice_says_so(image: np.ndarray) -> None:
 def test_parts_of_results_remember_their_tiles(model: YOLO, image: np.ndarray) -> None:
     result = model.predict(image, **SLICED)[0]
     for part in (result[:2], result.cpu(), result.numpy()):
-        assert (part.tiles, part.plain) == (result.tiles, result.plain) == ((8, 0), result.plain)
+        assert (part.tiles, part.num_full) == (result.tiles, result.num_full) == ((8, 0), result.num_full)
 
 
 @pytest.mark.parametrize(

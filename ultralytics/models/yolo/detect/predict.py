@@ -1,4 +1,4 @@
-"""Predicts large images by tiles where `slice` asks for it."""
+"""Predicts large images by tiles with `slice`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ultralytics.engine.results import Results
 from ultralytics.models.yolo.detect.predict import DetectionPredictor as StockDetectionPredictor
 from ultralytics.utils import LOGGER, nms, ops
 
-from small_object.slicing.slicer import Found, Slicer, build_slicer, likely_boxes
+from small_object.slicing.slicer import Slicer, TileDetections, build_slicer, select_boxes
 from ultralytics_overlay import require_parameters
 
 require_parameters(BasePredictor.inference, "im")
@@ -22,32 +22,33 @@ require_parameters(nms.non_max_suppression, "prediction", "conf_thres", "iou_thr
 
 
 class DetectionPredictor(StockDetectionPredictor):
-    """Upstream's predictor of boxes, which runs images larger than `slice` by tiles as well, see `engine.slicing`.
+    """Upstream's predictor of boxes, which also runs images larger than `slice` by tiles.
 
-    The results are of the whole images, so all that comes after them is upstream's; `tiles` and `plain` of those of
-    large images say what slicing did. The time of the tiles counts as inference.
+    The results are of whole images, so all that follows is upstream's; `tiles` and `num_full` of the results of large
+    images say what slicing did. The time of the tiles counts as inference.
 
     Attributes:
         slicer: How images are cut, None without `slice`.
-        found: What the tiles of the images of this batch showed, by their place in it.
+        tile_detections: The detections in the tiles of this batch's large images, by the image's index in the batch.
     """
 
     slices = True
     slicer: Slicer | None = None
-    found: dict[int, Found]
+    tile_detections: dict[int, TileDetections]
 
     def setup_source(self, *args: Any, **kwargs: Any) -> None:
         """Set up the source, and the slicing of its images."""
         super().setup_source(*args, **kwargs)
-        self.found = {}
+        self.tile_detections = {}
         self.slicer = build_slicer(self.args, self.model, max(self.imgsz)) if self.args.task == "detect" else None
-        if self.slicer and (self.source_type.tensor or self.args.embed or self.args.visualize):
-            what = "tensors" if self.source_type.tensor else "embed" if self.args.embed else "visualize"
+        unsliced = {"tensors": self.source_type.tensor, "embed": self.args.embed, "visualize": self.args.visualize}
+        if self.slicer and any(unsliced.values()):
+            what = next(name for name, given in unsliced.items() if given)
             LOGGER.warning(f"'slice' is not used with {what}: images are run as a whole.")
             self.slicer = None
 
     def inference(self, im: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
-        """Run the model on a batch of inputs, and on the tiles of those images that are larger than one.
+        """Run the model on a batch of inputs, and on the tiles of the images that are larger than one.
 
         Args:
             im: Inputs of whole images, shape (B, C, H, W).
@@ -55,42 +56,41 @@ class DetectionPredictor(StockDetectionPredictor):
             **kwargs: Likewise.
 
         Returns:
-            The output for the whole images, or None where that is not wanted of any of them.
+            The output for the whole images, or None where none of them needs it.
         """
         if self.slicer is None:
             return super().inference(im, *args, **kwargs)
-        images, slicer = self.batch[1], self.slicer
-        large = [i for i, image in enumerate(images) if slicer.wants(image)]
-        needless = len(large) == len(images) and not slicer.full and not slicer.skip
-        preds = None if needless else super().inference(im, *args, **kwargs)
-        run = super().inference
+        images, slicer, run = self.batch[1], self.slicer, super().inference
+        large = [i for i, image in enumerate(images) if slicer.is_large(image)]
+        needed = len(large) < len(images) or slicer.full or slicer.skip
+        preds = run(im, *args, **kwargs) if needed else None
 
-        def likely(preds: Any, inputs: torch.Tensor, parts: list[np.ndarray]) -> list[torch.Tensor]:
-            boxes = likely_boxes(preds, slicer.skip, len(self.model.names))
+        def propose(parts: list[np.ndarray], inputs: torch.Tensor, preds: Any) -> list[torch.Tensor]:
+            boxes = select_boxes(preds, slicer.skip, len(self.model.names))
             pairs = zip(boxes, parts, strict=True)
-            return [ops.scale_boxes(inputs.shape[2:], rows.float(), part.shape) for rows, part in pairs]
+            return [ops.scale_boxes(inputs.shape[2:], xyxy.float(), part.shape) for xyxy, part in pairs]
 
-        def look(parts: list[np.ndarray]) -> list[torch.Tensor]:
+        def propose_in_parts(parts: list[np.ndarray]) -> list[torch.Tensor]:
             inputs = self.preprocess(parts)
-            return likely(run(inputs, *args, **kwargs), inputs, parts)
+            return propose(parts, inputs, run(inputs, *args, **kwargs))
 
         def detect(tiles: list[np.ndarray]) -> list[torch.Tensor]:
             inputs = self.preprocess(tiles)
-            rows = self._nms(run(inputs, *args, **kwargs))
-            for tile, found in zip(tiles, rows, strict=True):
-                ops.scale_boxes(inputs.shape[2:], found[:, :4], tile.shape)
-            return rows
+            detections = self._nms(run(inputs, *args, **kwargs))
+            for tile, rows in zip(tiles, detections, strict=True):
+                ops.scale_boxes(inputs.shape[2:], rows[:, :4], tile.shape)
+            return detections
 
-        cut, hints = [images[i] for i in large], None
+        large_images, proposals = [images[i] for i in large], None
         if large and slicer.skip:
-            seen = likely(preds, im, images)
-            hints = slicer.scout(cut, look, [seen[i] for i in large])
-        self.found = dict(zip(large, slicer.find(cut, detect, hints), strict=True))
+            whole = propose(images, im, preds)
+            proposals = slicer.propose(large_images, propose_in_parts, [whole[i] for i in large])
+        self.tile_detections = dict(zip(large, slicer.detect(large_images, detect, proposals), strict=True))
         self._feats = None  # those of the last tiles, not of the boxes that a tracker will be given
         return preds
 
     def postprocess(self, preds: Any, img: torch.Tensor, orig_imgs: Any, **kwargs: Any) -> list[Results]:
-        """Return the results of whole images, in which what their tiles showed is merged.
+        """Return the results of whole images, with the detections of their tiles merged in.
 
         Args:
             preds: Output for the whole images, or None.
@@ -106,21 +106,22 @@ class DetectionPredictor(StockDetectionPredictor):
             ]
         else:
             results = super().postprocess(preds, img, orig_imgs, **kwargs)
-        for i, found in self.found.items():
+        for i, detections in self.tile_detections.items():
             result = results[i]
             options = {"agnostic": self.args.agnostic_nms, "max_det": self.args.max_det}
-            rows = self.slicer.merge(result.orig_shape, found, result.boxes.data, **options)
-            result.plain = len(result.boxes) if self.slicer.full else 0
+            rows = self.slicer.merge(result.orig_shape, detections, result.boxes.data, **options)
+            result.num_full = len(result.boxes) if self.slicer.full else 0
             result.update(boxes=rows)
-            result.tiles = len(found.tiles), found.skipped
+            result.tiles = len(detections.tiles), detections.skipped
         return results
 
     def write_results(self, i: int, p: Path, im: torch.Tensor, s: list[str]) -> str:
-        """Save what is asked for of an image, see upstream; return what to say of it, with its tiles."""
-        said = super().write_results(i, p, im, s)
-        if found := self.found.get(i):
-            said = f"{len(found.tiles)} tiles{f' ({found.skipped} skipped)' if found.skipped else ''} {said}"
-        return said
+        """Save what the arguments ask for of an image, see upstream; return a line about it, with its tiles."""
+        line = super().write_results(i, p, im, s)
+        if detections := self.tile_detections.get(i):
+            skipped = f" ({detections.skipped} skipped)" if detections.skipped else ""
+            line = f"{len(detections.tiles)} tiles{skipped} {line}"
+        return line
 
     def _nms(self, preds: Any) -> list[torch.Tensor]:
         return nms.non_max_suppression(

@@ -15,9 +15,8 @@ from ultralytics.utils.patches import imread
 from ultralytics.utils.torch_utils import autocast
 
 from small_object.errors import UserError
-from small_object.size_plot import plot_size_metrics
-from small_object.sizes import SizeRecords, measures_size
-from small_object.slicing.slicer import Slicer, build_slicer, likely_boxes
+from small_object.sizes import SizeRecords, measures_size, plot_size_metrics
+from small_object.slicing.slicer import Slicer, build_slicer
 from ultralytics_overlay import require_parameters
 
 require_parameters(StockDetectionValidator.init_metrics, "model")
@@ -72,14 +71,14 @@ class DetectionValidator(StockDetectionValidator):
             return super().postprocess(preds)
         batch = self._batch
         large = [i for i, (height, width) in enumerate(batch["ori_shape"]) if max(height, width) > self.slicer.tile]
-        likely = likely_boxes(preds, self.slicer.skip, self.nc) if large and self.slicer.skip else None
+        likely = select_boxes(preds, self.slicer.skip, self.nc) if large and self.slicer.skip else None
         outputs = super().postprocess(preds)
         started = time.perf_counter()
         for i in large:
             gain, pad = _gain_and_pad(batch["ratio_pad"][i])
             image = imread(batch["im_file"][i], flags=self.dataloader.dataset.cv2_flag)
-            hints = likely and self.slicer.scout([image], self._look, [(likely[i].float().cpu() - pad) / gain])
-            (found,) = self.slicer.find([image], self._detect, hints)
+            hints = likely and self.slicer.propose([image], self._look, [(likely[i].float().cpu() - pad) / gain])
+            (found,) = self.slicer.detect([image], self._detect, hints)
             self.tiles = self.tiles[0] + len(found.tiles), self.tiles[1] + found.skipped
             whole = _rows(outputs[i]).cpu()
             whole[:, :4] = (whole[:, :4] - pad) / gain
@@ -112,7 +111,7 @@ class DetectionValidator(StockDetectionValidator):
     def _look(self, parts: list[np.ndarray]) -> list[torch.Tensor]:
         """Return where in parts of an image (H, W, C) objects may be: xyxy in the pixels of each, shapes (K, 4)."""
         preds, shape = self._run(parts)
-        boxes = likely_boxes(preds, self.slicer.skip, self.nc)
+        boxes = select_boxes(preds, self.slicer.skip, self.nc)
         return [ops.scale_boxes(shape, rows.float(), part.shape) for rows, part in zip(boxes, parts, strict=True)]
 
     def _process_batch(self, preds: dict[str, torch.Tensor], batch: dict[str, Any]) -> dict[str, np.ndarray]:
