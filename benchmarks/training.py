@@ -15,7 +15,7 @@ import torch
 from torch import nn
 from ultralytics import YOLO, __version__
 from ultralytics.models.yolo.detect import DetectionTrainer
-from ultralytics.nn.tasks import CHANNEL_BLOCKS, FUSION_BLOCKS
+from ultralytics.nn.tasks import BLOCKS
 from ultralytics.utils import torch_utils
 from ultralytics.utils.loss import nwd_share
 
@@ -164,7 +164,7 @@ def train(folder: Path, spec: dict[str, Any], hardware: dict[str, Any]) -> dict[
     if trainer.device.type == "cuda":
         gpu = f"{torch.cuda.get_device_name(trainer.device)}, "
     shares = {"nwd": nwd_share(network), "nwd_assign": nwd_share(network, "nwd_assign")}
-    stock_blocks = not any(isinstance(module, CHANNEL_BLOCKS + FUSION_BLOCKS) for module in network.modules())
+    stock_blocks = not any(isinstance(module, tuple(BLOCKS)) for module in network.modules())
     row = {
         "AP_last": AP_last, "AP50_last": AP50_last, "parameters": torch_utils.get_num_params(network),
         "GFLOPs": round(torch_utils.get_flops(network, arguments["imgsz"]), 3),

@@ -426,12 +426,12 @@ def test_the_report_can_be_written_anew(reported: tuple[Path, list[dict], str]) 
 
 
 def test_the_stock_opponent_is_yolo11_down_to_p2(monkeypatch: pytest.MonkeyPatch) -> None:
-    from ultralytics.nn.tasks import CHANNEL_BLOCKS, FUSION_BLOCKS, DetectionModel
+    from ultralytics.nn.tasks import BLOCKS, DetectionModel
     from ultralytics.utils.torch_utils import get_flops, get_num_params
 
     monkeypatch.chdir(ROOT)
     model = DetectionModel("benchmarks/models/yolo11n-p2.yaml", verbose=False)
-    assert not [m for m in model.modules() if isinstance(m, CHANNEL_BLOCKS + FUSION_BLOCKS)]
+    assert not [m for m in model.modules() if isinstance(m, tuple(BLOCKS))]
     assert model.stride.tolist() == [4, 8, 16, 32]
     assert round(get_num_params(model) / 1e6, 2) == 2.74
     assert round(get_flops(model, 640), 1) == 11.5

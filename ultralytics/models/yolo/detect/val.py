@@ -16,7 +16,7 @@ from ultralytics.utils.torch_utils import autocast
 
 from small_object.errors import UserError
 from small_object.sizes import SizeRecords, measures_size, plot_size_metrics
-from small_object.slicing.slicer import Slicer, build_slicer
+from small_object.slicing.slicer import Slicer, build_slicer, select_boxes
 from ultralytics_overlay import require_parameters
 
 require_parameters(StockDetectionValidator.init_metrics, "model")
