@@ -153,7 +153,7 @@ def test_core_imports_no_patched_name(root: Path, modules: Modules, tmp_path: Pa
         "other.py": "def f():\n    from ultralytics.utils.loss import B, Loss\n    import ultralytics.data",
         "more.py": "from ultralytics.utils.loss import A",
     }
-    patches = read_modules(write_tree(tmp_path / "overlay", overlay), "ultralytics")
+    patches = read_modules(overlay, "ultralytics")
     found = find_patched_imports(read_modules(write_tree(tmp_path / "toy", toy), "toy"), patches, ["toy.core"])
     places = ["ultralytics.data.", "ultralytics.utils.loss.B", "ultralytics.utils.loss.Loss"]
     assert found == [f"toy.other: {place}" for place in places]

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
 import cv2
 import numpy as np
-from packaging.version import Version
 
 TINY_MODEL = """
 nc: 1
@@ -24,11 +22,6 @@ head:
 """A model YAML of our blocks that trains in a moment; a data set's number of classes takes the place of `nc`."""
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
-
-
-def upstream_before(version: str) -> bool:
-    """Return whether the installed version of upstream is older than `version`."""
-    return Version(importlib.metadata.version("ultralytics")) < Version(version)
 
 
 def write_tree(folder: Path, files: dict[str, str]) -> Path:
