@@ -92,7 +92,7 @@ PROMISES = {
     r"small-object check": ["runs/check/**/check.json"],
     r"small-object stats": ["runs/stats/**/stats.png"],
     r"small-object convert": ["datasets/mine/mine.yaml", "datasets/mine/images/train/*"],
-    r"small-object scenes ASS1-demo": ["datasets/ASS1-demo/images/train/*"],
+    r"small-object scenes ASS1-demo": ["datasets/more/images/train/*"],
     r"small-object tiles": ["tiles/**/*.png"],
     r"python -m benchmarks.speed": ["benchmarks/results/speed.md"],
     r"python -m benchmarks.slicing": ["benchmarks/results/slicing/slicing.md"],
@@ -107,7 +107,7 @@ CONTINUED = {"docs/batch.md": "README.md"}
 
 # What a command would not make anew, and is removed before it.
 ANEW = {
-    r"small-object scenes ASS1-demo": ["datasets/ASS1-demo/images", "datasets/ASS1-demo/labels"],
+    r"small-object scenes ASS1-demo": ["datasets/more/images", "datasets/more/labels"],
     r"small-object (data ASS1|convert)": ["datasets/ASS1/images", "datasets/ASS1/split.csv", "datasets/mine"],
 }
 

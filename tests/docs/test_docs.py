@@ -145,7 +145,9 @@ def test_the_site_builds_without_a_warning_and_holds_all_that_it_links_to(tmp_pa
 def test_the_site_names_every_document() -> None:
     text = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
     named = set(re.findall(r"^ +- [^#\n]*: (\w+\.(?:md|ipynb))", text, flags=re.M))
-    assert named == {"index.md", "notebook.ipynb"} | {document.name for document in DOCUMENTS[1:]}
+    assert named == {"index.md", "CHANGELOG.md", "CONTRIBUTING.md", "notebook.ipynb"} | {
+        document.name for document in DOCUMENTS[1:]
+    }
 
 
 def test_the_notebook_trains_slices_and_measures(tmp_path: Path, run: Run) -> None:

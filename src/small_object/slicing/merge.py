@@ -28,7 +28,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torchvision.ops import nms
 
 from small_object.slicing.groups import connected
 
@@ -94,6 +93,7 @@ def merge(
             finite or a box is turned inside out.
 
     Example:
+        >>> from small_object.slicing.tiling import tile_grid
         >>> halves = torch.tensor([[300.0, 10, 640, 90], [360.0, 10, 700, 90]])
         >>> scores, aircraft = torch.tensor([0.9, 0.8]), torch.tensor([0, 0])
         >>> merge(halves, scores, aircraft, torch.tensor([0, 1]), tile_grid(640, 1000, 640, 0.2), (640, 1000)).boxes
@@ -205,6 +205,8 @@ def _nms(boxes: torch.Tensor, classes: torch.Tensor, iou: float) -> torch.Tensor
     Class by class: torchvision's `batched_nms` may shift the classes apart, which rounds the boxes, and does not keep
     the order of equal scores.
     """
+    from torchvision.ops import nms  # here, as it is slow to import
+
     priority = torch.arange(len(boxes), 0, -1, dtype=boxes.dtype)
     keep = [torch.zeros(0, dtype=torch.int64)]
     for class_id in torch.unique(classes).tolist():

@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 import torch
-from torchvision.ops import box_convert
+from ultralytics.utils.ops import xywh2xyxy
 
 from small_object.slicing.merge import MERGE_IOU, merge
 from small_object.slicing.tiling import auto_tile, even_spans, tile_grid, tiles_over
@@ -218,4 +218,4 @@ def select_boxes(preds: Any, min_score: float, nc: int) -> list[torch.Tensor]:
     preds = preds[0] if isinstance(preds, (list, tuple)) else preds
     if preds.shape[-1] == 6 and preds.shape[1] != 4 + nc:
         return [rows[rows[:, 4] >= min_score, :4] for rows in preds]
-    return [box_convert(image[:4, image[4 : 4 + nc].amax(0) >= min_score].T, "cxcywh", "xyxy") for image in preds]
+    return [xywh2xyxy(image[:4, image[4 : 4 + nc].amax(0) >= min_score].T) for image in preds]
