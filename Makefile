@@ -24,10 +24,10 @@ pictures: env ## draw the pictures of docs, and take those of what the demo foun
 	$(BIN)/python -m docs.tools.pictures
 
 test: env ## run all tests (about 6 minutes on 2 cores)
-	$(BIN)/python -m pytest -n auto --dist worksteal
+	$(BIN)/python -m pytest -n auto --dist loadfile
 
 test-fast: env ## run the tests that take at most two seconds each (about 90 seconds)
-	$(BIN)/python -m pytest -n auto -m "not slow and not browser and not ray"
+	$(BIN)/python -m pytest -n auto --dist loadfile -m "not slow and not browser and not ray"
 
 lint: env ## check style and types
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy

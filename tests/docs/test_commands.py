@@ -123,7 +123,7 @@ TEXTS = (
 
 # Commands that are not run here, and why.
 NOT_RUN = {
-    "make test": "runs this test, too", "make lint test": "runs this test, too",
+    "make test": "runs this test, too", "make test-fast": "runs tests", "make count": "needs the checkout",
     "make demo": "trains for a quarter of an hour", "python -m benchmarks.demo": "see test_the_demo",
     "python -m benchmarks.demo --compare": "see test_the_demo", "make env": "installs packages from the network",
     "make lint": "needs the checkout", "make tables": "writes into docs/", "make docs": "needs the checkout",
@@ -244,7 +244,7 @@ def parse_part(block: str) -> tuple[list[str], str]:
 def read_documents() -> list[Found]:
     """Return what the documents have, each once, at its first place."""
     found: dict[str, Found] = {}
-    for file in (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))):
+    for file in (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))):
         document = file.relative_to(ROOT).as_posix()
         try:
             for text, python in parse(file.read_text(encoding="utf-8")):
