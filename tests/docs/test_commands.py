@@ -123,7 +123,8 @@ TEXTS = (
 
 # Commands that are not run here, and why.
 NOT_RUN = {
-    "make test": "runs this test, too", "make lint test": "runs this test, too", "make test-fast": "runs tests", "make count": "needs the checkout",
+    "make test": "runs this test, too", "make lint test": "runs this test, too",
+    "make test-fast": "runs tests", "make count": "needs the checkout",
     "make demo": "trains for a quarter of an hour", "python -m benchmarks.demo": "see test_the_demo",
     "python -m benchmarks.demo --compare": "see test_the_demo", "make env": "installs packages from the network",
     "make lint": "needs the checkout", "make tables": "writes into docs/", "make docs": "needs the checkout",
