@@ -27,6 +27,23 @@ shutil.copy(  # a missing Arial.ttf would be downloaded
 )
 
 
+SLOW = {  # files whose tests train, install or run many commands
+    "test_chain.py", "test_commands.py", "test_wheel.py", "test_own_tests.py", "test_faults.py", "test_distributed.py",
+    "test_fuzz.py", "test_compare.py", "test_modes.py", "test_export.py", "test_sliced_prediction.py", "test_docs.py",
+}  # fmt: skip
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark tests by what they need."""
+    for item in items:
+        if item.path.name in SLOW:
+            item.add_marker("slow")
+        if item.path.parent.name == "batch":
+            item.add_marker("ray")
+        if "chromium" in getattr(item, "fixturenames", ()):
+            item.add_marker("browser")
+
+
 @pytest.fixture(scope="session")
 def root() -> Path:
     return Path(__file__).resolve().parents[1]
