@@ -72,7 +72,7 @@ class Slicer:
     skip: float = 0.0
 
     def is_large(self, image: np.ndarray) -> bool:
-        """Return whether an image (H, W, C) is larger than a tile; others are run as without slicing."""
+        """Return whether an image (H, W, C) is larger than a tile. Smaller images are not sliced."""
         return bool(max(image.shape[:2]) > self.tile)
 
     def propose(
