@@ -1,31 +1,93 @@
-"""Reads videos past frames that are corrupt, where upstream takes the first such frame for the end."""
+"""Reads videos past corrupt frames, where upstream takes the first for the end, and images of any file name."""
 
 from __future__ import annotations
 
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from types import SimpleNamespace
 from typing import Any
 
 import cv2
 import numpy as np
+from ultralytics.data.loaders import IMG_FORMATS
 from ultralytics.data.loaders import LoadImagesAndVideos as StockLoadImagesAndVideos
+from ultralytics.data.loaders import glob as stock_glob
 from ultralytics.utils import LOGGER
 
+from small_object.images import readable_name
 from ultralytics_overlay import require_parameters
 
 require_parameters(StockLoadImagesAndVideos._new_video, "path")
+require_parameters(StockLoadImagesAndVideos._append_image, "paths", "imgs", "info", "path", "im0", "idx")
+
+
+def _glob(pattern: str, **options: Any) -> list[str]:
+    """Return the files of a pattern, or the one file whose name it is: file names may hold `*`."""
+    if os.path.exists(pattern):  # noqa: PTH110
+        return [pattern]
+    return stock_glob.glob(pattern, **options)
+
+
+glob = SimpleNamespace(glob=_glob, escape=stock_glob.escape)  # upstream's loaders look it up here
 
 
 class LoadImagesAndVideos(StockLoadImagesAndVideos):
-    """Upstream's reader of image and video files, which names the corrupt frames of a video and goes on after them."""
+    """Upstream's reader of image and video files, which names what it can't read and continues after it.
+
+    A list of files keeps its order, images before videos. Images in a folder's subfolders are not read, as in stock,
+    but mentioned.
+
+    Attributes:
+        unreadable: Image files that could not be read so far; `imread` has warned with the reason.
+    """
+
+    def __init__(self, path: str | Path | Sequence[str | Path], *args: Any, **kwargs: Any) -> None:
+        """Open the files; see upstream's arguments."""
+        self.unreadable: list[str] = []
+        super().__init__(path, *args, **kwargs)
+        if isinstance(path, (list, tuple)):
+            files = [str(Path(file).absolute()) for file in path]
+            if sorted(files) == sorted(self.files):  # no folders, patterns or other files among them
+                self.files = sorted(files, key=lambda file: file.rpartition(".")[-1].lower() not in IMG_FORMATS)
+        elif os.path.isdir(path) and (nested := _find_nested_image(path)):  # noqa: PTH112 - any name
+            LOGGER.warning(
+                f"{path}: images in its subfolders, such as {nested}, are not read; source='{path}/**/*.*' reads all"
+            )
+
+    def _append_image(self, paths: list, imgs: list, info: list, path: str, im0: np.ndarray | None, idx: int) -> None:
+        if im0 is None:
+            self.unreadable.append(path)
+        else:
+            super()._append_image(paths, imgs, info, path, im0, idx)
 
     def _new_video(self, path: str) -> None:
-        super()._new_video(path)
+        if readable_name(path) == path:
+            super()._new_video(path)
+        else:  # OpenCV crashes on a name that is not UTF-8
+            with TemporaryDirectory() as folder:
+                link = Path(folder, f"video{Path(path).suffix}")
+                link.symlink_to(Path(path).absolute())
+                super()._new_video(str(link))
         self.cap = Capture(self.cap, path, self)
+
+
+def _find_nested_image(folder: str | Path) -> str | None:
+    """Return an image in a subfolder, relative to the folder, or None."""
+    for path, subfolders, files in os.walk(folder):
+        subfolders[:] = [name for name in subfolders if not name.startswith(".")]
+        if Path(path) != Path(folder):
+            for file in files:
+                if file.rpartition(".")[-1].lower() in IMG_FORMATS and not file.startswith("."):
+                    return os.path.relpath(os.path.join(path, file), folder)  # noqa: PTH118
+    return None
 
 
 class Capture:
     """A video file that hands out its corrupt frames as frames that can't be retrieved.
 
-    OpenCV's `grab` fails at a corrupt frame as at the end, but goes on after it when it is called again. Frames are
+    OpenCV's `grab` fails at a corrupt frame as at the end, but continues after it when it is called again. Frames are
     counted as the file states them, so those after a corrupt one keep their numbers.
 
     Args:

@@ -1,15 +1,25 @@
-"""Refuses slicing where a predictor would silently leave it out."""
+"""Saves pictures and videos of any name and size, and refuses slicing where it would silently be left out."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
+import torch
 from ultralytics.engine.predictor import BasePredictor as StockBasePredictor
+from ultralytics.utils import LOGGER
+from ultralytics.utils.patches import imwrite
 
 from small_object.errors import UserError
+from small_object.images import readable_name
 from ultralytics_overlay import require_parameters
 
 require_parameters(StockBasePredictor.setup_source)
+require_parameters(StockBasePredictor.predict_cli, "source", "model")
+require_parameters(StockBasePredictor.save_predicted_images, "save_path", "frame")
+require_parameters(StockBasePredictor.write_results, "i", "p", "im", "s")
+
+MAX_JPEG_SIDE = 65_500  # pixels
 
 
 class BasePredictor(StockBasePredictor):
@@ -26,3 +36,32 @@ class BasePredictor(StockBasePredictor):
         if getattr(self.args, "slice", 0) and not self.slices:
             raise UserError(f"slice={self.args.slice} is not supported by the prediction of this kind of model")
         super().setup_source(*args, **kwargs)
+
+    def predict_cli(self, source: Any = None, model: Any = None) -> None:
+        """Run the `yolo` command's prediction; say how many images could not be read.
+
+        Raises:
+            UserError: If none could.
+        """
+        super().predict_cli(source, model)
+        if unreadable := len(getattr(self.dataset, "unreadable", ())):
+            message = f"{unreadable} of {self.dataset.nf} files could not be read; the warnings above say why"
+            if not self.seen:
+                raise UserError(message)
+            LOGGER.warning(message)
+
+    def write_results(self, i: int, p: Path, im: torch.Tensor, s: list[str]) -> str:
+        """Save what the arguments ask for of an image, under a name that OpenCV can write; see upstream."""
+        return super().write_results(i, Path(readable_name(str(p))), im, s)
+
+    def save_predicted_images(self, save_path: Path, frame: int | None = 0) -> None:
+        """Save a picture, as PNG where JPEG can't hold its size, or a frame of a video; see upstream."""
+        if self.dataset.mode in {"stream", "video"}:
+            super().save_predicted_images(save_path, frame)
+            return
+        file = save_path.with_suffix(".jpg")
+        if max(self.plotted_img.shape) > MAX_JPEG_SIDE:
+            file = save_path.with_suffix(".png")
+            LOGGER.warning(f"{file}: is a PNG file, since JPEG holds at most {MAX_JPEG_SIDE} pixels a side")
+        if not imwrite(file, self.plotted_img):
+            LOGGER.warning(f"{file}: can't be written")

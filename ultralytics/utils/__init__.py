@@ -1,5 +1,9 @@
-"""Adds this fork's arguments to the defaults of every command, in place, since upstream shares the objects."""
+"""Adds this fork's arguments to the defaults of every command, in place, since upstream shares the objects.
 
+File names may hold bytes that are not UTF-8, and terminals may not know a letter; printing one never ends a command.
+"""
+
+import sys
 from pathlib import Path
 
 from ultralytics.utils import DEFAULT_CFG, DEFAULT_CFG_DICT, YAML
@@ -10,3 +14,7 @@ SMALL_OBJECT_CFG_PATH = Path(small_object.__file__).with_name("default.yaml")
 _added = YAML.load(SMALL_OBJECT_CFG_PATH)
 DEFAULT_CFG_DICT.update(_added)
 vars(DEFAULT_CFG).update(_added)
+
+for _stream in (sys.stdout, sys.stderr):
+    if getattr(_stream, "errors", None) == "strict":
+        _stream.reconfigure(errors="backslashreplace")

@@ -1,4 +1,4 @@
-"""Saves PyTorch files in one step, so that none is ever half of one."""
+"""Reads images by one set of rules, and saves PyTorch files in one step, so that none is ever half of one."""
 
 from __future__ import annotations
 
@@ -7,11 +7,61 @@ import os
 from pathlib import Path
 from typing import Any
 
+import cv2
+import numpy as np
+from PIL import Image
+from ultralytics.utils.patches import imread as stock_imread
 from ultralytics.utils.patches import torch_save as stock_torch_save
+
+from small_object.images import MAX_PIXELS, UnreadableImageError, explain_refusal, read_bits, scale_to_8_bit
+
+# PIL reads what OpenCV reads: it refuses twice its limit, and warns from there on.
+Image.MAX_IMAGE_PIXELS = MAX_PIXELS // 2
+
+
+def read_image(filename: str | Path, flags: int = cv2.IMREAD_COLOR) -> np.ndarray:
+    """Read an image as every command does.
+
+    Args:
+        filename: The file.
+        flags: OpenCV's `IMREAD_COLOR` or `IMREAD_GRAYSCALE`; with `IMREAD_UNCHANGED`, for images of other numbers of
+            bands, 16 bits are always cut to the upper 8.
+
+    Returns:
+        Its pixels (H, W, C), uint8, BGR.
+
+    Raises:
+        UnreadableImageError: If it can't be read, or not without a loss of its contrast; see `scale_to_8_bit`.
+    """
+    try:
+        if not os.stat(filename).st_size:  # noqa: PTH116 - a file name may be bytes that are not UTF-8
+            raise UnreadableImageError("is empty")
+        deep = flags if flags == cv2.IMREAD_UNCHANGED else flags | cv2.IMREAD_ANYDEPTH
+        pixels = stock_imread(filename, deep)
+    except UnreadableImageError:
+        raise
+    except OSError as error:
+        raise UnreadableImageError(f"can't be opened: {error.strerror}") from error
+    except cv2.error as error:
+        raise explain_refusal(error) from error
+    if pixels is None:
+        raise UnreadableImageError("is no image that can be read, or damaged")
+    return scale_to_8_bit(pixels, read_bits())
+
+
+def imread(filename: str | Path, flags: int = cv2.IMREAD_COLOR) -> np.ndarray | None:
+    """Read an image, see `read_image`; return None, and warn with the reason, where that can't be done."""
+    try:
+        return read_image(filename, flags)
+    except UnreadableImageError as error:
+        from ultralytics.utils import LOGGER  # which imports this module
+
+        LOGGER.warning(f"{filename}: {error}")
+        return None
 
 
 def torch_save(obj: Any, f: Any, *args: Any, **kwargs: Any) -> None:
-    """Save an object; a file is written beside its place and then moved there.
+    """Save an object; a file is written under a temporary name and then moved to its own.
 
     Args:
         obj: What to save.

@@ -1,0 +1,175 @@
+"""Image files of every kind: what the model sees of them, and that none stops a prediction or distorts a training."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from ultralytics import YOLO
+from ultralytics.data.build import load_inference_source
+from ultralytics.data.utils import check_image
+from ultralytics.engine.results import Results
+from ultralytics.utils import patches
+from ultralytics.utils.patches import imread, read_image
+
+from small_object.errors import UserError
+from small_object.images import UnreadableImageError, readable_name, scale_to_8_bit
+from tests.helpers.common import TINY_MODEL
+from tests.helpers.odd_images import READABLE, SIZE, UNREADABLE, build_png, write_odd_images
+
+Log = pytest.LogCaptureFixture
+
+
+@pytest.fixture(scope="module")
+def odd(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_odd_images(tmp_path_factory.mktemp("odd") / "images")
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> YOLO:
+    (tmp_path / "tiny.yaml").write_text(TINY_MODEL)
+    return YOLO(tmp_path / "tiny.yaml", task="detect")
+
+
+def predict_as_command(model: YOLO, source: Path, folder: Path) -> None:
+    model.predictor = None
+    options = {"imgsz": 64, "save": True, "project": str(folder), "name": "run", "exist_ok": True, "mode": "predict"}
+    predictor = model._smart_load("predictor")(overrides=model.overrides | options)
+    predictor.setup_model(model.model, verbose=False)
+    predictor.predict_cli(source)
+
+
+@pytest.mark.parametrize("name", sorted(READABLE))
+def test_readable_images(odd: Path, name: str) -> None:
+    pixels = read_image(odd / name)
+    assert pixels.shape == (*SIZE, 3) and pixels.dtype == np.uint8 and pixels.max() == 255
+    np.testing.assert_array_equal(pixels, patches.stock_imread(odd / name) if "bands" not in name else pixels)
+    assert check_image(str(odd / name)) == ("", SIZE)
+
+
+@pytest.mark.parametrize("name", sorted(UNREADABLE))
+def test_unreadable_images_are_named_with_the_reason(odd: Path, name: str, caplog: Log) -> None:
+    with pytest.raises(UnreadableImageError, match=UNREADABLE[name]):
+        read_image(odd / name)
+    assert imread(odd / name) is None
+    assert re.search(f"{name}: .*{UNREADABLE[name]}", caplog.text)
+    with pytest.raises(Exception):  # noqa: B017 - the scan of a training leaves out what raises anything
+        check_image(str(odd / name))
+
+
+def test_one_scale_for_all_images_of_a_camera(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SMALL_OBJECT_BITS", "12")
+    frame = np.tile(np.arange(0, 4000, 40, np.uint16), (16, 1))
+    brighter = frame.copy()
+    brighter[0, 0] = 4200
+    images = []
+    for name, pixels in {"a.png": frame, "b.tif": brighter}.items():
+        cv2.imwrite(str(tmp_path / name), pixels)
+        images.append(read_image(tmp_path / name))
+    np.testing.assert_array_equal(images[0][..., 0], frame // 16)
+    np.testing.assert_array_equal(images[1][1:], images[0][1:])
+    assert images[1][0, 0, 0] == 255  # beyond 12 bits
+
+
+@pytest.mark.parametrize("bits", ["7", "17", "12.5", "many"])
+def test_a_wrong_number_of_bits_is_refused(bits: str, odd: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SMALL_OBJECT_BITS", bits)
+    with pytest.raises(UserError, match=f"SMALL_OBJECT_BITS={bits}: must be a whole number of bits from 8 to 16"):
+        read_image(odd / "deep16.png")
+
+
+def test_dark_frames_pass_where_the_bits_are_stated(odd: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SMALL_OBJECT_BITS", "16")
+    assert read_image(odd / "deep12.tif").max() == 15
+    with pytest.raises(UnreadableImageError, match="holds bool values"):
+        scale_to_8_bit(np.zeros((2, 2), bool))
+
+
+def test_a_large_flat_image_is_not_damaged(tmp_path: Path) -> None:
+    (tmp_path / "flat.png").write_bytes(build_png(20_000, 10_000, bytes(10_000 * 20_001)))
+    assert check_image(str(tmp_path / "flat.png")) == ("", (10_000, 20_000))
+
+
+def test_prediction_names_what_it_leaves_out(odd: Path, model: YOLO, tmp_path: Path, caplog: Log) -> None:
+    predict_as_command(model, odd, tmp_path)
+    for name, reason in UNREADABLE.items():
+        assert len(re.findall(f"{re.escape(name)}: .*{reason}", caplog.text)) == 1
+    assert f"{len(UNREADABLE)} of {len(READABLE | UNREADABLE.keys())} files could not be read" in caplog.text
+    written = {path.name for path in (tmp_path / "run").iterdir()}
+    assert {Path(name).stem for name in written} == {*(Path(readable_name(name)).stem for name in READABLE), "deep16-2"}
+    bad = tmp_path / "bad"
+    bad.mkdir()
+    (bad / "bomb.png").write_bytes((odd / "bomb.png").read_bytes())
+    with pytest.raises(UserError, match="1 of 1 files could not be read"):
+        predict_as_command(model, bad, tmp_path)
+
+
+def test_images_in_subfolders_are_mentioned(tmp_path: Path, caplog: Log) -> None:
+    for name in ("a.png", ".hidden/x.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(build_png(32, 32, bytes(32 * 33)))
+    assert load_inference_source(tmp_path).nf == 1 and "subfolders" not in caplog.text
+    (tmp_path / "day").mkdir()
+    (tmp_path / "day/b.png").write_bytes(build_png(32, 32, bytes(32 * 33)))
+    assert load_inference_source(tmp_path).nf == 1
+    assert f"such as day/b.png, are not read; source='{tmp_path}/**/*.*' reads all" in caplog.text
+    assert load_inference_source(f"{tmp_path}/**/*.*").nf == 2
+
+
+@pytest.mark.parametrize("form", ["list", "txt"])
+def test_a_star_in_a_file_name_is_no_pattern(odd: Path, tmp_path: Path, form: str) -> None:
+    file = odd / "a*b.png"
+    (tmp_path / "list.txt").write_text(f"{file}\n")
+    loader = load_inference_source([file] if form == "list" else tmp_path / "list.txt")
+    assert loader.files == [str(file)]
+
+
+def test_a_list_of_files_is_read_in_batches_and_in_its_order(odd: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    files = [odd / name for name in ("rgba.png", "good.png", "cut.png", "a*b.png", "grey.png", "good.png")]
+    loader = load_inference_source(files, batch=2)
+    seen: list[str] = []
+    read = type(loader).__init__.__globals__["imread"]
+    monkeypatch.setitem(
+        type(loader).__init__.__globals__, "imread", lambda path, **flags: (seen.append(path), read(path, **flags))[1]
+    )
+    batches = iter(loader)
+    paths, images, _ = next(batches)
+    assert paths == seen == [*map(str, files[:2])] and images[0].shape == (*SIZE, 3)
+    rest = [*next(batches)[0], *next(batches)[0]]
+    assert (
+        next(batches, None) is None
+        and rest == [str(files[i]) for i in (3, 4, 5)]
+        and loader.unreadable == [str(files[2])]
+    )
+    assert loader.source_type.from_img is False
+
+
+def test_a_picture_too_wide_for_jpeg_is_a_png(model: YOLO, tmp_path: Path, caplog: Log) -> None:
+    cv2.imwrite(str(tmp_path / "wide.png"), np.zeros((32, 66_000, 3), np.uint8))
+    predict_as_command(model, tmp_path / "wide.png", tmp_path)
+    assert "JPEG holds at most 65500 pixels" in caplog.text
+    assert imread(tmp_path / "run/wide.png").shape == (32, 66_000, 3)
+
+
+def test_a_video_whose_name_is_not_utf_8(model: YOLO, tmp_path: Path) -> None:
+    video = cv2.VideoWriter(str(tmp_path / "v.avi"), cv2.VideoWriter_fourcc(*"MJPG"), 5, (64, 64))
+    for level in (0, 100, 200):
+        video.write(np.full((64, 64, 3), level, np.uint8))
+    video.release()
+    (tmp_path / "v.avi").rename(tmp_path / "caf\udce9.avi")
+    predict_as_command(model, tmp_path / "caf\udce9.avi", tmp_path)
+    written = cv2.VideoCapture(str(tmp_path / "run/caf%E9.avi"))
+    assert written.get(cv2.CAP_PROP_FRAME_COUNT) == 3
+
+
+def test_lines_leave_a_small_object_visible() -> None:
+    image = np.full((1080, 3840, 3), 200, np.uint8)
+    box = torch.tensor([[1000.0, 500, 1008, 508, 0.9, 0]])
+    drawn = Results(image, path="", names={0: "a"}, boxes=box).plot(labels=False)
+    assert (drawn[500:508, 1000:1008] == 200).all(2).sum() >= 9
+    thick = Results(image, path="", names={0: "a"}, boxes=box).plot(labels=False, line_width=7)
+    assert (thick[500:508, 1000:1008] == 200).all(2).sum() == 0

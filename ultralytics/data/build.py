@@ -1,0 +1,27 @@
+"""Reads a list of image files in batches, as a folder is read, where upstream opens all of them at once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from ultralytics.data.build import IMG_FORMATS
+from ultralytics.data.build import check_source as stock_check_source
+
+
+def check_source(source: Any) -> tuple[Any, bool, bool, bool, bool, bool]:
+    """Return the source of a prediction and what kind it is; see upstream's.
+
+    Returns:
+        The source; then whether it is a webcam, a screenshot, images in memory, a loader, a tensor.
+    """
+    if isinstance(source, (list, tuple)) and source and all(map(_is_image_file, source)):
+        return list(source), False, False, False, False, False
+    return stock_check_source(source)
+
+
+def _is_image_file(source: Any) -> bool:
+    """Return whether a source is the path of an image file, which need not exist."""
+    if not isinstance(source, (str, Path)) or str(source).lower().startswith(("https://", "http://")):
+        return False
+    return Path(source).suffix[1:].lower() in IMG_FORMATS
