@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import errno
 import functools
 import signal
 import sys
@@ -30,8 +31,11 @@ require_parameters(stock_entrypoint, "debug")
 CFG_FRACTION_KEYS = CFG_FRACTION_KEYS | {"nwd", "nwd_assign", "slice_skip", "slice_full_ratio", "slice_keep"}
 CFG_FRACTION_KEYS |= {"slice_overlap", "slice_empty"}
 CFG_INT_KEYS = CFG_INT_KEYS | {"slice_batch"}
-CFG_FLOAT_KEYS = CFG_FLOAT_KEYS | {"nwd_c"}
+CFG_FLOAT_KEYS = CFG_FLOAT_KEYS | {"nwd_c", "min_box"}
 CFG_BOOL_KEYS = CFG_BOOL_KEYS | {"size_metrics", "slice_full"}
+
+
+NOT_WRITABLE = {errno.EACCES, errno.EPERM, errno.EROFS}
 
 
 class WrongTypeError(UserError, TypeError):
@@ -78,6 +82,8 @@ def check_cfg(cfg: dict[str, Any], hard: bool = True) -> None:
     stock_check_cfg(cfg, hard)
     if (c := cfg.get("nwd_c")) is not None and not 0 < c <= sys.float_info.max:  # not inf, nor more than a float holds
         raise ValueError(f"'nwd_c={c}' is an invalid value. 'nwd_c' must be finite and greater than 0.")
+    if not 0 <= (limit := cfg.get("min_box") or 0) < sys.float_info.max:
+        raise ValueError(f"'min_box={limit}' is an invalid value. 'min_box' must be finite and at least 0.")
     if (overlap := cfg.get("slice_overlap") or 0) > MAX_OVERLAP:
         raise ValueError(f"'slice_overlap={overlap}' is an invalid value. It must be between 0.0 and {MAX_OVERLAP}.")
     if (batch := cfg.get("slice_batch", 1)) < 1:
@@ -123,6 +129,10 @@ def entrypoint(debug: str = "") -> None:
         cause: BaseException | None = error
         while cause is not None and not isinstance(cause, UserError):
             cause = cause.__cause__
+        if cause is None and isinstance(error, OSError) and error.errno in NOT_WRITABLE:
+            sys.exit(
+                f"yolo: {error.filename}: {error.strerror}; if results go there, name another folder with project="
+            )
         if cause is None:
             raise
         # The error of a loader process holds its traceback as text, and the message at the end. Other messages may

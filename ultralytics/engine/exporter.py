@@ -20,4 +20,4 @@ class Exporter(StockExporter):
     @metadata.setter
     def metadata(self, value: dict[str, Any]) -> None:
         known = vars(self.model)
-        self._metadata = value | {name: float(known[name]) for name in TRAINING_ATTRIBUTES if name in known}
+        self._metadata = value | {name: float(known[name]) for name in TRAINING_ATTRIBUTES if known.get(name)}

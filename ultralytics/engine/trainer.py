@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ultralytics.engine.trainer import BaseTrainer as StockBaseTrainer
-from ultralytics.utils import LOGGER, RANK
+from ultralytics.utils import LOGGER, RANK, SMALL_OBJECT_CFG_DICT, YAML, IterableSimpleNamespace
 
 from small_object.errors import UserError
 from small_object.files import replacing, staging_dir
@@ -33,15 +33,26 @@ class BaseTrainer(StockBaseTrainer):
     - A run that is resumed drops the rows of `results.csv` after the checkpoint, since it repeats their epochs.
     """
 
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        """Set up a run; see upstream's arguments."""
+        super().__init__(*args, **kwargs)
+        if RANK in {-1, 0}:
+            self._save_args()
+
+    def _save_args(self) -> None:
+        """Write `args.yaml`."""
+        YAML.save(self.save_dir / "args.yaml", _drop_defaults(vars(self.args)))
+
     def save_model(self) -> Any:
         """Save the checkpoints of an epoch; after a failure those of the epoch before are intact."""
-        last, best, wdir = self.last, self.best, self.wdir
+        last, best, wdir, args = self.last, self.best, self.wdir, self.args
         with staging_dir(wdir) as staged:
             self.wdir, self.last, self.best = staged, staged / last.name, staged / best.name
+            self.args = IterableSimpleNamespace(**_drop_defaults(vars(args)))  # as upstream stores them
             try:
                 saved = super().save_model()
             finally:
-                self.wdir, self.last, self.best = wdir, last, best
+                self.wdir, self.last, self.best, self.args = wdir, last, best, args
             for file in sorted(staged.iterdir(), key=lambda file: file.name == last.name):
                 file.replace(wdir / file.name)
         return saved
@@ -117,6 +128,12 @@ class BaseTrainer(StockBaseTrainer):
                 self.last.replace(last)
             finally:
                 self.last = last
+
+
+def _drop_defaults(args: dict[str, Any]) -> dict[str, Any]:
+    """Return arguments without this fork's that have their default, so that stock Ultralytics reads the others."""
+    missing = object()
+    return {key: value for key, value in args.items() if value != SMALL_OBJECT_CFG_DICT.get(key, missing)}
 
 
 def _cut_results(file: Path, epochs: int) -> None:

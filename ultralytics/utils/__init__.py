@@ -11,9 +11,9 @@ from ultralytics.utils import DEFAULT_CFG, DEFAULT_CFG_DICT, YAML
 import small_object
 
 SMALL_OBJECT_CFG_PATH = Path(small_object.__file__).with_name("default.yaml")
-_added = YAML.load(SMALL_OBJECT_CFG_PATH)
-DEFAULT_CFG_DICT.update(_added)
-vars(DEFAULT_CFG).update(_added)
+SMALL_OBJECT_CFG_DICT = YAML.load(SMALL_OBJECT_CFG_PATH)
+DEFAULT_CFG_DICT.update(SMALL_OBJECT_CFG_DICT)
+vars(DEFAULT_CFG).update(SMALL_OBJECT_CFG_DICT)
 
 for _stream in (sys.stdout, sys.stderr):
     if getattr(_stream, "errors", None) == "strict":

@@ -181,7 +181,7 @@ def build_slicer(args: Any, model: Any, imgsz: int) -> Slicer | None:
     Args:
         args: Arguments with `slice` and its companions.
         model: The model; `slice=auto` goes by its `TRAINING_ATTRIBUTES`.
-        imgsz: Longer side of the model's input in pixels.
+        imgsz: Shorter side of the model's input in pixels, to which a tile is scaled.
     """
     tile = getattr(args, "slice", 0)
     if not tile:
@@ -190,7 +190,7 @@ def build_slicer(args: Any, model: Any, imgsz: int) -> Slicer | None:
         known: dict[str, Any] = dict(getattr(model, "metadata", None) or {})  # of an exported model
         for each in (getattr(model, "model", None), model):
             known |= getattr(each, "__dict__", {})
-        size, scale = (float(known[name]) if name in known else None for name in TRAINING_ATTRIBUTES)
+        size, scale = (float(known[name]) if known.get(name) else None for name in TRAINING_ATTRIBUTES)
         tile = auto_tile(imgsz, size, scale)
     batch = int(min(args.slice_batch, max_batch(model)))
     return Slicer(int(tile), args.slice_overlap, batch, args.slice_full, args.slice_skip)

@@ -25,7 +25,7 @@ def auto_tile(imgsz: int, object_size: float | None, train_scale: float | None =
     training did.
 
     Args:
-        imgsz: Longer side of the model's input in pixels.
+        imgsz: Shorter side of the model's input in pixels.
         object_size: Median √(w·h) of the objects in pixels of the images, None where it is not known.
         train_scale: Median scale of the images in training, input pixels by image pixels, None where it is not known.
 

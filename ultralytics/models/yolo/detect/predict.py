@@ -40,7 +40,7 @@ class DetectionPredictor(StockDetectionPredictor):
         """Set up the source, and the slicing of its images."""
         super().setup_source(*args, **kwargs)
         self.tile_detections = {}
-        self.slicer = build_slicer(self.args, self.model, max(self.imgsz)) if self.args.task == "detect" else None
+        self.slicer = build_slicer(self.args, self.model, min(self.imgsz)) if self.args.task == "detect" else None
         unsliced = {"tensors": self.source_type.tensor, "embed": self.args.embed, "visualize": self.args.visualize}
         if self.slicer and any(unsliced.values()):
             what = next(name for name, given in unsliced.items() if given)

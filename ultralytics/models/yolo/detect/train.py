@@ -10,7 +10,7 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 from ultralytics.data.utils import exif_size, get_split_fraction
 from ultralytics.models.yolo.detect.train import DetectionTrainer as StockDetectionTrainer
-from ultralytics.utils import LOGGER, RANK, YAML, colorstr
+from ultralytics.utils import LOGGER, RANK, colorstr
 from ultralytics.utils.loss import nwd_share
 from ultralytics.utils.torch_utils import unwrap_model
 
@@ -23,6 +23,8 @@ from ultralytics_overlay import require_parameters
 require_parameters(StockDetectionTrainer.build_dataset, "img_path", "mode", "batch")
 require_parameters(StockDetectionTrainer.get_dataloader, "dataset_path", "batch_size", "rank", "mode")
 require_parameters(StockDetectionTrainer.save_metrics, "metrics")
+
+TINY = 4  # pixels: a cell of the finest grid, at stride 4
 
 
 class DetectionTrainer(StockDetectionTrainer):
@@ -54,7 +56,7 @@ class DetectionTrainer(StockDetectionTrainer):
         """Put the side of a tile in pixels in the place of `auto`, for the validation, `args.yaml` and checkpoints."""
         self.args.slice = tile
         if RANK in {-1, 0}:
-            YAML.save(self.save_dir / "args.yaml", vars(self.args))  # upstream wrote it before the labels were read
+            self._save_args()  # again: upstream wrote them before the labels were read
             reason = "which shows the median training object at its native size, or at 32 px if it is larger"
             LOGGER.info(f"{colorstr('slice:')} auto is {tile} px, {reason}")
 
@@ -77,10 +79,25 @@ class DetectionTrainer(StockDetectionTrainer):
             if self.args.slice and not isinstance(loader.dataset, SlicedDataset):
                 raise UserError(f"slice={self.args.slice} is not supported by the training of this kind of model")
             labels, tile = [_with_shape(label) for label in loader.dataset.labels], getattr(loader.dataset, "tile", inf)
+            self._mention_tiny_boxes(labels, tile)
             model = unwrap_model(self.model)  # these go into checkpoints; `slice=auto` asks for them
             model.object_size = object_size(labels)
             model.train_scale = median(self.args.imgsz / min(max(label["shape"]), tile) for label in labels)
         return loader
+
+    def _mention_tiny_boxes(self, labels: list[dict[str, Any]], tile: float) -> None:
+        """Say how many training boxes are too small to be learned well at this input size."""
+        sides = [
+            label["bboxes"][:, 2:] * label["shape"][::-1] * self.args.imgsz / min(max(label["shape"]), tile)
+            for label in labels
+        ]
+        count = sum(len(boxes) for boxes in sides)
+        tiny = sum(int((boxes.min(1) < TINY).sum()) for boxes in sides if len(boxes))
+        if tiny and RANK in {-1, 0}:
+            LOGGER.warning(
+                f"{tiny} of {count} training boxes are less than {TINY} px wide or high at imgsz={self.args.imgsz}; "
+                f"augmentation drops those of min_box={self.args.min_box:g} px and less. Use slice= or a larger imgsz="
+            )
 
     def save_metrics(self, metrics: dict[str, float]) -> None:
         """Add an epoch's row to `results.csv`, which has columns for the sizes also before the first validation.

@@ -47,15 +47,17 @@ class DetectionValidator(StockDetectionValidator):
         if self.metrics.size is not None:  # of an earlier validation
             self.metrics.size = None
         imgsz = self.args.imgsz
-        imgsz = max(imgsz) if isinstance(imgsz, (list, tuple)) else imgsz
-        self.slicer = build_slicer(self.args, model, imgsz) if self.args.task == "detect" else None
+        shape = tuple(imgsz) if isinstance(imgsz, (list, tuple)) else (imgsz, imgsz)
+        self.slicer = build_slicer(self.args, model, min(shape)) if self.args.task == "detect" else None
         if self.slicer is not None and type(self).postprocess is not DetectionValidator.postprocess:
             raise UserError(f"slice={self.args.slice} is not supported by the validation of this kind of model")
         if self.slicer is not None:
             stride = max(32, int(torch.as_tensor(getattr(model, "stride", 32)).max()))
             self._model = model
-            self._tile_shape = LetterBox((imgsz, imgsz), auto=bool(self.args.rect), stride=stride)
+            self._tile_shape = LetterBox(shape, auto=bool(self.args.rect), stride=stride)
             self.tiles, self._tile_seconds = (0, 0), 0.0
+            is_augmented = self.args.augment and not self.training and getattr(model, "base_model", True)
+            self._augment = {"augment": True} if is_augmented else {}
 
     def preprocess(self, batch: dict[str, Any]) -> dict[str, Any]:
         """Return upstream's batch, and remember it for the tiles of its images."""
@@ -98,7 +100,7 @@ class DetectionValidator(StockDetectionValidator):
         inputs = torch.from_numpy(np.ascontiguousarray(images.transpose(0, 3, 1, 2)))
         inputs = super().preprocess({"img": inputs})["img"]
         with autocast(self.training and self.args.quantize == 16, device=self.device.type):
-            return self._model(inputs), inputs.shape[2:]
+            return self._model(inputs, **self._augment), inputs.shape[2:]
 
     def _detect(self, tiles: list[np.ndarray]) -> list[torch.Tensor]:
         """Return what the model finds in tiles (H, W, C): (x1, y1, x2, y2, score, class) in the pixels of each."""

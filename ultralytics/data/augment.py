@@ -1,0 +1,42 @@
+"""Lets training keep boxes that are smaller after augmentation than upstream's limit."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from ultralytics.data.augment import Compose
+from ultralytics.data.augment import RandomPerspective as StockRandomPerspective
+from ultralytics.data.augment import v8_transforms as stock_v8_transforms
+
+from ultralytics_overlay import require_parameters
+
+require_parameters(stock_v8_transforms, "dataset", "imgsz", "hyp")
+require_parameters(StockRandomPerspective.box_candidates, "box1", "box2", "wh_thr", "area_thr")
+
+
+class RandomPerspective(StockRandomPerspective):
+    """Upstream's random affine transform.
+
+    Attributes:
+        min_box: Width and height in input pixels that a transformed box must exceed to stay.
+    """
+
+    min_box: float = 2.0
+
+    def box_candidates(self, box1: np.ndarray, box2: np.ndarray, **thresholds: Any) -> np.ndarray:
+        """Return which boxes stay, shape (N,); `box1` are they before the transform, `box2` after, xyxy, (4, N)."""
+        return super().box_candidates(box1, box2, **{"wh_thr": self.min_box, **thresholds})
+
+
+def v8_transforms(dataset: Any, imgsz: int, hyp: Any) -> Compose:
+    """Return upstream's transforms for training, with the limit `min_box` of the arguments."""
+    transforms = stock_v8_transforms(dataset, imgsz, hyp)
+    waiting = [transforms]
+    while waiting:
+        each = waiting.pop()
+        if isinstance(each, RandomPerspective):
+            each.min_box = getattr(hyp, "min_box", RandomPerspective.min_box)
+        waiting += getattr(each, "transforms", None) or []
+        waiting += [each.pre_transform] if getattr(each, "pre_transform", None) else []
+    return transforms

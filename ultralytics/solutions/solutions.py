@@ -1,0 +1,22 @@
+"""Hands the arguments of slicing to the tracker of a solution."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ultralytics.solutions.solutions import BaseSolution as StockBaseSolution
+
+
+class BaseSolution(StockBaseSolution):
+    """Upstream's base of all solutions, which also tracks by tiles.
+
+    Attributes:
+        track_add_args: Arguments of `YOLO.track`.
+    """
+
+    track_add_args: dict[str, Any]
+
+    def __init__(self, is_cli: bool = False, **kwargs: Any) -> None:
+        """Set up the model; see upstream's `BaseSolution`."""
+        super().__init__(is_cli, **kwargs)
+        self.track_add_args |= {key: value for key, value in self.CFG.items() if key.startswith("slice")}
