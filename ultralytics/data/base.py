@@ -6,13 +6,17 @@ from collections.abc import Callable
 from typing import Any
 
 import cv2
+import numpy as np
 from ultralytics.data.base import BaseDataset as StockBaseDataset
 from ultralytics.utils import LOGGER
+from ultralytics.utils.ops import xywh2xyxy
 
 from small_object.errors import UserError
+from small_object.ignore import paint_regions, read_regions
 from ultralytics_overlay import require_parameters
 
 require_parameters(StockBaseDataset.get_image_and_label, "index")
+require_parameters(StockBaseDataset.load_image, "i")
 
 MAX_UNREADABLE = 0.1  # as a share of the images; more are no accident
 
@@ -25,6 +29,14 @@ class BaseDataset(StockBaseDataset):
     """
 
     _unreadable: frozenset[int] = frozenset()
+
+    def load_image(self, i: int, *args: Any, **kwargs: Any) -> tuple[np.ndarray, tuple[int, int], tuple[int, int]]:
+        """Return upstream's image, its original and its new (height, width); in training with grey ignore regions."""
+        image, original, size = super().load_image(i, *args, **kwargs)
+        if self.augment and len(regions := read_regions(self.im_files[i])):
+            sides = np.array(size[::-1] * 2)
+            paint_regions(image, regions * sides, xywh2xyxy(self.labels[i]["bboxes"]) * sides)
+        return image, original, size
 
     def get_image_and_label(self, index: int) -> dict[str, Any]:
         """Return an image with its labels, in a training those of another image if it can't be read; see upstream."""

@@ -17,6 +17,7 @@ from ultralytics.utils.ops import xywhn2xyxy, xyxy2xywhn
 from ultralytics.utils.patches import imread
 
 from small_object.errors import UserError
+from small_object.ignore import paint_regions, read_regions
 from small_object.slicing.tiling import auto_tile
 
 Window = tuple[int, int, int, int]
@@ -103,7 +104,11 @@ class SlicedDataset(YOLODataset):
             kept, xyxy, _ = cut_boxes(xyxy, window, self.keep)
             xywh = xyxy2xywhn(xyxy - (x1, y1, x1, y1), x2 - x1, y2 - y1).astype(label["bboxes"].dtype)
             label |= {"bboxes": xywh, "cls": label["cls"][kept]}
-        label["img"] = self._resize(image[y1:y2, x1:x2])
+        part = image[y1:y2, x1:x2]
+        if len(regions := read_regions(self.im_files[index])):
+            part = np.array(part)  # of its own, since the image may be a file or in the cache
+            paint_regions(part, regions * ((width, height) * 2) - (x1, y1, x1, y1), xyxy - (x1, y1, x1, y1))
+        label["img"] = self._resize(part)
         label["ori_shape"], label["resized_shape"] = (y2 - y1, x2 - x1), label["img"].shape[:2]
         label["ratio_pad"] = tuple(b / a for a, b in zip(label["ori_shape"], label["resized_shape"], strict=True))
         return self.update_labels_info(label)

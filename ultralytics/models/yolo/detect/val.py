@@ -15,6 +15,7 @@ from ultralytics.utils.patches import imread
 from ultralytics.utils.torch_utils import autocast
 
 from small_object.errors import UserError
+from small_object.ignore import find_ignored, read_regions
 from small_object.sizes import SizeRecords, measures_size, plot_size_metrics
 from small_object.slicing.slicer import Slicer, build_slicer, select_boxes
 from ultralytics_overlay import require_parameters
@@ -131,6 +132,23 @@ class DetectionValidator(StockDetectionValidator):
             columns = targets[:, :4], targets[:, 4], found[:, :4], found[:, 4], found[:, 5]
             self.size_records.add(batch["ori_shape"], *columns)
         return super()._process_batch(preds, batch)
+
+    def update_metrics(self, preds: list[dict[str, torch.Tensor]], batch: dict[str, Any]) -> None:
+        """Add the detections of a batch, without those in ignore regions that match no object; see upstream."""
+        super().update_metrics([self._drop_ignored(pred, i, batch) for i, pred in enumerate(preds)], batch)
+
+    def _drop_ignored(self, pred: dict[str, torch.Tensor], i: int, batch: dict[str, Any]) -> dict[str, torch.Tensor]:
+        regions = read_regions(batch["im_file"][i]) if self.args.task == "detect" else ()
+        if not len(regions):
+            return pred
+        gain, pad = _gain_and_pad(batch["ratio_pad"][i])
+        height, width = batch["ori_shape"][i]
+        in_input = torch.as_tensor(regions) * torch.tensor([width, height] * 2) * gain + pad
+        target = self._prepare_batch(i, batch)
+        boxes, targets, regions = pred["bboxes"].float(), target["bboxes"].float(), in_input.float().to(self.device)
+        classes, names = (torch.zeros_like(x["cls"]) if self.args.single_cls else x["cls"] for x in (pred, target))
+        kept = ~find_ignored(boxes, classes, targets, names, regions)
+        return {key: value[kept] for key, value in pred.items()}
 
     def gather_stats(self) -> None:
         """Bring what the processes of a distributed validation have recorded to the first."""

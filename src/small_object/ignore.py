@@ -1,0 +1,92 @@
+"""Ignore regions: parts of an image whose objects are not labelled one by one, such as COCO's crowds.
+
+A data set holds them in `ignore/train/a.txt` where the labels of an image are in `labels/train/a.txt`: a region on each
+line, `cx cy w h` as shares of the image's sides.
+
+In training a region is painted grey except for the labelled objects in it, so that nothing in it counts as background.
+In validation a detection there that matches no object is neither right nor wrong.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import torch
+from ultralytics.data.utils import img2label_paths
+from ultralytics.utils.metrics import box_iou
+from ultralytics.utils.ops import xywh2xyxy
+
+from small_object.errors import UserError
+
+GREY = 114  # as the border that upstream's letterbox adds
+MIN_IOU = 0.5  # with an object, from which on a detection in a region counts
+MIN_COVER = 0.5  # share of a detection that regions cover, from which on it is ignored
+
+
+def ignore_file(image: str | Path) -> Path:
+    """Return the path of an image's ignore regions, whether it exists or not."""
+    head, labels, tail = img2label_paths([str(image)])[0].rpartition(f"{os.sep}labels{os.sep}")
+    return Path(f"{head}{labels.replace('labels', 'ignore')}{tail}" if labels else f"{tail}.ignore")
+
+
+def read_regions(image: str | Path) -> np.ndarray:
+    """Read the ignore regions of an image.
+
+    Returns:
+        Regions (N, 4), xyxy as shares of the image's sides, float64.
+
+    Raises:
+        UserError: If the file has a line that is no region.
+    """
+    file = ignore_file(image)
+    if not file.is_file():
+        return np.zeros((0, 4))
+    try:
+        rows = np.array([line.split() for line in file.read_text(encoding="utf-8").splitlines() if line.strip()], float)
+        regions: np.ndarray = xywh2xyxy(rows.reshape(-1, 4)).clip(0, 1)
+    except ValueError as error:
+        raise UserError(f"{file}: write one ignore region a line, cx cy w h as shares of the image") from error
+    return regions
+
+
+def paint_regions(image: np.ndarray, regions: np.ndarray, boxes: np.ndarray) -> None:
+    """Paint regions grey, except for what lies in boxes.
+
+    Args:
+        image: The image (H, W, C), uint8, changed in place.
+        regions: Regions (N, 4), xyxy in pixels.
+        boxes: Boxes of labelled objects (M, 4), likewise.
+    """
+    old = image.copy()
+    for painted, corners in ((True, regions), (False, boxes)):
+        low, high = np.floor(corners[:, :2]).astype(int).clip(0), np.ceil(corners[:, 2:]).astype(int).clip(0)
+        for (x1, y1), (x2, y2) in zip(low, high, strict=True):
+            image[y1:y2, x1:x2] = GREY if painted else old[y1:y2, x1:x2]
+
+
+def find_ignored(
+    boxes: torch.Tensor,
+    classes: torch.Tensor,
+    targets: torch.Tensor,
+    target_classes: torch.Tensor,
+    regions: torch.Tensor,
+) -> torch.Tensor:
+    """Find the detections that neither count as right nor as wrong.
+
+    Args:
+        boxes: Detections (N, 4), xyxy in pixels.
+        classes: Their classes (N,).
+        targets: Objects (M, 4), likewise.
+        target_classes: Their classes (M,).
+        regions: Ignore regions (K, 4), likewise.
+
+    Returns:
+        Whether each detection lies at least half in regions and has no object of its class at an IoU of 0.5, (N,).
+    """
+    low, high = torch.max(boxes[:, None, :2], regions[:, :2]), torch.min(boxes[:, None, 2:], regions[:, 2:])
+    covered = (high - low).clamp(0).prod(2).sum(1)
+    area = (boxes[:, 2:] - boxes[:, :2]).prod(1)
+    matches = (box_iou(boxes, targets) >= MIN_IOU) & (classes[:, None] == target_classes)
+    return (covered >= MIN_COVER * area) & ~matches.any(1)
