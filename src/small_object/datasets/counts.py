@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from small_object.datasets.dataset import DataSet
 from small_object.datasets.labels import count_sizes
 from small_object.sizes import COCO_SMALL, SIZE_GROUPS
 
@@ -75,38 +76,60 @@ class Stats:
         return "\n".join(line.rstrip() for line in _table(self))
 
 
-@dataclass(frozen=True)
-class Objects:
-    """N objects of a data set."""
+def gather_objects(rows: Sequence[np.ndarray], sizes: Sequence[tuple[int, int]]) -> np.ndarray:
+    """Gather the objects of images.
 
-    image: np.ndarray  # index of each object's image (N,)
-    cls: np.ndarray  # classes (N,)
-    sides: np.ndarray  # width and height in original pixels (N, 2)
-    longest: np.ndarray  # longest side of each object's image in pixels (N,)
+    Args:
+        rows: Objects of each image (N, 3): class, width and height in pixels.
+        sizes: Width and height of each image in pixels.
 
-    def select(self, mask: np.ndarray) -> Objects:
-        """Return those under a mask (N,)."""
-        return Objects(self.image[mask], self.cls[mask], self.sides[mask], self.longest[mask])
+    Returns:
+        Objects (N, 5): class, width and height in pixels, index of the image, longest side of the image.
+    """
+    parts = [
+        np.insert(own, 3, [[i], [max(size)]], axis=1) for i, (own, size) in enumerate(zip(rows, sizes, strict=True))
+    ]
+    objects = np.concatenate([np.zeros((0, 5)), *parts])
+    # shares have six decimals in most label files: 8 pixels must come back as 8 and not as 7.9999, which is very tiny
+    return np.asarray(objects.round(2))
 
 
-def count_split(name: str, objects: Objects, images: np.ndarray, classes: Sequence[str], imgsz: int) -> SplitStats:
+def count_dataset(
+    objects: np.ndarray, splits: Sequence[Sequence[str]], dataset: DataSet, imgsz: int
+) -> tuple[SplitStats, dict[str, SplitStats]]:
+    """Count the objects of a data set, of all its splits together and of each.
+
+    Args:
+        objects: The objects, see `gather_objects`.
+        splits: The splits that each image is in.
+        dataset: The data set.
+        imgsz: Length that the longest side of an image is resized to, pixels.
+    """
+    total = _count_split("all", objects, np.arange(len(splits)), dataset.names, imgsz)
+    images = {split: np.flatnonzero([split in own for own in splits]) for split in dataset.splits}
+    by_split = {split: _count_split(split, objects, own, dataset.names, imgsz) for split, own in images.items()}
+    return total, by_split
+
+
+def _count_split(name: str, objects: np.ndarray, images: np.ndarray, classes: Sequence[str], imgsz: int) -> SplitStats:
     """Count the objects of some images, given by their indices."""
-    objects = objects.select(np.isin(objects.image, images))
+    objects = objects[np.isin(objects[:, 3], images)]
     return SplitStats(
-        **vars(count_objects(name, objects, imgsz)),
+        **vars(_count_objects(name, objects, imgsz)),
         images=len(images),
-        empty=len(images) - len(np.unique(objects.image)),
-        classes=[count_objects(cls, objects.select(objects.cls == i), imgsz) for i, cls in enumerate(classes)],
+        empty=len(images) - len(np.unique(objects[:, 3])),
+        classes=[_count_objects(cls, objects[objects[:, 0] == i], imgsz) for i, cls in enumerate(classes)],
     )
 
 
-def count_objects(name: str, objects: Objects, imgsz: int) -> ObjectStats:
+def _count_objects(name: str, objects: np.ndarray, imgsz: int) -> ObjectStats:
     """Count objects by size."""
+    sides, longest = objects[:, 1:3], objects[:, 4]
     # divided last, so that parts of whole pixels that make up a group's limit are not a rounding error below it
-    area = objects.sides.prod(1)
-    area_at_imgsz = area * imgsz**2 / objects.longest**2
+    area = sides.prod(1)
+    area_at_imgsz = area * imgsz**2 / longest**2
     with np.errstate(divide="ignore"):
-        needed = STRIDE * objects.longest / objects.sides.min(1)  # imgsz from which on an object isn't thin
+        needed = STRIDE * longest / sides.min(1)  # imgsz from which on an object isn't thin
     number = max(len(area), 1)
     return ObjectStats(
         name=name,
@@ -118,19 +141,12 @@ def count_objects(name: str, objects: Objects, imgsz: int) -> ObjectStats:
         side=_quantiles(np.sqrt(area)),
         side_at_imgsz=_quantiles(np.sqrt(area_at_imgsz)),
         thin=int((needed > imgsz).sum()) / number,
-        imgsz_for_thin=suggest_imgsz(needed),
+        imgsz_for_thin=_suggest_imgsz(needed),
     )
 
 
-def suggest_imgsz(needed: np.ndarray) -> int | None:
-    """Return the smallest multiple of 32 as `imgsz` that is large enough for 95 % of the objects.
-
-    Args:
-        needed: `imgsz` that each object needs (N,).
-
-    Returns:
-        The size; None without objects, or where no size is large enough.
-    """
+def _suggest_imgsz(needed: np.ndarray) -> int | None:
+    """Return the smallest multiple of 32 that is enough for 95 % of what objects need, None if there is none."""
     limit = np.sort(needed)[-1 - int(MAX_THIN * len(needed))] if len(needed) else np.inf
     return 32 * int(np.ceil(limit / 32)) if np.isfinite(limit) else None
 

@@ -11,7 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from ultralytics.data.utils import IMG_FORMATS, check_det_dataset, img2label_paths
@@ -124,7 +124,7 @@ def load_dataset(data: str | Path, allow_empty: bool = False) -> DataSet:
         images = [image for source in sources for image in list_images(source, f"{data}: `{split}`")]
         if not images and not allow_empty:
             raise UserError(f"{data}: `{split}` has no images: {', '.join(map(str, sources))}")
-        for file, name, source, line in sorted(images, key=lambda image: image.file):
+        for file, name, source, line in sorted(images, key=lambda image: image[0]):
             entry = entries.get(file)
             path = dataset.relative_path(source if line else Path(file))
             if entry and split in entry.splits:
@@ -143,39 +143,35 @@ def load_dataset(data: str | Path, allow_empty: bool = False) -> DataSet:
     return dataset
 
 
-class ListedImage(NamedTuple):
-    """An image in a folder or in a list of images: its path, its name there, and the source with its line, if any."""
-
-    file: str
-    name: str
-    source: Path
-    line: int | None
-
-
-def list_images(source: Path, what: str) -> Iterator[ListedImage]:
+def list_images(source: Path, what: str) -> Iterator[tuple[str, str, Path, int | None]]:
     """List the images of a folder or of a list as training does.
 
     Args:
         source: The folder, or the text file with a path on each line.
         what: What the source is, for the errors.
 
+    Yields:
+        The path of an image, its name in the source, the source, and its line there if it is a list.
+
     Raises:
         UserError: If the source is neither.
     """
     if source.is_dir():
         paths = glob.glob(f"{glob.escape(str(source))}/**/*.*", recursive=True)  # noqa: PTH207 - it skips hidden files
-        images = [ListedImage(path, Path(path).relative_to(source).as_posix(), source, None) for path in paths]
+        images: list[tuple[str, str, int | None]] = [
+            (path, Path(path).relative_to(source).as_posix(), None) for path in paths
+        ]
     else:
         try:
-            lines = source.read_text(encoding="utf-8-sig").splitlines()
+            rows = source.read_text(encoding="utf-8-sig").splitlines()
         except (OSError, UnicodeDecodeError) as error:
             why = "does not exist" if isinstance(error, FileNotFoundError) else "is no folder or text file"
             raise UserError(f"{what}: {source} {why}") from None
-        paths = [f"{source.parent}{os.sep}{line[2:]}" if line.startswith("./") else line for line in lines]
-        images = [ListedImage(path, Path(path).name, source, number) for number, path in enumerate(paths, 1)]
-    for image in images:
-        if image.file.rpartition(".")[-1].lower() in IMG_FORMATS:
-            yield image._replace(file=image.file.replace("/", os.sep))
+        paths = [f"{source.parent}{os.sep}{row[2:]}" if row.startswith("./") else row for row in rows]
+        images = [(path, Path(path).name, number) for number, path in enumerate(paths, 1)]
+    for file, name, line in images:
+        if file.rpartition(".")[-1].lower() in IMG_FORMATS:
+            yield file.replace("/", os.sep), name, source, line
 
 
 def write_samples(samples: Sequence[Sample], sides: Sequence[str], made: Path, move: bool = False) -> None:

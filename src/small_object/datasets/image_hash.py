@@ -25,7 +25,8 @@ def difference_hash(image: np.ndarray) -> np.ndarray:
     if image.ndim == 3:
         image = image.astype(np.float32).mean(2)
     small = cv2.resize(image.astype(np.float32), (SIDE + 1, SIDE), interpolation=cv2.INTER_AREA)
-    return (small[:, 1:] > small[:, :-1]).ravel()
+    brighter: np.ndarray = small[:, 1:] > small[:, :-1]
+    return brighter.ravel()
 
 
 def near_pairs(

@@ -108,8 +108,6 @@ def read_image(file: Path, channels: int = 3) -> tuple[Picture | None, list[Faul
         faults.append(Fault("rewritten-image", "has bytes behind its end, which training takes for damage"))
     if turn in range(2, 9):
         faults.append(Fault("turned-image", f"has EXIF orientation {turn}: boxes must be in the turned frame"))
-    elif turn not in (None, 1):
-        faults.append(Fault("wrong-turn", f"has EXIF orientation {turn}, which does not exist"))
     brightest = None
     if pixels.dtype == np.uint16:
         pixels = (pixels >> 8).astype(np.uint8)
@@ -130,7 +128,7 @@ def _orientation(image: Image.Image) -> int | None:
 
 
 def _find_colour_faults(data: bytes, mode: str, brightest: int | None) -> Iterator[Fault]:
-    """Find what is not 8-bit RGB; `brightest` is the largest high byte of a 16-bit image."""
+    """Find 16 bits a channel and transparency; `brightest` is the largest high byte of a 16-bit image."""
     if brightest is not None:
         if brightest < DARK:
             message = f"is almost black to training, which keeps the high byte: at most {brightest} of 255"
@@ -142,7 +140,3 @@ def _find_colour_faults(data: bytes, mode: str, brightest: int | None) -> Iterat
         with patches._image_open(io.BytesIO(data)) as image:
             if np.asarray(image.convert("RGBA"))[..., 3].min() < 255:
                 yield Fault("transparent", f"has transparent pixels ({mode})")
-                return
-    if mode != "RGB":
-        kinds = {"L": "grey", "1": "black and white", "LA": "grey", "P": "with a palette", "RGBA": "RGBA, all opaque"}
-        yield Fault("other-colours", f"is {kinds.get(mode, mode)}")

@@ -116,7 +116,7 @@ def _find_faults(line: LabelLine, num_classes: int, size: tuple[int, int] | None
         faults.append(Fault("outside", f"has {worst:g}, beyond 0..1 by more than {TOLERANCE:.0%}: {LEFT_OUT}"))
     elif low < -ROUNDING or high > 1 + ROUNDING:
         message = f"has {low if low < 0 else high:g}, beyond 0..1; training tolerates up to {TOLERANCE:.0%}"
-        faults.append(Fault("slightly-outside", message))
+        faults.append(Fault("leaves-image", message))
     elif size:
         x, y = line.xywh[:2]
         beyond = max(size[0] * max(w / 2 - x, x + w / 2 - 1), size[1] * max(h / 2 - y, y + h / 2 - 1))

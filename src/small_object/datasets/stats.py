@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 from ultralytics.utils import LOGGER
 
-from small_object.datasets.counts import Objects, Stats, count_split
-from small_object.datasets.dataset import DataSet, Entry, load_dataset
+from small_object.datasets.counts import Stats, count_dataset, gather_objects
+from small_object.datasets.dataset import Entry, load_dataset
 from small_object.datasets.images import read_size
 from small_object.datasets.labels import read_labels
 from small_object.datasets.stats_plot import draw_stats
@@ -49,51 +49,32 @@ def stats(data: str | Path, imgsz: int = 640, out: str | Path | None = None) -> 
     if imgsz < 1:
         raise UserError(f"imgsz must be at least 1 pixel, not {imgsz}")
     dataset = load_dataset(data, allow_empty=True)
-    objects, images, skipped = _read_objects(dataset)
-    for image, why in list(skipped.items())[:MAX_WARNINGS]:
-        LOGGER.warning(f"{image} is left out: {why}; find all such: small-object check {data}")
-    if len(skipped) > MAX_WARNINGS:
-        LOGGER.warning(f"{len(skipped) - MAX_WARNINGS} more images are left out, see stats.json")
-    names, all_images = dataset.names, np.unique(np.concatenate(list(images.values())))
-    total = count_split("all", objects, all_images, names, imgsz)
-    splits = {split: count_split(split, objects, indices, names, imgsz) for split, indices in images.items()}
-    found = Stats(str(dataset.yaml), imgsz, total, splits, skipped)
-    LOGGER.info(found.table())
-    out = Path(out) if out is not None else Path("runs/stats") / dataset.yaml.stem
-    with staging_dir(out) as made:
-        text = json.dumps(asdict(found), indent=2, ensure_ascii=False) + "\n"
-        (made / "stats.json").write_text(text, encoding="utf-8")
-        draw_stats(found, objects, made / "stats.png")
-        for path in list(made.iterdir()):
-            path.replace(out / path.name)
-    LOGGER.info(f"\nwritten: {out / 'stats.png'} and {out / 'stats.json'}")
-    return found
-
-
-def _read_objects(dataset: DataSet) -> tuple[Objects, dict[str, np.ndarray], dict[str, str]]:
-    """Read the images' sizes and labels.
-
-    Returns:
-        The objects, the indices of the images of each split, and the reason for each image that is left out.
-    """
     skipped = {f.location: f.message for f in dataset.findings if f.kind == "missing-image"}
-    entries, sizes, labels = [], [], []
+    splits, sizes, rows = [], [], []
     read = map_threads(partial(_read_entry, num_classes=len(dataset.names)), dataset.entries, "reading labels")
     for entry, result in zip(dataset.entries, read, strict=True):
         if isinstance(result, str):
             skipped[str(entry.file)] = result
         else:
-            entries.append(entry)
+            splits.append(entry.splits)
             sizes.append(result[0])
-            labels.append(result[1])
-    image = np.repeat(np.arange(len(entries)), [len(rows) for rows in labels])
-    size = np.array(sizes, np.float64).reshape(-1, 2)[image]
-    label = np.concatenate([np.zeros((0, 5)), *labels])
-    # shares have six decimals in most label files: 8 pixels must come back as 8 and not as 7.9999, which is very tiny
-    sides = (label[:, 3:] * size).round(2)
-    objects = Objects(image, label[:, 0].astype(np.int64), sides, size.max(1, initial=0))
-    images = {split: np.flatnonzero([split in entry.splits for entry in entries]) for split in dataset.splits}
-    return objects, images, skipped
+            rows.append(result[1][:, [0, 3, 4]] * (1, *result[0]))
+    for image, why in list(skipped.items())[:MAX_WARNINGS]:
+        LOGGER.warning(f"{image} is left out: {why}; find all such: small-object check {data}")
+    if len(skipped) > MAX_WARNINGS:
+        LOGGER.warning(f"{len(skipped) - MAX_WARNINGS} more images are left out, see stats.json")
+    objects = gather_objects(rows, sizes)
+    found = Stats(str(dataset.yaml), imgsz, *count_dataset(objects, splits, dataset, imgsz), skipped)
+    LOGGER.info(found.table())
+    out = Path(out) if out is not None else Path("runs/stats") / dataset.yaml.stem
+    with staging_dir(out) as made:
+        text = json.dumps(asdict(found), indent=2, ensure_ascii=False) + "\n"
+        (made / "stats.json").write_text(text, encoding="utf-8")
+        draw_stats(found, made / "stats.png")
+        for path in list(made.iterdir()):
+            path.replace(out / path.name)
+    LOGGER.info(f"\nwritten: {out / 'stats.png'} and {out / 'stats.json'}")
+    return found
 
 
 def _read_entry(entry: Entry, num_classes: int) -> tuple[tuple[int, int], np.ndarray] | str:

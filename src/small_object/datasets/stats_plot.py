@@ -7,37 +7,33 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from small_object.datasets.counts import STRIDE, Objects, Stats, shorten
+from small_object.datasets.counts import STRIDE, Stats, shorten
 from small_object.sizes import SIZE_GROUPS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-ORIGINAL, AT_IMGSZ, GREY = "#33597f", "#e0813a", "#6b7280"
+ORIGINAL, AT_IMGSZ = "#33597f", "#e0813a"
 SPLIT_COLOURS = {"train": "#3f7f75", "val": "#8fc1b5", "test": "#c9cf9a"}
 
 
-def draw_stats(found: Stats, objects: Objects, file: Path) -> None:
-    """Draw `stats.png`: objects by class and split, by size group, and by side.
+def draw_stats(found: Stats, file: Path) -> None:
+    """Draw `stats.png`: objects by class and split, and by size before and after resizing.
 
     Args:
         found: The numbers.
-        objects: What they count.
         file: Where to save the picture.
     """
     from matplotlib.figure import Figure  # here, as it is slow to import
 
-    total = found.total
-    figure = Figure(figsize=(16, 5.5), dpi=100, layout="constrained")
-    title = figure.suptitle(found.title(), size=16, weight="bold", parse_math=False)
-    if total.objects:
-        title.set_text(f"{title.get_text()}; at imgsz {found.imgsz} {total.thin:.1%} thinner than {STRIDE} px")
-    axes = figure.subplots(1, 3)
+    figure = Figure(figsize=(14, 6), dpi=100, layout="constrained")
+    title = f"{found.title()}; at imgsz {found.imgsz} {found.total.thin:.1%} are thinner than {STRIDE} px"
+    figure.suptitle(title, size=14, weight="bold", parse_math=False)
+    axes = figure.subplots(1, 2)
     for ax in axes:
         ax.spines[["top", "right"]].set_visible(False)
     _draw_classes(axes[0], found)
     _draw_sizes(axes[1], found)
-    _draw_sides(axes[2], objects, found.imgsz)
     figure.savefig(file, format="png")
 
 
@@ -70,22 +66,4 @@ def _draw_sizes(ax: Axes, found: Stats) -> None:
     ax.set_xticks(columns, [f"{name}\n{limit}" for name, limit in zip(SIZE_GROUPS, limits, strict=True)])
     ax.set(title="Objects by size (box area)", ylabel="objects")
     ax.margins(y=0.2)  # room for the legend
-    ax.legend(loc="upper center", ncols=2, frameon=False)
-
-
-def _draw_sides(ax: Axes, objects: Objects, imgsz: int) -> None:
-    """Draw the distribution of √area, before and after resizing."""
-    from matplotlib.ticker import ScalarFormatter
-
-    sides = np.sqrt(objects.sides.prod(1))
-    pair = np.maximum([sides, sides * imgsz / objects.longest], 0.5)
-    bins = np.geomspace(pair.min(initial=4.4) / 1.1, pair.max(initial=116) * 1.1, 45).tolist()
-    for values, colour, label in zip(pair, (ORIGINAL, AT_IMGSZ), ("original", f"at imgsz {imgsz}"), strict=True):
-        ax.hist(values, bins, color=colour, alpha=0.5, label=label)
-    for limit, _ in list(SIZE_GROUPS.values())[1:]:
-        ax.axvline(limit**0.5, color=GREY, linewidth=0.8, linestyle="--")
-    ax.set(title="Side of the objects, √area", xlabel="pixels (lines: limits of the size groups)", ylabel="objects")
-    ax.set_xscale("log", base=2)
-    ax.xaxis.set_major_formatter(ScalarFormatter())
-    ax.margins(y=0.2)
     ax.legend(loc="upper center", ncols=2, frameon=False)
