@@ -184,19 +184,14 @@ def _table(found: Stats) -> Iterator[str]:
         blocks = []
         for sizes, side in ((row.sizes, row.side), (row.sizes_at_imgsz, row.side_at_imgsz)):
             median = f"{side[50]:>7.1f}" if side else ""
-            blocks.append("".join(f"{format_count(count):>7}" for count in sizes.values()) + median)
+            blocks.append("".join(f"{count:>7}" for count in sizes.values()) + median)
         name = shorten(row.name, 16) if row not in parts else f"- {row.name}"
-        yield f"{name:16}{format_count(row.objects):>7} {blocks[0]:42}  {blocks[1]}"
+        yield f"{name:16}{row.objects:>7} {blocks[0]:42}  {blocks[1]}"
     if len(total.classes) > MAX_SHOWN:
         yield f"{len(total.classes) - MAX_SHOWN} rarer classes: see stats.json"
     if total.objects:
         yield f"\nsmall to COCO: {total.coco_small:.1%}, at imgsz {imgsz} {total.coco_small_at_imgsz:.1%}"
         yield f"thinner than {STRIDE} px, a cell at stride {STRIDE}, at imgsz {imgsz}: {total.thin:.1%}{total.advice()}"
-
-
-def format_count(count: int) -> str:
-    """Return a count in at most six characters."""
-    return str(count) if count < 1_000_000 else f"{count / 1e6:.4g}M"
 
 
 def shorten(name: str, length: int) -> str:

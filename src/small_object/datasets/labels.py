@@ -75,9 +75,13 @@ def parse_lines(text: str, num_classes: int | None = None, size: tuple[int, int]
 
 def _parse_line(number: int, fields: Sequence[str]) -> LabelLine:
     """Read the numbers of one line."""
-    values = tuple(map(_number, fields))
-    for value, text in zip(values, fields, strict=True):
-        if not math.isfinite(value):
+    values: tuple[float, ...] = ()
+    for text in fields:
+        try:
+            values += (float(text),)
+        except ValueError:
+            values += (math.nan,)
+        if not math.isfinite(values[-1]):
             message = f"has `{text[:30]}`, which is no finite number: {LEFT_OUT}"
             return LabelLine(number, faults=[Fault("not-numbers", message)])
     if len(values) == 5:
@@ -86,13 +90,6 @@ def _parse_line(number: int, fields: Sequence[str]) -> LabelLine:
         polygon = np.array(values[1:]).reshape(-1, 2)
         return LabelLine(number, values, tuple(segments2boxes([polygon])[0].tolist()))
     return LabelLine(number, faults=[Fault("wrong-fields", f"has {len(values)} fields, not 5: {LEFT_OUT}")])
-
-
-def _number(text: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        return math.nan
 
 
 def _find_faults(line: LabelLine, num_classes: int, size: tuple[int, int] | None) -> list[Fault]:
