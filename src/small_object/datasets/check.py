@@ -66,13 +66,8 @@ def check(data: str | Path, imgsz: int = 640, out: str | Path | None = None) -> 
         raise UserError(f"imgsz must be at least 32 pixels, not {imgsz}")
     dataset = load_dataset(data)
     images = list(map_threads(partial(check_image, dataset=dataset), dataset.entries, "checking images"))
-    findings = list(dataset.findings)
-    labels: set[Path] = set()
-    for image in images:
-        label = image.entry.label
-        reported = dataset.relative_path(label) if label in labels else None  # with another image
-        findings += [finding for finding in image.findings if finding.file != reported]
-        labels.add(label)
+    found = {(f.kind, f.file, f.line): f for image in images for f in image.findings}  # once where labels are shared
+    findings = [*dataset.findings, *found.values()]
     findings += [*find_same_names(dataset), *find_leaks(dataset, images)]
     findings += [
         Finding("labels-without-image", dataset.relative_path(file), "has no image")
@@ -199,7 +194,7 @@ def find_leaks(dataset: DataSet, images: Sequence[CheckedImage]) -> Iterator[Fin
         return
     nearest: dict[int, tuple[int, int]] = {}  # number of bits and index in train by index in others
     train_looks, other_looks = (np.array([looks[entry.file] for entry in entries]) for entries in (train, others))
-    for pairs in near_pairs(train_looks, NEAR_BITS, other_looks):
+    for pairs in near_pairs(train_looks, other_looks, NEAR_BITS):
         for i, j, distance in zip(*(part.tolist() for part in pairs), strict=True):
             nearest[j] = min(nearest.get(j, (distance, i)), (distance, i))
     for j, (distance, i) in nearest.items():

@@ -9,16 +9,13 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from ultralytics.data.utils import IMG_FORMATS, check_det_dataset, img2label_paths
 from ultralytics.utils import TQDM, YAML
 
 from small_object.datasets.findings import Finding
-from small_object.datasets.labels import parse_labels
 from small_object.errors import UserError, one_line
 
 SPLITS = ("train", "val")
@@ -38,11 +35,6 @@ class Sample:
     image: Path
     name: str
     text: str
-
-    @cached_property
-    def labels(self) -> np.ndarray:
-        """Objects (N, 5): class, cx, cy, w, h as shares; see `parse_labels` for what it raises."""
-        return parse_labels(self.text, f"labels of {self.image.name}")
 
 
 @dataclass(frozen=True)

@@ -30,25 +30,22 @@ def difference_hash(image: np.ndarray) -> np.ndarray:
 
 
 def near_pairs(
-    hashes: np.ndarray, distance: int, others: np.ndarray | None = None
+    hashes: np.ndarray, others: np.ndarray, distance: int
 ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
     """Find the pairs of hashes that differ in few bits; memory grows with their number only in proportion.
 
     Args:
         hashes: Hashes (N, 256), bool.
+        others: Hashes (M, 256) to compare with.
         distance: Most bits that may differ.
-        others: Hashes (M, 256) to compare with; by default the same ones, each pair once and none with itself.
 
     Yields:
         Indices of the first and of the second of some pairs, and the number of bits that differ, (K,) each.
     """
-    right = (hashes if others is None else others).astype(np.float32)
-    ones = right.sum(1)
+    right = others.astype(np.float32)
     block = 1024
     for start in range(0, len(hashes), block):
         left = hashes[start : start + block].astype(np.float32)
-        apart = left.sum(1)[:, None] + ones[None] - 2 * left @ right.T  # exact: whole numbers up to 512
-        if others is None:
-            apart[np.arange(len(right))[None] <= np.arange(start, start + len(left))[:, None]] = np.inf
+        apart = left.sum(1)[:, None] + right.sum(1) - 2 * left @ right.T  # exact: whole numbers up to 512
         i, j = np.nonzero(apart <= distance)
         yield i + start, j, apart[i, j].astype(np.int64)

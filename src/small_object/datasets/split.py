@@ -22,7 +22,7 @@ from ultralytics.utils import LOGGER
 
 from small_object.datasets.dataset import SPLITS, Sample, put_in_place, write_samples
 from small_object.datasets.image_hash import difference_hash, near_pairs
-from small_object.datasets.labels import count_sizes
+from small_object.datasets.labels import count_sizes, parse_labels
 from small_object.errors import UserError
 from small_object.parallel import map_threads
 from small_object.slicing.groups import connected
@@ -65,7 +65,7 @@ def _read_frame(sample: Sample) -> Frame:
     image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_GRAYSCALE) if data else None
     rows = np.zeros((0, 5))
     try:
-        rows = sample.labels
+        rows = parse_labels(sample.text, f"labels of {sample.image.name}")
     except UserError as error:
         LOGGER.warning(str(error))
     rows = rows[np.isin(rows[:, 0], np.arange(MAX_CLASS)) & np.isfinite(rows).all(1)]
@@ -100,8 +100,8 @@ def group_frames(frames: Sequence[Frame], max_size: int) -> list[list[int]]:
         label = np.arange(len(copies))
         hashes = {k: dhash for group in large for k in group if (dhash := frames[copies[k][0]].dhash) is not None}
         if hashes:
-            readable = np.array(list(hashes))
-            for left, right, _ in near_pairs(np.array(list(hashes.values())), max_bits):
+            readable, looks = np.array(list(hashes)), np.array(list(hashes.values()))
+            for left, right, _ in near_pairs(looks, looks, max_bits):
                 label = connected(len(copies), label[readable[left]], label[readable[right]])[label]
         groups: dict[int, list[int]] = defaultdict(list)
         for k in (k for group in large for k in group):
