@@ -144,15 +144,18 @@ def test_a_wrong_checksum_is_one_line_and_leaves_nothing(server: RecordServer, t
     assert list((tmp_path / "cache").iterdir()) == [] and not (tmp_path / "ASS1").exists()
 
 
-def test_the_archives_are_chosen_by_their_names() -> None:
-    for name, files, wanted in (
-        ("ASS1", ["ASS2.rar", "ass-1.7z", "notes.txt"], ["ass-1.7z"]),
-        ("ASS2", ["ASS1.zip", "ASS2_images.zip", "ASS2_labels.zip"], ["ASS2_images.zip", "ASS2_labels.zip"]),
-        ("ASS1", ["everything.zip", "ASS2.zip"], ["everything.zip"]),
-        ("ASS2", ["ASS1+ASS2.zip"], ["ASS1+ASS2.zip"]),
-        ("ASS1", ["Class12.zip", "ASS1.zip"], ["ASS1.zip"]),
-    ):
-        assert airport._choose_archives(name, files) == wanted
+@pytest.mark.parametrize(
+    "name, files, wanted",
+    [
+        ("ASS1", "ASS2.rar ass-1.7z notes.txt", "ass-1.7z"),
+        ("ASS2", "ASS1.zip ASS2_images.zip ASS2_labels.tar.gz", "ASS2_images.zip ASS2_labels.tar.gz"),
+        ("ASS1", "everything.ZIP ASS2.zip a.zip.txt", "everything.ZIP"),
+        ("ASS2", "ASS1+ASS2.zip", "ASS1+ASS2.zip"),
+        ("ASS1", "Class12.zip ASS1.zip", "ASS1.zip"),
+    ],
+)
+def test_the_archives_are_chosen_by_their_names(name: str, files: str, wanted: str) -> None:
+    assert airport._choose_archives(name, files.split()) == wanted.split()
 
 
 @pytest.mark.parametrize("name, other", [("ASS1", "ASS2"), ("ASS2", "ASS1")])
