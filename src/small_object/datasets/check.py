@@ -20,11 +20,10 @@ from ultralytics.data.utils import IMG_FORMATS
 from ultralytics.utils import LOGGER
 
 from small_object.datasets.check_pictures import draw_sheet
-from small_object.datasets.counts import MAX_THIN, STRIDE, SplitStats, count_dataset, gather_objects
+from small_object.datasets.counts import STRIDE, SplitStats, count_dataset, gather_objects
 from small_object.datasets.dataset import DataSet, Entry, load_dataset
 from small_object.datasets.findings import LEFT_OUT, Finding, Report
-from small_object.datasets.image_hash import near_pairs
-from small_object.datasets.images import Picture, read_image
+from small_object.datasets.images import Picture, near_pairs, read_image
 from small_object.datasets.labels import NO_OBJECT, check_lines
 from small_object.errors import UserError
 from small_object.files import replacing
@@ -223,11 +222,5 @@ def find_tiny_objects(dataset: DataSet, total: SplitStats, imgsz: int) -> Iterat
         f"{total.thin:.1%} of {total.objects} objects are less than {STRIDE} pixels wide or high at imgsz={imgsz}, so "
         f"that perhaps no cell of stride {STRIDE} has its centre in them ({classes})"
     )
-    hint = ""
-    if total.thin <= MAX_THIN:
-        hint = f"not needed: it is at most {MAX_THIN:.0%}"
-    elif total.imgsz_for_thin:
-        hint = (
-            f"train at imgsz={total.imgsz_for_thin}, where it is at most {MAX_THIN:.0%}, or cut the images into tiles"
-        )
+    hint = f"train at a larger imgsz, or cut the images into tiles{total.advice()}" if total.advice() else "not needed"
     yield Finding("tiny-objects", dataset.relative_path(dataset.yaml), message, hint=hint)

@@ -304,7 +304,7 @@ def _read_voc_file(image: Path, file: Path | None) -> LabelledImage:
     if file is None:
         return LabelledImage(image, [], None)
     try:
-        root = ElementTree.parse(file).getroot()
+        root = ElementTree.parse(file).getroot()  # expat follows no links and bounds the expansion of entities
     except (ElementTree.ParseError, ValueError, LookupError) as error:
         raise UserError(f"{file}: is not XML ({one_line(error)})") from None
     if root is None or root.tag != "annotation":

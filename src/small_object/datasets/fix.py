@@ -6,6 +6,7 @@ Leaks, images that look alike, images without labels and labels that several ima
 from __future__ import annotations
 
 import csv
+import itertools
 import shutil
 from functools import partial
 from pathlib import Path
@@ -28,8 +29,6 @@ from small_object.parallel import map_threads
 SAVED_ANEW = {"dark-16-bit", "16-bit", "transparent", "turned-image"}
 DEPTHS = (8, 10, 12, 14, 16)  # bits that a camera's values may have in a 16-bit file
 Job = tuple[Entry, str, str]  # an image, its split and its new name
-
-
 Change = tuple[str, int | str, str, str]  # file and line in the old set, what was there, and what was done
 
 
@@ -92,20 +91,18 @@ def _choose_names(dataset: DataSet) -> list[Job]:
     Images that share a label file keep sharing it, since only a person can tell whose labels they are.
     """
     jobs: list[Job] = []
-    names: set[tuple[str, str]] = set()
-    owners: dict[tuple[str, str], Path] = {}
-    for split in dataset.splits:
-        for entry in (entry for entry in dataset.entries if split in entry.splits):
-            stem, dot, suffix = entry.name.replace("/", "_").rpartition(".")
-            name, number = stem, 1
-            while (
-                owners.setdefault((split, name.casefold()), entry.label) != entry.label
-                or (split, f"{name}.{suffix}".casefold()) in names
-            ):
-                number += 1
-                name = f"{stem}-{number}"
-            names.add((split, f"{name}.{suffix}".casefold()))
-            jobs.append((entry, split, name + dot + suffix))
+    owners: dict[tuple[str, str], Path] = {}  # image and label file by split and name
+    for split, entry in ((split, entry) for split in dataset.splits for entry in dataset.entries):
+        if split not in entry.splits:
+            continue
+        path = Path(entry.name.replace("/", "_"))
+        for number in itertools.count(1):
+            name = path.name if number == 1 else f"{path.stem}-{number}{path.suffix}"
+            wanted = {(split, name.casefold()): entry.file, (split, Path(name).stem.casefold()): entry.label}
+            if all(owners.get(key, owner) == owner for key, owner in wanted.items()):
+                break
+        owners |= wanted
+        jobs.append((entry, split, name))
     return jobs
 
 

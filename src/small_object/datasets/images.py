@@ -16,11 +16,12 @@ from ultralytics.utils import patches
 from ultralytics.utils.patches import imread
 
 from small_object.datasets.findings import Fault
-from small_object.datasets.image_hash import difference_hash
 from small_object.errors import one_line
 
 DARK = 64  # a brightest value below this in 16-bit images' high byte leaves three quarters of the range empty
 JPEG_END = b"\xff\xd9"
+SIDE = 16  # of the grid of a perceptual hash
+BITS = SIDE * SIDE
 
 
 @dataclass(frozen=True)
@@ -140,3 +141,43 @@ def _find_colour_faults(data: bytes, mode: str, brightest: int | None) -> Iterat
         with patches._image_open(io.BytesIO(data)) as image:
             if np.asarray(image.convert("RGBA"))[..., 3].min() < 255:
                 yield Fault("transparent", f"has transparent pixels ({mode})")
+
+
+def difference_hash(image: np.ndarray) -> np.ndarray:
+    """Hash a picture by where it gets brighter from left to right, on a grid of 16x16.
+
+    The method is known as dHash (https://www.hackerfactor.com/blog/index.php?/archives/529-Kind-of-Like-That.html).
+
+    Args:
+        image: Picture of shape (height, width) or (height, width, channels), any depth.
+
+    Returns:
+        The hash's bits (256,), bool.
+    """
+    if image.ndim == 3:
+        image = image.astype(np.float32).mean(2)
+    small = cv2.resize(image.astype(np.float32), (SIDE + 1, SIDE), interpolation=cv2.INTER_AREA)
+    brighter: np.ndarray = small[:, 1:] > small[:, :-1]
+    return brighter.ravel()
+
+
+def near_pairs(
+    hashes: np.ndarray, others: np.ndarray, distance: int
+) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """Find the pairs of hashes that differ in few bits; memory grows with their number only in proportion.
+
+    Args:
+        hashes: Hashes (N, 256), bool.
+        others: Hashes (M, 256) to compare with.
+        distance: Most bits that may differ.
+
+    Yields:
+        Indices of the first and of the second of some pairs, and the number of bits that differ, (K,) each.
+    """
+    right = others.astype(np.float32)
+    block = 1024
+    for start in range(0, len(hashes), block):
+        left = hashes[start : start + block].astype(np.float32)
+        apart = left.sum(1)[:, None] + right.sum(1) - 2 * left @ right.T  # exact: whole numbers up to 512
+        i, j = np.nonzero(apart <= distance)
+        yield i + start, j, apart[i, j].astype(np.int64)

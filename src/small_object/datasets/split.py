@@ -21,7 +21,7 @@ import numpy as np
 from ultralytics.utils import LOGGER
 
 from small_object.datasets.dataset import SPLITS, Sample, put_in_place, write_samples
-from small_object.datasets.image_hash import difference_hash, near_pairs
+from small_object.datasets.images import difference_hash, near_pairs
 from small_object.datasets.labels import count_sizes, parse_labels
 from small_object.errors import UserError
 from small_object.parallel import map_threads

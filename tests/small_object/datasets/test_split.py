@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from small_object.datasets.dataset import Sample
-from small_object.datasets.image_hash import BITS, difference_hash, near_pairs
+from small_object.datasets.images import BITS, difference_hash, near_pairs
 from small_object.datasets.split import (
     ALIKE_BITS,
     Frame,
