@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ultralytics.data.utils import IMG_FORMATS, check_det_dataset, img2label_paths
-from ultralytics.utils import TQDM, YAML
+from ultralytics.utils import YAML
 
 from small_object.datasets.findings import Finding
 from small_object.errors import UserError, one_line
@@ -164,29 +164,6 @@ def list_images(source: Path, what: str) -> Iterator[tuple[str, str, Path, int |
     for file, name, line in images:
         if file.rpartition(".")[-1].lower() in IMG_FORMATS:
             yield file.replace("/", os.sep), name, source, line
-
-
-def write_samples(samples: Sequence[Sample], sides: Sequence[str], made: Path, move: bool = False) -> None:
-    """Write images and labels of a data set to a folder.
-
-    Args:
-        samples: Images with their labels.
-        sides: `train` or `val` for each.
-        made: The folder; gets `images/{train,val}` and `labels/{train,val}`.
-        move: Move the images instead of copying them.
-    """
-    for kind in ("images", "labels"):
-        for side in SPLITS:
-            (made / kind / side).mkdir(parents=True, exist_ok=True)
-    for sample, side in TQDM(
-        zip(samples, sides, strict=True), desc="laying out", total=len(samples), unit="image", leave=False
-    ):
-        image = made / "images" / side / sample.name
-        if move:
-            sample.image.replace(image)
-        else:
-            shutil.copyfile(sample.image, image)
-        (made / "labels" / side / sample.name).with_suffix(".txt").write_text(sample.text, encoding="utf-8")
 
 
 def unique_names(images: Sequence[Path], base: Path) -> list[str]:

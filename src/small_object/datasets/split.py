@@ -11,6 +11,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import re
+import shutil
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -18,9 +19,9 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from ultralytics.utils import LOGGER
+from ultralytics.utils import LOGGER, TQDM
 
-from small_object.datasets.dataset import SPLITS, Sample, put_in_place, write_samples
+from small_object.datasets.dataset import SPLITS, Sample, put_in_place
 from small_object.datasets.images import difference_hash, near_pairs
 from small_object.datasets.labels import count_sizes, parse_labels
 from small_object.errors import UserError
@@ -269,8 +270,11 @@ def write_dataset(
         else:
             source, sides = "published", list(published)
     new = staging / "set"
-    new.mkdir(exist_ok=True)
-    write_samples(samples, sides, new, move)
+    for folder in (new / kind / side for kind in ("images", "labels") for side in SPLITS):
+        folder.mkdir(parents=True)
+    for sample, side in zip(TQDM(samples, desc="writing images", unit="image", leave=False), sides, strict=True):
+        (shutil.move if move else shutil.copyfile)(sample.image, new / "images" / side / sample.name)
+        (new / "labels" / side / sample.name).with_suffix(".txt").write_text(sample.text, encoding="utf-8")
     with (new / "split.csv").open("w", encoding="utf-8", newline="") as stream:
         rows = zip([f.name for f in frames], sides, groups, [f.content for f in frames], strict=True)
         csv.writer(stream).writerows([("image", "split", "group", "sha256"), *sorted(rows)])
