@@ -37,8 +37,6 @@ EXAMPLES = {
 
 @pytest.mark.parametrize("kind", fuzz.KINDS)
 def test_inputs_end_with_a_result_or_a_clear_error(kind: str) -> None:
-    if kind in {"coco", "voc"}:
-        pytest.importorskip("supervision")
     ended = set()
 
     @settings(max_examples=EXAMPLES[kind], deadline=None, derandomize=True, database=None,
@@ -190,8 +188,6 @@ REGRESSIONS = [  # inputs that end with a clear error
 
 @pytest.mark.parametrize(("kind", "case"), REGRESSIONS)
 def test_an_input_that_once_ended_unhandled(kind: str, case: Any) -> None:
-    if kind == "coco":
-        pytest.importorskip("supervision")
     assert fuzz.run(kind, case) == ERROR
 
 

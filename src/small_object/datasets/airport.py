@@ -7,7 +7,6 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
-from itertools import takewhile
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -188,26 +187,20 @@ def read_samples(name: str, raw: Path) -> tuple[list[Sample], list[str] | None]:
 def _pair_labels(images: Sequence[Path], texts: Sequence[Path], base: Path) -> dict[Path, Path]:
     """Return the label file of each image: of several with its stem, that whose folders have the most in common."""
 
-    def folders(path: Path) -> list[str]:
-        parts = [part.casefold() for part in path.relative_to(base).parent.parts]
-        return [part for part in parts if part not in KIND_FOLDERS]
-
-    def distance(image: Path, text: Path) -> int:
-        a, b = folders(image), folders(text)
-        common = takewhile(lambda pair: pair[0] == pair[1], zip(a, b, strict=False))
-        return len(a) + len(b) - 2 * len(list(common))
+    def folders(path: Path) -> set[str]:
+        return {part.casefold() for part in path.relative_to(base).parent.parts} - KIND_FOLDERS
 
     by_stem: dict[str, list[Path]] = defaultdict(list)
     for text in texts:
         by_stem[text.stem.casefold()].append(text)
     candidates = [
-        (distance(image, text), str(image), str(text), image, text)
+        (len(folders(image) ^ folders(text)), image, text)
         for image in images
         for text in by_stem[image.stem.casefold()]
     ]
     pairs: dict[Path, Path] = {}
     used: set[Path] = set()
-    for *_, image, text in sorted(candidates):
+    for _, image, text in sorted(candidates):
         if image not in pairs and text not in used:
             pairs[image] = text
             used.add(text)

@@ -7,33 +7,28 @@ good to know. `fix` repairs what can be repaired without a look at the pictures.
 
 from __future__ import annotations
 
-import filecmp
 import json
-import math
-import os
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from ultralytics.data.utils import IMG_FORMATS, img2label_paths
+from ultralytics.data.utils import IMG_FORMATS
 from ultralytics.utils import LOGGER
 
 from small_object.datasets.check_pictures import draw_sheet
-from small_object.datasets.counts import MAX_THIN, STRIDE, suggest_imgsz
+from small_object.datasets.counts import STRIDE, SplitStats, count_dataset, gather_objects
 from small_object.datasets.dataset import DataSet, Entry, load_dataset
 from small_object.datasets.findings import LEFT_OUT, Finding, Report
-from small_object.datasets.image_hash import near_pairs
-from small_object.datasets.images import Picture, read_image
+from small_object.datasets.images import Picture, near_pairs, read_image
 from small_object.datasets.labels import NO_OBJECT, check_lines
 from small_object.errors import UserError
 from small_object.files import replacing
 from small_object.parallel import map_threads
 
-SLACK = 0.01  # pixels that rounding in a label file may take from a side
 NEAR_BITS = 8  # of 256: saved anew, resized or brightened, an image differs in 0 to 2; another scene in 65 and more
 
 
@@ -70,20 +65,25 @@ def check(data: str | Path, imgsz: int = 640, out: str | Path | None = None) -> 
         raise UserError(f"imgsz must be at least 32 pixels, not {imgsz}")
     dataset = load_dataset(data)
     images = list(map_threads(partial(check_image, dataset=dataset), dataset.entries, "checking images"))
-    findings = list(dataset.findings)
-    labels: set[Path] = set()
-    for image in images:
-        label = image.entry.label
-        reported = dataset.relative_path(label) if label in labels else None  # with another image
-        findings += [finding for finding in image.findings if finding.file != reported]
-        labels.add(label)
+    found = {(f.kind, f.file, f.line): f for image in images for f in image.findings}  # once where labels are shared
+    findings = [*dataset.findings, *found.values()]
     findings += [*find_same_names(dataset), *find_leaks(dataset, images)]
     findings += [
         Finding("labels-without-image", dataset.relative_path(file), "has no image")
         for file in find_lone_labels(dataset)
     ]
-    counts = count_by_split(dataset, images)
-    findings += [*find_missing_classes(dataset, counts), *find_tiny_objects(dataset, images, imgsz)]
+    sizes = [image.picture.size if image.picture else (1, 1) for image in images]
+    objects = gather_objects([image.objects for image in images], sizes)
+    total, splits = count_dataset(objects, [image.entry.splits for image in images], dataset, imgsz)
+    counts: dict[str, dict[str, Any]] = {
+        "images": {split: part.images for split, part in splits.items()},
+        "objects": {split: part.objects for split, part in splits.items()},
+        "classes": {
+            name: {split: part.classes[i].objects for split, part in splits.items()}
+            for i, name in enumerate(dataset.names)
+        },
+    }
+    findings += [*find_missing_classes(dataset, counts), *find_tiny_objects(dataset, total, imgsz)]
     report = Report(findings, counts)
     out = Path(out) if out is not None else Path("runs/check") / dataset.yaml.stem
     out.mkdir(parents=True, exist_ok=True)
@@ -130,10 +130,8 @@ def check_image(entry: Entry, dataset: DataSet) -> CheckedImage:
     return image
 
 
-def _image_finding(kind: str, dataset: DataSet, entry: Entry, message: str, other: Entry | None = None) -> Finding:
-    """Make a finding about an image, or a pair of them."""
-    second = str(other.file) if other else None
-    return Finding(kind, dataset.relative_path(entry.file), message, image=str(entry.file), other=second)
+def _image_finding(kind: str, dataset: DataSet, entry: Entry, message: str) -> Finding:
+    return Finding(kind, dataset.relative_path(entry.file), message, image=str(entry.file))
 
 
 def find_same_names(dataset: DataSet) -> Iterator[Finding]:
@@ -146,32 +144,21 @@ def find_same_names(dataset: DataSet) -> Iterator[Finding]:
             twin = next((other for other in group[:number] if other.label == entry.label), None)
             if twin:
                 message = f"reads the same labels as {twin.file.name}, {dataset.relative_path(twin.label)}"
-                yield _image_finding("shared-labels", dataset, entry, message, twin)
+                yield _image_finding("shared-labels", dataset, entry, message)
             else:
                 message = f"differs from {group[0].file.name} only in case"
-                yield _image_finding("same-name", dataset, entry, message, group[0])
+                yield _image_finding("same-name", dataset, entry, message)
 
 
 def find_lone_labels(dataset: DataSet) -> list[Path]:
-    """List the label files without an image, listed or not."""
-    known = {entry.label for entry in dataset.entries}
-    files = {file for folder in {label.parent for label in known} for file in folder.glob("*.txt")}
-    for source in dataset.sources:
-        folder = Path(img2label_paths([source / "x.jpg"])[0]).parent
-        if folder != source:  # else labels lie in the folder of the images, and any text may lie around
-            files |= set(folder.rglob("*.txt"))
-    images, labels = (f"{os.sep}{name}{os.sep}" for name in ("images", "labels"))
-
-    @cache
-    def image_stems(folder: Path) -> set[str]:
-        found = folder.iterdir() if folder.is_dir() else ()
-        return {file.stem for file in found if file.suffix[1:].lower() in IMG_FORMATS}
-
+    """List the label files without an image, listed or not, in the folders of the images' labels."""
     lone = []
-    for file in sorted(files - known - set(dataset.sources)):
-        folder = Path(images.join(str(file).rsplit(labels, 1))).parent  # what `img2label_paths` does, backwards
-        if not file.name.startswith((".", "classes.txt")) and file.stem not in image_stems(folder):
-            lone.append(file)
+    for labels, images in sorted({(entry.label.parent, entry.file.parent) for entry in dataset.entries}):
+        stems = {file.stem for file in images.iterdir() if file.suffix[1:].lower() in IMG_FORMATS}
+        for file in sorted(labels.glob("*.txt")):
+            is_label = not file.name.startswith((".", "classes.txt")) and file not in dataset.sources
+            if is_label and file.stem not in stems:
+                lone.append(file)
     return lone
 
 
@@ -190,14 +177,14 @@ def find_leaks(dataset: DataSet, images: Sequence[CheckedImage]) -> Iterator[Fin
         for number, entry in enumerate(group):
             twin = next((other for other in group[:number] if set(other.splits) & set(entry.splits)), None)
             if twin:
-                yield _image_finding("duplicate-image", dataset, entry, _describe_copy(entry, twin, dataset), twin)
-            if entry.splits == ["train"]:
-                continue
+                message = f"is the same picture as {dataset.relative_path(twin.file)}"
+                yield _image_finding("duplicate-image", dataset, entry, message)
             if "train" in entry.splits:
-                yield _image_finding("leak", dataset, entry, f"is in {' and '.join(entry.splits)}")
+                if len(entry.splits) > 1:
+                    yield _image_finding("leak", dataset, entry, f"is in {' and '.join(entry.splits)}")
             elif train:
-                message = f"{_describe_copy(entry, train[0], dataset)} in train"
-                yield _image_finding("leak", dataset, entry, message, train[0])
+                message = f"is the same picture as {dataset.relative_path(train[0].file)} in train"
+                yield _image_finding("leak", dataset, entry, message)
             else:
                 others.append(entry)
     looks = {image.entry.file: image.picture.look for image in images if image.picture}
@@ -206,29 +193,12 @@ def find_leaks(dataset: DataSet, images: Sequence[CheckedImage]) -> Iterator[Fin
         return
     nearest: dict[int, tuple[int, int]] = {}  # number of bits and index in train by index in others
     train_looks, other_looks = (np.array([looks[entry.file] for entry in entries]) for entries in (train, others))
-    for pairs in near_pairs(train_looks, NEAR_BITS, other_looks):
+    for pairs in near_pairs(train_looks, other_looks, NEAR_BITS):
         for i, j, distance in zip(*(part.tolist() for part in pairs), strict=True):
             nearest[j] = min(nearest.get(j, (distance, i)), (distance, i))
     for j, (distance, i) in nearest.items():
         message = f"looks like {dataset.relative_path(train[i].file)} in train ({distance} of 256 bits differ)"
-        yield _image_finding("near-leak", dataset, others[j], message, train[i])
-
-
-def _describe_copy(entry: Entry, twin: Entry, dataset: DataSet) -> str:
-    what = "file" if filecmp.cmp(entry.file, twin.file, shallow=False) else "picture"
-    return f"is the same {what} as {dataset.relative_path(twin.file)}"
-
-
-def count_by_split(dataset: DataSet, images: Sequence[CheckedImage]) -> dict[str, dict[str, Any]]:
-    """Count images, usable objects and the objects of each class by split."""
-    counts: dict[str, dict[str, Any]] = {"images": {}, "objects": {}, "classes": {name: {} for name in dataset.names}}
-    for split in dataset.splits:
-        objects = [image.objects for image in images if split in image.entry.splits]
-        classes = np.concatenate([np.zeros((0, 3)), *objects])[:, 0].astype(np.int64)
-        counts["images"][split], counts["objects"][split] = len(objects), len(classes)
-        for name, count in zip(dataset.names, np.bincount(classes, minlength=len(dataset.names)).tolist(), strict=True):
-            counts["classes"][name][split] = count
-    return counts
+        yield _image_finding("near-leak", dataset, others[j], message)
 
 
 def find_missing_classes(dataset: DataSet, counts: dict[str, dict[str, Any]]) -> Iterator[Finding]:
@@ -243,32 +213,14 @@ def find_missing_classes(dataset: DataSet, counts: dict[str, dict[str, Any]]) ->
             yield Finding("class-not-in-val", dataset.relative_path(dataset.yaml), message)
 
 
-def find_tiny_objects(dataset: DataSet, images: Sequence[CheckedImage], imgsz: int) -> Iterator[Finding]:
-    """Find how many objects are so small at `imgsz` that no cell of stride 4 may have its centre in them.
-
-    Training resizes the longest side of an image to `imgsz`, up or down. The finding suggests the size, a multiple of
-    32, at which 95 % of the objects are at least 4 pixels wide and high, and the tiles which do that at this `imgsz`.
-    """
-    objects = np.concatenate([np.zeros((0, 3)), *(image.objects for image in images)])
-    longest = np.array([max(image.picture.size) for image in images if image.picture for _ in image.objects])
-    side, limit = objects[:, 1:].min(1), STRIDE - SLACK
-    tiny = side * imgsz < limit * longest if len(objects) else np.zeros(0, bool)
-    if not tiny.any():
+def find_tiny_objects(dataset: DataSet, total: SplitStats, imgsz: int) -> Iterator[Finding]:
+    """Find whether objects are so small at `imgsz` that no cell of stride 4 may have its centre in them."""
+    if not total.thin:
         return
-    size = suggest_imgsz(limit * longest / side)
-    assert size is not None
-    tile = 32 * math.floor(max(np.sort(side * imgsz / limit)[int(MAX_THIN * len(side))], 32) / 32)
-    classes = []
-    for index, name in enumerate(dataset.names):
-        own = objects[:, 0] == index
-        if (tiny & own).any():
-            classes.append(f"{name} {(tiny & own).sum()} of {own.sum()}")
+    classes = ", ".join(f"{c.name} {c.thin * c.objects:.0f} of {c.objects}" for c in total.classes if c.thin)
     message = (
-        f"{tiny.mean():.1%} of {len(objects)} objects are less than {STRIDE} pixels wide or high at imgsz={imgsz}, so "
-        f"that perhaps no cell of stride {STRIDE} has its centre in them ({', '.join(classes)})"
+        f"{total.thin:.1%} of {total.objects} objects are less than {STRIDE} pixels wide or high at imgsz={imgsz}, so "
+        f"that perhaps no cell of stride {STRIDE} has its centre in them ({classes})"
     )
-    enough = f"{1 - MAX_THIN:.0%} of the objects are at least {STRIDE} pixels wide and high"
-    hint = f"at imgsz={size} {enough}" if size > imgsz else f"not needed: {enough}"
-    if tile < longest.max():
-        hint += f"; or cut the images into tiles of {tile}x{tile} for imgsz={imgsz}"
+    hint = f"train at a larger imgsz, or cut the images into tiles{total.advice()}" if total.advice() else "not needed"
     yield Finding("tiny-objects", dataset.relative_path(dataset.yaml), message, hint=hint)

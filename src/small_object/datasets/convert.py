@@ -1,22 +1,15 @@
-"""Imports data sets with COCO or Pascal VOC annotations into this fork's layout; the library supervision reads them.
-
-What a file says is checked here first, so that a fault is named with its file, and masks are taken out: supervision
-would paint and keep one for every object.
-"""
+"""Imports data sets with COCO or Pascal VOC annotations into YOLO's layout."""
 
 from __future__ import annotations
 
-import importlib
 import json
 import math
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
-from types import ModuleType
 from typing import Any
-from xml.etree.ElementTree import Element, fromstring
+from xml.etree import ElementTree
 
 import numpy as np
 from ultralytics.data.utils import IMG_FORMATS
@@ -28,15 +21,10 @@ from small_object.datasets.labels import yolo_lines
 from small_object.datasets.split import write_dataset
 from small_object.errors import UserError, one_line
 from small_object.files import staging_dir
+from small_object.parallel import map_threads
 
 VOC_LISTS = (("train", "val"), ("trainval", "test"), ("train", "test"))  # of ImageSets/Main; the first pair counts
-VOC_PIXEL = (  # the first pixel of an image, as VOC writes it
-    "<annotation><object><name>a</name><bndbox><xmin>1</xmin><ymin>1</ymin><xmax>1</xmax><ymax>1</ymax></bndbox>"
-    "</object></annotation>"
-)
-VocReader = Callable[[Element, list[str], tuple[int, int]], tuple[Any, list[str]]]
 MIN_SIDE = 5e-7  # share of an image's side; less would be written as 0
-NO_AREA = "without area in the image"
 
 
 @dataclass(frozen=True)
@@ -44,8 +32,7 @@ class LabelledImage:
     """An image with its objects."""
 
     file: Path
-    boxes: np.ndarray  # (N, 4), xyxy in pixels
-    classes: np.ndarray  # (N,), indices
+    objects: list[tuple[str, list[float]]]  # class name and box, xyxy in pixels
     size: tuple[int, int] | None  # width and height that the boxes refer to, where the annotations state them
 
 
@@ -78,21 +65,10 @@ def from_coco(
         'mine.yaml'
     """
     file, yaml = Path(file), _new_yaml(Path(out))
-    supervision = _import("supervision")
-    coco, left_out = _read_coco(file)
-    folder = _find_images(file, [image["file_name"] for image in coco["images"]], images)
-    with TemporaryDirectory() as scratch:  # passes as the folder of images, as those in ours may be links to elsewhere
-        checked = Path(scratch, "coco.json")
-        checked.write_text(json.dumps(coco), encoding="utf-8")
-        try:
-            dataset = supervision.DetectionDataset.from_coco(scratch, str(checked))
-        except (ValueError, OverflowError) as error:
-            raise UserError(f"{file}: {one_line(error)}") from None
-    labelled = []
-    for image, path in zip(coco["images"], dataset.image_paths, strict=True):
-        objects, size = dataset.annotations[path], _parse_size(image["width"], image["height"])
-        labelled.append(LabelledImage(folder / image["file_name"], objects.xyxy, objects.class_id, size))
-    _write(yaml, labelled, dataset.classes, left_out, file, folder, None, split)
+    images_read, names, left_out = _read_coco(file)
+    folder = _find_images(file, [image.file for image in images_read], images)
+    labelled = [replace(image, file=folder / image.file) for image in images_read]
+    _write(yaml, labelled, names, left_out, file, folder, None, split)
     return yaml
 
 
@@ -122,32 +98,25 @@ def from_voc(folder: str | Path, out: str | Path, split: str | Path | None = Non
         'mine.yaml'
     """
     folder, yaml = Path(folder), _new_yaml(Path(out))
-    read_objects = _voc_reader()
     images, annotations = _list_voc(folder)
     sides = _read_voc_lists(folder, images)
     used = [image for image in images if not sides or image in sides]
     left_out = Counter({"images in neither list": len(images) - len(used)})
-    labelled: list[LabelledImage] = []
-    classes: list[str] = []
-    for image in TQDM(used, desc="reading annotations", unit="file", leave=False):
-        file = annotations.get(image.stem)
-        root = _read_voc_file(file) if file else Element("annotation")
-        try:
-            objects, classes = read_objects(root, classes, (1, 1))  # the size would be that of masks
-        except ValueError as error:
-            raise UserError(f"{file}: {one_line(error)}") from None
-        size = _parse_size(root.findtext("size/width"), root.findtext("size/height"))
-        labelled.append(LabelledImage(image, objects.xyxy, objects.class_id, size))
-    if not classes:
+    labelled = [
+        _read_voc_file(image, annotations.get(image.stem))
+        for image in TQDM(used, desc="reading annotations", unit="file", leave=False)
+    ]
+    names = sorted({name for image in labelled for name, _ in image.objects})
+    if not names:
         raise UserError(f"{folder}: its annotation files hold no object")
     if num_bare := sum(image.stem not in annotations for image in used):
         LOGGER.warning(f"{folder}: {num_bare} images without an annotation file, taken as images without objects")
-    if any(((image.boxes[:, :2] >= -1) & (image.boxes[:, :2] < 0)).any() for image in labelled):
+    boxes = [box for image in labelled for _, box in image.objects]
+    if any(0 <= low < 1 for box in boxes for low in box[:2]):
         LOGGER.warning(f"{folder}: boxes start at 0, so all are taken as corner points, not as VOC's pixels from 1 on")
-        labelled = [replace(image, boxes=image.boxes + np.array((1, 1, 0, 0))) for image in labelled]
-    names = sorted({name.strip() for name in classes})
-    order = np.array([names.index(name.strip()) for name in classes])
-    labelled = [replace(image, classes=order[image.classes]) for image in labelled]
+    else:
+        for box in boxes:  # the first pixel is 1, and the last one belongs to the box
+            box[:2] = box[0] - 1, box[1] - 1
     published = [sides[image] for image in used] if sides else None
     _write(yaml, labelled, names, left_out, folder, used[0].parent, published, split)
     return yaml
@@ -160,13 +129,6 @@ def _new_yaml(out: Path) -> Path:
         if path.exists():
             raise UserError(f"{path} is there already: choose another folder for the new data set")
     return yaml
-
-
-def _import(module: str) -> ModuleType:
-    try:
-        return importlib.import_module(module)
-    except ImportError as error:
-        raise UserError(f"this needs a package that is not here: pip install supervision ({error})") from None
 
 
 def _parse_size(*sides: object) -> tuple[int, int] | None:
@@ -185,27 +147,22 @@ def _write(
     """Write the data set; `left_out` counts objects by reason, `base` is a folder that holds all images."""
     samples, mismatches, kept = [], [], 0
     new_names = unique_names([image.file for image in labelled], base)
-    for image, name in zip(
-        TQDM(labelled, desc="reading image sizes", unit="image", leave=False), new_names, strict=True
-    ):
-        try:
-            real = read_size(image.file)
-        except OSError:  # damaged, which the check reports
-            real = None
+    sizes = map_threads(_try_size, [image.file for image in labelled], "reading image sizes")
+    for image, name, real in zip(labelled, new_names, sizes, strict=True):
         size = image.size or real
         if size is None:
             raise UserError(f"{image.file}: cannot be read as an image, and its size is not stated")
         if real and real != size:
             mismatches.append(f"{image.file.name} ({size[0]} x {size[1]}, the file has {real[0]} x {real[1]})")
-        boxes = image.boxes.astype(np.float64).clip(0, size * 2)
+        boxes = np.array([box for _, box in image.objects], np.float64).reshape(-1, 4).clip(0, size * 2)
+        classes = np.array([names.index(cls) for cls, _ in image.objects], np.int64)
         keep = (boxes[:, 2:] - boxes[:, :2] > MIN_SIDE * np.array(size)).all(1)
-        left_out[NO_AREA] += int((~keep).sum())
+        left_out["without area in the image"] += int((~keep).sum())
         kept += int(keep.sum())
-        samples.append(Sample(image.file, name, yolo_lines(boxes[keep], image.classes[keep], *size)))
+        samples.append(Sample(image.file, name, yolo_lines(boxes[keep], classes[keep], *size)))
     if mismatches:
-        LOGGER.warning(
-            f"{source}: states another size for {len(mismatches)} images, such as {mismatches[0]}: see their boxes"
-        )
+        text = f"states another size for {len(mismatches)} images, such as {mismatches[0]}: see their boxes"
+        LOGGER.warning(f"{source}: {text}")
     root = yaml.parent
     with staging_dir(root) as made:
         data = {side: f"images/{side}" for side in SPLITS} | {"names": dict(enumerate(names))}
@@ -217,8 +174,19 @@ def _write(
     )
 
 
-def _read_coco(file: Path) -> tuple[dict[str, list[dict[str, Any]]], Counter[str]]:
-    """Read what an import needs of a COCO file, and count the objects that are left out by reason."""
+def _try_size(file: Path) -> tuple[int, int] | None:
+    try:
+        return read_size(file)
+    except OSError:  # damaged, which the check reports
+        return None
+
+
+def _read_coco(file: Path) -> tuple[list[LabelledImage], list[str], Counter[str]]:
+    """Read a COCO file.
+
+    Returns:
+        The images, by paths as in the file; the class names; the number of objects that are left out by reason.
+    """
     if not file.is_file():
         raise UserError(f"no file {file}")
     try:
@@ -245,15 +213,11 @@ def _read_coco(file: Path) -> tuple[dict[str, list[dict[str, Any]]], Counter[str
 
     files = by_id("images", (int, float, str), "file_name", (str,))
     categories = by_id("categories", (int, float), "name", (str, int))
-    sizes = {item["id"]: _parse_size(item.get("width"), item.get("height")) or (0, 0) for item in data["images"]}
-    images = [
-        {"id": key, "file_name": name.replace("\\", "/"), "width": sizes[key][0], "height": sizes[key][1]}
-        for key, name in files.items()
-    ]
-    # supervision finds categories by their name: those of one name become one class
-    first = {str(name): key for key, name in sorted(categories.items(), reverse=True)}
+    if twice := [name for name, count in Counter(files.values()).items() if count > 1]:
+        raise UserError(f"{file}: two of its `images` are {one_line(twice[0])}")
+    names = list(dict.fromkeys(str(name) for _, name in sorted(categories.items())))  # one class for each name
     left_out: Counter[str] = Counter()
-    objects = []
+    objects: dict[Any, list[tuple[str, list[float]]]] = {key: [] for key in files}
     for item in TQDM(data["annotations"], desc="reading annotations", unit="object", leave=False):
         box = _read_coco_box(item)
         image, category = (
@@ -268,16 +232,21 @@ def _read_coco(file: Path) -> tuple[dict[str, list[dict[str, Any]]], Counter[str
             left_out["of categories not listed"] += 1
         elif box is None:
             left_out["without a box"] += 1
-        elif min(box[2:]) <= 0:  # below 0, supervision refuses the whole file
-            left_out[NO_AREA] += 1
         else:
-            objects.append({"image_id": image, "category_id": first[str(categories[category])], "bbox": box})
-    classes = [{"id": key, "name": name} for name, key in first.items()]
-    return {"images": images, "annotations": objects, "categories": classes}, left_out
+            objects[image].append((str(categories[category]), box))
+    images = [
+        LabelledImage(
+            Path(item["file_name"].replace("\\", "/")),
+            objects[item["id"]],
+            _parse_size(item.get("width"), item.get("height")),
+        )
+        for item in data["images"]
+    ]
+    return images, names, left_out
 
 
 def _read_coco_box(item: dict[str, Any]) -> list[float] | None:
-    """Return an object's x, y, width and height; None where it has neither a box nor a polygon of finite numbers."""
+    """Return an object's box, xyxy; None where it has neither a box nor a polygon of finite numbers."""
     box, parts = item.get("bbox"), item.get("segmentation")
     try:
         if not box and parts and isinstance(parts, list):
@@ -287,12 +256,13 @@ def _read_coco_box(item: dict[str, Any]) -> list[float] | None:
         x, y, width, height = map(float, box)  # type: ignore[arg-type]
     except (TypeError, ValueError, OverflowError):
         return None
-    return [x, y, width, height] if all(map(math.isfinite, (x, y, width, height))) else None
+    xyxy = [x, y, x + width, y + height]
+    return xyxy if all(map(math.isfinite, xyxy)) else None
 
 
-def _find_images(file: Path, names: Sequence[str], images: str | Path | None) -> Path:
+def _find_images(file: Path, names: Sequence[Path], images: str | Path | None) -> Path:
     """Find the folder of the images that a COCO file names; refuse where one is not in it."""
-    for path in map(Path, names):
+    for path in names:
         if path.is_absolute() or ".." in path.parts:
             raise UserError(f"{file}: its image {one_line(path)} is not named by a path inside a folder of images")
         if path.suffix[1:].lower() not in IMG_FORMATS:
@@ -307,16 +277,6 @@ def _find_images(file: Path, names: Sequence[str], images: str | Path | None) ->
         first = one_line(folder / lost[0])
         raise UserError(f"{file}: {len(lost)} of {len(names)} images are missing, the first is {first}{ask}")
     return folder
-
-
-def _voc_reader() -> VocReader:
-    """Return supervision's reader of one file; that of a folder decodes all images and names no file in its errors."""
-    _import("supervision")
-    read: VocReader | None = getattr(_import("supervision.dataset.formats.pascal_voc"), "detections_from_xml_obj", None)
-    # up to 0.31.0 it made each box a pixel too narrow and too low, a quarter of a side of 4 pixels
-    if read is None or read(fromstring(VOC_PIXEL), [], (1, 1))[0].xyxy.tolist() != [[0, 0, 1, 1]]:
-        raise UserError("this version of supervision reads VOC's boxes wrongly: pip install supervision==0.31.2")
-    return read
 
 
 def _list_voc(folder: Path) -> tuple[list[Path], dict[str, Path]]:
@@ -339,18 +299,31 @@ def _list_voc(folder: Path) -> tuple[list[Path], dict[str, Path]]:
     return images, {path.stem: path for path in files}
 
 
-def _read_voc_file(file: Path) -> Element:
-    """Read an annotation file, without its polygons, of which supervision would make masks."""
+def _read_voc_file(image: Path, file: Path | None) -> LabelledImage:
+    """Read the annotation file of an image, if there is one; boxes are as they stand there."""
+    if file is None:
+        return LabelledImage(image, [], None)
     try:
-        root: Element = _import("defusedxml.ElementTree").parse(file).getroot()  # what supervision itself reads with
-    except (SyntaxError, ValueError, LookupError) as error:
+        root = ElementTree.parse(file).getroot()  # expat follows no links and bounds the expansion of entities
+    except (ElementTree.ParseError, ValueError, LookupError) as error:
         raise UserError(f"{file}: is not XML ({one_line(error)})") from None
-    if root.tag != "annotation":
-        raise UserError(f"{file}: is not VOC's, it holds <{root.tag}> instead of <annotation>")
-    for entry in root.findall("object"):
-        for polygon in entry.findall("polygon"):
-            entry.remove(polygon)
-    return root
+    if root is None or root.tag != "annotation":
+        raise UserError(f"{file}: is not VOC's, its root is no <annotation>")
+    objects = []
+    for i, entry in enumerate(root.findall("object"), 1):
+        name, box = (entry.findtext("name") or "").strip(), []
+        if not name:
+            raise UserError(f"{file}: object {i} has no <name>")
+        for tag in ("xmin", "ymin", "xmax", "ymax"):
+            try:
+                box.append(float(entry.findtext(f"bndbox/{tag}", "")))
+            except ValueError:
+                box.append(math.nan)
+            if not math.isfinite(box[-1]):
+                raise UserError(f"{file}: object {i} has no number as <{tag}> in its <bndbox>")
+        x, y = sorted(box[::2]), sorted(box[1::2])
+        objects.append((name, [x[0], y[0], x[1], y[1]]))
+    return LabelledImage(image, objects, _parse_size(root.findtext("size/width"), root.findtext("size/height")))
 
 
 def _read_voc_lists(folder: Path, images: Sequence[Path]) -> dict[Path, str] | None:

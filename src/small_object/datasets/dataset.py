@@ -9,16 +9,13 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-import numpy as np
 from ultralytics.data.utils import IMG_FORMATS, check_det_dataset, img2label_paths
-from ultralytics.utils import TQDM, YAML
+from ultralytics.utils import YAML
 
 from small_object.datasets.findings import Finding
-from small_object.datasets.labels import parse_labels
 from small_object.errors import UserError, one_line
 
 SPLITS = ("train", "val")
@@ -38,11 +35,6 @@ class Sample:
     image: Path
     name: str
     text: str
-
-    @cached_property
-    def labels(self) -> np.ndarray:
-        """Objects (N, 5): class, cx, cy, w, h as shares; see `parse_labels` for what it raises."""
-        return parse_labels(self.text, f"labels of {self.image.name}")
 
 
 @dataclass(frozen=True)
@@ -124,7 +116,7 @@ def load_dataset(data: str | Path, allow_empty: bool = False) -> DataSet:
         images = [image for source in sources for image in list_images(source, f"{data}: `{split}`")]
         if not images and not allow_empty:
             raise UserError(f"{data}: `{split}` has no images: {', '.join(map(str, sources))}")
-        for file, name, source, line in sorted(images, key=lambda image: image.file):
+        for file, name, source, line in sorted(images, key=lambda image: image[0]):
             entry = entries.get(file)
             path = dataset.relative_path(source if line else Path(file))
             if entry and split in entry.splits:
@@ -143,62 +135,35 @@ def load_dataset(data: str | Path, allow_empty: bool = False) -> DataSet:
     return dataset
 
 
-class ListedImage(NamedTuple):
-    """An image in a folder or in a list of images: its path, its name there, and the source with its line, if any."""
-
-    file: str
-    name: str
-    source: Path
-    line: int | None
-
-
-def list_images(source: Path, what: str) -> Iterator[ListedImage]:
+def list_images(source: Path, what: str) -> Iterator[tuple[str, str, Path, int | None]]:
     """List the images of a folder or of a list as training does.
 
     Args:
         source: The folder, or the text file with a path on each line.
         what: What the source is, for the errors.
 
+    Yields:
+        The path of an image, its name in the source, the source, and its line there if it is a list.
+
     Raises:
         UserError: If the source is neither.
     """
     if source.is_dir():
         paths = glob.glob(f"{glob.escape(str(source))}/**/*.*", recursive=True)  # noqa: PTH207 - it skips hidden files
-        images = [ListedImage(path, Path(path).relative_to(source).as_posix(), source, None) for path in paths]
+        images: list[tuple[str, str, int | None]] = [
+            (path, Path(path).relative_to(source).as_posix(), None) for path in paths
+        ]
     else:
         try:
-            lines = source.read_text(encoding="utf-8-sig").splitlines()
+            rows = source.read_text(encoding="utf-8-sig").splitlines()
         except (OSError, UnicodeDecodeError) as error:
             why = "does not exist" if isinstance(error, FileNotFoundError) else "is no folder or text file"
             raise UserError(f"{what}: {source} {why}") from None
-        paths = [f"{source.parent}{os.sep}{line[2:]}" if line.startswith("./") else line for line in lines]
-        images = [ListedImage(path, Path(path).name, source, number) for number, path in enumerate(paths, 1)]
-    for image in images:
-        if image.file.rpartition(".")[-1].lower() in IMG_FORMATS:
-            yield image._replace(file=image.file.replace("/", os.sep))
-
-
-def write_samples(samples: Sequence[Sample], sides: Sequence[str], made: Path, move: bool = False) -> None:
-    """Write images and labels of a data set to a folder.
-
-    Args:
-        samples: Images with their labels.
-        sides: `train` or `val` for each.
-        made: The folder; gets `images/{train,val}` and `labels/{train,val}`.
-        move: Move the images instead of copying them.
-    """
-    for kind in ("images", "labels"):
-        for side in SPLITS:
-            (made / kind / side).mkdir(parents=True, exist_ok=True)
-    for sample, side in TQDM(
-        zip(samples, sides, strict=True), desc="laying out", total=len(samples), unit="image", leave=False
-    ):
-        image = made / "images" / side / sample.name
-        if move:
-            sample.image.replace(image)
-        else:
-            shutil.copyfile(sample.image, image)
-        (made / "labels" / side / sample.name).with_suffix(".txt").write_text(sample.text, encoding="utf-8")
+        paths = [f"{source.parent}{os.sep}{row[2:]}" if row.startswith("./") else row for row in rows]
+        images = [(path, Path(path).name, number) for number, path in enumerate(paths, 1)]
+    for file, name, line in images:
+        if file.rpartition(".")[-1].lower() in IMG_FORMATS:
+            yield file.replace("/", os.sep), name, source, line
 
 
 def unique_names(images: Sequence[Path], base: Path) -> list[str]:

@@ -28,20 +28,17 @@ KINDS: dict[str, tuple[str, str]] = {
     "leak": ("error", "keep the image in one split only"),
     "rewritten-image": ("warning", "cut off what follows the picture, since training would write over the file"),
     "turned-image": ("warning", "see that the boxes fit the turned image, since training turns it; or save it turned"),
-    "wrong-turn": ("warning", "take the EXIF orientation out, since programs differ in what they make of it"),
     "16-bit": ("warning", "save it as 8 bits a channel, which is what training keeps"),
     "transparent": ("warning", "save it without transparency, since training shows what lies beneath"),
     "same-name": ("warning", "rename one, since file systems that ignore case keep only one of them"),
     "image-without-labels": ("warning", "label it, or give it an empty label file if it shows no object"),
     "labels-without-image": ("warning", "add the image, or take the label file out"),
-    "slightly-outside": ("warning", "clip the box to the image"),
     "leaves-image": ("warning", "clip the box to the image"),
     "duplicate-box": ("warning", "take the line out"),
     "near-duplicate-box": ("warning", "keep one of the two lines"),
     "duplicate-image": ("warning", "keep one of them"),
     "near-leak": ("warning", "keep what shows the same scene in one split; look at the two images"),
     "unused-class": ("warning", "label such objects in the training images, or take the name out"),
-    "other-colours": ("advice", "nothing: training reads it right, as three channels of 8 bits"),
     "class-not-in-val": ("advice", "move some images with such objects to val, or its score says nothing of the class"),
     "tiny-objects": ("advice", "train at a larger imgsz, or cut the images into tiles"),
 }
@@ -70,7 +67,6 @@ class Finding:
     line: int | None = None  # in the file, from 1
     image: str | None = None  # path of the image to show
     box: tuple[float, ...] | None = None  # in that image, xyxy in pixels
-    other: str | None = None  # path of the other image of a pair
     hint: str = ""  # what to do
     level: str = field(init=False)  # error, warning or advice
 

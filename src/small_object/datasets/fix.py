@@ -6,8 +6,8 @@ Leaks, images that look alike, images without labels and labels that several ima
 from __future__ import annotations
 
 import csv
+import itertools
 import shutil
-from dataclasses import astuple, dataclass, fields
 from functools import partial
 from pathlib import Path
 
@@ -26,26 +26,17 @@ from small_object.errors import UserError
 from small_object.files import staging_dir
 from small_object.parallel import map_threads
 
-SAVED_ANEW = {"dark-16-bit", "16-bit", "transparent", "other-colours", "turned-image", "wrong-turn"}
+SAVED_ANEW = {"dark-16-bit", "16-bit", "transparent", "turned-image"}
 DEPTHS = (8, 10, 12, 14, 16)  # bits that a camera's values may have in a 16-bit file
 Job = tuple[Entry, str, str]  # an image, its split and its new name
-
-
-@dataclass(frozen=True)
-class Change:
-    """A row of `changes.csv`: what was wrong at a place of the old set, and what the new one has instead."""
-
-    file: str
-    line: int | str
-    was: str
-    done: str
+Change = tuple[str, int | str, str, str]  # file and line in the old set, what was there, and what was done
 
 
 def fix(data: str | Path, out: str | Path, imgsz: int = 640) -> Report:
     """Write a repaired copy of a data set: `images/`, `labels/`, the YAML, `changes.csv` and, in `check/`, its check.
 
-    Boxes are clipped to the image; lines without a usable object and repeated boxes are dropped; images that are not
-    8-bit RGB or have an EXIF orientation are saved anew as training sees them (16 bits scaled to their range); images
+    Boxes are clipped to the image; lines without a usable object and repeated boxes are dropped; images with 16 bits,
+    transparency or an EXIF orientation are saved anew as training sees them (16 bits scaled to their range); images
     and label files that cannot be read are left out together, as are label files without an image. Folders in a
     split's folder become part of the names. All else is copied byte for byte, and the old set is not touched.
 
@@ -75,21 +66,20 @@ def fix(data: str | Path, out: str | Path, imgsz: int = 640) -> Report:
         for kind in ("images", "labels"):
             for split in dataset.splits:
                 (new / kind / split).mkdir(parents=True)
-        changes = [Change(f.file, f.line or "", f.message, "left out") for f in dataset.findings]
-        for rows, label, content in map_threads(partial(_repair, dataset=dataset, root=new), jobs, "repairing images"):
-            changes += rows
+        changes: list[Change] = [(f.file, f.line or "", f.message, "left out") for f in dataset.findings]
+        for own, label, content in map_threads(partial(_repair, dataset=dataset, root=new), jobs, "repairing images"):
+            changes += own
             if content is not None:
                 label.write_bytes(content)
         for label in find_lone_labels(dataset):
-            changes.append(Change(dataset.relative_path(label), "", "has no image", "left out"))
+            changes.append((dataset.relative_path(label), "", "has no image", "left out"))
         old = YAML.load(dataset.yaml)
         for key in ("path", "download", "train", "val", "validation", "test", "minival"):
             old.pop(key, None)
         YAML.save(new / dataset.yaml.name, {split: f"images/{split}" for split in dataset.splits} | old)
         with (new / "changes.csv").open("w", encoding="utf-8", newline="") as stream:
-            writer = csv.writer(stream)
-            writer.writerow(field.name for field in fields(Change))
-            writer.writerows(astuple(change) for change in dict.fromkeys(changes))
+            rows = [("file", "line", "was", "done"), *dict.fromkeys(changes)]
+            csv.writer(stream).writerows(rows)
         put_in_place(new, out)
     LOGGER.info(f"{out / 'changes.csv'} lists {len(changes)} changes")
     return check(out / dataset.yaml.name, imgsz, out / "check")
@@ -101,20 +91,18 @@ def _choose_names(dataset: DataSet) -> list[Job]:
     Images that share a label file keep sharing it, since only a person can tell whose labels they are.
     """
     jobs: list[Job] = []
-    names: set[tuple[str, str]] = set()
-    owners: dict[tuple[str, str], Path] = {}
-    for split in dataset.splits:
-        for entry in (entry for entry in dataset.entries if split in entry.splits):
-            stem, dot, suffix = entry.name.replace("/", "_").rpartition(".")
-            name, number = stem, 1
-            while (
-                owners.setdefault((split, name.casefold()), entry.label) != entry.label
-                or (split, f"{name}.{suffix}".casefold()) in names
-            ):
-                number += 1
-                name = f"{stem}-{number}"
-            names.add((split, f"{name}.{suffix}".casefold()))
-            jobs.append((entry, split, name + dot + suffix))
+    owners: dict[tuple[str, str], Path] = {}  # image and label file by split and name
+    for split, entry in ((split, entry) for split in dataset.splits for entry in dataset.entries):
+        if split not in entry.splits:
+            continue
+        path = Path(entry.name.replace("/", "_"))
+        for number in itertools.count(1):
+            name = path.name if number == 1 else f"{path.stem}-{number}{path.suffix}"
+            wanted = {(split, name.casefold()): entry.file, (split, Path(name).stem.casefold()): entry.label}
+            if all(owners.get(key, owner) == owner for key, owner in wanted.items()):
+                break
+        owners |= wanted
+        jobs.append((entry, split, name))
     return jobs
 
 
@@ -133,25 +121,25 @@ def _repair(job: Job, dataset: DataSet, root: Path) -> tuple[list[Change], Path,
         picture = None
         faults.append(Fault("unreadable-labels", f"has labels that are no text in UTF-8, {label}"))
     if picture is None:
-        changes.append(Change(file, "", faults[-1].message, "left out"))
+        changes.append((file, "", faults[-1].message, "left out"))
         if content is not None:
-            changes.append(Change(label, "", "belongs to an image that is left out", "left out"))
+            changes.append((label, "", "belongs to an image that is left out", "left out"))
         return changes, target, None
     kinds, was = {fault.kind for fault in faults}, ", ".join(fault.message for fault in faults)
     if kinds & SAVED_ANEW and dataset.channels == 3:
         image = _save_anew(entry.file, image)
-        changes.append(Change(file, "", was, f"saved upright and as 8-bit RGB: images/{split}/{image.name}"))
+        changes.append((file, "", was, f"saved upright and as 8-bit RGB: images/{split}/{image.name}"))
     elif "rewritten-image" in kinds:
         data = entry.file.read_bytes()
         image.write_bytes(data[: data.rindex(JPEG_END) + len(JPEG_END)])
-        changes.append(Change(file, "", was, "cut off behind the end of the picture"))
+        changes.append((file, "", was, "cut off behind the end of the picture"))
     else:
         shutil.copyfile(entry.file, image)
     if image.stem != entry.file.stem:
         done = f"named images/{split}/{image.name}, and its labels likewise"
-        changes.append(Change(file, "", "has a name that is taken, or folders", done))
+        changes.append((file, "", "has a name that is taken, or folders", done))
     fixed, rows = repair_lines(text, len(dataset.names), picture.size)
-    changes += [Change(label, *row) for row in rows]
+    changes += [(label, *row) for row in rows]
     return changes, target, fixed.encode() if rows else content
 
 
@@ -188,7 +176,7 @@ def repair_lines(text: str, num_classes: int, size: tuple[int, int]) -> tuple[st
         new: str | None = row
         if line and line.has("near-duplicate-box", *NO_OBJECT):
             new = None
-        elif line and (line.has("outside", "slightly-outside", "leaves-image") or (boxes_only and line.is_polygon)):
+        elif line and (line.has("outside", "leaves-image") or (boxes_only and line.is_polygon)):
             new = _clip(line, boxes_only)
         if line and new != row:
             messages = [fault.message for fault in line.faults] or ["is a polygon among boxes"]

@@ -16,11 +16,12 @@ from ultralytics.utils import patches
 from ultralytics.utils.patches import imread
 
 from small_object.datasets.findings import Fault
-from small_object.datasets.image_hash import difference_hash
 from small_object.errors import one_line
 
 DARK = 64  # a brightest value below this in 16-bit images' high byte leaves three quarters of the range empty
 JPEG_END = b"\xff\xd9"
+SIDE = 16  # of the grid of a perceptual hash
+BITS = SIDE * SIDE
 
 
 @dataclass(frozen=True)
@@ -108,8 +109,6 @@ def read_image(file: Path, channels: int = 3) -> tuple[Picture | None, list[Faul
         faults.append(Fault("rewritten-image", "has bytes behind its end, which training takes for damage"))
     if turn in range(2, 9):
         faults.append(Fault("turned-image", f"has EXIF orientation {turn}: boxes must be in the turned frame"))
-    elif turn not in (None, 1):
-        faults.append(Fault("wrong-turn", f"has EXIF orientation {turn}, which does not exist"))
     brightest = None
     if pixels.dtype == np.uint16:
         pixels = (pixels >> 8).astype(np.uint8)
@@ -130,7 +129,7 @@ def _orientation(image: Image.Image) -> int | None:
 
 
 def _find_colour_faults(data: bytes, mode: str, brightest: int | None) -> Iterator[Fault]:
-    """Find what is not 8-bit RGB; `brightest` is the largest high byte of a 16-bit image."""
+    """Find 16 bits a channel and transparency; `brightest` is the largest high byte of a 16-bit image."""
     if brightest is not None:
         if brightest < DARK:
             message = f"is almost black to training, which keeps the high byte: at most {brightest} of 255"
@@ -142,7 +141,43 @@ def _find_colour_faults(data: bytes, mode: str, brightest: int | None) -> Iterat
         with patches._image_open(io.BytesIO(data)) as image:
             if np.asarray(image.convert("RGBA"))[..., 3].min() < 255:
                 yield Fault("transparent", f"has transparent pixels ({mode})")
-                return
-    if mode != "RGB":
-        kinds = {"L": "grey", "1": "black and white", "LA": "grey", "P": "with a palette", "RGBA": "RGBA, all opaque"}
-        yield Fault("other-colours", f"is {kinds.get(mode, mode)}")
+
+
+def difference_hash(image: np.ndarray) -> np.ndarray:
+    """Hash a picture by where it gets brighter from left to right, on a grid of 16x16.
+
+    The method is known as dHash (https://www.hackerfactor.com/blog/index.php?/archives/529-Kind-of-Like-That.html).
+
+    Args:
+        image: Picture of shape (height, width) or (height, width, channels), any depth.
+
+    Returns:
+        The hash's bits (256,), bool.
+    """
+    if image.ndim == 3:
+        image = image.astype(np.float32).mean(2)
+    small = cv2.resize(image.astype(np.float32), (SIDE + 1, SIDE), interpolation=cv2.INTER_AREA)
+    brighter: np.ndarray = small[:, 1:] > small[:, :-1]
+    return brighter.ravel()
+
+
+def near_pairs(
+    hashes: np.ndarray, others: np.ndarray, distance: int
+) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """Find the pairs of hashes that differ in few bits; memory grows with their number only in proportion.
+
+    Args:
+        hashes: Hashes (N, 256), bool.
+        others: Hashes (M, 256) to compare with.
+        distance: Most bits that may differ.
+
+    Yields:
+        Indices of the first and of the second of some pairs, and the number of bits that differ, (K,) each.
+    """
+    right = others.astype(np.float32)
+    block = 1024
+    for start in range(0, len(hashes), block):
+        left = hashes[start : start + block].astype(np.float32)
+        apart = left.sum(1)[:, None] + right.sum(1) - 2 * left @ right.T  # exact: whole numbers up to 512
+        i, j = np.nonzero(apart <= distance)
+        yield i + start, j, apart[i, j].astype(np.int64)

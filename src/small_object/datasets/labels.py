@@ -75,9 +75,13 @@ def parse_lines(text: str, num_classes: int | None = None, size: tuple[int, int]
 
 def _parse_line(number: int, fields: Sequence[str]) -> LabelLine:
     """Read the numbers of one line."""
-    values = tuple(map(_number, fields))
-    for value, text in zip(values, fields, strict=True):
-        if not math.isfinite(value):
+    values: tuple[float, ...] = ()
+    for text in fields:
+        try:
+            values += (float(text),)
+        except ValueError:
+            values += (math.nan,)
+        if not math.isfinite(values[-1]):
             message = f"has `{text[:30]}`, which is no finite number: {LEFT_OUT}"
             return LabelLine(number, faults=[Fault("not-numbers", message)])
     if len(values) == 5:
@@ -86,13 +90,6 @@ def _parse_line(number: int, fields: Sequence[str]) -> LabelLine:
         polygon = np.array(values[1:]).reshape(-1, 2)
         return LabelLine(number, values, tuple(segments2boxes([polygon])[0].tolist()))
     return LabelLine(number, faults=[Fault("wrong-fields", f"has {len(values)} fields, not 5: {LEFT_OUT}")])
-
-
-def _number(text: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        return math.nan
 
 
 def _find_faults(line: LabelLine, num_classes: int, size: tuple[int, int] | None) -> list[Fault]:
@@ -116,7 +113,7 @@ def _find_faults(line: LabelLine, num_classes: int, size: tuple[int, int] | None
         faults.append(Fault("outside", f"has {worst:g}, beyond 0..1 by more than {TOLERANCE:.0%}: {LEFT_OUT}"))
     elif low < -ROUNDING or high > 1 + ROUNDING:
         message = f"has {low if low < 0 else high:g}, beyond 0..1; training tolerates up to {TOLERANCE:.0%}"
-        faults.append(Fault("slightly-outside", message))
+        faults.append(Fault("leaves-image", message))
     elif size:
         x, y = line.xywh[:2]
         beyond = max(size[0] * max(w / 2 - x, x + w / 2 - 1), size[1] * max(h / 2 - y, y + h / 2 - 1))

@@ -10,22 +10,22 @@ from __future__ import annotations
 
 import csv
 import hashlib
-import os
 import re
+import shutil
 from collections import defaultdict
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import cv2
 import numpy as np
 from ultralytics.utils import LOGGER, TQDM
 
-from small_object.datasets.dataset import SPLITS, Sample, put_in_place, write_samples
-from small_object.datasets.image_hash import difference_hash, near_pairs
+from small_object.datasets.dataset import SPLITS, Sample, put_in_place
+from small_object.datasets.images import difference_hash, near_pairs
+from small_object.datasets.labels import count_sizes, parse_labels
 from small_object.errors import UserError
-from small_object.sizes import SIZE_GROUPS, size_group
+from small_object.parallel import map_threads
 from small_object.slicing.groups import connected
 
 # Why not scikit-learn's StratifiedGroupKFold and imagehash: the former balances one label per image, not the objects by
@@ -56,29 +56,25 @@ class Frame:
 
 def read_frames(samples: Sequence[Sample]) -> list[Frame]:
     """Read what the split needs to know of each image; labels and images that cannot be read count as no objects."""
-    labels = []
-    for sample in samples:
-        try:
-            rows = sample.labels
-        except UserError as error:
-            LOGGER.warning(str(error))
-            rows = np.zeros((0, 5))
-        labels.append(rows[np.isin(rows[:, 0], np.arange(MAX_CLASS)) & np.isfinite(rows).all(1)])
-    num_classes = 1 + max((int(rows[:, 0].max()) for rows in labels if len(rows)), default=0)
+    frames = list(map_threads(_read_frame, samples, "comparing images"))
+    num_classes = max((len(frame.objects) for frame in frames), default=0)
+    return [replace(f, objects=np.pad(f.objects, ((0, num_classes - len(f.objects)), (0, 0)))) for f in frames]
 
-    def read(sample: Sample, rows: np.ndarray) -> Frame:
-        data = sample.image.read_bytes()
-        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_GRAYSCALE) if data else None
-        objects = np.zeros((num_classes, len(SIZE_GROUPS)), np.int64)
-        if image is not None:
-            areas = rows[:, 3] * rows[:, 4] * image.shape[0] * image.shape[1]
-            np.add.at(objects, (rows[:, 0].astype(np.int64), size_group(areas)), 1)
-        dhash = None if image is None else difference_hash(image)
-        return Frame(sample.name, hashlib.sha256(data).hexdigest(), dhash, objects)
 
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        frames = pool.map(read, samples, labels)
-        return list(TQDM(frames, desc="comparing images", total=len(samples), unit="image", leave=False))
+def _read_frame(sample: Sample) -> Frame:
+    data = sample.image.read_bytes()
+    image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_GRAYSCALE) if data else None
+    rows = np.zeros((0, 5))
+    try:
+        rows = parse_labels(sample.text, f"labels of {sample.image.name}")
+    except UserError as error:
+        LOGGER.warning(str(error))
+    rows = rows[np.isin(rows[:, 0], np.arange(MAX_CLASS)) & np.isfinite(rows).all(1)]
+    areas = rows[:, 3] * rows[:, 4] * (0 if image is None else image.size)
+    num_classes = 1 + int(rows[:, 0].max(initial=0))
+    objects = count_sizes(rows[:, 0].astype(np.int64), areas, num_classes) * (image is not None)
+    dhash = None if image is None else difference_hash(image)
+    return Frame(sample.name, hashlib.sha256(data).hexdigest(), dhash, objects)
 
 
 def group_frames(frames: Sequence[Frame], max_size: int) -> list[list[int]]:
@@ -95,34 +91,36 @@ def group_frames(frames: Sequence[Frame], max_size: int) -> list[list[int]]:
     Returns:
         Indices of the frames of each group, in the order of the hash of its content.
     """
-    number: dict[str, int] = {}
-    content = np.array([number.setdefault(frame.content, len(number)) for frame in frames])
+    by_content: dict[str, list[int]] = defaultdict(list)
+    for i in sorted(range(len(frames)), key=lambda i: (_natural_key(frames[i].name), frames[i].content)):
+        by_content[frames[i].content].append(i)
+    copies = list(by_content.values())  # from here on, groups hold indices of these
     done: list[list[int]] = []
-    large = [list(range(len(frames)))]
+    large = [list(range(len(copies)))]
     for max_bits in ALIKE_BITS:
-        label = np.arange(len(number))  # one per content
+        label = np.arange(len(copies))
+        hashes = {k: dhash for group in large for k in group if (dhash := frames[copies[k][0]].dhash) is not None}
+        if hashes:
+            readable, looks = np.array(list(hashes)), np.array(list(hashes.values()))
+            for left, right, _ in near_pairs(looks, looks, max_bits):
+                label = connected(len(copies), label[readable[left]], label[readable[right]])[label]
         groups: dict[int, list[int]] = defaultdict(list)
-        seen = np.array([i for group in large for i in group if frames[i].dhash is not None], np.int64)
-        if len(seen):
-            for left, right, _ in near_pairs(np.array([frames[i].dhash for i in seen]), max_bits):
-                label = connected(len(number), label[content[seen[left]]], label[content[seen[right]]])[label]
-        for i in (i for group in large for i in group):
-            groups[int(label[content[i]])].append(i)
-        large = [group for group in groups.values() if len(group) > max_size]
-        done += [group for group in groups.values() if len(group) <= max_size]
+        for k in (k for group in large for k in group):
+            groups[int(label[k])].append(k)
+        large = [group for group in groups.values() if sum(len(copies[k]) for k in group) > max_size]
+        done += [group for group in groups.values() if group not in large]
     for group in large:
-        copies: dict[str, list[int]] = defaultdict(list)
-        for i in sorted(group, key=lambda i: (_natural_key(frames[i].name), frames[i].content)):
-            copies[frames[i].content].append(i)
-        run: list[int] = []
-        for same in copies.values():
-            if run and len(run) + len(same) > max_size:
-                done.append(run)
-                run = []
-            run = run + same
-        done.append(run)
-    done = [sorted(group, key=lambda i: (frames[i].content, frames[i].name)) for group in done]
-    return sorted(done, key=lambda group: hashlib.sha256("\n".join(frames[i].content for i in group).encode()).digest())
+        done.append([])
+        for k in group:
+            size = sum(len(copies[other]) for other in done[-1])
+            if size and size + len(copies[k]) > max_size:
+                done.append([])
+            done[-1].append(k)
+    members = [[i for k in group for i in copies[k]] for group in done]
+    members = [sorted(group, key=lambda i: (frames[i].content, frames[i].name)) for group in members]
+    contents = ["\n".join(frames[i].content for i in group) for group in members]
+    order = sorted(range(len(members)), key=lambda n: hashlib.sha256(contents[n].encode()).digest())
+    return [members[n] for n in order]
 
 
 def _natural_key(name: str) -> list[tuple[int, str]]:
@@ -272,8 +270,11 @@ def write_dataset(
         else:
             source, sides = "published", list(published)
     new = staging / "set"
-    new.mkdir(exist_ok=True)
-    write_samples(samples, sides, new, move)
+    for folder in (new / kind / side for kind in ("images", "labels") for side in SPLITS):
+        folder.mkdir(parents=True)
+    for sample, side in zip(TQDM(samples, desc="writing images", unit="image", leave=False), sides, strict=True):
+        (shutil.move if move else shutil.copyfile)(sample.image, new / "images" / side / sample.name)
+        (new / "labels" / side / sample.name).with_suffix(".txt").write_text(sample.text, encoding="utf-8")
     with (new / "split.csv").open("w", encoding="utf-8", newline="") as stream:
         rows = zip([f.name for f in frames], sides, groups, [f.content for f in frames], strict=True)
         csv.writer(stream).writerows([("image", "split", "group", "sha256"), *sorted(rows)])

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 from ultralytics.utils import LOGGER
 
-from small_object.datasets.counts import Objects, Stats, count_objects
-from small_object.datasets.dataset import DataSet, Entry, load_dataset
+from small_object.datasets.counts import Stats, count_dataset, gather_objects
+from small_object.datasets.dataset import Entry, load_dataset
 from small_object.datasets.images import read_size
 from small_object.datasets.labels import read_labels
 from small_object.datasets.stats_plot import draw_stats
@@ -25,9 +25,8 @@ MAX_WARNINGS = 10
 def stats(data: str | Path, imgsz: int = 640, out: str | Path | None = None) -> Stats:
     """Count the objects of a data set by class and size, in original pixels and as a model sees them at `imgsz`.
 
-    Prints a table and writes `stats.json` and `stats.png`. Labels are read as training does and images by their
-    headers; only the few images that the picture shows pieces of are decoded. Files that cannot be read or that
-    training would refuse are named in a warning and left out.
+    Prints a table and writes `stats.json` and `stats.png`. Labels are read as training does, images by their headers.
+    Files that cannot be read or that training would refuse are named in a warning and left out.
 
     Args:
         data: YAML file of the data set, as for training: a missing set is made where it has a `download:`.
@@ -50,52 +49,32 @@ def stats(data: str | Path, imgsz: int = 640, out: str | Path | None = None) -> 
     if imgsz < 1:
         raise UserError(f"imgsz must be at least 1 pixel, not {imgsz}")
     dataset = load_dataset(data, allow_empty=True)
-    objects, skipped = _read_objects(dataset)
-    for image, why in list(skipped.items())[:MAX_WARNINGS]:
-        LOGGER.warning(f"{image} is left out: {why}; find all such: small-object check {data}")
-    if len(skipped) > MAX_WARNINGS:
-        LOGGER.warning(f"{len(skipped) - MAX_WARNINGS} more images are left out, see stats.json")
-    total = count_objects(objects, np.arange(len(objects.files)), dataset.names, imgsz)
-    splits = {split: count_objects(objects, images, dataset.names, imgsz) for split, images in objects.splits.items()}
-    found = Stats(str(dataset.yaml), imgsz, total, splits, skipped)
-    LOGGER.info(found.table())
-    out = Path(out) if out is not None else Path("runs/stats") / dataset.yaml.stem
-    with staging_dir(out) as made:
-        text = json.dumps(asdict(found), indent=2, ensure_ascii=False) + "\n"
-        (made / "stats.json").write_text(text, encoding="utf-8")
-        draw_stats(found, objects, made / "stats.png")
-        for path in list(made.iterdir()):
-            path.replace(out / path.name)
-    LOGGER.info(f"\nwritten: {out / 'stats.png'} and {out / 'stats.json'}")
-    return found
-
-
-def _read_objects(dataset: DataSet) -> tuple[Objects, dict[str, str]]:
-    """Read the images' sizes and labels; give the reason for each image that is left out."""
     skipped = {f.location: f.message for f in dataset.findings if f.kind == "missing-image"}
-    entries, sizes, labels = [], [], []
+    splits, sizes, rows = [], [], []
     read = map_threads(partial(_read_entry, num_classes=len(dataset.names)), dataset.entries, "reading labels")
     for entry, result in zip(dataset.entries, read, strict=True):
         if isinstance(result, str):
             skipped[str(entry.file)] = result
         else:
-            entries.append(entry)
+            splits.append(entry.splits)
             sizes.append(result[0])
-            labels.append(result[1])
-    size = np.array(sizes, np.float64).reshape(-1, 2)
-    label = np.concatenate([np.zeros((0, 5)), *labels])
-    image = np.repeat(np.arange(len(entries)), [len(rows) for rows in labels])
-    # shares have six decimals in most label files: 8 pixels must come back as 8 and not as 7.9999, which is tiny
-    sides = (label[:, 3:] * size[image]).round(2)
-    objects = Objects(
-        files=[str(entry.file) for entry in entries],
-        splits={split: np.flatnonzero([split in entry.splits for entry in entries]) for split in dataset.splits},
-        image=image,
-        cls=label[:, 0].astype(np.int64),
-        box=np.concatenate([label[:, 1:3], sides], 1),
-        longest=size[image].max(1, initial=0),
-    )
-    return objects, skipped
+            rows.append(result[1][:, [0, 3, 4]] * (1, *result[0]))
+    for image, why in list(skipped.items())[:MAX_WARNINGS]:
+        LOGGER.warning(f"{image} is left out: {why}; find all such: small-object check {data}")
+    if len(skipped) > MAX_WARNINGS:
+        LOGGER.warning(f"{len(skipped) - MAX_WARNINGS} more images are left out, see stats.json")
+    objects = gather_objects(rows, sizes)
+    found = Stats(str(dataset.yaml), imgsz, *count_dataset(objects, splits, dataset, imgsz), skipped)
+    LOGGER.info(found.table())
+    out = Path(out) if out is not None else Path("runs/stats") / dataset.yaml.stem
+    with staging_dir(out) as made:
+        text = json.dumps(asdict(found), indent=2, ensure_ascii=False) + "\n"
+        (made / "stats.json").write_text(text, encoding="utf-8")
+        draw_stats(found, made / "stats.png")
+        for path in list(made.iterdir()):
+            path.replace(out / path.name)
+    LOGGER.info(f"\nwritten: {out / 'stats.png'} and {out / 'stats.json'}")
+    return found
 
 
 def _read_entry(entry: Entry, num_classes: int) -> tuple[tuple[int, int], np.ndarray] | str:

@@ -121,10 +121,7 @@ def _write_tiles(tiles: Sequence[Tile], folder: Path, split: str) -> None:
     read: Path | None = None
     for tile in TQDM(sorted(tiles, key=lambda tile: (tile.image, tile.name)), desc=split, unit="tile", leave=False):
         if tile.image != read:
-            image, read = (
-                np.asarray(cv2.imread(str(tile.image))),
-                tile.image,
-            )  # rotated as its EXIF data says, as in training
+            image, read = np.asarray(cv2.imread(str(tile.image))), tile.image  # turned by its EXIF data, as in training
         x1, y1, x2, y2 = tile.xyxy
         lossy = tile.image.suffix.lower() in LOSSY
         file = folder / "images" / split / (tile.name + (".jpg" if lossy else ".png"))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import io
-import os
 import stat
 import struct
 import sys
@@ -19,7 +18,7 @@ from typing import IO
 import pytest
 
 from small_object.datasets import archives
-from small_object.datasets.archives import extract, is_archive
+from small_object.datasets.archives import extract
 from small_object.errors import UserError
 
 FORMATS = ("zip", "tar", "tar.gz", "tar.bz2", "tar.xz", "7z", "rar")
@@ -117,13 +116,6 @@ def test_what_was_packed_comes_out_whatever_the_name_of_the_archive(tmp_path: Pa
     assert tree(tmp_path / "new/set") == files | {"a/b.jpg": b"1", "a/c.jpg": b"2"}
 
 
-def test_archives_are_told_by_their_names() -> None:
-    for name in ("a.zip", "a.tar", "a.tar.gz", "A.TGZ", "a.tar.bz2", "a.tar.xz", "a.txz", "a.7z", "b/a.RAR"):
-        assert is_archive(name) and is_archive(Path(name))
-    for name in ("a", "zip", "a.zip.txt", "a.gz", "a.yaml", "a.zip/b"):
-        assert not is_archive(name)
-
-
 @pytest.mark.parametrize("kind", ["zip", "tar", "7z", "rar"])
 @pytest.mark.parametrize(
     "name", ["../evil", "a/../../evil", "/evil", "C:/evil", "C:evil", "..\\evil", "\\evil", "a/.. /b"]
@@ -139,10 +131,11 @@ def test_what_is_no_regular_file_is_refused(tmp_path: Path, kind: str, entry: En
     assert refusal(write(tmp_path / "a", kind, Entry("good", b"good"), entry)).endswith("is not a regular file")
 
 
-def test_a_hard_link_of_a_tar_is_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", [tarfile.LNKTYPE, tarfile.CHRTYPE])
+def test_hard_links_and_devices_of_a_tar_are_refused(tmp_path: Path, kind: bytes) -> None:
     with tarfile.open(tmp_path / "a", "w") as out:
         info = tarfile.TarInfo("l")
-        info.type, info.linkname = tarfile.LNKTYPE, "/etc/passwd"
+        info.type, info.linkname = kind, "/etc/passwd"
         out.addfile(info)
     assert refusal(tmp_path / "a").endswith("'l' is not a regular file")
 
@@ -215,20 +208,16 @@ def test_an_archive_that_unpacks_to_absurdly_much_is_refused(
     assert "unpacks to more than 1 times its size" in refusal(archive)
 
 
-@pytest.mark.parametrize("number, wanted", [(errno.ENOSPC, "cannot be extracted into"), (None, "")])
+@pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "No space left on device"), KeyboardInterrupt()])
 def test_a_full_disk_or_an_interrupt_leaves_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int | None, wanted: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException
 ) -> None:
     def fail(stream: IO[bytes]) -> bytes:
-        raise OSError(number, os.strerror(number)) if number else KeyboardInterrupt
+        raise error
 
-    archive = write(tmp_path / "a", "zip", Entry("a", b"a"))
     monkeypatch.setattr(archives, "_chunks", fail)
-    if number:
-        assert wanted in refusal(archive)
-        return
-    with pytest.raises(KeyboardInterrupt):
-        extract(archive, tmp_path / "out")
+    with pytest.raises((UserError, KeyboardInterrupt), match=r"cannot be extracted into|^$"):
+        extract(write(tmp_path / "a", "zip", Entry("a", b"a")), tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 

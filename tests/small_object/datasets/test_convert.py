@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import logging
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,27 +11,21 @@ import cv2
 import numpy as np
 import pytest
 import yaml
-from ultralytics.utils import LOGGER
 
-from small_object.datasets import convert as dataset_import
 from small_object.datasets.convert import from_coco, from_voc
 from small_object.datasets.labels import read_labels
 from small_object.errors import UserError
-
-pytest.importorskip("supervision")
 
 W, H = 200, 100  # of every image, in pixels
 ROUNDING = 1e-6 * W + 1e-4  # pixels: six decimals of centre and side, and supervision's float32
 Objects = list[tuple[int, list[float]]]
 
 
-@pytest.fixture
-def log(caplog: pytest.LogCaptureFixture) -> Iterator[pytest.LogCaptureFixture]:
-    """What the fork tells the user; its logger passes nothing on."""
-    LOGGER.addHandler(caplog.handler)
-    caplog.set_level(logging.INFO)
-    yield caplog
-    LOGGER.removeHandler(caplog.handler)
+@pytest.fixture(autouse=True)
+def log(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
+    """What the user is told."""
+    caplog.set_level("INFO")
+    return caplog
 
 
 def paint(file: Path, size: tuple[int, int] = (W, H)) -> Path:
@@ -189,10 +181,9 @@ def test_images_of_one_name_in_several_folders_get_names_of_their_own(tmp_path: 
     listed = ["train2017/0001.png", "val2017/0001.png", "val2017/0002.png"]
     entries = [{"image_id": i, "category_id": 3, "bbox": [10 * i, 5, 4, 4]} for i in (1, 2, 3)]
     file = coco(tmp_path, entries, listed)
-    (tmp_path / "images/val2017").rename(tmp_path / "elsewhere")  # links, as in many collections
-    (tmp_path / "images/val2017").mkdir()
-    for name in ("0001.png", "0002.png"):
-        (tmp_path / "images/val2017" / name).symlink_to(tmp_path / "elsewhere" / name)
+    link = tmp_path / "images/val2017/0001.png"  # as in many collections
+    link.rename(tmp_path / "elsewhere.png")
+    link.symlink_to(tmp_path / "elsewhere.png")
     data = from_coco(file, tmp_path / "mine")
     assert imported(data) == {
         "train2017_0001.png": near([(0, [10, 5, 14, 9])]),
@@ -200,7 +191,7 @@ def test_images_of_one_name_in_several_folders_get_names_of_their_own(tmp_path: 
         "0002.png": near([(0, [30, 5, 34, 9])]),
     }
     (copy,) = data.parent.glob("images/*/val2017_0001.png")
-    assert not copy.is_symlink() and copy.read_bytes() == (tmp_path / "elsewhere/0001.png").read_bytes()
+    assert not copy.is_symlink() and copy.read_bytes() == link.read_bytes()
 
 
 def test_backslashes_a_byte_order_mark_text_ids_and_missing_sizes_are_understood(tmp_path: Path) -> None:
@@ -238,7 +229,7 @@ def test_another_size_than_the_file_has_is_told_and_the_stated_one_counts(
     file = coco(tmp_path, [{"image_id": 1, "category_id": 3, "bbox": [10, 20, 4, 6]}])
     paint(tmp_path / "images/a.png", (W // 2, H // 2))  # made smaller after it was annotated
     assert imported(from_coco(file, tmp_path / "mine"))["a.png"] == near([(0, [5, 10, 7, 13])])
-    assert any("another size for 1 images, such as a.png (200 x 100, the file has 100 x 50)" in m for m in log.messages)
+    assert "another size for 1 images, such as a.png (200 x 100, the file has 100 x 50)" in log.text
 
 
 def test_voc_boxes_count_from_1_and_hold_their_last_pixel(tmp_path: Path) -> None:
@@ -259,13 +250,13 @@ def test_voc_boxes_that_start_at_0_are_corner_points(tmp_path: Path, log: pytest
     folder = voc(tmp_path / "VOC", {"a": "truck 0 5 4 9", "b": "truck 10 20 14 23", "c": ""})
     found = imported(from_voc(folder, tmp_path / "mine"))
     assert found["a.png"] == near([(0, [0, 5, 4, 9])]) and found["b.png"] == near([(0, [10, 20, 14, 23])])
-    assert any("start at 0" in message for message in log.messages)
+    assert "start at 0" in log.text
 
 
-@pytest.mark.parametrize("layout", ["flat", "images and annotations"])
-def test_voc_folders_may_be_flat_or_have_other_names(tmp_path: Path, layout: str) -> None:
-    folder = voc(tmp_path / "VOC", {"a": "truck 2 2 5 5", "b": "truck 3 3 9 9"}, flat=layout == "flat")
-    if layout != "flat":
+@pytest.mark.parametrize("flat", [True, False])
+def test_voc_folders_may_be_flat_or_have_other_names(tmp_path: Path, flat: bool) -> None:
+    folder = voc(tmp_path / "VOC", {"a": "truck 2 2 5 5", "b": "truck 9 9 3 3"}, flat)
+    if not flat:
         (folder / "JPEGImages").rename(folder / "images")
         (folder / "Annotations").rename(folder / "annotations")
     (folder / "._a.xml").write_bytes(b"\0\5")  # what some systems leave in archives
@@ -278,7 +269,7 @@ def test_voc_lists_are_the_split_and_other_images_are_left_out(tmp_path: Path, l
     lists(folder, train="f a.png", val="c b d", test="e")
     data = from_voc(folder, tmp_path / "mine")
     assert side_of(data) == {"a.png": "train", "f.png": "train", "b.png": "val", "c.png": "val", "d.png": "val"}
-    assert any("5 images, 5 objects of 1 classes; left out: 1 images in neither list" in m for m in log.messages)
+    assert "5 images, 5 objects of 1 classes; left out: 1 images in neither list" in log.text
     given = tmp_path / "given.csv"
     given.write_text("image,split\n" + "".join(f"{s}.png,{'val' if s == 'a' else 'train'}\n" for s in "abcdf"))
     sides = side_of(from_voc(folder, tmp_path / "other", given))
@@ -297,26 +288,19 @@ def test_voc_lists_that_are_no_split_are_not_used(
     lists(folder, **content)
     sides = side_of(from_voc(folder, tmp_path / "mine"))
     assert len(sides) == 4 and set(sides.values()) == {"train", "val"}
-    assert any("split is not used" in message for message in log.messages)
+    assert "split is not used" in log.text
 
 
-def test_voc_boxes_are_clipped_and_those_without_area_left_out(tmp_path: Path, log: pytest.LogCaptureFixture) -> None:
-    folder = voc(tmp_path / "VOC", {"a": "truck 190 90 210 110; truck 201 5 220 9", "b": "truck 9 9 3 3"}, size="0 0")
-    found = imported(from_voc(folder, tmp_path / "mine"))
-    assert found == {"a.png": near([(0, [189, 89, 200, 100])]), "b.png": near([(0, [2, 2, 9, 9])])}
-    assert any("left out: 1 without area in the image" in message for message in log.messages)
-
-
-def test_voc_images_without_a_file_have_no_objects_and_parts_and_polygons_are_passed_over(
+def test_voc_boxes_are_clipped_and_images_without_a_file_have_no_objects(
     tmp_path: Path, log: pytest.LogCaptureFixture
 ) -> None:
-    folder = voc(tmp_path / "VOC", {"a": "person 2 2 9 9", "b": ""})
+    folder = voc(tmp_path / "VOC", {"a": "truck 190 90 210 110; truck 201 5 220 9", "b": ""}, size="0 0")
     file = folder / "Annotations/a.xml"
-    part = "<part><name>head</name><bndbox><xmin>3</xmin><ymin>3</ymin><xmax>4</xmax><ymax>4</ymax></bndbox></part>"
-    file.write_text(file.read_text().replace("</object>", f"{part}<polygon><x1>broken</x1></polygon></object>"))
+    part = "<part><name>head</name><bndbox><xmin>3</xmin></bndbox></part>"
+    file.write_text(file.read_text().replace("</object>", f"{part}</object>"))
     (folder / "Annotations/b.xml").unlink()
-    assert imported(from_voc(folder, tmp_path / "mine")) == {"a.png": near([(0, [1, 1, 9, 9])]), "b.png": []}
-    assert any("1 images without an annotation file" in message for message in log.messages)
+    assert imported(from_voc(folder, tmp_path / "mine")) == {"a.png": near([(0, [189, 89, 200, 100])]), "b.png": []}
+    assert "left out: 1 without area in the image" in log.text and "1 images without an annotation file" in log.text
 
 
 def refused(call: Any, out: Path, *parts: str) -> None:
@@ -330,6 +314,9 @@ def refused(call: Any, out: Path, *parts: str) -> None:
     assert not out.exists() or not list(out.iterdir())
 
 
+BOX = "<annotation><object><name>a</name><bndbox><xmin>1</xmin><ymin>%s</ymin></bndbox></object></annotation>"
+ENTITIES = "".join(f'<!ENTITY {new} "{f"&{old};" * 10}">' for old, new in zip("abcdefgh", "bcdefghz", strict=True))
+BOMB = f'<!DOCTYPE a [<!ENTITY a "ab">{ENTITIES}]><annotation>&z;</annotation>'
 IMAGE = {"id": 1, "file_name": "a.png", "width": W, "height": H}
 
 
@@ -340,23 +327,17 @@ IMAGE = {"id": 1, "file_name": "a.png", "width": W, "height": H}
         ("\xff", ("is not JSON",)),
         ("[" * 100_000, ("is not JSON",)),
         ("[]", ("no list of `images`",)),
-        ({"images": None}, ("no list of `images`",)),
-        ({"annotations": None}, ("no list of `annotations`",)),
         ({"annotations": [1]}, ("no list of `annotations`",)),
         ({"categories": {}}, ("no list of `categories`",)),
         ({"images": []}, ("its list of `images` is empty",)),
-        ({"categories": []}, ("its list of `categories` is empty",)),
         ({"images": [{"id": 1}]}, ("item 0 of its `images` has no usable `file_name`",)),
         ({"images": [{**IMAGE, "id": None}]}, ("item 0 of its `images` has no usable `id`",)),
         ({"images": [IMAGE, {**IMAGE, "file_name": "b.png"}]}, ("two of its `images` have the same `id`",)),
-        ({"images": [IMAGE, {**IMAGE, "id": 2}]}, ("duplicate entries", "a.png")),
+        ({"images": [IMAGE, {**IMAGE, "id": 2}]}, ("two of its `images` are a.png",)),
         ({"images": [{**IMAGE, "file_name": "../a.png"}]}, ("../a.png",)),
         ({"images": [{**IMAGE, "file_name": "/a.png"}]}, ("/a.png",)),
         ({"images": [{**IMAGE, "file_name": "a.ppm"}]}, ("a.ppm", "format")),
-        (
-            {"images": [IMAGE, {"id": 2, "file_name": "no.png"}, {"id": 3, "file_name": "nor.png"}]},
-            ("2 of 3", "no.png"),
-        ),
+        ({"images": [IMAGE, {"id": 2, "file_name": "no.png"}]}, ("1 of 2", "no.png")),
         ({"categories": [{"name": "truck"}]}, ("item 0 of its `categories` has no usable `id`",)),
         ({"categories": [{"id": 1}]}, ("item 0 of its `categories` has no usable `name`",)),
         ({"categories": [{"id": 1, "name": "a"}, {"id": 1, "name": "b"}]}, ("two of its `categories`",)),
@@ -386,16 +367,12 @@ def test_a_missing_coco_file_folder_or_unreadable_image_is_refused_in_one_line(t
         ("", ("is not XML",)),
         ("\x81", ("is not XML",)),
         ('<?xml version="1.0" encoding="nonsense"?><annotation/>', ("is not XML",)),
-        ('<!DOCTYPE a [<!ENTITY b "b">]><annotation>&b;</annotation>', ("is not XML",)),
-        ("<html/>", ("<html>",)),
+        (BOMB, ("is not XML", "amplification")),
+        (BOX % "x\ny", ("ymin",)),
+        (BOX % "nan", ("ymin",)),
+        ("<html/>", ("no <annotation>",)),
         ("<annotation><object><name>a</name></object></annotation>", ("bndbox",)),
         ("<annotation><object><bndbox/></object></annotation>", ("name",)),
-        ("<annotation><object><name>a</name><bndbox><xmin>1</xmin></bndbox></object></annotation>", ("ymin",)),
-        (
-            "<annotation><object><name>a</name><bndbox><xmin>1</xmin><ymin>x\ny</ymin><xmax>2</xmax><ymax>2</ymax>"
-            "</bndbox></object></annotation>",
-            ("ymin",),
-        ),
     ],
 )
 def test_a_bad_voc_file_is_refused_in_one_line(tmp_path: Path, content: str, parts: tuple[str, ...]) -> None:
@@ -406,22 +383,13 @@ def test_a_bad_voc_file_is_refused_in_one_line(tmp_path: Path, content: str, par
 
 def test_a_voc_folder_that_misses_something_is_refused_in_one_line(tmp_path: Path) -> None:
     out, folder = tmp_path / "mine", voc(tmp_path / "VOC", {"a": "", "b": ""})
-    refused(lambda: from_voc(folder, out), out, "no object")
     refused(lambda: from_voc(tmp_path / "no", out), out, "no folder")
     refused(lambda: from_voc(tmp_path, out), out, "no XML file", "JPEGImages")
+    refused(lambda: from_voc(folder, out), out, "no object")
     lists(folder, train="a", val="b c")
     refused(lambda: from_voc(folder, out), out, "val.txt", "1 of 2 images are missing", "c")
     (folder / "JPEGImages/b.png").unlink()
     refused(lambda: from_voc(folder, out), out, "1 of 2 images are missing", "b.xml")
-    (folder / "JPEGImages/a.png").unlink()
-    refused(lambda: from_voc(folder, out), out, "no image")
-
-
-def test_a_split_that_does_not_fit_leaves_nothing(tmp_path: Path) -> None:
-    file = coco(tmp_path, [])
-    split = tmp_path / "split.csv"
-    split.write_text("image,split\na.png,train\nb.png,val\n")
-    refused(lambda: from_coco(file, tmp_path / "mine", split=split), tmp_path / "mine", "split.csv", "c.png")
 
 
 @pytest.mark.parametrize("taken", ["images/a.png", "labels/a.txt", "split.csv", "mine.yaml"])
@@ -436,24 +404,3 @@ def test_a_folder_that_holds_a_data_set_is_left_alone(tmp_path: Path, taken: str
         with pytest.raises(UserError, match="is there already"):
             call()
     assert kept.read_text() == "mine" and len(list((tmp_path / "mine").iterdir())) == 1
-
-
-def test_a_missing_or_unfit_supervision_is_named_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    out, file, folder = tmp_path / "mine", coco(tmp_path, []), voc(tmp_path / "VOC", {"a": "truck 1 1 4 4"})
-    from supervision.dataset.formats import pascal_voc
-
-    def shifted(*args: Any) -> Any:  # as up to 0.31.0
-        objects, classes = stock(*args)
-        objects.xyxy[:, 2:] -= 1
-        return objects, classes
-
-    stock = pascal_voc.detections_from_xml_obj
-    monkeypatch.setattr(pascal_voc, "detections_from_xml_obj", shifted)
-    refused(lambda: from_voc(folder, out), out, "pip install supervision==0.31.2")
-
-    def missing(name: str) -> None:
-        raise ModuleNotFoundError(f"No module named '{name}'")
-
-    monkeypatch.setattr(dataset_import.importlib, "import_module", missing)
-    refused(lambda: from_coco(file, out), out, "pip install supervision")
-    refused(lambda: from_voc(folder, out), out, "pip install supervision")

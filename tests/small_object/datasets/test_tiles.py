@@ -105,21 +105,19 @@ def test_tiles_are_the_same_each_time_and_a_data_set(tiled: tuple[Path, Path]) -
 
 
 def test_a_hand_made_case_gives_the_tiles_of_the_closed_form(tmp_path: Path) -> None:
-    source = tmp_path / "source"
+    data = write_data(tmp_path / "source", ("a",), {"train": 1, "val": 1})
+    # 100x100 px in the middle of 400x200: each of the 2 rows of 4 tiles (0, 100, 200, 300) sees half of it twice.
     for split in ("train", "val"):
-        for kind in ("images", "labels"):
-            (source / kind / split).mkdir(parents=True)
-        cv2.imwrite(str(source / f"images/{split}/0.jpg"), np.zeros((200, 400, 3), np.uint8))
-        # 100x100 px in the middle of 400x200: each of the 2 rows of 4 tiles (0, 100, 200, 300) sees half of it twice.
-        (source / f"labels/{split}/0.txt").write_text("0 0.5 0.5 0.25 0.5\n")
-    (source / "source.yaml").write_text("train: images/train\nval: images/val\nnames: [a]\n")
+        (data.parent / f"images/{split}/0.png").unlink()
+        cv2.imwrite(str(data.parent / f"images/{split}/0.jpg"), np.zeros((200, 400, 3), np.uint8))
+        (data.parent / f"labels/{split}/0.txt").write_text("0 0.5 0.5 0.25 0.5\n")
     for keep, count in ((0.25, 4), (0.26, 0)):
         out = tmp_path / f"keep{keep}"
-        cut_tiles(str(source / "source.yaml"), out, tile=100, overlap=0, keep=keep, empty=1)
-        written = sorted(path.name for path in (out / "images/train").iterdir())
+        cut_tiles(data, out, tile=100, overlap=0, keep=keep, empty=1)
+        written = list((out / "images/train").iterdir())
         assert len([f for f in (out / "labels/train").glob("*.txt") if f.read_text()]) == count
         assert len(written) == 2 * count  # as many empty ones: the four at the sides
-        assert all(name.endswith(".jpg") for name in written)
+        assert all(file.suffix == ".jpg" for file in written)
     text = (tmp_path / "keep0.25/labels/train/0_100_0.txt").read_text()
     assert text == "0 0.750000 0.750000 0.500000 0.500000\n"
 
