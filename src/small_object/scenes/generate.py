@@ -23,7 +23,7 @@ from small_object.datasets.labels import yolo_lines
 from small_object.errors import UserError
 from small_object.files import staging_dir
 from small_object.scenes.layout import panorama_scene, surface_scene
-from small_object.scenes.paint import paint_scene
+from small_object.scenes.render import render_scene
 from small_object.scenes.scene import Scene
 
 
@@ -103,20 +103,16 @@ def build_scene(demo: DemoSet, split: str, index: int, wanted: list[tuple[str, i
     return surface_scene(demo.width, demo.height, demo.names, wanted, rng)
 
 
-def render_scene(
+def render_image(
     demo: DemoSet, split: str, index: int, wanted: list[tuple[str, int]], seed: int = 0
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Render one image of a set; `wanted` is its item of `plan_split`.
-
-    Returns:
-        The image (height, width, 3) uint8 BGR, the boxes (N, 4) float32 xyxy in pixels and the classes (N,) int64.
-    """
+    """Render one image of a set; see `build_scene` for the arguments and `render_scene` for what it returns."""
     scene = build_scene(demo, split, index, wanted, seed)
-    return paint_scene(scene, np.random.default_rng([seed, demo.key, STREAMS[split], index, 1]))
+    return render_scene(scene, np.random.default_rng([seed, demo.key, STREAMS[split], index, 1]))
 
 
 def _write_image(root: Path, demo: DemoSet, split: str, index: int, wanted: list[tuple[str, int]], seed: int) -> None:
-    image, boxes, classes = render_scene(demo, split, index, wanted, seed)
+    image, boxes, classes = render_image(demo, split, index, wanted, seed)
     stem = f"{split}_{index:05d}"
     encoded, data = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, 92])
     if not encoded:
