@@ -32,18 +32,13 @@ AIRFRAMES = {
 NOSE = ((0.0, 0.12, -0.13), (0.15, 0.42, -0.11), (0.5, 0.74, -0.07), (0.95, 0.93, -0.02), (1.5, 1.0, 0.0))
 TAIL = ((0.0, 1.0, 0.0), (1.2, 0.84, 0.07), (2.3, 0.5, 0.2), (3.1, 0.14, 0.33))
 ENGINE = ((0.0, 0.43), (0.08, 0.5), (0.45, 0.5), (1.0, 0.27))  # distance from the inlet / length, radius / diameter
-LIVERIES = (  # body, belly, stripe, fin, engines
-    "#f4f5f6 #f4f5f6 #f4f5f6 #0b3c8c #f4f5f6", "#f6f6f4 #b9bdc2 #f6f6f4 #c8102e #c8102e",
-    "#eef0f2 #9aa2ab #1c3f94 #1c3f94 #d8dcdf", "#f6f6f6 #f6f6f6 #f58220 #f58220 #f58220",
-    "#ffffff #2a6db0 #2a6db0 #2a6db0 #ffffff", "#eceff1 #c4c8cd #00843d #00843d #eceff1",
-    "#f7d417 #f7d417 #f7d417 #c8102e #f7d417", "#9fc8e8 #f0f2f4 #f0f2f4 #16345f #9fc8e8",
-)  # fmt: skip
-
-
-def draw_livery(rng: np.random.Generator) -> dict[str, str]:
-    """Draw an airline's colours."""
-    colours = LIVERIES[rng.integers(len(LIVERIES))].split()
-    return dict(zip(("body", "belly", "stripe", "fin", "engine"), colours, strict=True))
+LIVERIES = {
+    "body": ("#f6f6f6", "#f6f6f6", "#f6f6f6", "#f6f6f6", "#f7d417", "#9fc8e8"),
+    "belly": ("#f0f1f2", "#b9bdc2", "#9aa2ab"),
+    "stripe": ("#f6f6f6", "#f6f6f6", "#1c3f94", "#c8102e"),
+    "fin": ("#0b3c8c", "#c8102e", "#f58220", "#2a6db0", "#00843d", "#16345f"),
+    "engine": ("#f0f1f2", "#d8dcdf", "#1c3f94"),
+}
 
 
 @lru_cache
@@ -59,9 +54,6 @@ def build_aircraft(kind: str) -> Model:
         root_at = (lead, side * 0.42 * d, axis - 0.3 * d)
         tip_at = (lead - sweep, side * half_span, axis - 0.3 * d + 0.1 * half_span)
         _add_surface(model, (root_at, root), (tip_at, tip), 0.13, "wing")
-        if not frame.rear_engines:
-            top = (tip_at[0] - 0.6 * tip, tip_at[1] + side * 0.4, tip_at[2] + 0.06 * half_span)
-            _add_surface(model, (tip_at, tip), (top, 0.5 * tip), 0.12, "fin")
     # The fin and the tailplane
     tail, chord = -length / 2, 0.16 * length
     fin_root, fin_tip = (tail + chord * 1.3, 0, axis + 0.36 * d), (tail + chord * 0.35, 0, axis + 1.9 * d)

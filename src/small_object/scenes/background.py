@@ -71,7 +71,7 @@ def render_sky(scene: Scene, rng: np.random.Generator) -> np.ndarray:
         shade = light.shade(bgr(name)[None], np.array([[0.0, 0.0, 1.0]]))[0]
         shade += (light.haze - shade) * light.veil(metres)
         sky += (shade - sky) * np.clip(rows - top + 0.5, 0, 1)[..., None]
-    return cv2.convertScaleAbs(sky)
+    return np.asarray(cv2.convertScaleAbs(sky))
 
 
 def render_ground(scene: Scene, shadows: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -100,25 +100,19 @@ def render_ground(scene: Scene, shadows: np.ndarray, rng: np.random.Generator) -
     pixels = ground.reshape(-1, 3)
     for name, code in PAINT.items():
         mask = _paint_lines(scene, [line for line in scene.lines if line.colour == name])
-        at, share = _nonzero(mask[top:], 0.85 / 255)
-        pixels[at] += ((bgr(code) * full).astype(np.float32) - pixels[at]) * share
-    at, share = _nonzero(shadows[top:], 1 / 255)
-    pixels[at] *= 1 - share * (1 - 0.85 * light.ambient / full)
+        at = np.flatnonzero(mask[top:])
+        pixels[at] += (bgr(code) * full - pixels[at]) * (mask[top:].ravel()[at] * (0.85 / 255))[:, None]
+    at = np.flatnonzero(shadows[top:])
+    pixels[at] *= 1 - (1 - 0.85 * light.ambient / full) * (shadows[top:].ravel()[at] / 255)[:, None]
     veil = light.veil(np.minimum(depth, WOODS))[..., None]
     ground *= 1 - veil
     ground += (light.haze * veil).astype(np.float32)
-    return cv2.convertScaleAbs(ground)
+    return np.asarray(cv2.convertScaleAbs(ground))
 
 
 def _coverage(y: np.ndarray, low: float, high: float, pixel: np.ndarray) -> np.ndarray:
     """Return the share of each pixel, `pixel` metres long, that lies between two lines along x."""
     return np.asarray(np.clip(np.minimum(y - low, high - y) / pixel + 0.5, 0, 1))
-
-
-def _nonzero(mask: np.ndarray, scale: float) -> tuple[np.ndarray, np.ndarray]:
-    """Return where a uint8 mask is set: flat indices (N,) and the scaled values there (N, 1) float32."""
-    at = np.flatnonzero(mask)
-    return at, mask.ravel()[at].astype(np.float32)[:, None] * np.float32(scale)
 
 
 def _paint_lines(scene: Scene, lines: list[Line]) -> np.ndarray:
@@ -129,16 +123,14 @@ def _paint_lines(scene: Scene, lines: list[Line]) -> np.ndarray:
         start, end = np.array(line.start), np.array(line.end)
         length = float(np.hypot(*(end - start)))
         # Pieces short enough to curve in a panorama and to end near the camera's plane
-        count = max(1, round(length / line.dash) if line.dash else min(200, math.ceil(length / 5)))
+        count = math.ceil(min(200, length / 5))
         along = start + (end - start) * np.linspace(0, 1, count + 1)[:, None]
-        side = np.array([start[1] - end[1], end[0] - start[0]]) * (line.width / 2 / max(length, 1e-6))
+        side = np.array([start[1] - end[1], end[0] - start[0]]) * (line.width / 2 / length)
         pixels, depth = camera.project(np.pad(np.stack([along - side, along + side], 1), ((0, 0), (0, 0), (0, 1))))
         quads = np.concatenate([pixels[:-1], pixels[1:, ::-1]], 1)
         keep = np.minimum(depth[:-1], depth[1:]).min(1) > 2
         keep &= (quads.min(1) < (camera.width, camera.height)).all(1) & (quads.max(1) > 0).all(1)
         keep &= (np.ptp(quads, axis=1) < 3000).all(1)
-        if line.dash:
-            keep[1::2] = False
         # Where a line is thinner than a pixel it covers only a part of those that it touches
         a, b = quads[:, 3] - quads[:, 0], quads[:, 1] - quads[:, 0]
         thickness = np.abs(a[:, 0] * b[:, 1] - a[:, 1] * b[:, 0]) / np.maximum(np.hypot(a[:, 0], a[:, 1]), 0.3)

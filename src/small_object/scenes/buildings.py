@@ -1,4 +1,4 @@
-"""Models of terminals, hangars and a tower, which carry no label."""
+"""Models of terminals and hangars, which carry no label."""
 
 from __future__ import annotations
 
@@ -14,13 +14,8 @@ WALLS = ("#c9ccd0", "#b7bcc2", "#d3cdc0", "#a9b4bd")
 
 @lru_cache
 def build_building(kind: str) -> Model:
-    """Build a "terminal" (one piece of a long one), a "hangar" or a "tower"; its front looks along +x."""
+    """Build a "terminal" (one piece of a long one) or a "hangar"; its front looks along +x."""
     model = ModelBuilder()
-    if kind == "tower":
-        model.tube(2, (0, 35), (0, 0), (4.0, 3.2), "wall", 10)
-        model.tube(2, (35, 39), (0, 0), (4.5, 6.0), "window", 10)
-        model.tube(2, (39, 41), (0, 0), (6.4, 5.0), "roof", 10)
-        return model.build()
     depth, width, height, bands, step, material = {
         "terminal": (PIER_DEPTH, PIER_LENGTH, 13.0, ((4.0, 7.0), (9.0, 11.5)), 4.5, "window"),
         "hangar": (50.0, 60.0, 18.0, ((0.0, 14.5),), 12.0, "gate"),

@@ -103,16 +103,10 @@ def build_scene(demo: DemoSet, split: str, index: int, wanted: list[tuple[str, i
     return surface_scene(demo.width, demo.height, demo.names, wanted, rng)
 
 
-def render_image(
-    demo: DemoSet, split: str, index: int, wanted: list[tuple[str, int]], seed: int = 0
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Render one image of a set; see `build_scene` for the arguments and `render_scene` for what it returns."""
-    scene = build_scene(demo, split, index, wanted, seed)
-    return render_scene(scene, np.random.default_rng([seed, demo.key, STREAMS[split], index, 1]))
-
-
 def _write_image(root: Path, demo: DemoSet, split: str, index: int, wanted: list[tuple[str, int]], seed: int) -> None:
-    image, boxes, classes = render_image(demo, split, index, wanted, seed)
+    """Render one image; its labels are those of what is visible."""
+    scene = build_scene(demo, split, index, wanted, seed)
+    image, boxes, classes = render_scene(scene, np.random.default_rng([seed, demo.key, STREAMS[split], index, 1]))
     stem = f"{split}_{index:05d}"
     encoded, data = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, 92])
     if not encoded:

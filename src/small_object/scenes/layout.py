@@ -49,7 +49,8 @@ def _add_airfield(scene: Scene, rng: np.random.Generator) -> None:
     """Add lines on the apron, ever sparser taxiways beyond it, and buildings along a part of its end."""
     for share in (0.25, 0.62):
         scene.add_line(scene.apron * share, 0.45)
-    _add_road(scene, scene.apron - 17)
+    for offset in (11, 23):  # a road
+        scene.add_line(scene.apron - offset, 0.3, "white")
     y = scene.apron + 120
     while y < MAX_DISTANCE:
         scene.add_strip(y)
@@ -60,14 +61,6 @@ def _add_airfield(scene: Scene, rng: np.random.Generator) -> None:
     first = scene.terminal * (math.tan(scene.camera.yaw) + side * rng.uniform(0, 0.3))
     for i in range(rng.integers(2, 7)):
         scene.add_building(kind, wall, first + side * i * step, scene.terminal)
-    if rng.random() < 0.5:
-        scene.add_building("tower", wall, first - side * rng.uniform(60, 150), scene.terminal)
-
-
-def _add_road(scene: Scene, y: float) -> None:
-    """Paint a road for trucks."""
-    for offset, dash in ((-6, 0.0), (0, 4.0), (6, 0.0)):
-        scene.add_line(y + offset, 0.3, "white", dash)
 
 
 def _move_to_size(scene: Scene, obj: SceneObject, size: int, rng: np.random.Generator) -> bool:
@@ -95,14 +88,10 @@ def _add_to_view(scene: Scene, obj: SceneObject, size: int) -> bool:
     if not scene.place(obj):
         return False
     low, high = ACCEPTED_AREAS[size]
-    width, height = (obj.box[2:] - obj.box[:2]).tolist()
-    if not low < width * height < high or min(width, height) < 5:
+    (x0, y0, x1, y1), camera = obj.box.tolist(), scene.camera
+    inside = min(x0, y0) > 0 and x1 < camera.width and y1 < camera.height
+    if not inside or not low < (x1 - x0) * (y1 - y0) < high or min(x1 - x0, y1 - y0) < 5:
         return False
-    inside = np.clip(obj.box, 0, (scene.camera.width, scene.camera.height) * 2)
-    if (inside != obj.box).any():  # only large ones may be cut off, and not at their feet
-        share = float((inside[2:] - inside[:2]).prod()) / (width * height)
-        if size < 2 or share < 0.75 or inside[3] != obj.box[3]:
-            return False
     return scene.add(obj, max_hidden=0.15)
 
 
@@ -118,18 +107,16 @@ def panorama_scene(width: int, height: int, counts: dict[str, int], rng: np.rand
     lanes, roads = (terminal - 150, terminal + 150), (terminal - 98, terminal + 94)  # roads are behind the tails
     for lane, road in zip(lanes, roads, strict=True):
         scene.add_line(lane, 0.5)
-        _add_road(scene, road)
-    wall, x = str(rng.choice(WALLS)), -reach
-    while x < reach:  # a pier with gaps
-        for _ in range(rng.integers(4, 9)):
-            scene.add_building("terminal", wall, x, terminal)
-            x += PIER_LENGTH
-        x += rng.uniform(40, 90)
+        scene.add_line(road - 6, 0.3, "white")
+        scene.add_line(road + 6, 0.3, "white")
+    wall = str(rng.choice(WALLS))
+    for i, x in enumerate(np.arange(-reach, reach, PIER_LENGTH)):  # a pier with gaps
+        if i % 8:
+            scene.add_building("terminal", wall, float(x), terminal)
     for _ in range(10):
         scene.add_building(
             "hangar", str(rng.choice(WALLS)), rng.uniform(-1500, 1500), terminal + rng.uniform(650, 1100)
         )
-    scene.add_building("tower", wall, rng.uniform(-400, 400), scene.apron + 20)
     _add_planes(scene, counts["airplane"], reach, (*lanes, *scene.strips), rng)
     _add_trucks(scene, counts["truck"], reach, roads, rng)
     return scene
@@ -147,8 +134,8 @@ def _add_planes(scene: Scene, count: int, reach: float, lanes: tuple[float, ...]
             plane.heading = math.pi * rng.integers(2)
         else:
             side, gap = rows[rng.integers(4)]
-            plane.x = STAND_WIDTH * rng.integers(-reach // STAND_WIDTH, reach // STAND_WIDTH)
-            plane.y = scene.terminal + side * (gap + plane.half[0])
+            plane.x = STAND_WIDTH * round(rng.uniform(-reach, reach) / STAND_WIDTH)
+            plane.y = scene.terminal + side * (gap + plane.model.half_size[0])
             plane.heading = -side * math.pi / 2
         count -= _add_to_panorama(scene, plane)
 
@@ -162,7 +149,7 @@ def _add_trucks(scene: Scene, count: int, reach: float, roads: tuple[float, floa
         truck = draw_object("truck", 1, rng)
         if rng.random() < 0.6:
             plane = planes[rng.integers(len(planes))]
-            (a, b), side = plane.half, rng.choice((-1, 1))
+            (a, b), side = plane.model.half_size, rng.choice((-1, 1))
             along = (rng.uniform(-1, 1) * a, side * (b + rng.uniform(4, 9)))
             ahead = (side * (a + rng.uniform(6, 10)), rng.uniform(-1, 1) * b)
             truck.x, truck.y = plane.world(*(along if rng.random() < 0.6 else ahead))

@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import cv2
 import numpy as np
 
-from small_object.scenes.aircraft import AIRFRAMES, build_aircraft, draw_livery
+from small_object.scenes.aircraft import AIRFRAMES, LIVERIES, build_aircraft
 from small_object.scenes.buildings import build_building
 from small_object.scenes.camera import Camera
 from small_object.scenes.light import Light
-from small_object.scenes.people import STRIDES, build_person, draw_clothes
 from small_object.scenes.solids import Model
-from small_object.scenes.vehicles import TRUCKS, build_truck, draw_truck_colours
+from small_object.scenes.vehicles import CLOTHES, STRIDES, TRUCK_COLOURS, TRUCKS, build_person, build_truck
 
 STRIP_WIDTH = 30.0  # metres
 NEAR = 3.0  # metres; nothing nearer to the camera is rendered
 MARGIN = 0.8  # metres to keep free around an object
-MAX_HIDDEN_SUM = 0.4  # of an object's box, behind all others together
+CATEGORIES: dict[str, tuple[Sequence[str], Callable[[str], Model], dict[str, tuple[str, ...]]]] = {
+    "airplane": (list(AIRFRAMES), build_aircraft, LIVERIES),
+    "truck": (TRUCKS, build_truck, TRUCK_COLOURS),
+    "person": (list(STRIDES), build_person, CLOTHES),
+}
 
 
 @dataclass
@@ -36,12 +40,6 @@ class SceneObject:
     heading: float = 0.0
     box: np.ndarray = field(default_factory=lambda: np.zeros(4, np.float32))  # xyxy pixels if nothing hid it
     distance: float = 0.0  # metres from the camera; this and the box are set when it joins a scene
-    hidden: float = 0.0  # share of its box behind others, summed
-
-    @property
-    def half(self) -> tuple[float, float]:
-        """Half length and half width of the footprint, metres."""
-        return self.model.half_size
 
     def rotation(self) -> np.ndarray:
         """Return the matrix (3, 3) that turns row vectors of the model's frame into the world's."""
@@ -59,21 +57,18 @@ class SceneObject:
 
     def overlaps(self, other: SceneObject) -> bool:
         """Return whether the rectangles around two footprints, with their margins, overlap."""
-        if math.hypot(self.x - other.x, self.y - other.y) > math.hypot(*self.half) + math.hypot(*other.half) + 6:
-            return False
-        rectangles = [
-            ((o.x, o.y), [2 * half + MARGIN for half in o.half], math.degrees(o.heading)) for o in (self, other)
-        ]
+        rectangles = []
+        for obj in (self, other):
+            size = [2 * half + MARGIN for half in obj.model.half_size]
+            rectangles.append(((obj.x, obj.y), size, math.degrees(obj.heading)))
         return bool(cv2.rotatedRectangleIntersection(*rectangles)[0] != cv2.INTERSECT_NONE)
 
 
 def draw_object(category: str, label: int, rng: np.random.Generator) -> SceneObject:
     """Draw an object of a class, not yet positioned."""
-    if category == "airplane":
-        return SceneObject(label, category, build_aircraft(str(rng.choice(list(AIRFRAMES)))), draw_livery(rng))
-    if category == "truck":
-        return SceneObject(label, category, build_truck(str(rng.choice(TRUCKS))), draw_truck_colours(rng))
-    return SceneObject(label, category, build_person(str(rng.choice(list(STRIDES)))), draw_clothes(rng))
+    kinds, build, palette = CATEGORIES[category]
+    colours = {name: str(rng.choice(codes)) for name, codes in palette.items()}
+    return SceneObject(label, category, build(str(rng.choice(kinds))), colours)
 
 
 class Line(NamedTuple):
@@ -83,7 +78,6 @@ class Line(NamedTuple):
     end: tuple[float, float]
     width: float
     colour: str  # "white" or "yellow"
-    dash: float = 0.0  # length of each dash and gap, 0 for a solid line
 
 
 @dataclass
@@ -98,9 +92,9 @@ class Scene:
     lines: list[Line] = field(default_factory=list)
     objects: list[SceneObject] = field(default_factory=list)
 
-    def add_line(self, y: float, width: float, colour: str = "yellow", dash: float = 0.0) -> None:
+    def add_line(self, y: float, width: float, colour: str = "yellow") -> None:
         """Paint a line along the apron."""
-        self.lines.append(Line((-2500, y), (2500, y), width, colour, dash))
+        self.lines.append(Line((-2500, y), (2500, y), width, colour))
 
     def add_strip(self, y: float) -> None:
         """Add a taxiway along the apron, with its lines."""
@@ -121,31 +115,24 @@ class Scene:
             return 1, -obj.distance
         return (0 if obj.y > self.terminal else 2), -obj.distance
 
-    def add(self, obj: SceneObject, max_hidden: float = 0.2) -> bool:
+    def add(self, obj: SceneObject, max_hidden: float) -> bool:
         """Add an object if it stands clear of the others and hides, or is hidden by, little of them in the image."""
         if not self.place(obj):
             return False
-        behind = []
         x0, y0, x1, y1 = obj.box.tolist()
         for other in self.objects:
-            if obj.overlaps(other):
-                return False
             a0, b0, a1, b1 = other.box.tolist()
             width, height = min(x1, a1) - max(x0, a0), min(y1, b1) - max(y0, b0)
             if width <= 0 or height <= 0:
                 continue
             far = obj if self.depth_order(obj) < self.depth_order(other) else other
-            if far.label < 0:  # buildings may be hidden
-                continue
-            share = width * height / float((far.box[2:] - far.box[:2]).prod())
-            behind.append((far, share))
-            if share > max_hidden or far.hidden + sum(h for t, h in behind if t is far) > MAX_HIDDEN_SUM:
+            hides = far.label >= 0 and width * height > max_hidden * (far.box[2:] - far.box[:2]).prod()
+            if hides or obj.overlaps(other):
                 return False
-        for far, share in behind:
-            far.hidden += share
         self.objects.append(obj)
         if obj.category == "airplane" and obj.y < self.apron:  # the line on which it rolled to its stand
-            self.lines.append(Line(obj.world(-1.8 * obj.half[0], 0), obj.world(0.9 * obj.half[0], 0), 0.4, "yellow"))
+            half_length, _ = obj.model.half_size
+            self.lines.append(Line(obj.world(-1.8 * half_length, 0), obj.world(0.9 * half_length, 0), 0.4, "yellow"))
         return True
 
     def add_building(self, kind: str, wall: str, x: float, y: float) -> None:

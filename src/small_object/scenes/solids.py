@@ -73,28 +73,22 @@ class ModelBuilder:
 
     def __init__(self) -> None:
         self.points: list[np.ndarray] = []  # of each solid
-        self.faces: list[list[list[int]]] = []
-        self.materials: list[list[str]] = []
-        self.num_solid: list[int] = []  # faces of each solid; those after them are painted
+        self.faces: list[list[tuple[list[int], str, bool]]] = []  # of each solid: vertices, material, whether painted
 
     def loft(self, rings: ArrayLike, material: Material, caps: tuple[str, str] | None = None) -> None:
         """Add a solid through convex rings (R, N, 3); `caps` are the materials of its ends."""
         rings = np.asarray(rings, np.float32)
         count, n = rings.shape[:2]
-        faces, materials = [], []
+        faces = []
         for i, j in np.ndindex(count - 1, n):
-            k = (j + 1) % n
-            faces.append([i * n + j, i * n + k, (i + 1) * n + k, (i + 1) * n + j])
-            materials.append(material(i, j) if callable(material) else material)
-        names = caps or (materials[0], materials[-1])
-        for first, name in zip((0, (count - 1) * n), names, strict=True):
-            fan = [[0, i, min(i + 1, n - 1), min(i + 2, n - 1)] for i in range(1, n - 1, 2)]
-            faces += [[first + corner for corner in face] for face in fan]
-            materials += [name] * len(fan)
+            a, b = i * n + j, i * n + (j + 1) % n
+            faces.append(([a, b, b + n, a + n], material(i, j) if callable(material) else material, False))
+        caps = caps or (faces[0][1], faces[-1][1])
+        for first, name in zip((0, (count - 1) * n), caps, strict=True):
+            for i in range(first + 1, first + n - 1, 2):
+                faces.append(([first, i, i + 1, min(i + 2, first + n - 1)], name, False))
         self.points.append(rings.reshape(-1, 3))
         self.faces.append(faces)
-        self.materials.append(materials)
-        self.num_solid.append(len(faces))
 
     def box(self, centre: Sequence[float], size: Sequence[float], material: str, top: str | None = None) -> None:
         """Add a box by its centre and (length, width, height)."""
@@ -125,9 +119,7 @@ class ModelBuilder:
         """Paint flat quads (N, 4, 3) on the last solid."""
         corners, first = np.asarray(quads, np.float32).reshape(-1, 3), len(self.points[-1])
         self.points[-1] = np.concatenate([self.points[-1], corners])
-        faces = (first + np.arange(len(corners))).reshape(-1, 4).tolist()
-        self.faces[-1] += faces
-        self.materials[-1] += [material] * len(faces)
+        self.faces[-1] += [([i, i + 1, i + 2, i + 3], material, True) for i in range(first, first + len(corners), 4)]
 
     def panel(self, xs: tuple[float, float], zs: tuple[float, float], half_width: float, material: str) -> None:
         """Paint an upright rectangle on both sides of the last solid."""
@@ -139,9 +131,9 @@ class ModelBuilder:
         counts = [len(points) for points in self.points]
         starts = np.append(0, np.cumsum(counts)[:-1])
         vertices = np.concatenate(self.points)
-        faces = np.concatenate([np.array(f) + start for f, start in zip(self.faces, starts, strict=True)])
-        solid = np.repeat(np.arange(len(counts)), [len(f) for f in self.faces])
-        painted = np.concatenate([np.arange(len(f)) >= n for f, n in zip(self.faces, self.num_solid, strict=True)])
+        parts = [(number, *face) for number, faces in enumerate(self.faces) for face in faces]
+        solid, painted = np.array([p[0] for p in parts]), np.array([p[3] for p in parts])
+        faces = np.array([p[1] for p in parts]) + starts[solid][:, None]
         # Outward normals: away from the middle of the solid
         quads = vertices[faces]
         normals = np.cross(quads[:, 2] - quads[:, 0], quads[:, 3] - quads[:, 1])
@@ -155,6 +147,5 @@ class ModelBuilder:
         face = np.array([np.where((solid == i)[:, None], gaps, -np.inf).argmax(0) for i in range(len(counts))])
         best = np.take_along_axis(gaps, face, 0)  # (S, S): of the second solid in front of a face of the first
         outside = best < best.T
-        materials = [name for names in self.materials for name in names]
-        dividers = np.where(outside, face.T, face)
+        materials, dividers = [p[2] for p in parts], np.where(outside, face.T, face)
         return Model(vertices, starts, faces, solid, materials, painted, normals, offsets, dividers, outside)

@@ -1,22 +1,28 @@
-"""Models of trucks and their colours."""
+"""Models of trucks and of ground workers, and their colours."""
 
 from __future__ import annotations
 
 from functools import lru_cache
 
-import numpy as np
-
 from small_object.scenes.solids import Model, ModelBuilder, ring
 
 TRUCKS = ("box", "box", "catering", "tanker", "van")  # as frequent as they are named
-CABS = ("#f0f0ec", "#f2c417", "#e9a313", "#1f5fae", "#d7372b", "#2c8a4b")
-LOADS = ("#f5f5f2", "#f5f5f2", "#dfe2e4", "#f2c417", "#4877a8")
-MARKS = ("#1f5fae", "#d7372b", "#f07f1a", "#2c8a4b")
-
-
-def draw_truck_colours(rng: np.random.Generator) -> dict[str, str]:
-    """Draw an operator's colours."""
-    return {name: str(rng.choice(codes)) for name, codes in (("cab", CABS), ("load", LOADS), ("mark", MARKS))}
+TRUCK_COLOURS = {
+    "cab": ("#f0f0ec", "#f2c417", "#e9a313", "#1f5fae", "#d7372b", "#2c8a4b"),
+    "load": ("#f5f5f2", "#f5f5f2", "#dfe2e4", "#f2c417", "#4877a8"),
+    "mark": ("#1f5fae", "#d7372b", "#f07f1a", "#2c8a4b"),
+}
+STRIDES = {"stand": 0.04, "walk": 0.2, "stride": 0.32}  # metres that a foot is ahead
+CLOTHES = {
+    "vest": ("#d9f022", "#ff6a13"),
+    "trousers": ("#1f2a44", "#23262b", "#3a3a36"),
+    "helmet": ("#f4f4f0", "#f2c417", "#d7372b"),
+    "skin": ("#d9a582", "#c98f6c", "#8d5a3c"),
+}
+TORSO = (  # z, half depth, half width
+    (0.84, 0.12, 0.17), (1.02, 0.13, 0.18), (1.1, 0.14, 0.19), (1.28, 0.14, 0.21), (1.36, 0.14, 0.22), (1.5, 0.08, 0.14)
+)  # fmt: skip
+HEAD = ((1.5, 0.06, 0.055), (1.58, 0.1, 0.085), (1.68, 0.11, 0.09), (1.7, 0.13, 0.11), (1.8, 0.05, 0.045))
 
 
 @lru_cache
@@ -57,6 +63,24 @@ def _add_cab(model: ModelBuilder, front: float) -> None:
     profile = [(front, 0.55), (front, 1.55), (front - 0.4, 2.75), (rear, 2.75), (rear, 0.55)]
     model.extrude(profile, 1.2, ("cab", "glass", "cab", "cab", "dark"), "cab")
     model.panel((front - 1.55, front - 0.45), (1.6, 2.45), 1.2, "glass")
-    lights = [[(front, y, 0.8), (front, y + 0.4, 0.8), (front, y + 0.4, 1.1), (front, y, 1.1)] for y in (-1.0, 0.6)]
-    model.paint(lights, "light")
+    for y in (-1.0, 0.6):
+        model.paint([(front, y, 0.8), (front, y + 0.4, 0.8), (front, y + 0.4, 1.1), (front, y, 1.1)], "light")
     model.box((front - 1.2, 0, 2.83), (0.3, 1.4, 0.16), "amber")
+
+
+@lru_cache
+def build_person(pose: str) -> Model:
+    """Build a ground worker, 1.8 m tall, in a pose of `STRIDES`."""
+    model = ModelBuilder()
+    torso = [ring(2, z, (0, 0), (depth, width), 8) for z, depth, width in TORSO]
+    model.loft(torso, lambda station, _: "reflect" if station in (1, 3) else "vest", ("trousers", "vest"))
+    head = [ring(2, z, (0.01, 0), (depth, width), 8) for z, depth, width in HEAD]
+    model.loft(head, lambda station, _: "helmet" if station >= 2 else "skin")
+    for side in (-1, 1):
+        step = STRIDES[pose] * side
+        leg = ((0.9, 0.0, 0.1), (0.5, step * 0.55, 0.075), (0.0, step, 0.065))
+        model.loft([ring(2, z, (x, side * 0.1), (r, r), 6) for z, x, r in leg], "trousers")
+        model.box((step + 0.06, side * 0.1, 0.05), (0.28, 0.12, 0.1), "tyre")
+        arm = ((1.44, 0.0, 0.07), (1.1, -step * 0.5, 0.055), (0.82, -step * 0.6 + 0.06, 0.045))
+        model.loft([ring(2, z, (x, side * 0.26), (r, r), 6) for z, x, r in arm], "vest", ("skin", "vest"))
+    return model.build()
