@@ -15,6 +15,7 @@ from small_object.sizes import COCO_LARGE, COCO_SMALL
 # Of small, medium and large objects: the box areas aimed at and those accepted
 TARGET_AREAS = ((130.0, 900.0), (1180.0, 8000.0), (10600.0, 70000.0))
 ACCEPTED_AREAS = ((0, COCO_SMALL * 0.95), (COCO_SMALL * 1.08, COCO_LARGE * 0.92), (COCO_LARGE * 1.08, 3e5))
+MIN_SIDE = 5.0  # pixels
 MAX_DISTANCE = 2500.0  # metres
 STAND_WIDTH = 56.0
 
@@ -36,7 +37,7 @@ def surface_scene(
         for name, size in order:
             for _ in range(60):
                 obj = draw_object(name, names.index(name), rng)
-                if _move_to_size(scene, obj, size, rng) and _add_to_view(scene, obj, size):
+                if _move_to_size(scene, obj, size, rng) and _add_to_view(scene, obj, ACCEPTED_AREAS[size]):
                     num_placed += 1
                     break
         scenes.append((num_placed, scene))
@@ -72,7 +73,7 @@ def _move_to_size(scene: Scene, obj: SceneObject, size: int, rng: np.random.Gene
     column, depth = rng.uniform(0.03, 0.97) * scene.camera.width, 90.0
     for _ in range(4):
         obj.x, obj.y = scene.camera.locate(column, depth)
-        if not scene.place(obj):
+        if not scene.locate(obj):
             return False
         depth *= math.sqrt(float((obj.box[2:] - obj.box[:2]).prod()) / target)
         if not 6 < depth < MAX_DISTANCE:
@@ -83,16 +84,14 @@ def _move_to_size(scene: Scene, obj: SceneObject, size: int, rng: np.random.Gene
     return True
 
 
-def _add_to_view(scene: Scene, obj: SceneObject, size: int) -> bool:
-    """Add an object where it stands if the neighbours and the size of its box allow it."""
-    if not scene.place(obj):
+def _add_to_view(scene: Scene, obj: SceneObject, areas: tuple[float, float]) -> bool:
+    """Add an object where it stands if it is wholly in view, its box has an area in a range, and neighbours allow it."""
+    if not scene.locate(obj):
         return False
-    low, high = ACCEPTED_AREAS[size]
     (x0, y0, x1, y1), camera = obj.box.tolist(), scene.camera
     inside = min(x0, y0) > 0 and x1 < camera.width and y1 < camera.height
-    if not inside or not low < (x1 - x0) * (y1 - y0) < high or min(x1 - x0, y1 - y0) < 5:
-        return False
-    return scene.add(obj, max_hidden=0.15)
+    large_enough = min(x1 - x0, y1 - y0) > MIN_SIDE and areas[0] < (x1 - x0) * (y1 - y0) < areas[1]
+    return inside and large_enough and scene.add(obj)
 
 
 def panorama_scene(width: int, height: int, counts: dict[str, int], rng: np.random.Generator) -> Scene:
@@ -137,7 +136,7 @@ def _add_planes(scene: Scene, count: int, reach: float, lanes: tuple[float, ...]
             plane.x = STAND_WIDTH * round(rng.uniform(-reach, reach) / STAND_WIDTH)
             plane.y = scene.terminal + side * (gap + plane.model.half_size[0])
             plane.heading = -side * math.pi / 2
-        count -= _add_to_panorama(scene, plane)
+        count -= _add_to_view(scene, plane, (0, 1e5))
 
 
 def _add_trucks(scene: Scene, count: int, reach: float, roads: tuple[float, float], rng: np.random.Generator) -> None:
@@ -158,15 +157,4 @@ def _add_trucks(scene: Scene, count: int, reach: float, roads: tuple[float, floa
             lane = int(rng.integers(2))
             truck.x, truck.y = rng.uniform(-1, 1) * reach, roads[rng.integers(2)] + (3, -3)[lane]
             truck.heading = math.pi * lane
-        count -= _add_to_panorama(scene, truck)
-
-
-def _add_to_panorama(scene: Scene, obj: SceneObject) -> bool:
-    """Add an object if it is in view, large enough and free."""
-    if not scene.place(obj):
-        return False
-    (x0, y0, x1, y1), camera = obj.box.tolist(), scene.camera
-    inside = x0 > 2 and x1 < camera.width - 2 and y1 < camera.height - 2
-    if not inside or obj.distance > 1500 or min(x1 - x0, y1 - y0) < 6 or max(x1 - x0, y1 - y0) > 500:
-        return False
-    return scene.add(obj, max_hidden=0.3)
+        count -= _add_to_view(scene, truck, (0, 1e5))

@@ -20,6 +20,7 @@ from small_object.scenes.vehicles import CLOTHES, STRIDES, TRUCK_COLOURS, TRUCKS
 STRIP_WIDTH = 30.0  # metres
 NEAR = 3.0  # metres; nothing nearer to the camera is rendered
 MARGIN = 0.8  # metres to keep free around an object
+MAX_HIDDEN = 0.2  # of an object's box, behind any other
 CATEGORIES: dict[str, tuple[Sequence[str], Callable[[str], Model], dict[str, tuple[str, ...]]]] = {
     "airplane": (list(AIRFRAMES), build_aircraft, LIVERIES),
     "truck": (TRUCKS, build_truck, TRUCK_COLOURS),
@@ -102,7 +103,7 @@ class Scene:
         for offset, width in ((0.0, 0.9), (1.5 - STRIP_WIDTH / 2, 0.4), (STRIP_WIDTH / 2 - 1.5, 0.4)):
             self.add_line(y + offset, width)
 
-    def place(self, obj: SceneObject) -> bool:
+    def locate(self, obj: SceneObject) -> bool:
         """Set an object's box and distance; return whether it is wholly in front of the camera."""
         pixels, depth = self.camera.project(obj.vertices())
         obj.box = np.concatenate([pixels.min(0), pixels.max(0)], dtype=np.float32)
@@ -115,19 +116,16 @@ class Scene:
             return 1, -obj.distance
         return (0 if obj.y > self.terminal else 2), -obj.distance
 
-    def add(self, obj: SceneObject, max_hidden: float) -> bool:
-        """Add an object if it stands clear of the others and hides, or is hidden by, little of them in the image."""
-        if not self.place(obj):
-            return False
+    def add(self, obj: SceneObject) -> bool:
+        """Add an object, after `locate`, if it stands clear of the others and little is hidden in the image."""
         x0, y0, x1, y1 = obj.box.tolist()
         for other in self.objects:
+            if obj.overlaps(other):
+                return False
             a0, b0, a1, b1 = other.box.tolist()
-            width, height = min(x1, a1) - max(x0, a0), min(y1, b1) - max(y0, b0)
-            if width <= 0 or height <= 0:
-                continue
+            shared = max(0.0, min(x1, a1) - max(x0, a0)) * max(0.0, min(y1, b1) - max(y0, b0))
             far = obj if self.depth_order(obj) < self.depth_order(other) else other
-            hides = far.label >= 0 and width * height > max_hidden * (far.box[2:] - far.box[:2]).prod()
-            if hides or obj.overlaps(other):
+            if far.label >= 0 and shared > MAX_HIDDEN * (far.box[2:] - far.box[:2]).prod():
                 return False
         self.objects.append(obj)
         if obj.category == "airplane" and obj.y < self.apron:  # the line on which it rolled to its stand
@@ -138,5 +136,5 @@ class Scene:
     def add_building(self, kind: str, wall: str, x: float, y: float) -> None:
         """Add a building that looks towards the camera, see `build_building`, before there are objects."""
         obj = SceneObject(-1, "building", build_building(kind), {"wall": wall}, x, y, -math.pi / 2)
-        if self.place(obj):
+        if self.locate(obj):
             self.objects.append(obj)
