@@ -65,13 +65,13 @@ def build_aircraft(kind: str) -> Model:
         _add_engine(model, frame, side, lead - 0.33 * sweep)
     wheel = 0.13 * d
     for x, y in ((length / 2 - 1.3 * d, 0.0), (-0.03 * length, 0.75 * d), (-0.03 * length, -0.75 * d)):
-        model.tube(2, (wheel, axis - 0.4 * d), (x, y), (0.15, 0.2), "metal", 4)
-        model.tube(1, (y - wheel, y + wheel), (x, wheel), (wheel, wheel), "tyre", 8)
+        model.box((x, y, 0.5 * axis), (0.3, 0.3, axis - 0.8 * d), "metal")
+        model.loft([ring(1, y + side, (x, wheel), (wheel, wheel), 8) for side in (-wheel, wheel)], "tyre")
     return model.build()
 
 
 def _add_fuselage(model: ModelBuilder, frame: Airframe) -> None:
-    """Add the hull with its livery, windows and doors."""
+    """Add the hull with its livery and windows."""
     length, d, axis, sides = frame.length, frame.diameter, frame.axis, 20
     stations = [(length / 2 - s * d, r, z) for s, r, z in NOSE]
     stations += [(-length / 2 + (TAIL[-1][0] - s) * d, r, z) for s, r, z in TAIL]
@@ -88,12 +88,10 @@ def _add_fuselage(model: ModelBuilder, frame: Airframe) -> None:
     model.loft(hull, skin)
 
     first, last = stations[len(NOSE)][0], stations[len(NOSE) - 1][0]
-    openings = [(x, 0.55, 0.16, 0.16 + 0.9 / d, "window") for x in np.arange(first + 0.3 * d, last - 0.4 * d, 1.2)]
-    openings += [(x - 0.3 * d, 0.9, -0.25, 0.6, "door") for x in (first, last)]
-    for x, width, low, high, material in openings:  # between two angles above the horizontal
-        corners = ((x, low), (x + width, low), (x + width, high), (x, high))
+    for x in np.arange(first + 0.3 * d, last - 0.4 * d, 1.2):
+        corners = ((x, 0.16), (x + 0.55, 0.16), (x + 0.55, 0.16 + 0.9 / d), (x, 0.16 + 0.9 / d))  # x and angle
         for r in (-d / 2, d / 2):
-            model.paint([(u, r * math.cos(a), axis + abs(r) * math.sin(a)) for u, a in corners], material)
+            model.paint([(u, r * math.cos(a), axis + abs(r) * math.sin(a)) for u, a in corners], "window")
 
 
 def _add_surface(

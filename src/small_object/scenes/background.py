@@ -81,9 +81,7 @@ def render_ground(scene: Scene, shadows: np.ndarray, rng: np.random.Generator) -
     top = camera.height - len(depth)
     pixel = depth * depth / (camera.focal * camera.mount)  # metres that a row covers
     patches = 4 * sample(noise_texture(2, 1.5), x, y, 420.0)
-    slabs = np.zeros_like(x)
-    near = int(np.searchsorted(-pixel[:, 0], -1.2))  # joints farther away are thinner than a pixel
-    slabs[near:] = sample(slab_texture(), x[near:], y[near:], 60.0) * np.clip(1.2 - pixel[near:], 0, 1)
+    slabs = sample(slab_texture(), x, y, 60.0) * np.clip(1.2 - pixel, 0, 1)  # far joints are thinner than a pixel
     apron = _coverage(y, -1e6, scene.apron, pixel)
     far = int(np.count_nonzero(apron.min(1) < 1))  # rows that show more than the apron
     tar = np.zeros_like(x)

@@ -6,8 +6,8 @@ import math
 
 import numpy as np
 
-from small_object.scenes.buildings import PIER_DEPTH, PIER_LENGTH, WALLS
 from small_object.scenes.camera import Camera
+from small_object.scenes.ground import PIER_DEPTH, PIER_LENGTH, WALLS
 from small_object.scenes.light import draw_light
 from small_object.scenes.scene import Scene, SceneObject, draw_object
 from small_object.sizes import COCO_LARGE, COCO_SMALL
@@ -85,7 +85,7 @@ def _move_to_size(scene: Scene, obj: SceneObject, size: int, rng: np.random.Gene
 
 
 def _add_to_view(scene: Scene, obj: SceneObject, areas: tuple[float, float]) -> bool:
-    """Add an object where it stands if it is wholly in view, its box has an area in a range, and neighbours allow it."""
+    """Add an object where it stands if it is wholly in view, of an area in a range and clear of others."""
     if not scene.locate(obj):
         return False
     (x0, y0, x1, y1), camera = obj.box.tolist(), scene.camera

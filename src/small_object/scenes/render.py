@@ -16,8 +16,8 @@ MIN_SIDE = 3.0  # pixels; narrower boxes can't be told from noise
 NOISE = 3  # of the sensor, at most
 SCALE = 2  # samples per pixel and side
 COLOURS = {  # of what no colour scheme names
-    "cockpit": "#1a2129", "window": "#36424e", "door": "#c3c8cd", "metal": "#a7adb4", "wing": "#c6cbd0",
-    "fan": "#22262b", "tyre": "#1d1e20", "rim": "#8d9298", "glass": "#1f2a33", "dark": "#33363a", "light": "#f3e3b0",
+    "cockpit": "#1a2129", "window": "#36424e", "metal": "#a7adb4", "wing": "#c6cbd0",
+    "fan": "#22262b", "tyre": "#1d1e20", "rim": "#8d9298", "glass": "#1f2a33", "dark": "#33363a",
     "amber": "#ff9a1a", "reflect": "#eef0ee", "roof": "#8d9194", "gate": "#7f8a94",
 }  # fmt: skip
 
@@ -61,29 +61,26 @@ def draw_objects(scene: Scene) -> tuple[list[Patch], np.ndarray, np.ndarray]:
         of what is visible of each, and the classes (N,) int64.
     """
     scene.objects.sort(key=scene.depth_order)
-    pairs = [(obj, draw_patch(scene, obj)) for obj in scene.objects]
-    pairs = [(obj, patch) for obj, patch in pairs if patch.samples.size]
-    while True:
-        owner = np.zeros((scene.camera.height * SCALE, scene.camera.width * SCALE), np.int16)
-        for number, (_, patch) in enumerate(pairs, 1):
-            patch.region(owner)[patch.samples[..., 3] > 0] = number
-        boxes, classes, kept = [], [], []
-        for number, (obj, patch) in enumerate(pairs, 1):
-            if obj.label >= 0:
-                seen = (patch.region(owner) == number).astype(np.uint8)
-                x, y, width, height = cv2.boundingRect(seen)
-                area = cv2.countNonZero(patch.samples[..., 3])
-                if cv2.countNonZero(seen) < MIN_VISIBLE * area or min(width, height) < MIN_SIDE * SCALE:
-                    continue
-                left, top = patch.x * SCALE + x, patch.y * SCALE + y
-                boxes.append((left, top, left + width, top + height))
-                classes.append(obj.label)
-            kept.append((obj, patch))
-        if len(kept) == len(pairs):
-            scene.objects = [obj for obj, _ in pairs]
-            xyxy = np.array(boxes, np.float32).reshape(-1, 4) / SCALE
-            return [patch for _, patch in pairs], xyxy, np.array(classes, np.int64)
-        pairs = kept
+    patches = [draw_patch(scene, obj) for obj in scene.objects]
+    owner = np.zeros((scene.camera.height * SCALE, scene.camera.width * SCALE), np.int16)
+    for number, patch in enumerate(patches, 1):
+        patch.region(owner)[patch.samples[..., 3] > 0] = number
+    boxes, classes, kept = [], [], []
+    for number, (obj, patch) in enumerate(zip(scene.objects, patches, strict=True), 1):
+        if obj.label >= 0:
+            seen = (patch.region(owner) == number).astype(np.uint8)
+            x, y, width, height = cv2.boundingRect(seen)
+            area = cv2.countNonZero(patch.samples[..., 3])
+            if cv2.countNonZero(seen) < MIN_VISIBLE * area or min(width, height) < MIN_SIDE * SCALE:
+                continue
+            left, top = patch.x * SCALE + x, patch.y * SCALE + y
+            boxes.append((left, top, left + width, top + height))
+            classes.append(obj.label)
+        kept.append(obj)
+    if len(kept) < len(patches):
+        scene.objects = kept
+        return draw_objects(scene)
+    return patches, np.array(boxes, np.float32).reshape(-1, 4) / SCALE, np.array(classes, np.int64)
 
 
 def draw_patch(scene: Scene, obj: SceneObject) -> Patch:
@@ -101,9 +98,8 @@ def draw_patch(scene: Scene, obj: SceneObject) -> Patch:
     lit += (light.haze - lit) * light.veil(obj.distance)
     bgra = np.insert(lit.clip(0, 255), 3, 255, axis=1).tolist()
     quads = np.round(pixels.clip(-20000, 20000) * 16).astype(np.int32)[model.faces[seen]]
-    if samples.size:
-        for quad, colour in zip(quads, bgra, strict=True):
-            cv2.fillConvexPoly(samples, quad, colour, cv2.LINE_8, 4)
+    for quad, colour in zip(quads, bgra, strict=True):
+        cv2.fillConvexPoly(samples, quad, colour, cv2.LINE_8, 4)
     return Patch(samples, x0, y0)
 
 

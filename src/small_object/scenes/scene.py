@@ -10,12 +10,11 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
+from small_object.scenes import ground
 from small_object.scenes.aircraft import AIRFRAMES, LIVERIES, build_aircraft
-from small_object.scenes.buildings import build_building
 from small_object.scenes.camera import Camera
 from small_object.scenes.light import Light
 from small_object.scenes.solids import Model
-from small_object.scenes.vehicles import CLOTHES, STRIDES, TRUCK_COLOURS, TRUCKS, build_person, build_truck
 
 STRIP_WIDTH = 30.0  # metres
 NEAR = 3.0  # metres; nothing nearer to the camera is rendered
@@ -23,8 +22,8 @@ MARGIN = 0.8  # metres to keep free around an object
 MAX_HIDDEN = 0.2  # of an object's box, behind any other
 CATEGORIES: dict[str, tuple[Sequence[str], Callable[[str], Model], dict[str, tuple[str, ...]]]] = {
     "airplane": (list(AIRFRAMES), build_aircraft, LIVERIES),
-    "truck": (TRUCKS, build_truck, TRUCK_COLOURS),
-    "person": (list(STRIDES), build_person, CLOTHES),
+    "truck": (ground.TRUCKS, ground.build_truck, ground.TRUCK_COLOURS),
+    "person": (list(ground.STRIDES), ground.build_person, ground.CLOTHES),
 }
 
 
@@ -104,17 +103,17 @@ class Scene:
             self.add_line(y + offset, width)
 
     def locate(self, obj: SceneObject) -> bool:
-        """Set an object's box and distance; return whether it is wholly in front of the camera."""
+        """Set an object's box and distance; return whether it is in front of the camera and at least partly in view."""
         pixels, depth = self.camera.project(obj.vertices())
-        obj.box = np.concatenate([pixels.min(0), pixels.max(0)], dtype=np.float32)
-        obj.distance = math.hypot(obj.x, obj.y)
-        return bool(depth.min() > NEAR)
+        low, high = pixels.min(0), pixels.max(0)
+        obj.box, obj.distance = np.concatenate([low, high]), math.hypot(obj.x, obj.y)
+        in_view = (high > 1).all() and (low < (self.camera.width - 1, self.camera.height - 1)).all()
+        return bool(depth.min() > NEAR and in_view)
 
     def depth_order(self, obj: SceneObject) -> tuple[int, float]:
-        """Return a key that sorts objects from far to near; a long building's middle says little about its distance."""
-        if obj.category == "building" and obj.y <= self.terminal + 1:
-            return 1, -obj.distance
-        return (0 if obj.y > self.terminal else 2), -obj.distance
+        """Return a key that sorts objects from far to near; the line of buildings is a layer of its own."""
+        layer = 0 if obj.y > self.terminal else 2
+        return 1 if obj.y == self.terminal else layer, -obj.distance
 
     def add(self, obj: SceneObject) -> bool:
         """Add an object, after `locate`, if it stands clear of the others and little is hidden in the image."""
@@ -134,7 +133,7 @@ class Scene:
         return True
 
     def add_building(self, kind: str, wall: str, x: float, y: float) -> None:
-        """Add a building that looks towards the camera, see `build_building`, before there are objects."""
-        obj = SceneObject(-1, "building", build_building(kind), {"wall": wall}, x, y, -math.pi / 2)
+        """Add a building that looks towards the camera, see `ground.build_building`, before there are objects."""
+        obj = SceneObject(-1, "building", ground.build_building(kind), {"wall": wall}, x, y, -math.pi / 2)
         if self.locate(obj):
             self.objects.append(obj)

@@ -102,17 +102,11 @@ class ModelBuilder:
         rings = [np.insert(p, 1, y + side * half_width, axis=1) for side in (-1, 1)]
         self.loft(rings, lambda _, edge: edges[edge], (sides, sides))
 
-    def tube(
-        self, axis: int, ends: tuple[float, float], centre: Sequence[float], radii: tuple[float, float], material: str,
-        sides: int = 6,
-    ) -> None:  # fmt: skip
-        """Add a tapered tube along an axis; `centre` is its position in the other two."""
-        self.loft([ring(axis, p, centre, (r, r), sides) for p, r in zip(ends, radii, strict=True)], material)
-
     def wheels(self, xs: Sequence[float], half_track: float, radius: float) -> None:
         """Add a pair of wheels at each x; `half_track` is the y of their outer sides."""
         for x, y in ((x, side * half_track) for x in xs for side in (-1, 1)):
-            self.tube(1, (y - 0.3 * np.sign(y), y), (x, radius), (radius, radius), "tyre", 10)
+            tread = [ring(1, side, (x, radius), (radius, radius), 10) for side in (y - 0.3 * np.sign(y), y)]
+            self.loft(tread, "tyre")
             self.paint(ring(1, y, (x, radius), (radius * 0.5, radius * 0.5), 4), "rim")
 
     def paint(self, quads: ArrayLike, material: str) -> None:
