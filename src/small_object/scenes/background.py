@@ -61,8 +61,8 @@ def render_sky(scene: Scene, rng: np.random.Generator) -> np.ndarray:
     cloud = sample(noise_texture(1, 1.6), x, y, 14.0)
     cover = np.clip((cloud + rng.uniform(-1.5, 0.3)) / 1.4, 0, 0.85) * np.clip(angle / 0.08, 0, 1)
     blue = (1 - np.exp(-4 * angle)) * (1 - cover)
-    white = np.minimum(255 * (light.sun + light.ambient), 250)
-    colours = np.stack([light.haze, light.zenith - light.haze, white - light.haze], 1).astype(np.float32)
+    white = np.minimum(255 * (light.sun + light.ambient), 250) - light.haze
+    colours = np.stack([light.haze, light.zenith - light.haze, white], 1).astype(np.float32)
     sky = cv2.transform(cv2.merge([np.ones_like(cover), blue, cover]), colours)
     for name, height, roughness, metres, detail in HORIZON:
         wave = noise_texture(3, 1.6 - detail / 800)[rng.integers(SIZE), :-1]
@@ -89,7 +89,7 @@ def render_ground(scene: Scene, shadows: np.ndarray, rng: np.random.Generator) -
         low, high = middle - STRIP_WIDTH / 2, middle + STRIP_WIDTH / 2
         np.maximum(tar[:far], _coverage(y[:far], low, high, pixel[:far]), out=tar[:far])
     tar *= 1 - apron
-    concrete = (np.float32(rng.uniform(122, 150)) + patches + slabs) * apron
+    concrete = (np.float32(rng.uniform(130, 165)) + patches + slabs) * apron
     lawn = (1 + 0.02 * patches + 0.006 * slabs) * (1 - apron - tar)
     asphalt = (np.float32(rng.uniform(74, 92)) + patches) * tar
     full = light.ambient + light.sun * light.direction[2]

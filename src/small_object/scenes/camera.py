@@ -1,6 +1,6 @@
 """The camera of a scene: level, with a pinhole or as a stitched panorama.
 
-The world is flat and measured in metres: x along the apron, y away from the terminal's visitors, z up. The camera
+The world is flat and measured in metres: x along the apron, y across it, z up. The camera
 stands above the origin and looks along +y, turned by `yaw`.
 """
 

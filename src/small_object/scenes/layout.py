@@ -26,7 +26,6 @@ def surface_scene(
     """Lay out a camera view with the wanted objects (class name, size): 0 small, 1 medium, 2 large."""
     largest_person = max((size for name, size in wanted if name == "person"), default=0)
     mounts = ((6, 22), (5, 9), (3.5, 5))[largest_person]  # metres; people stand larger before a low camera
-    order = sorted(wanted, key=lambda o: (o[0] != "airplane", -o[1], o[0] != "truck"))
     scenes = []
     for _ in range(12):
         horizon, yaw = rng.uniform(0.14, 0.36) * height, math.radians(rng.uniform(-24, 24))
@@ -34,7 +33,7 @@ def surface_scene(
         scene = Scene(camera, draw_light(rng), rng.uniform(190, 420))
         _add_airfield(scene, rng)
         num_placed = 0
-        for name, size in order:
+        for name, size in sorted(wanted, key=lambda o: (o[0] != "airplane", -o[1], o[0] != "truck")):
             for _ in range(60):
                 obj = draw_object(name, names.index(name), rng)
                 if _move_to_size(scene, obj, size, rng) and _add_to_view(scene, obj, ACCEPTED_AREAS[size]):
@@ -108,10 +107,9 @@ def panorama_scene(width: int, height: int, counts: dict[str, int], rng: np.rand
         scene.add_line(lane, 0.5)
         scene.add_line(road - 6, 0.3, "white")
         scene.add_line(road + 6, 0.3, "white")
-    wall = str(rng.choice(WALLS))
     for i, x in enumerate(np.arange(-reach, reach, PIER_LENGTH)):  # a pier with gaps
         if i % 8:
-            scene.add_building("terminal", wall, float(x), terminal)
+            scene.add_building("terminal", WALLS[0], float(x), terminal)
     for _ in range(10):
         scene.add_building(
             "hangar", str(rng.choice(WALLS)), rng.uniform(-1500, 1500), terminal + rng.uniform(650, 1100)
