@@ -1,4 +1,4 @@
-"""Renders what lies behind the objects of a scene: the sky, the horizon and the bare ground."""
+"""Renders what lies behind the objects of a scene: the sky, the horizon and the ground with its lines."""
 
 from __future__ import annotations
 
@@ -9,16 +9,17 @@ import cv2
 import numpy as np
 
 from small_object.scenes.light import bgr
-from small_object.scenes.scene import Scene
+from small_object.scenes.scene import STRIP_WIDTH, Line, Scene
 
-MAX_PIXELS = 48000  # rendered at a time, so that they stay in the processor's cache
-SIZE = 512  # texels
+SIZE = 512  # texels of a texture
+SLAB = 64  # texels of a slab of concrete
 WOODS = 3000.0  # metres to the trees that close the view
-WOODS_COLOUR = "#33452b"
-LINKS = (-260.0, 330.0)  # u of the taxiways between the apron and the strips
+# Hills and trees: colour, height, roughness and distance in metres, texels per radian
+HORIZON = (("#4f6656", 60.0, 90.0, 8000.0, 160.0), ("#2f4028", 12.0, 3.0, WOODS, 660.0))
+PAINT = {"white": "#e8e8e4", "yellow": "#e6b41e"}
 
 
-@lru_cache(maxsize=8)
+@lru_cache
 def noise_texture(key: int, slope: float) -> np.ndarray:
     """Make a tileable noise (513, 513) float32 of mean 0 and deviation 1; larger slopes are smoother."""
     rng = np.random.default_rng([77, key])
@@ -31,201 +32,108 @@ def noise_texture(key: int, slope: float) -> np.ndarray:
     return np.asarray(cv2.copyMakeBorder(tile, 0, 1, 0, 1, cv2.BORDER_WRAP))
 
 
-def sample(texture: np.ndarray, x: np.ndarray, y: np.ndarray, scale: float) -> np.ndarray:
-    """Read a texture at float32 coordinates, `scale` texels a unit, bilinearly."""
-    x, y = x * np.float32(scale / SIZE), y * np.float32(scale / SIZE)
+@lru_cache
+def slab_texture() -> np.ndarray:
+    """Make the brightness of slabs of concrete and their joints, (513, 513) float32 around 0."""
+    rng, count = np.random.default_rng(79), SIZE // SLAB
+    tones = np.kron(rng.normal(0, 3.5, (count, count)), np.ones((SLAB, SLAB)))
+    tile = tones.astype(np.float32) + 3 * noise_texture(0, 0.7)[:-1, :-1]
+    tile[::SLAB] -= 30
+    tile[:, ::SLAB] -= 30
+    return np.asarray(cv2.copyMakeBorder(tile, 0, 1, 0, 1, cv2.BORDER_WRAP))
+
+
+def sample(texture: np.ndarray, x: np.ndarray, y: np.ndarray, metres: float) -> np.ndarray:
+    """Read a texture, `metres` wide, at float32 coordinates, bilinearly."""
+    x, y = x * np.float32(1 / metres), y * np.float32(1 / metres)
     return np.asarray(cv2.remap(texture, (x - np.floor(x)) * SIZE, (y - np.floor(y)) * SIZE, cv2.INTER_LINEAR))
-
-
-def ramp(x: np.ndarray, low: float, high: float) -> np.ndarray:
-    """Rise from 0 at `low` to 1 at `high`."""
-    return np.asarray(np.clip((x - np.float32(low)) * np.float32(1 / (high - low)), 0, 1))
-
-
-def mix(a: np.ndarray, b: np.ndarray, share: np.ndarray) -> np.ndarray:
-    """Interpolate from a to b."""
-    return np.asarray(a + (b - a) * share)
 
 
 def render_sky(scene: Scene, rng: np.random.Generator) -> np.ndarray:
     """Render the sky and what lies on the horizon, (rows, width, 3) uint8 BGR, down to the horizon."""
-    cam, light = scene.camera, scene.light
-    rows = int(min(cam.height, max(0, math.ceil(cam.horizon)))) + 1
-    angle = np.maximum(cam.horizon - np.arange(rows, dtype=np.float32), 0)[:, None] / np.float32(cam.focal)
-    bearing = (np.arange(cam.width, dtype=np.float32)[None] - cam.width / 2) / np.float32(cam.focal)
-    # A layer of clouds at a fixed height, so that they shrink towards the horizon
-    offset_x, offset_y = rng.uniform(0, 512, 2).astype(np.float32)
-    level = 1.5 - 2.7 * light.clouds
-    density = 0.92 if light.clouds < 0.85 else 0.8
-    bright = np.minimum(light.haze * 0.35 + 255 * 0.65 * np.minimum(light.sun + light.ambient, 1.05), 252)
-    dark = light.haze * 0.3 + light.zenith * 0.2 + bright * 0.34
-    # Colours of four layers: haze, what the zenith adds, clouds, what their shade adds
-    colours = np.stack([light.haze, light.zenith - light.haze, bright, dark - bright], 1).astype(np.float32)
-    blue, fade, far = 1 - np.exp(-4.5 * angle), ramp(angle, 0.004, 0.06) * density, 26 / (angle + 0.055)
-    east, north = np.sin(bearing), np.cos(bearing)
-    sky = np.empty((rows, cam.width, 3), np.float32)
-    step = max(8, MAX_PIXELS // cam.width)
-    for top in range(0, rows, step):
-        part = slice(top, top + step)
-        x, y = far[part] * east + offset_x, far[part] * north + offset_y
-        cloud = sample(noise_texture(2, 1.3), x, y, 3.1) * 0.35 + sample(noise_texture(1, 1.75), x, y, 1.0)
-        cover = ramp(cloud, level, level + 0.9) * fade[part]
-        shade = ramp(cloud, level + 0.3, level + 2.2) * cover
-        clear = 1 - cover
-        sky[part] = cv2.transform(cv2.merge([clear, clear * blue[part], cover, shade]), colours)
-    # Hills and a line of trees
-    hills = ((rng.uniform(0.008, 0.03), 9000, "#5d7460"), (rng.uniform(0.004, 0.012), 3800, "#4b6344"))
-    profile = noise_texture(3, 1.6)
-    for number, (height, metres, colour) in enumerate(hills, 1):
-        wave = profile[rng.integers(512)]
-        ridge = _interpolate(wave, (bearing[0] + rng.uniform(0, 9)) * 240 * number)
-        crest = cam.horizon - cam.focal * height * np.clip(0.55 + 0.5 * ridge, 0, 2)
-        _fill_below(sky, crest, light.ground_colour(bgr(colour), metres))
-    wood, clump = (
-        _interpolate(at=bearing[0] * n + rng.uniform(0, 512), row=texture[rng.integers(512), :512])
-        for n, texture in ((3000, noise_texture(4, 0.9)), (130, profile))
-    )
-    trees = cam.focal * (9 + 2.2 * wood + 4 * clump).clip(2) / WOODS
-    _fill_below(sky, cam.horizon - trees, light.ground_colour(bgr(WOODS_COLOUR), WOODS))
-    return cv2.convertScaleAbs(sky)
+    camera, light = scene.camera, scene.light
+    rows = np.arange(math.ceil(camera.horizon), dtype=np.float32)[:, None]
+    angle = (camera.horizon - rows) / np.float32(camera.focal)
+    bearing = (np.arange(camera.width, dtype=np.float32)[None] - camera.width / 2) / np.float32(camera.focal)
+    # Clouds at a fixed height shrink towards the horizon
+    far = 1 / (angle + 0.08)
+    x, y = far * bearing + rng.uniform(0, 9), far + np.zeros_like(bearing) + rng.uniform(0, 9)
+    cloud = sample(noise_texture(1, 1.6), x, y, 14.0)
+    cover = np.clip((cloud + rng.uniform(-1.5, 0.3)) / 1.4, 0, 0.85) * np.clip(angle / 0.08, 0, 1)
+    blue = (1 - np.exp(-4 * angle)) * (1 - cover)
+    white = np.minimum(255 * (light.sun + light.ambient), 250) - light.haze
+    colours = np.stack([light.haze, light.zenith - light.haze, white], 1).astype(np.float32)
+    sky = cv2.transform(cv2.merge([np.ones_like(cover), blue, cover]), colours)
+    for name, height, roughness, metres, detail in HORIZON:
+        wave = noise_texture(3, 1.6 - detail / 800)[rng.integers(SIZE), :-1]
+        profile = np.interp((bearing[0] * detail + rng.uniform(0, SIZE)) % SIZE, np.arange(SIZE), wave)
+        top = camera.horizon - camera.focal * (height + roughness * profile).clip(2) / metres
+        shade = light.shade(bgr(name)[None], np.array([[0.0, 0.0, 1.0]]))[0]
+        shade += (light.haze - shade) * light.veil(metres)
+        sky += (shade - sky) * np.clip(rows - top + 0.5, 0, 1)[..., None]
+    return np.asarray(cv2.convertScaleAbs(sky))
 
 
-def _interpolate(row: np.ndarray, at: np.ndarray) -> np.ndarray:
-    """Read a row of a texture at float coordinates."""
-    return np.asarray(np.interp(np.mod(at, 512), np.arange(len(row)), row))
+def render_ground(scene: Scene, shadows: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Render all that lies below the horizon, (rows, width, 3) uint8 BGR; `shadows` is uint8."""
+    camera, light = scene.camera, scene.light
+    depth, x, y = camera.ground()
+    top = camera.height - len(depth)
+    pixel = depth * depth / (camera.focal * camera.mount)  # metres that a row covers
+    patches = 4 * sample(noise_texture(2, 1.5), x, y, 420.0)
+    slabs = sample(slab_texture(), x, y, 60.0) * np.clip(1.2 - pixel, 0, 1)  # far joints are thinner than a pixel
+    apron = _coverage(y, -1e6, scene.apron, pixel)
+    far = int(np.count_nonzero(apron.min(1) < 1))  # rows that show more than the apron
+    tar = np.zeros_like(x)
+    for middle in scene.strips:
+        low, high = middle - STRIP_WIDTH / 2, middle + STRIP_WIDTH / 2
+        np.maximum(tar[:far], _coverage(y[:far], low, high, pixel[:far]), out=tar[:far])
+    tar *= 1 - apron
+    concrete = (np.float32(rng.uniform(130, 165)) + patches + slabs) * apron
+    lawn = (1 + 0.02 * patches + 0.006 * slabs) * (1 - apron - tar)
+    asphalt = (np.float32(rng.uniform(74, 92)) + patches) * tar
+    full = light.ambient + light.sun * light.direction[2]
+    albedo = np.stack([(0.97, 0.995, 1.0), bgr("#6a8048"), (1.0, 0.99, 0.98)], 1)
+    ground = cv2.transform(cv2.merge([concrete, lawn, asphalt]), (albedo * full[:, None]).astype(np.float32))
+    pixels = ground.reshape(-1, 3)
+    for name, code in PAINT.items():
+        mask = _paint_lines(scene, [line for line in scene.lines if line.colour == name])
+        at = np.flatnonzero(mask[top:])
+        pixels[at] += (bgr(code) * full - pixels[at]) * (mask[top:].ravel()[at] * (0.85 / 255))[:, None]
+    at = np.flatnonzero(shadows[top:])
+    pixels[at] *= 1 - (1 - 0.85 * light.ambient / full) * (shadows[top:].ravel()[at] / 255)[:, None]
+    veil = light.veil(np.minimum(depth, WOODS))[..., None]
+    ground *= 1 - veil
+    ground += (light.haze * veil).astype(np.float32)
+    return np.asarray(cv2.convertScaleAbs(ground))
 
 
-def _fill_below(sky: np.ndarray, top: np.ndarray, colour: np.ndarray) -> None:
-    """Fill each column of an image from a row (float, (width,)) down, in place."""
-    first = max(0, math.floor(float(top.min())) - 1)
-    rows = np.arange(first, len(sky), dtype=np.float32)[:, None]
-    cover = np.clip(rows - top[None].astype(np.float32) + 0.5, 0, 1)[..., None]
-    sky[first:] = mix(sky[first:], colour.astype(np.float32), cover)
+def _coverage(y: np.ndarray, low: float, high: float, pixel: np.ndarray) -> np.ndarray:
+    """Return the share of each pixel, `pixel` metres long, that lies between two lines along x."""
+    return np.asarray(np.clip(np.minimum(y - low, high - y) / pixel + 0.5, 0, 1))
 
 
-class Ground:
-    """The bare ground of a scene, with a random look."""
-
-    def __init__(self, scene: Scene, rng: np.random.Generator) -> None:
-        self.scene = scene
-        self.offset = rng.uniform(0, 9000, 2).astype(np.float32)
-        self.slab = float(rng.choice([5.0, 6.0, 7.5]))
-        tones = rng.normal(0, 1, (64, 64)).astype(np.float32)
-        tones[rng.random((64, 64)) < 0.03] *= 4  # slabs that were replaced
-        self.tones = tones.ravel()
-        self.base = rng.uniform(148, 188) if rng.random() < 0.75 else rng.uniform(100, 125)
-        self.asphalt = rng.uniform(92, 122)
-        warm = np.array([0.955, 0.99, 1.0]) * rng.uniform(0.985, 1.0, 3)
-        lawn = bgr(("#6d8050", "#7b8a56", "#627a4a", "#8f8d62")[rng.integers(4)])
-        self.colours = np.stack([warm, lawn, np.array([1.0, 0.99, 0.97])], 1).astype(np.float32)  # (BGR, surface)
-
-    def rows(self, top: int, bottom: int, clear: np.ndarray) -> list[np.ndarray]:
-        """Render the pixel rows `top` to `bottom`.
-
-        Returns:
-            Brightness of concrete, grass and asphalt, (rows, width) float32 each, times `clear` (rows, 1), the share of
-            the light that comes through the haze.
-        """
-        scene, cam = self.scene, self.scene.camera
-        u, v = scene.grid(*cam.ground(top, bottom))
-        # Metres per pixel, to the side and along the view, which differ little along a row
-        distance = cam.ground_distance(top, bottom)
-        across = distance / np.float32(cam.focal)
-        pixel = np.maximum(distance * across / np.float32(cam.mount), across)
-        apron = _coverage(v, -1e6, scene.apron, pixel)
-        apron *= _coverage(u, -scene.side, scene.side, np.maximum(across, pixel * 0.5))
-        blotch = self._noise(5, 1.5, u, v, 1.7, np.clip(1.3 - pixel / 14, 0, 1))
-        grit = self._noise(6, 0.7, u, v, 21, np.clip(1.3 - pixel / 1.2, 0, 1))
-        concrete = np.zeros_like(u)
-        if apron.any():
-            concrete = 4.5 * blotch + np.float32(self.base) + 3.0 * grit
-            self._add_wear(concrete, u, v, across, pixel)
-        concrete *= apron
-        concrete *= clear
-        if apron.min() == 1:  # nothing else, as in most of the rows near the camera
-            return [concrete, np.zeros_like(u), np.zeros_like(u)]
-        tar = np.zeros_like(u)
-        for low, high, kind in scene.strips:
-            np.maximum(tar, _coverage(v, low, high, pixel) * np.float32(0.94 if kind == "runway" else 1.0), out=tar)
-        last = max((s.high for s in scene.strips if s.kind != "road"), default=0.0)
-        if last:
-            along = _coverage(v, scene.apron - 1, last, pixel)
-            side = np.maximum(across, pixel * np.float32(abs(math.sin(scene.turn))))
-            for middle in LINKS:
-                np.maximum(tar, _coverage(u, middle - 12, middle + 12, side) * along, out=tar)
-        tar *= 1 - apron
-        lawn = 1 + 0.07 * blotch + 0.025 * np.clip(1.2 - pixel / 9, 0, 1) * np.sin(v * np.float32(1 / 9)) + 0.05 * grit
-        asphalt = self.asphalt + 3.5 * blotch + 3.0 * grit
-        return [concrete, lawn * (1 - apron - tar) * clear, asphalt * tar * clear]
-
-    def _add_wear(
-        self, concrete: np.ndarray, u: np.ndarray, v: np.ndarray, across: np.ndarray, pixel: np.ndarray
-    ) -> None:
-        """Add stains, the tone of each slab and the joints to the brightness of concrete, in place."""
-        stains = self._noise(7, 1.15, u, v, 4.3, np.ones(1, np.float32))
-        concrete -= ramp(stains, 1.9, 2.9) * (30 * np.clip(1.4 - pixel / 3, 0, 1))
-        tu, tv = u * np.float32(1 / self.slab), v * np.float32(1 / self.slab)
-        slabs = ((np.floor(tv).astype(np.int32) & 63) << 6) | (np.floor(tu).astype(np.int32) & 63)
-        concrete += self.tones[slabs] * (2.4 * np.clip(1.4 - pixel / self.slab, 0, 1))
-        for t, size in ((tu, np.minimum(across * 1.3, pixel)), (tv, pixel)):
-            dark = 46 * np.minimum(1, 0.06 / size) * np.clip(1.5 - size / 2, 0, 1)
-            if dark.max() >= 0.5:
-                joint = np.abs(t - np.rint(t)) * (-self.slab / size) + (0.5 + 0.03 / size)
-                concrete -= np.clip(joint, 0, 1) * dark
-
-    def _noise(
-        self, key: int, slope: float, u: np.ndarray, v: np.ndarray, scale: float, fade: np.ndarray
-    ) -> np.ndarray:
-        """Return noise in the grid, faded out where it is finer than a pixel."""
-        if not fade.any():
-            return np.zeros_like(u)
-        return np.asarray(sample(noise_texture(key, slope), u + self.offset[0], v + self.offset[1], scale) * fade)
-
-
-def _coverage(v: np.ndarray, low: float, high: float, pixel: np.ndarray) -> np.ndarray:
-    """Return the share of each pixel, `pixel` metres long, that lies between two lines."""
-    return np.asarray(np.clip(np.minimum(v - np.float32(low), np.float32(high) - v) / pixel + np.float32(0.5), 0, 1))
-
-
-def render_ground(
-    image: np.ndarray, ground: Ground, markings: list[tuple[np.ndarray, np.ndarray, float]], shadows: np.ndarray
-) -> None:
-    """Render all that lies below the horizon into a (height, width, 3) uint8 BGR image.
-
-    `markings` are coverage (height, width) uint8, BGR colour and opacity of each layer, `shadows` darkness alike.
-    """
-    cam, light = ground.scene.camera, ground.scene.light
-    sheltered = light.ambient * (1 - (light.shadow if light.shadow < 0.25 else 0.12))
-    full = light.ambient + light.sun * max(0.3, float(light.direction[2]))
-    first = int(max(0, math.floor(cam.horizon) + 1))
-    if first >= cam.height:
-        return
-    distance = cam.ground_distance(first, cam.height)
-    haze = 1 - np.exp(np.minimum(distance, WOODS) * np.float32(-1 / light.visibility))
-    far = int(np.count_nonzero(distance > 0.97 * WOODS))
-    woods = mix(bgr(WOODS_COLOUR) * full, light.haze, haze[:far])
-    image[first : first + far] = np.clip(woods, 0, 255)[:, None]
-    # The ground in full light: three surfaces and the haze before them
-    colours = np.concatenate([ground.colours * full[:, None], light.haze[:, None]], 1).astype(np.float32)
-    step = max(8, MAX_PIXELS // cam.width)
-    for top in range(first + far, cam.height, step):
-        bottom = min(top + step, cam.height)
-        veil = haze[top - first : bottom - first]
-        layers = ground.rows(top, bottom, 1 - veil)
-        block = cv2.transform(cv2.merge([*layers, np.broadcast_to(veil, layers[0].shape)]), colours)
-        pixels = block.reshape(-1, 3)
-        for mask, colour, opacity in markings:
-            at, share = _nonzero(mask[top:bottom], opacity / 255)
-            seen = mix((colour * full).astype(np.float32), light.haze.astype(np.float32), veil)
-            pixels[at] = mix(pixels[at], seen[at // cam.width], share)
-        # What shadows take is the sun's share of the light that the ground sends
-        at, share = _nonzero(shadows[top:bottom], 1 / 255)
-        behind = (light.haze * veil).astype(np.float32)[at // cam.width]
-        pixels[at] -= (pixels[at] - behind) * (share * (1 - sheltered / full).astype(np.float32))
-        image[top:bottom] = cv2.convertScaleAbs(block)
-
-
-def _nonzero(mask: np.ndarray, scale: float) -> tuple[np.ndarray, np.ndarray]:
-    """Return where a uint8 mask is set: flat indices (N,) and the scaled values there (N, 1) float32."""
-    at = np.flatnonzero(mask)
-    return at, mask.ravel()[at].astype(np.float32)[:, None] * np.float32(scale)
+def _paint_lines(scene: Scene, lines: list[Line]) -> np.ndarray:
+    """Paint lines of one colour: coverage (height, width) uint8."""
+    camera = scene.camera
+    mask = np.zeros((camera.height, camera.width), np.uint8)
+    for line in lines:
+        start, end = np.array(line.start), np.array(line.end)
+        length = float(np.hypot(*(end - start)))
+        # Pieces short enough to curve in a panorama and to end near the camera's plane
+        count = math.ceil(min(200, length / 5))
+        along = start + (end - start) * np.linspace(0, 1, count + 1)[:, None]
+        side = np.array([start[1] - end[1], end[0] - start[0]]) * (line.width / 2 / length)
+        pixels, depth = camera.project(np.pad(np.stack([along - side, along + side], 1), ((0, 0), (0, 0), (0, 1))))
+        quads = np.concatenate([pixels[:-1], pixels[1:, ::-1]], 1)
+        keep = np.minimum(depth[:-1], depth[1:]).min(1) > 2
+        keep &= (quads.min(1) < (camera.width, camera.height)).all(1) & (quads.max(1) > 0).all(1)
+        keep &= (np.ptp(quads, axis=1) < 3000).all(1)
+        # Where a line is thinner than a pixel it covers only a part of those that it touches
+        a, b = quads[:, 3] - quads[:, 0], quads[:, 1] - quads[:, 0]
+        thickness = np.abs(a[:, 0] * b[:, 1] - a[:, 1] * b[:, 0]) / np.maximum(np.hypot(a[:, 0], a[:, 1]), 0.3)
+        shades = (np.minimum(1, thickness) * 255).astype(int).tolist()
+        corners = np.round(quads * 16 - 8).astype(np.int32)
+        for i in np.flatnonzero(keep):
+            cv2.fillConvexPoly(mask, corners[i], shades[i], cv2.LINE_AA, 4)
+    return mask

@@ -1,68 +1,50 @@
-"""The camera of a scene: a tilted pinhole or a stitched panorama.
+"""The camera of a scene: level, with a pinhole or as a stitched panorama.
 
-The world is level and measured in metres: x to the right, y away from the camera, z up. The camera stands above its
-origin and looks along +y.
+The world is flat and measured in metres: x along the apron, y across it, z up. The camera
+stands above the origin and looks along +y, turned by `yaw`.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from functools import cached_property
+from typing import Any
 
 import numpy as np
-
-NEAR = 1.0  # metres; nothing nearer to the camera is rendered
 
 
 @dataclass(frozen=True)
 class Camera:
-    """A camera above the world's origin; `focal` is in pixels, for a panorama in pixels per radian along a row."""
+    """A level camera; `focal` is in pixels, for a panorama in pixels per radian along a row."""
 
     width: int
     height: int
     focal: float
     mount: float  # metres above the ground
     horizon: float  # pixels from the top
+    yaw: float = 0.0  # radians from +y to +x
     panorama: bool = False  # cylindrical projection instead of a pinhole
 
-    @cached_property
-    def pitch(self) -> float:
-        """Downward tilt of the pinhole, radians."""
-        return math.atan2(self.height / 2 - self.horizon, self.focal)
-
     def project(self, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Project world points (..., 3) to pixels (..., 2) and depths (...) in metres, valid for depths over `NEAR`."""
-        x, y, drop = points[..., 0], points[..., 1], self.mount - points[..., 2]
-        if self.panorama:
-            depth = np.hypot(x, y)
-            u, v = np.arctan2(x, y) * self.focal, drop / np.maximum(depth, 0.1) * self.focal
-            return np.stack([self.width / 2 + u, self.horizon + v], -1), depth
-        c, s = math.cos(self.pitch), math.sin(self.pitch)
-        depth = y * c + drop * s
-        k = self.focal / np.maximum(depth, 0.1)
-        return np.stack([self.width / 2 + x * k, self.height / 2 + (drop * c - y * s) * k], -1), depth
+        """Project world points (..., 3) to pixels (..., 2) and depths (...) in metres; valid for depths over 1."""
+        c, s = math.cos(self.yaw), math.sin(self.yaw)
+        x, y, z = np.moveaxis(points, -1, 0)
+        right, forward = x * c - y * s, x * s + y * c
+        depth = np.hypot(right, forward) if self.panorama else forward
+        scale = self.focal / np.maximum(depth, 0.1)
+        u = np.arctan2(right, forward) * self.focal if self.panorama else right * scale
+        return np.stack([self.width / 2 + u, self.horizon + (self.mount - z) * scale], -1), depth
 
-    def ground(self, top: int, bottom: int) -> tuple[np.ndarray, np.ndarray]:
-        """Return the ground points x and y of the pixel rows `top` to `bottom`, (rows, width) float32 metres each."""
-        u = (np.arange(self.width, dtype=np.float32) + 0.5 - self.width / 2)[None] / self.focal
-        scale, forward = self._ground_rows(top, bottom)
-        if self.panorama:
-            return scale * np.sin(u), scale * np.cos(u)
-        return u * scale, np.broadcast_to(forward * scale, (len(scale), self.width))
+    def locate(self, column: Any, depth: Any) -> tuple[Any, Any]:
+        """Return the x and y of the ground in pixel columns at depths in metres."""
+        t = (column - self.width / 2) / self.focal
+        right, forward = (np.sin(t), np.cos(t)) if self.panorama else (t, 1.0)
+        c, s = math.cos(self.yaw), math.sin(self.yaw)
+        return depth * (right * c + forward * s), depth * (forward * c - right * s)
 
-    def ground_distance(self, top: int, bottom: int) -> np.ndarray:
-        """Return the mean distance of the ground in the pixel rows `top` to `bottom`, (rows, 1) float32 metres."""
-        scale, forward = self._ground_rows(top, bottom)
-        if self.panorama:
-            return scale
-        quarter = self.width / 4 / self.focal  # half way to the image's side
-        return np.asarray((scale * np.hypot(forward, quarter)).astype(np.float32))
-
-    def _ground_rows(self, top: int, bottom: int) -> tuple[np.ndarray, np.ndarray]:
-        """Return the length of each row's ray down to the ground and its part along +y, (rows, 1) each."""
-        v = np.arange(top, bottom, dtype=np.float32)[:, None] + 0.5
-        if self.panorama:
-            return self.mount * self.focal / np.maximum(v - self.horizon, 0.05), np.ones_like(v)
-        d, c, s = (v - self.height / 2) / self.focal, math.cos(self.pitch), math.sin(self.pitch)
-        return self.mount / np.maximum(d * c + s, 0.05 / self.focal), c - d * s
+    def ground(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return what the rows below the horizon show: depths (rows, 1) and x and y (rows, width), float32 metres."""
+        rows = np.arange(math.ceil(self.horizon), self.height, dtype=np.float32)[:, None] + 0.5
+        depth = self.mount * self.focal / np.maximum(rows - self.horizon, 0.2)
+        x, y = self.locate(np.arange(self.width, dtype=np.float32)[None] + 0.5, depth)
+        return depth.astype(np.float32), x.astype(np.float32), y.astype(np.float32)

@@ -23,7 +23,7 @@ from small_object.datasets.labels import yolo_lines
 from small_object.errors import UserError
 from small_object.files import staging_dir
 from small_object.scenes.layout import panorama_scene, surface_scene
-from small_object.scenes.paint import paint_scene
+from small_object.scenes.render import render_scene
 from small_object.scenes.scene import Scene
 
 
@@ -56,16 +56,11 @@ DEMO_SETS = {
         "ASS2-demo", 2, 3840, 1080, ("airplane", "truck"), 24, 8, objects={"airplane": 23.41, "truck": 60.73},
     ),
 }  # fmt: skip
-STREAMS = {"train": 0, "val": 1}  # of random numbers
 
 
 def _apportion(total: int, shares: np.ndarray) -> np.ndarray:
-    """Split `total` into whole numbers in proportion to `shares` (largest remainders first)."""
-    exact = total * shares / shares.sum()
-    counts = np.floor(exact).astype(int)
-    order = np.argsort(counts - exact, kind="stable")
-    counts[order[: total - counts.sum()]] += 1
-    return np.asarray(counts)
+    """Split `total` into whole numbers in proportion to `shares`."""
+    return np.diff(np.round(total * np.cumsum(shares) / shares.sum()).astype(int), prepend=0)
 
 
 def plan_split(demo: DemoSet, split: str, count: int, seed: int = 0) -> list[list[tuple[str, int]]]:
@@ -74,7 +69,7 @@ def plan_split(demo: DemoSet, split: str, count: int, seed: int = 0) -> list[lis
     Returns:
         For each image its objects as (class name, size): 0 small, 1 medium, 2 large, -1 any.
     """
-    rng = np.random.default_rng([seed, demo.key, STREAMS[split]])
+    rng = np.random.default_rng([seed, demo.key, SPLITS.index(split)])
     plan: list[list[tuple[str, int]]] = [[] for _ in range(count)]
     if demo.shares is None:
         spread = rng.uniform(0.8, 1.2, count)
@@ -96,27 +91,17 @@ def plan_split(demo: DemoSet, split: str, count: int, seed: int = 0) -> list[lis
 
 def build_scene(demo: DemoSet, split: str, index: int, wanted: list[tuple[str, int]], seed: int = 0) -> Scene:
     """Lay out the scene of one image of a set; `wanted` is its item of `plan_split`."""
-    rng = np.random.default_rng([seed, demo.key, STREAMS[split], index])
+    rng = np.random.default_rng([seed, demo.key, SPLITS.index(split), index])
     if demo.shares is None:
         counts = {name: sum(n == name for n, _ in wanted) for name in demo.names}
         return panorama_scene(demo.width, demo.height, counts, rng)
     return surface_scene(demo.width, demo.height, demo.names, wanted, rng)
 
 
-def render_scene(
-    demo: DemoSet, split: str, index: int, wanted: list[tuple[str, int]], seed: int = 0
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Render one image of a set; `wanted` is its item of `plan_split`.
-
-    Returns:
-        The image (height, width, 3) uint8 BGR, the boxes (N, 4) float32 xyxy in pixels and the classes (N,) int64.
-    """
-    scene = build_scene(demo, split, index, wanted, seed)
-    return paint_scene(scene, np.random.default_rng([seed, demo.key, STREAMS[split], index, 1]))
-
-
 def _write_image(root: Path, demo: DemoSet, split: str, index: int, wanted: list[tuple[str, int]], seed: int) -> None:
-    image, boxes, classes = render_scene(demo, split, index, wanted, seed)
+    """Render one image; its labels are those of what is visible."""
+    scene = build_scene(demo, split, index, wanted, seed)
+    image, boxes, classes = render_scene(scene, np.random.default_rng([seed, demo.key, SPLITS.index(split), index, 1]))
     stem = f"{split}_{index:05d}"
     encoded, data = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, 92])
     if not encoded:
