@@ -187,18 +187,27 @@ def test_table_and_summary() -> None:
     ours = evaluate([(box, np.array([0, 2]), box[:1], np.ones(1), np.zeros(1))])
     rows = ours.summary()
     assert list(rows[0]) == ["Class", "Size", "Area", "Objects", "AP", "AP50", "AR"]
-    assert [row["Class"] for row in rows] == ["all"] * 6 + ["airplane"] * 6 + ["truck"] * 6
+    assert [row["Class"] for row in rows] == ["all"] * 6 + ["all, by object"] * 6 + ["airplane"] * 6 + ["truck"] * 6
     assert [row["Area"] for row in rows[:6]] == ["<8^2", "8^2-16^2", "16^2-32^2", "32^2-96^2", ">=96^2", "<32^2"]
     every, detailed = ([line.split() for line in ours.table(per_class).splitlines()] for per_class in (False, True))
-    assert every == detailed[:7]
+    assert every[:7] == detailed[:7]
+    assert every[7:] == [["all,", "by", "object", "COCO", "small", "<32^2", "1", "1", "1", "1"]]
     assert every[1] == ["all", "very", "tiny", "<8^2", "0", "-", "-", "-"]
     assert every[2] == ["all", "tiny", "8^2-16^2", "1", "1", "1", "1"]
-    assert detailed[7:] == [  # only the sizes of which a class has objects
+    assert detailed[10:] == [  # only the sizes of which a class has objects
         ["airplane", "tiny", "8^2-16^2", "1", "1", "1", "1"],
         ["airplane", "COCO", "small", "<32^2", "1", "1", "1", "1"],
         ["truck", "medium", "32^2-96^2", "1", "0", "0", "0"],
     ]
     assert {len(line) for line in ours.table(True).splitlines()} == {22 + 6 * 11}
+
+
+def test_one_object_of_a_class_does_not_decide_the_mean_by_object() -> None:
+    boxes = np.array([[20.0 * i, 10, 20 * i + 10, 20] for i in range(10)])
+    ours = evaluate([(boxes, np.array([0] * 9 + [2]), boxes[:9], np.ones(9), np.zeros(9))])
+    assert ours.ap["COCO small"] == pytest.approx(0.5)
+    assert ours.by_object.ap["COCO small"] == ours.by_object.ap50["tiny"] == pytest.approx(0.9)
+    assert ours.by_object.counts == ours.counts and np.isnan(ours.by_object.ar["large"])
 
 
 def test_keys_of_the_results() -> None:
@@ -502,7 +511,7 @@ def test_a_training_writes_the_sizes_of_each_epoch(data: Path, tmp_path: Path) -
     assert set(read) == set(rows[0])
     assert trainer.validator.metrics.size.counts == expected_counts()
     assert set(SIZE_KEYS.values()) < set(trainer.metrics)
-    assert yaml.safe_load((tmp_path / "t/args.yaml").read_text())["size_metrics"] is True
+    assert "size_metrics" not in yaml.safe_load((tmp_path / "t/args.yaml").read_text())  # stock reads it
     assert YOLO(trainer.last).overrides.get("size_metrics", True) is True
 
 
