@@ -120,11 +120,6 @@ class SizeMetrics(SizeScores):
     names: dict[int, str]
     per_class: dict[int, SizeScores] = field(repr=False)
 
-    @property
-    def groups(self) -> tuple[str, ...]:
-        """Names of the size ranges: the groups from small to large, then COCO's small."""
-        return tuple(SIZE_RANGES)
-
     def results(self) -> dict[str, float]:
         """Return the scores of all classes by the names of `SIZE_KEYS`; -1 without objects, as in COCO."""
         scores = {key: getattr(self, score)[name] for (score, name), key in SIZE_KEYS.items()}
