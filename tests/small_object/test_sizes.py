@@ -26,6 +26,7 @@ from ultralytics.utils.plotting import plot_results
 
 from small_object import sizes as size_metrics
 from small_object.sizes import SIZE_GROUPS, SIZE_KEYS, SIZE_RANGES, SizeMetrics, SizeRecords, load_coco_eval
+from tests.helpers.common import TINY_MODEL, write_tree
 
 NAMES = {0: "airplane", 1: "person", 2: "truck"}
 SCORES = ("ap", "ap50", "ar")
@@ -224,8 +225,10 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def model() -> YOLO:
-    return YOLO("yolo11n.yaml")
+def model(tmp_path_factory: pytest.TempPathFactory) -> YOLO:
+    return YOLO(
+        write_tree(tmp_path_factory.mktemp("model"), {"tiny.yaml": TINY_MODEL.replace("nc: 1", "nc: 80")}) / "tiny.yaml"
+    )
 
 
 def feed(base: type = DetectionValidator, noise: float = 0, half: bool = False, wrong: int = 0) -> type:
@@ -401,8 +404,12 @@ def read_csv(path: Path) -> list[dict[str, str]]:
 
 
 def test_a_training_writes_the_sizes_of_each_epoch(data: Path, tmp_path: Path) -> None:
-    made = {"model": "yolo11n.yaml", "data": str(data), "project": str(tmp_path), "name": "t", "device": "cpu"}
-    trainer = DetectionTrainer(overrides={**made, "epochs": 2, "imgsz": 64, "batch": 2, "plots": False, "workers": 0})
+    write_tree(tmp_path, {"tiny.yaml": TINY_MODEL})
+    made = {"data": str(data), "model": str(tmp_path / "tiny.yaml"), "project": str(tmp_path), "name": "t"}
+    made |= {"epochs": 2, "imgsz": 64, "batch": 2, "plots": False, "workers": 0, "device": "cpu"}
+    trainer = DetectionTrainer(
+        overrides={**made, "epochs": 2, "imgsz": 64, "batch": 2, "plots": False, "workers": 0, "device": "cpu"}
+    )
     trainer.train()
     rows = read_csv(trainer.csv)
     assert len(rows) == 2

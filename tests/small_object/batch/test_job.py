@@ -127,6 +127,10 @@ def rows(out: Path) -> dict[str, list[dict[str, Any]]]:
     return found
 
 
+def read_parts(out: Path) -> dict[Path, bytes]:
+    return {file: file.read_bytes() for file in (out / "parts").glob("*.parquet")}
+
+
 def report(out: Path) -> dict[str, Any]:
     return json.loads((out / "report.json").read_text())
 
@@ -137,9 +141,9 @@ def boxes_of(image: list[dict[str, Any]]) -> torch.Tensor:
 
 
 def expected(weights: Path, file: Path) -> Any:
-    """Return what stock prediction of a file alone gives."""
-    options = {"imgsz": IMGSZ, "conf": CONF, "slice": TILE, "slice_overlap": 0.25, "max_det": 1000}
-    return YOLO(weights).predict([file], verbose=False, device="cpu", **options)[0]
+    """Return what prediction of a file alone gives."""
+    options = {name: OPTIONS[name] for name in ("imgsz", "conf", "slice", "slice_overlap", "max_det", "device")}
+    return YOLO(weights).predict([file], verbose=False, **options)[0]
 
 
 def test_results_are_those_of_a_loop(weights: Path, images: Path, tmp_path: Path) -> None:
@@ -259,7 +263,7 @@ def test_other_work_is_refused(weights: Path, tmp_path: Path) -> None:
     out.write_part("a", {name: [0] for name in SCHEMA.names} | {"image": ["0.png"], "class": [None]})
     assert run(first)["done"] == 1  # nothing is left to do
     draw(tmp_path / "in/1.png", 1)
-    before = {file: file.read_bytes() for file in (tmp_path / "out").rglob("*.*")}
+    files = {file: file.read_bytes() for file in (tmp_path / "out").rglob("*.*")}
     (tmp_path / "other.pt").write_bytes(weights.read_bytes() + b" ")
     (tmp_path / "nothing").mkdir()
 
@@ -280,7 +284,7 @@ def test_other_work_is_refused(weights: Path, tmp_path: Path) -> None:
     with Output(str(tmp_path / "out")).lock("another"):
         refused("another job is writing into it")
     refused("must be a folder", out=weights)
-    assert {file: file.read_bytes() for file in (tmp_path / "out").rglob("*.*")} == before
+    assert {file: file.read_bytes() for file in (tmp_path / "out").rglob("*.*")} == files
     (tmp_path / "out/job.json").write_text("{")
     refused("no readable job.json")
     with pytest.raises(OSError, match=r"tiny\.pt"):
@@ -289,29 +293,31 @@ def test_other_work_is_refused(weights: Path, tmp_path: Path) -> None:
 
 def test_workers_that_can_not_start_end_the_job(weights: Path, tmp_path: Path) -> None:
     draw(tmp_path / "in/0.png", 0)
-    broken = tmp_path / "broken.pt"
-    broken.write_text("not a model")
-    with pytest.raises(UserError, match=r"broken\.pt: .+") as caught:
-        run(build_job(broken, tmp_path / "in", tmp_path / "out"))
-    assert "\n" not in str(caught.value)
-    job = build_job(weights, tmp_path / "in", tmp_path / "out")
-    begin(Output(job.out), job, "")  # nothing was begun with the broken one
-    with pytest.raises(UserError, match="--workers 5: Ray has 2 CPUs"):
-        run(replace(job, workers=5))
-    with pytest.raises(UserError, match="no GPU"):
-        run(replace(job, device="cuda"))
+    (tmp_path / "broken.pt").write_text("not a model")
+    job = build_job(tmp_path / "broken.pt", tmp_path / "in", tmp_path / "out")
+    for changes, said in (
+        ({}, r"broken\.pt: .+"),
+        (
+            {"model": str(weights), "workers": 5},
+            "--workers 5: Ray has 2 CPUs",
+        ),  # nothing was begun
+        ({"model": str(weights), "device": "cuda"}, "no GPU"),
+    ):
+        with pytest.raises(UserError, match=said) as caught:
+            run(replace(job, **changes))
+        assert "\n" not in str(caught.value)
 
 
 def test_resources_of_the_workers() -> None:
-    def shared(resources: dict[str, float], **asked: object) -> tuple[object, ...]:
-        return astuple(allocate(Job("m", "s", "o", **asked), resources))
-
-    assert shared({"CPU": 2.0}) == (1, "cpu", 2, 2, 0)
-    assert shared({"CPU": 32.0}) == (16, "cpu", 2, 2, 0)
-    assert shared({"CPU": 8.0}, workers=8) == (8, "cpu", 1, 1, 0)
-    assert shared({"CPU": 64.0, "GPU": 8.0}) == (8, "cuda", 0, 4, 1)
-    assert shared({"CPU": 16.0, "GPU": 2.0}, workers=4) == (4, "cuda", 0, 4, 0.5)
-    assert shared({"CPU": 16.0, "GPU": 2.0}, device="cpu") == (8, "cpu", 2, 2, 0)
+    for cpus, gpus, asked, expected in (
+        (2, 0, {}, (1, "cpu", 2, 2, 0)),
+        (32, 0, {}, (16, "cpu", 2, 2, 0)),
+        (8, 0, {"workers": 8}, (8, "cpu", 1, 1, 0)),
+        (64, 8, {}, (8, "cuda", 0, 4, 1)),
+        (16, 2, {"workers": 4}, (4, "cuda", 0, 4, 0.5)),
+        (16, 2, {"device": "cpu"}, (8, "cpu", 2, 2, 0)),
+    ):
+        assert astuple(allocate(Job("m", "s", "o", **asked), {"CPU": cpus, "GPU": gpus})) == expected
 
 
 def workers_of(process: int) -> list[psutil.Process]:
@@ -400,8 +406,8 @@ def test_stopped_jobs_resume(weights: Path, tmp_path: Path) -> None:
         if stop == signal.SIGINT:
             assert status == 130 and "images done in this run" in log.read_text(), log.read_text()
             assert "Traceback" not in log.read_text()
-        assert files.items() <= {file: file.read_bytes() for file in (tmp_path / "out/parts").glob("*.parquet")}.items()
-        files = {file: file.read_bytes() for file in (tmp_path / "out/parts").glob("*.parquet")}
+        before, files = files, read_parts(tmp_path / "out")
+        assert before.items() <= files.items()
         done = {row["image"] for file in files for row in pq.read_table(file).to_pylist()}
         assert len(done) % 2 == 0 and not done & {"4.png", "4b.png"}  # whole parts, in no certain order
     (tmp_path / "out/parts/.123-half.parquet").write_bytes(b"PAR1")
@@ -410,7 +416,7 @@ def test_stopped_jobs_resume(weights: Path, tmp_path: Path) -> None:
     draw(pipe, 20)
     assert run(replace(job, part=4))["done_before"] == len(done)
     assert rows(tmp_path / "out").keys() == {*(f"{i}.png" for i in range(9)), "4b.png"}
-    assert files.items() <= {file: file.read_bytes() for file in (tmp_path / "out/parts").glob("*")}.items()
+    assert files.items() <= read_parts(tmp_path / "out").items()
 
 
 def test_a_worker_of_a_job_that_was_replaced_writes_nothing(weights: Path, tmp_path: Path) -> None:
@@ -502,13 +508,3 @@ def test_workers_that_die_while_they_load_end_the_job(weights: Path, tmp_path: P
     ray.get(journal.started.remote())
     other = Worker(build_task(weights, tmp_path, digest="0"), journal)(part)["summary"][0].as_py()
     assert "different on" in other and "copy it there" in other
-
-
-def test_the_journal_counts_deaths_over_images() -> None:
-    journal = Journal.remote()
-    ray.get([journal.hold.remote("a", ["1", "2"]), journal.hold.remote("b", ["7"])])
-    assert ray.get(journal.open.remote("a", ["1", "2", "3"])) == (True, {"1": 1, "2": 1})
-    ray.get(journal.hold.remote("a", ["2"]))
-    assert ray.get(journal.open.remote("a", ["1", "2", "3"])) == (True, {"1": 1, "2": 2})
-    ray.get([journal.hold.remote("a", ["3"]), journal.close.remote("a")])
-    assert ray.get(journal.open.remote("a", ["1", "2", "3"])) == (False, {"1": 1, "2": 2})

@@ -364,8 +364,10 @@ def test_keys_move_on_and_hide_models(shown: Any, scenes_page: tuple[Path, list]
 
 
 def test_a_key_goes_near_to_each_error(shown: Any, scenes_page: tuple[Path, list]) -> None:
+    shown.locator("#classes label", has_text="truck").dblclick()  # fewer
     press(shown, "f2")
-    _, missed, false = reference(scenes_page[1][:1], 0, 0, 0.5, {0, 1, 2}, set(SIZE_GROUPS))
+    _, missed, false = reference(scenes_page[1][:1], 0, 0, 0.5, {2}, set(SIZE_GROUPS))
+    assert missed + false > 2
     seen = set()
     for _ in range(missed + false):
         press(shown, "e")
