@@ -102,7 +102,7 @@ def test_training_without_nwd_is_upstreams_to_the_last_bit(name, request, monkey
 @pytest.mark.parametrize("key", SHARES)
 @pytest.mark.parametrize(
     ("in_yaml", "argument", "expected"),
-    [(0.5, None, 0.5), (0.5, 0.2, 0.2), (0.5, 0, 0), (0.5, 0.0, 0), (None, None, 0), (None, 0.7, 0.7), (0, 1, 1)],
+    [(0.5, None, 0.5), (0.5, 0.2, 0.2), (0.5, 0.0, 0), (None, None, 0), (None, 0.7, 0.7), (0, 1, 1)],
 )
 def test_share_comes_from_the_argument_then_the_yaml(built, key, in_yaml, argument, expected):
     criterion = with_arguments(built, {key: in_yaml}, **{key: argument}).init_criterion()
