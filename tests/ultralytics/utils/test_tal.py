@@ -5,8 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from ultralytics.utils import tal
-from ultralytics.utils.tal import RotatedTaskAlignedAssigner, StockTaskAlignedAssigner, TaskAlignedAssigner, size_fade
+from ultralytics.utils.tal import StockTaskAlignedAssigner, TaskAlignedAssigner, size_fade
 
 from small_object.nwd import DEFAULT_C
 
@@ -242,11 +241,3 @@ def test_tiny_object_that_no_prediction_overlaps_gets_its_nearest(c):
         metric = 0.3**0.5 * best**6  # beside upstream's eps
         np.testing.assert_allclose(towards, np.array(expected) * metric / (metric + 1e-9), rtol=1e-4)
         assert scores.sum(-1).count_nonzero() == positive.sum() == 6
-
-
-def test_assigners_that_do_not_compare_boxes_alone_are_left_alone():
-    others = StockTaskAlignedAssigner.__subclasses__()
-    assert {TaskAlignedAssigner, RotatedTaskAlignedAssigner} <= set(others)
-    for other in set(others) - {TaskAlignedAssigner}:
-        assert vars(tal)[other.__name__] is other
-        assert not hasattr(other, "nwd_assign")
