@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.helpers.command_server import Server
 from tests.helpers.common import Run
 
 # Upstream reads these when it is first imported: its settings lie in a folder of this run, and nothing is downloaded.
@@ -63,6 +64,12 @@ def run() -> Run:
         )
 
     return call
+
+
+@pytest.fixture(scope="session")
+def server() -> Server:
+    """Return what runs `yolo`, `small-object` and Python commands without the seconds of importing PyTorch."""
+    return Server()
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -122,11 +122,6 @@ class SizeMetrics(SizeScores):
     per_class: dict[int, SizeScores] = field(repr=False)
 
     @property
-    def groups(self) -> tuple[str, ...]:
-        """Names of the size ranges: the groups from small to large, then COCO's small."""
-        return tuple(SIZE_RANGES)
-
-    @property
     def by_object(self) -> SizeScores:
         """Means of the classes weighted by their objects, which a class with few of them doesn't decide."""
         means: dict[str, dict[str, float]] = {score: {} for score in SCORES}
