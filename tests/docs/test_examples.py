@@ -73,13 +73,17 @@ def at_hand(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("example", [pytest.param(e, id=e.name) for e in examples()])
 def test_an_example_gives_what_it_says(
-    example: doctest.DocTest, at_hand: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    example: doctest.DocTest,
+    at_hand: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     work = shutil.copytree(at_hand, tmp_path / "work")
     if example.name.endswith("fix"):
         shutil.move(work / "mine", work / "datasets/mine")
     monkeypatch.chdir(work)
-    monkeypatch.setattr(LOGGER, "level", logging.ERROR)  # progress bars would mix with what the examples print
+    caplog.set_level(logging.ERROR, LOGGER.name)  # progress bars would mix with what the examples print
     said: list[str] = []
     skipped = all(doctest.SKIP in each.options for each in example.examples)
     assert skipped == (example.name in SKIPPED)
