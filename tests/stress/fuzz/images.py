@@ -72,8 +72,7 @@ def run_image(case: ImageCase, folder: Path) -> str:
     source: Any = image
     if case.file:
         image = image.astype(np.uint16 if case.dtype == "uint16" else np.uint8)
-        image = image[..., :3] if image.ndim > 2 and image.shape[2] == 2 else image
-        if image.ndim > 2 and image.shape[2] == 2:
+        if image.ndim > 2 and image.shape[2] == 2:  # OpenCV writes none of two channels
             image = image[..., 0]
         source = folder / "image.png"
         assert cv2.imwrite(str(source), image)
