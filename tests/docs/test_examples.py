@@ -20,6 +20,9 @@ from benchmarks.common import ROOT
 from small_object.scenes.generate import make_demo
 from tests.helpers.common import write_data
 
+VOC = """<annotation><filename>{name}</filename><size><width>64</width><height>48</height></size>
+<object><name>truck</name><bndbox><xmin>9</xmin><ymin>9</ymin><xmax>24</xmax><ymax>24</ymax></bndbox></object></annotation>
+"""
 SKIPPED = {"small_object.sizes.SizeMetrics"}  # asks for trained weights, which would be downloaded
 
 
@@ -61,11 +64,7 @@ def at_hand(tmp_path_factory: pytest.TempPathFactory) -> Path:
             cv2.imwrite(str(place / f"{i}.png"), pixels)
         images.append({"id": i, "file_name": f"{i}.png", "width": 64, "height": 48})
         annotations.append({"id": i, "image_id": i, "category_id": 1, "bbox": [8, 8, 16, 16]})
-        (voc / "Annotations" / f"{i}.xml").write_text(
-            f"<annotation><filename>{i}.png</filename><size><width>64</width><height>48</height></size><object>"
-            "<name>truck</name><bndbox><xmin>9</xmin><ymin>9</ymin><xmax>24</xmax><ymax>24</ymax></bndbox></object>"
-            "</annotation>"
-        )
+        (voc / "Annotations" / f"{i}.xml").write_text(VOC.format(name=f"{i}.png"))
     coco = {"images": images, "annotations": annotations, "categories": [{"id": 1, "name": "truck"}]}
     (folder / "annotations/instances_train2017.json").write_text(json.dumps(coco))
     return folder
