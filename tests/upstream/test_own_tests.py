@@ -3,6 +3,7 @@
 import io
 import sys
 import tarfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -41,7 +42,8 @@ def test_outcomes_of_both_sides(monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
         (tmp_path / side / "tests/test_file.py").write_text("import no_such_module")
         (tmp_path / side / "pytest.ini").write_text("[pytest]\n")
     assert [own_tests.is_overlay_active(tmp_path / side, side) for side in ("off", "on")] == [False, True]
-    off, on = (own_tests.run_side([], tmp_path / side, side, limit=8) for side in own_tests.SIDES)
+    with ThreadPoolExecutor(2) as pool:
+        off, on = pool.map(lambda side: own_tests.run_side([], tmp_path / side, side, limit=6), own_tests.SIDES)
     results = {test.removeprefix("tests/test_").removeprefix("it.py::test_"): o for test, o in off.items()}
     assert results == {
         "passes": Outcome("passed"),
@@ -58,7 +60,6 @@ def test_outcomes_of_both_sides(monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
         "file.py": Outcome("failed", "collection", "E   ModuleNotFoundError: No module named 'no_such_module'"),
     }
     assert own_tests.differing(off, on) == ["tests/test_it.py::test_side"]
-    assert own_tests.run_side(["passes"], tmp_path / "on", "on", limit=8).keys() > {"tests/test_it.py::test_passes"}
 
 
 def test_a_difference_needs_a_reason(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
