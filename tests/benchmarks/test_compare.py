@@ -124,22 +124,6 @@ def test_weights_are_validated_again_without_training(runs: dict[str, Any]) -> N
     assert len(rows_of(runs["out"] / "curves.csv")) == 4
 
 
-def test_arguments_of_again_reach_the_validation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    seen = []
-    monkeypatch.setattr(training, "validate", lambda weights, options: seen.append((weights, options)) or {"AP": 0.5})
-    monkeypatch.setattr(training, "train", lambda *args: pytest.fail("trained"))
-    monkeypatch.setattr(training.torch_utils, "NUM_THREADS", 1)
-    again = [{"slice": 64}, {"slice": "auto", "max_det": 7}]
-    spec = {"arguments": {"imgsz": 32, "batch": 2, "max_det": 9}, "data": "x.yaml", "device": "cpu", "workers": 0}
-    (tmp_path / "run.json").write_text(json.dumps(spec | {"threads": 1, "trained": True, "again": again}))
-    training.run_one(tmp_path)
-    assert [weights for weights, _ in seen] == [tmp_path / "weights/best.pt"] * 2
-    assert [(options.get("slice"), options["max_det"], options["imgsz"]) for _, options in seen] == [
-        (64, 9, 32), ("auto", 7, 32),
-    ]  # fmt: skip
-    assert json.loads((tmp_path / "result.json").read_text()) == {"again": [{"AP": 0.5}] * 2}
-
-
 def test_rows_hold_what_was_asked_for_and_measured(runs: dict[str, Any]) -> None:
     one, two = (next(row for row in runs["third rows"] if row["model"] == name) for name in ("one", "second"))
     assert (one["overrides"], one["nwd"], one["stock"]) == ("{}", "0.0", "yes")

@@ -29,7 +29,7 @@ from tests.stress.fuzz.values import ERROR, RESULT, clear
 
 # Enough inputs that most kinds of mistakes come up, in a few seconds; `python -m tests.stress.fuzz` runs more.
 EXAMPLES = {
-    "models": 50, "arguments": 80, "labels": 12, "data": 30, "images": 25, "merges": 100, "coco": 20, "voc": 16,
+    "models": 50, "arguments": 80, "labels": 12, "data": 30, "images": 25, "coco": 20, "voc": 16,
 }  # fmt: skip
 
 
@@ -170,6 +170,15 @@ def test_an_input_that_once_ended_unhandled(kind: str, case: Any) -> None:
     if kind == "coco":
         pytest.importorskip("supervision")
     assert fuzz.run(kind, case) == ERROR
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("column", range(5))
+def test_boxes_and_scores_must_be_finite(value: float, column: int) -> None:
+    rows, one = torch.tensor([[10.0, 10, 20, 20, 0.5]]), torch.zeros(1, dtype=torch.long)
+    rows[0, column] = value
+    with pytest.raises(ValueError, match="finite"):
+        merge(rows[:, :4], rows[:, 4], one, one, tile_grid(64, 64, 64, 0.0), (64, 64))
 
 
 def test_huge_boxes_take_no_time_and_do_not_affect_others() -> None:

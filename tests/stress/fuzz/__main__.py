@@ -66,7 +66,6 @@ KINDS = {
     "images": Kind(
         "shapes and types of images, sliced in every way, by prediction", images.images(), images.run_image
     ),
-    "merges": Kind("boxes, scores and sources that are merged", images.merges(), images.run_merge),
     "coco": Kind("COCO files, by `convert` and `check`", data.coco_files(), data.run_coco),
     "voc": Kind("VOC files, by `convert` and `check`", data.voc_files(), data.run_voc),
 }  # fmt: skip
