@@ -38,8 +38,9 @@ def test_the_front_and_the_ratios_to_it() -> None:
 
 def write_results(folder: Path, model: Path, imgsz: int, scores: dict[str, float], **more: str) -> None:
     rows = [
-        {"key": f"{label}{imgsz}", "model": label, "yaml": str(model), "overrides": "{}", "data": "a.yaml", "epochs": "1",
-         "imgsz": str(imgsz), "AP": score, "AP50": score, "AP_small": score, "parameters": 1000, "GFLOPs": 0.1,
+        {"key": f"{label}{imgsz}", "model": label, "yaml": str(model), "overrides": "{}", "data": "a.yaml",
+         "epochs": "1", "imgsz": str(imgsz), "AP": score, "AP50": score, "AP_small": score,
+         "parameters": 1000, "GFLOPs": 0.1,
          "strides": "4", "stock": "yes" if "stock" in label else "no", "seed": 0} | more
         for label, score in scores.items()
     ]  # fmt: skip
@@ -69,7 +70,7 @@ def test_a_report_of_what_was_trained(tmp_path: Path) -> None:
     write_results(out / "bad", model, 64, {"stock b": 0.2}, epochs="2")
     with pytest.raises(SystemExit, match=r"pareto: the results differ in epochs \(1, 2\)"):
         pareto.main(["--only-report", "--out", str(out)])
-    with pytest.raises(SystemExit, match="pareto: .*no such folder"):
+    with pytest.raises(SystemExit, match=r"pareto: .*no such folder"):
         pareto.main(["--only-report", "--out", str(tmp_path / "none")])
 
 

@@ -15,10 +15,10 @@ import numpy as np
 import pytest
 import yaml
 from ultralytics.cfg import DEFAULT_CFG_DICT
-from ultralytics.utils import SMALL_OBJECT_CFG_PATH, YAML
 
 from benchmarks.common import ROOT
 from docs.tools import diagrams, model_table, pictures
+from small_object.arguments import DEFAULTS
 from small_object.sizes import SIZE_RANGES
 from small_object.slicing.tiling import tile_grid
 from tests.helpers.common import Run
@@ -39,7 +39,7 @@ def test_the_table_of_models_is_the_one_that_the_command_writes() -> None:
 
 def test_every_new_argument_is_in_the_readme() -> None:
     text = (ROOT / "README.md").read_text(encoding="utf-8")
-    for name in YAML.load(SMALL_OBJECT_CFG_PATH):
+    for name in DEFAULTS:
         assert f"| `{name}` |" in text
         assert name in DEFAULT_CFG_DICT
 

@@ -15,10 +15,11 @@ from torch._utils import ExceptionWrapper
 from ultralytics import YOLO
 from ultralytics import cfg as our_cfg
 from ultralytics.data.base import BaseDataset
-from ultralytics.engine.trainer import BaseTrainer, _cut_results
+from ultralytics.engine.trainer import BaseTrainer
 from ultralytics.utils.patches import torch_save
 
 from small_object.errors import UserError
+from small_object.files import cut_results
 from tests.helpers.command_server import Server
 from tests.helpers.common import TINY_MODEL, write_data
 from tests.stress import faults
@@ -190,10 +191,10 @@ def test_files_of_pytorch_are_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     ],
 )  # fmt: skip
 def test_results_end_with_the_checkpoint(tmp_path: Path, rows: str, left: int) -> None:
-    _cut_results(tmp_path / "results.csv", 2)
+    cut_results(tmp_path / "results.csv", 2)
     assert not (tmp_path / "results.csv").exists()
     (tmp_path / "results.csv").write_text("epoch,time,loss\n" + rows)
-    _cut_results(tmp_path / "results.csv", 2)
+    cut_results(tmp_path / "results.csv", 2)
     assert faults.read_results(tmp_path) == [row.split(",") for row in rows.split()[:left]]
 
 
