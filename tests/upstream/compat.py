@@ -13,7 +13,6 @@ import re
 import subprocess
 import sys
 import tempfile
-import time
 from collections import Counter
 from pathlib import Path
 
@@ -21,24 +20,18 @@ import torch
 from packaging.specifiers import SpecifierSet
 
 from benchmarks.common import ROOT, commit, markdown_table, write_text
-from tests.upstream.environments import create_environment, read_report
+from tests.upstream.environments import create_environment, run_tests
 
 DOCUMENT = ROOT / "docs/compatibility.md"
 # The tests of every patch, and those that compare stock models with the overlay on and off.
 CONTRACT = ("tests/ultralytics", "tests/upstream/test_replaced.py", "tests/upstream/test_stock.py")
-COLUMNS = ("version", "passed", "failed", "skipped", "seconds of tests", "what failed")
+COLUMNS = ("version", "passed", "failed", "skipped", "what failed")
 
 
 def supported_versions() -> SpecifierSet:
     """Return the supported versions of Ultralytics as this project's metadata states them."""
     requirements = importlib.metadata.requires("small-object-detection") or []
     return SpecifierSet(next(r for r in requirements if r.startswith("ultralytics")).removeprefix("ultralytics"))
-
-
-def pinned_version() -> str:
-    """Return the version in requirements.txt."""
-    text = (ROOT / "requirements.txt").read_text(encoding="utf-8")
-    return re.search(r"^ultralytics==(\S+)", text, re.M)[1]
 
 
 def newest_version() -> str:
@@ -49,30 +42,34 @@ def newest_version() -> str:
     return next(version for version in versions if version in supported_versions())
 
 
-def try_version(version: str, tests: list[str]) -> dict[str, str]:
+def try_version(version: str, tests: list[str]) -> list[str]:
     """Run the contract tests with one version; return its row of the table."""
     with tempfile.TemporaryDirectory(prefix="compat-") as folder:
-        python, report = create_environment(Path(folder) / "env", version), Path(folder) / "report.jsonl"
-        start = time.monotonic()
-        options = ["-q", "-p", "no:cacheprovider", "--continue-on-collection-errors", f"--report-log={report}"]
-        subprocess.run([python, "-m", "pytest", *options, *tests], cwd=ROOT, stdout=subprocess.DEVNULL, check=False)
-        outcomes = read_report(report)
-    counts = Counter(outcome.result for outcome in outcomes.values())
-    failed = [
-        f"`{test}`: {outcome}" for test, outcome in outcomes.items() if outcome.result not in {"passed", "skipped"}
-    ]
-    numbers = counts["passed"], len(failed), counts["skipped"], round(time.monotonic() - start)
-    return dict(zip(COLUMNS, (version, *map(str, numbers), "; ".join(failed) or "nothing"), strict=True))
+        python = create_environment(Path(folder) / "env", version)
+        outcomes = run_tests([python, *tests], ROOT, Path(folder) / "report.jsonl")
+    counts = Counter(outcome.partition(":")[0] for outcome in outcomes.values())
+    failed = [f"`{test}`: {outcome}" for test, outcome in outcomes.items() if outcome.startswith("failed")]
+    return [version, *(str(counts[name]) for name in COLUMNS[1:4]), "; ".join(failed) or "nothing"]
 
 
-def document(rows: list[dict[str, str]], command: str) -> str:
-    """Return the text of docs/compatibility.md."""
-    table = "\n".join(markdown_table(COLUMNS, [list(row.values()) for row in rows]))
-    about = f"commit {commit()}, Python {platform.python_version()}, torch {torch.__version__}"
-    return f"""\
+def main(argv: list[str] | None = None) -> int:
+    """Try the versions and write the document; return 1 if a test failed with one of them."""
+    pinned = re.search(r"^ultralytics==(\S+)", (ROOT / "requirements.txt").read_text(encoding="utf-8"), re.M)[1]
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--versions", nargs="+", metavar="VERSION", help="default: the pinned and the newest one")
+    parser.add_argument("--tests", nargs="+", default=CONTRACT, metavar="PATH", help="tests to run")
+    args = parser.parse_args(argv)
+    try:
+        versions = args.versions or dict.fromkeys([pinned, newest_version()])
+        rows = [try_version(version, list(args.tests)) for version in versions]
+    except subprocess.CalledProcessError as error:
+        sys.exit(f"compat: {' '.join(map(str, error.cmd))} failed; the package index must be reachable")
+    table = "\n".join(markdown_table(COLUMNS, rows))
+    text = f"""\
 # Compatibility
 
-Ultralytics `{supported_versions()}` is supported, and nothing older. `{command}` wrote this page ({about}).
+Ultralytics `{supported_versions()}` is supported, and nothing older. `make compat` wrote this page (commit
+{commit()}, Python {platform.python_version()}, torch {torch.__version__}).
 It runs the tests of every patch, each version in an environment of its own.
 
 {table}
@@ -80,24 +77,9 @@ It runs the tests of every patch, each version in an environment of its own.
 With an unsupported version, or one in which a patched name has moved, an import ends with one line that names it; see
 [Upgrading Ultralytics](upgrading.md).
 """
-
-
-def main(argv: list[str] | None = None) -> int:
-    """Try the versions; return 1 if a test failed with one of them."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--versions", nargs="+", metavar="VERSION", help="default: the pinned and the newest one")
-    parser.add_argument("--tests", nargs="+", default=CONTRACT, metavar="PATH", help="tests to run")
-    args = parser.parse_args(argv)
-    rows = []
-    try:
-        for version in args.versions or dict.fromkeys([pinned_version(), newest_version()]):
-            rows.append(try_version(version, list(args.tests)))
-            print(", ".join(f"{key} {value}" for key, value in rows[-1].items()), flush=True)
-    except subprocess.CalledProcessError as error:
-        sys.exit(f"compat: {' '.join(map(str, error.cmd))} failed; the package index must be reachable")
-    write_text(DOCUMENT, document(rows, "make compat" if argv is None else "python -m tests.upstream.compat"))
-    print(f"written: {DOCUMENT}")
-    return int(any(row["failed"] != "0" for row in rows))
+    write_text(DOCUMENT, text)
+    print(f"{table}\nwritten: {DOCUMENT}")
+    return int(any(row[2] != "0" for row in rows))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Environments with a version of Ultralytics of their own, and what pytest reports from them."""
+"""Environments with a version of Ultralytics of their own, and the outcomes of tests that run in them."""
 
 from __future__ import annotations
 
@@ -8,29 +8,11 @@ import re
 import subprocess
 import sys
 import venv
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from benchmarks.common import ROOT
 
-ERROR_LINE = re.compile(r"^([A-Za-z_][\w.]*(?:Error|Exception|Interrupt|Exit)\b):? ?(.*)$", re.MULTILINE)
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """The outcome of a test: `result` is passed, failed, skipped or crashed; then the exception and its first line."""
-
-    result: str
-    kind: str = ""
-    message: str = ""
-
-    def agrees(self, other: Outcome) -> bool:
-        """Tell whether result and exception are the same; messages may differ by a path or a number."""
-        return (self.result, self.kind) == (other.result, other.kind)
-
-    def __str__(self) -> str:
-        return " ".join(part for part in (self.result, self.kind and f"`{self.kind}`", self.message[:160]) if part)
+OPTIONS = ("-q", "-p", "no:cacheprovider", "--continue-on-collection-errors", "--tb=short")
 
 
 def create_environment(folder: Path, version: str) -> Path:
@@ -53,30 +35,26 @@ def create_environment(folder: Path, version: str) -> Path:
     return python
 
 
-def read_report(file: Path) -> dict[str, Outcome]:
-    """Return the outcomes in a file of `pytest --report-log` by test id, and those of files that can't be collected."""
+def run_tests(command: list[str | Path], folder: Path, report: Path, **environment: str) -> dict[str, str]:
+    """Run pytest in a folder, with its log next to the report; return the outcomes by test id."""
+    log, env = report.with_suffix(".txt"), os.environ | environment
+    with log.open("w", encoding="utf-8") as file:
+        pytest = [command[0], "-m", "pytest", *OPTIONS, f"--report-log={report}", *command[1:]]
+        subprocess.run(pytest, cwd=folder, env=env, stdin=subprocess.DEVNULL, stdout=file, stderr=file, check=False)
+    if not report.is_file():
+        sys.exit(f"pytest did not start: {log.read_text(encoding='utf-8')}")
     outcomes = {}
-    for line in file.read_text(encoding="utf-8").splitlines():
+    for line in report.read_text(encoding="utf-8").splitlines():
         entry = json.loads(line)
         if entry.get("when") == "call" or entry.get("outcome") in {"failed", "skipped"}:
-            outcomes[entry["nodeid"]] = read_outcome(entry)
+            outcomes[entry["nodeid"]] = describe(entry["outcome"], entry["longrepr"])
     return outcomes
 
 
-def read_outcome(entry: dict[str, Any]) -> Outcome:
-    """Return the outcome of a test report. For a failed command it names the last error that the command wrote."""
-    details = entry["longrepr"]
-    if entry["outcome"] == "passed":
-        return Outcome("passed")
-    if isinstance(details, list):
-        return Outcome("skipped", "", details[2].removeprefix("Skipped: "))
-    if isinstance(details, str):
-        crashed = re.match(r"worker '\w+' crashed", details)
-        return Outcome("crashed") if crashed else Outcome("failed", "collection", details.strip().splitlines()[-1])
-    message = details["reprcrash"]["message"].partition("\n")[0]
-    found = re.match(r"(?:\w+\.)*(\w+)(?:: |$)(.*)", message)
-    kind, message = found.groups() if found else ("AssertionError", message)
-    written = "\n".join(text for _, text in entry["sections"])
-    if kind == "CalledProcessError" and (lines := ERROR_LINE.findall(written)):
-        kind, message = f"{kind}: {lines[-1][0]}", lines[-1][1]
-    return Outcome(entry["outcome"], kind, message)
+def describe(outcome: str, details: dict | list | str | None) -> str:
+    """Return passed, skipped, or failed with the kind of exception."""
+    if outcome != "failed":
+        return outcome
+    message = details["reprcrash"]["message"] if isinstance(details, dict) else str(details)
+    kinds = re.findall(r"\b[A-Z]\w*(?:Error|Exception)\b|\bcrashed\b", message)
+    return f"failed: {kinds[0] if isinstance(details, dict) else kinds[-1]}" if kinds else "failed"
