@@ -21,7 +21,6 @@ from ultralytics.cfg import get_cfg
 from ultralytics.models.yolo.detect.train import DetectionTrainer
 from ultralytics.models.yolo.detect.val import DetectionValidator, StockDetectionValidator
 from ultralytics.utils import LOGGER, ops
-from ultralytics.utils.metrics import DetMetrics
 from ultralytics.utils.plotting import plot_results
 
 from small_object import sizes as size_metrics
@@ -99,7 +98,7 @@ def without_objects_of(images: list[Image], kind: int) -> list[Image]:
     return [(t[c != kind], c[c != kind], *found) for t, c, *found in images]
 
 
-CASES = {f"seed {seed}": random_images(seed) for seed in range(10, 14)}
+CASES = {f"seed {seed}": random_images(seed) for seed in (10, 11)}
 CASES["many"] = random_images(2, count=12, objects=30)
 CASES["no predictions"] = [(t, c, *EMPTY[2:]) for t, c, *_ in random_images(3)]
 CASES["a class without objects"] = without_objects_of(random_images(5), 1)
@@ -182,24 +181,6 @@ def test_one_object_of_a_class_does_not_decide_the_mean_by_object() -> None:
     assert ours.ap["COCO small"] == pytest.approx(0.5)
     assert ours.by_object.ap["COCO small"] == ours.by_object.ap50["tiny"] == pytest.approx(0.9)
     assert ours.by_object.counts == ours.counts and np.isnan(ours.by_object.ar["large"])
-
-
-def test_keys_of_the_results() -> None:
-    keys = list(evaluate(random_images(6)).results())
-    assert len(keys) == len(set(keys)) == 18
-    assert {"metrics/AP_small(B)", "metrics/AP50_very_tiny(B)", "metrics/AR_small16-32(B)"} < set(keys)
-    assert SIZE_KEYS["ap", "COCO small"] == "metrics/AP_small(B)"
-    assert not set(keys) & set(DetMetrics().results_dict)
-
-
-def test_it_survives_pickling_and_copying() -> None:
-    metrics = DetMetrics(NAMES)
-    assert metrics.size is None
-    metrics.size = evaluate(random_images(7))
-    for twin in (pickle.loads(pickle.dumps(metrics)), copy.deepcopy(metrics)):
-        assert repr((twin.size, twin.size.per_class)) == repr((metrics.size, metrics.size.per_class))  # with NaN
-        assert twin.results_dict == metrics.results_dict
-        assert set(SIZE_KEYS.values()) < set(twin.results_dict)
 
 
 # Objects of each image, as class, x, y, width and height in pixels of the image, whose width and height come first.
@@ -337,14 +318,12 @@ def test_off_it_is_stock_and_on_it_changes_nothing_of_stocks(model: YOLO, data: 
 
         results[case] = validate(model, data, tmp_path, Told, **given)
     stock, off, on = (results[case].results_dict for case in ("stock", "off", "on"))
-    assert off == stock
-    assert list(off) == list(stock)
-    assert results["off"].size is None
+    assert list(off.items()) == list(stock.items()) and results["off"].size is None
     assert lines["off"] == lines["stock"]
     assert {key: on[key] for key in stock} == stock
-    assert 0 < stock["fitness"] < 1
-    assert set(on) - set(stock) == set(SIZE_KEYS.values())
-    assert results["on"].fitness == results["stock"].fitness
+    assert set(on) - set(stock) == set(SIZE_KEYS.values()) and 0 < stock["fitness"] < 1
+    twin = pickle.loads(pickle.dumps(copy.deepcopy(results["on"])))
+    assert twin.results_dict == on and repr(twin.size) == repr(results["on"].size)
     assert lines["on"][:-1] == lines["stock"]
     assert lines["on"][-1] == results["on"].size.table(per_class=True)
 
@@ -408,9 +387,7 @@ def test_a_training_writes_the_sizes_of_each_epoch(data: Path, tmp_path: Path) -
     write_tree(tmp_path, {"tiny.yaml": TINY_MODEL})
     made = {"data": str(data), "model": str(tmp_path / "tiny.yaml"), "project": str(tmp_path), "name": "t"}
     made |= {"epochs": 2, "imgsz": 64, "batch": 2, "plots": False, "workers": 0, "device": "cpu"}
-    trainer = DetectionTrainer(
-        overrides={**made, "epochs": 2, "imgsz": 64, "batch": 2, "plots": False, "workers": 0, "device": "cpu"}
-    )
+    trainer = DetectionTrainer(overrides=made)
     trainer.train()
     rows = read_csv(trainer.csv)
     assert len(rows) == 2
@@ -437,7 +414,7 @@ STOCK_ROW = {"train/box_loss": 1.0, "metrics/mAP50(B)": 0.5, "val/box_loss": 2.0
 
 
 def test_rows_have_the_columns_of_the_file_whenever_the_first_validation_comes(tmp_path: Path) -> None:
-    trainer = half_trainer(tmp_path)
+    trainer, drawn = half_trainer(tmp_path), []
     trainer.save_metrics(STOCK_ROW)  # of an epoch without validation
     sizes = {key: 0.01 * i for i, key in enumerate(SIZE_KEYS.values())}
     validated = {"train/box_loss": 3.0, "metrics/mAP50(B)": 0.6, **sizes, "val/box_loss": 4.0, "lr/pg0": 0.02}
@@ -446,24 +423,12 @@ def test_rows_have_the_columns_of_the_file_whenever_the_first_validation_comes(t
     assert {key: float(first[key]) for key in STOCK_ROW} == STOCK_ROW
     assert {float(first[key]) for key in sizes} == {0}
     assert {key: float(second[key]) for key in validated} == pytest.approx(validated)
-
-
-def test_a_file_begun_without_sizes_keeps_its_columns(tmp_path: Path) -> None:
+    plot_results(trainer.csv, on_plot=drawn.append)  # upstream: one inch a column and two more
+    assert cv2.imread(str(drawn[0])).shape[:2] == (1200, 200 * (3 + 2))
+    trainer.csv.unlink()
     half_trainer(tmp_path, size_metrics=False).save_metrics(STOCK_ROW)
-    assert list(read_csv(tmp_path / "results.csv")[0])[2:] == list(STOCK_ROW)
-    half_trainer(tmp_path).save_metrics({**STOCK_ROW, **dict.fromkeys(SIZE_KEYS.values(), 0.5)})
-    rows = read_csv(tmp_path / "results.csv")
-    assert [list(row)[2:] for row in rows] == [list(STOCK_ROW)] * 2
-    assert {key: float(rows[1][key]) for key in STOCK_ROW} == STOCK_ROW
-
-
-def test_results_picture_is_as_wide_as_stocks(tmp_path: Path) -> None:
-    trainer, drawn = half_trainer(tmp_path), []
-    for _ in range(3):
-        trainer.save_metrics(STOCK_ROW)
-    plot_results(trainer.csv, on_plot=drawn.append)
-    assert drawn == [tmp_path / "results.png"]
-    assert cv2.imread(str(drawn[0])).shape[:2] == (1200, 200 * (3 + 2))  # upstream: one inch a column and two more
+    trainer.save_metrics(validated)
+    assert [list(row)[2:] for row in read_csv(trainer.csv)] == [list(STOCK_ROW)] * 2  # the file keeps its columns
 
 
 def test_argument() -> None:

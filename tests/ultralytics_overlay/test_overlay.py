@@ -76,16 +76,10 @@ def test_packages_may_have_an_overlay_and_new_modules_are_found(finder: OverlayF
     assert load("sub.added").B == "b"
     assert load("newpack.inner").Q == "pq"
     assert load("bare.thing").T == "t"
-    for name in ("", "mod", "sub", "plain"):  # upstream's file, even where the overlay has one too
-        assert Path(load(name).__spec__.origin).is_relative_to(Path(finder.folder).parent / "site")
-
-
-def test_other_names_are_left_alone(finder: OverlayFinder) -> None:
-    assert [finder.find_spec(name) for name in ("json", "os.path", f"{TOY}es.mod", "mod")] == [None] * 4
-    with pytest.raises(ModuleNotFoundError, match=rf"^No module named '{TOY}\.nothing'$"):
-        load("nothing")
     with pytest.raises(ModuleNotFoundError, match=r"^No module named 'there_is_no_such_module'$"):
         load("broken")
+    for name in ("", "mod", "sub", "plain"):  # upstream's file, even where the overlay has one too
+        assert Path(load(name).__spec__.origin).is_relative_to(Path(finder.folder).parent / "site")
 
 
 def test_reload_runs_both_files_again(finder: OverlayFinder) -> None:
@@ -170,7 +164,6 @@ def test_switch_holds_for_a_process_and_its_children(run: Run, tmp_path: Path, s
 RENAMES = {
     "set of modules": ("base_modules", ["nn/tasks.py"], "ultralytics.nn.tasks.parse_model"),
     "parameter": ("index", ["data/base.py"], "ultralytics.data.base.BaseDataset.get_image_and_label"),
-    "class": ("BboxLoss", ["utils/loss.py"], "'BboxLoss'"),
     "method": ("get_dataloader", ["engine/trainer.py", "models/yolo/detect/train.py"], "get_dataloader"),
 }
 IMPORT_ALL = """

@@ -17,7 +17,7 @@ from ultralytics.models.yolo.detect import train
 from ultralytics.models.yolo.detect.train import DetectionTrainer
 from ultralytics.utils import LOGGER, YAML
 
-from small_object.slicing.dataset import SlicedDataset, object_size
+from small_object.slicing.dataset import SlicedDataset
 
 TILE = 128
 HW = (300, 500)
@@ -227,22 +227,6 @@ def test_the_cache_on_disk_is_of_whole_images_and_only_mapped(folder, monkeypatc
     same(mapped, data.get_image_and_label(0))
 
 
-@pytest.mark.parametrize(
-    "spoil",
-    [
-        lambda file: file.write_bytes(b""),
-        lambda file: file.write_bytes(file.read_bytes()[:1000]),
-        lambda file: np.save(file, np.zeros(HW, np.uint8)),
-        lambda file: np.save(file, np.zeros((*HW, 3), np.uint16)),
-    ],
-)
-def test_an_unusable_cached_image_is_read_anew(folder, spoil):
-    data = built(folder, cache="disk")
-    spoil(data.npy_files[0])
-    np.testing.assert_array_equal(data._read(0), cv2.imread(data.im_files[0]))
-    assert not data.npy_files[0].exists()
-
-
 def test_grey_images_and_polygons(folder):
     (folder / "labels/train/1.txt").write_text("0 0.1 0.1 0.2 0.1 0.2 0.2 0.1 0.2\n")
     data = SlicedDataset(
@@ -259,32 +243,12 @@ def test_grey_images_and_polygons(folder):
         data[i]
 
 
-def test_the_tile_of_slice_auto(folder):
-    def label(*sizes: tuple[float, float], hw: tuple[int, int] = (1000, 2000)) -> dict:
-        boxes = [(0.5, 0.5, w / hw[1], h / hw[0]) for w, h in sizes]
-        return {"shape": hw, "bboxes": np.array(boxes, np.float32).reshape(-1, 4)}
-
-    for labels, expected in (
-        ([label((10, 40), (16, 16), (30, 30))], 20),
-        ([label((10, 20), (32, 128)), label((200, 200), (64, 64), hw=(700, 700))], 64),
-        ([label()], None),
-        ([], None),
-    ):
-        assert object_size(labels) == (expected and pytest.approx(expected, rel=1e-5))
-    assert built(folder, slice="auto").tile == TILE  # the median size is 26.8
-
-
 def trainer(**args) -> DetectionTrainer:
     """Return as much of a trainer as building a data set takes."""
     it = DetectionTrainer.__new__(DetectionTrainer)
     it.args, it.data = get_cfg(overrides={"imgsz": 64, "task": "detect", **args}), {"names": dict(enumerate("abcde"))}
     it.model = SimpleNamespace(stride=torch.tensor([32.0]))
     return it
-
-
-def test_rect_is_refused(folder):
-    with pytest.raises(ValueError, match="rect=True can't be used with slice in training"):
-        trainer(slice=64, rect=True).build_dataset(str(folder / "images/train"), "train", 2)
 
 
 def test_slice_auto_becomes_a_number_for_all_that_reads_the_arguments(folder, tmp_path, monkeypatch):

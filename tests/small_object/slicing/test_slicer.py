@@ -10,7 +10,7 @@ import pytest
 import torch
 from ultralytics.cfg import get_cfg
 
-from small_object.slicing.slicer import Slicer, build_slicer, select_boxes
+from small_object.slicing.slicer import Slicer, build_slicer
 from small_object.slicing.tiling import auto_tile, tile_grid
 
 
@@ -51,15 +51,6 @@ def test_parts_to_look_at_cover_the_image(height: int, width: int) -> None:
     starts = (found[::2] - torch.tensor([1, 2, 3, 4])).int()
     assert (starts[:, :2] == starts[:, 2:]).all()
     assert (starts[:, 1] * width + starts[:, 0]).tolist() == (found[1::2, 0].int() - starts[:, 0]).tolist()
-
-
-def test_boxes_of_raw_outputs() -> None:
-    raw = torch.tensor([[[10.0, 20], [30, 40], [4, 4], [6, 6], [0.2, 0.9], [0.3, 0.1]]])  # (1, 4 + 2, 2)
-    one, other = [8.0, 27.0, 12.0, 33.0], [18.0, 37.0, 22.0, 43.0]
-    assert [boxes.tolist() for boxes in select_boxes(raw, 0.5, 2)] == [[other]]
-    assert [boxes.tolist() for boxes in select_boxes([raw, None], 0.3, 2)] == [[one, other]]
-    rows = torch.tensor([[[0.0, 0, 10, 20, 0.6, 1], [0, 0, 4, 4, 0.4, 0], [8, 8, 9, 9, 0.1, 0]]])  # after NMS
-    assert [boxes.tolist() for boxes in select_boxes(rows, 0.4, 2)] == [[[0, 0, 10, 20], [0, 0, 4, 4]]]
 
 
 def test_memory_does_not_grow_with_the_images() -> None:

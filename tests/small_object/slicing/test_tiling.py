@@ -33,11 +33,11 @@ def test_the_fewest_tiles_cover_the_image_and_overlap_as_asked(height, width, ti
     assert len(tiles) == axes[0] * axes[1], "each column with each row"
 
 
-def test_an_image_no_larger_than_a_tile_is_one_tile():
-    assert tile_grid(640, 640, 640, 0.2).tolist() == [[0, 0, 640, 640]]
-    assert tile_grid(1, 30, 64, 0.9).tolist() == [[0, 0, 30, 1]]
-    assert tile_grid(1, 100, 64, 0).tolist() == [[0, 0, 64, 1], [36, 0, 100, 1]]
+def test_the_side_of_tiles_for_auto():
     assert len(tile_grid(100, 145, 100, 0.55)) == 2, "an overlap of 55 pixels, not of 56"
+    assert [auto_tile(640, size) for size in (None, 4.0, 32.0, 40.0, 1000.0)] == [640, 640, 640, 800, 20_000]
+    # Half of the training images' 1920 px: objects then look twice as large as in the training at a third of it.
+    assert auto_tile(32, None) == 64 and auto_tile(640, 20.0, 640 / 1920) == 960
 
 
 @pytest.mark.parametrize(
@@ -94,11 +94,3 @@ def test_a_crowd_gets_one_tile_in_its_middle():
     assert len(tile_grid(3000, 4000, 640, 0.2)) == 48
     assert len(tiles_over(np.zeros((0, 4)), 3000, 4000, 640, 0.2)) == 0
     assert len(tiles_over(np.array([[-50, 10, -20, 30], [10, 10, 10, 40]]), 3000, 4000, 640, 0.2)) == 0, "no area"
-
-
-def test_the_side_of_tiles_for_auto():
-    assert [auto_tile(640, size) for size in (None, 4.0, 32.0, 40.0, 1000.0)] == [640, 640, 640, 800, 20_000]
-    assert auto_tile(32, None) == 64
-    # Half of the training images' 1920 px: objects then look twice as large as in the training at a third of it.
-    assert auto_tile(640, 20.0, 640 / 1920) == 960 and auto_tile(640, 20.0, 640 / 640) == 640
-    assert auto_tile(640, 64.0, 640 / 1920) == 1280

@@ -4,8 +4,6 @@ import contextlib
 import errno
 import os
 import re
-import shutil
-import sysconfig
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -24,7 +22,7 @@ from ultralytics.utils.checks import check_file
 
 from small_object.errors import UserError
 from tests.helpers.command_server import Server
-from tests.helpers.common import Run, write_data
+from tests.helpers.common import write_data
 
 INF, NAN = float("inf"), float("nan")
 
@@ -37,36 +35,24 @@ def outcome(check: Callable[[], Any]) -> tuple[type, str]:
     return type(None), ""
 
 
-@pytest.mark.parametrize(
-    ("name", "value"),
-    [("nwd", v) for v in (None, 0, 1, 0.0, 0.5, 1.0)] + [("nwd_c", v) for v in (None, 1, 12, 0.5, 12.8)],
-)
-def test_accepted_values(name: str, value: float | None) -> None:
-    for hard in (True, False):
-        given = {name: value}
-        check_cfg(given, hard)
-        assert given == {name: value}
-    assert getattr(get_cfg(overrides={name: value}), name) == value
-
-
 @pytest.mark.parametrize("hard", [True, False])
 @pytest.mark.parametrize(
     ("ours", "stocks", "value"),
-    [("nwd", "mosaic", v) for v in (2, 1.01, -0.1, -1, INF, NAN, "0.5", "much", [0.5], {}, True)]
-    + [("nwd_c", "box", v) for v in ("12", "much", [12.0], {})]
-    + [("nwd_assign", "mosaic", v) for v in (2, "much", NAN)],
+    [("nwd", "mosaic", v) for v in (2, -0.1, INF, NAN, "0.5", [0.5], True, None, 1)]
+    + [("nwd_c", "box", v) for v in ("12", [12.0], 0.5, None)]
+    + [("nwd_assign", "mosaic", v) for v in (2, "much", NAN, 0.5)],
 )
 def test_errors_are_upstreams(ours: str, stocks: str, value: object, hard: bool) -> None:
     kind, message = outcome(lambda: check_cfg({stocks: value}, hard))
     assert outcome(lambda: check_cfg({ours: value}, hard)) == (kind, message.replace(stocks, ours))
-    if hard and value is not True:
+    if hard and kind is not type(None):
         assert issubclass(kind, UserError)
         assert stocks in message
         with pytest.raises(kind):
             get_cfg(overrides={ours: value})
 
 
-@pytest.mark.parametrize("value", [0, 0.0, -1, -0.5, INF, -INF, NAN])
+@pytest.mark.parametrize("value", [0, -0.5, INF, NAN])
 @pytest.mark.parametrize("hard", [True, False])
 def test_nwd_c_must_be_positive_and_finite(value: float, hard: bool) -> None:
     with pytest.raises(ValueError, match=rf"^'nwd_c={value}' is an invalid value.*finite and greater than 0"):
@@ -75,7 +61,7 @@ def test_nwd_c_must_be_positive_and_finite(value: float, hard: bool) -> None:
         get_cfg(overrides={"nwd_c": value})
 
 
-@pytest.mark.parametrize(("typo", "meant"), [("nwdd", "nwd"), ("nwd_", "nwd"), ("nwdc", "nwd_c")])
+@pytest.mark.parametrize(("typo", "meant"), [("nwdd", "nwd"), ("nwdc", "nwd_c")])
 def test_misspelt_argument_is_told_ours(typo: str, meant: str) -> None:
     with pytest.raises(SyntaxError) as caught:
         check_dict_alignment(DEFAULT_CFG_DICT, {typo: 1})
@@ -101,22 +87,6 @@ def test_relative_project_is_relative_to_the_working_folder(
     assert not stock_get_save_dir(args).is_relative_to(tmp_path)
 
 
-@pytest.mark.parametrize("project", ["p", None, "/p"])
-def test_save_dir_wins(tmp_path: Path, project: str | None) -> None:
-    args = arguments(project=project, save_dir=str(tmp_path / "here"))
-    assert get_save_dir(args) == stock_get_save_dir(args) == (tmp_path / "here").resolve()
-
-
-@pytest.mark.parametrize(("project", "name"), [(None, None), (None, "n"), ("", "n")])
-def test_without_project_it_is_upstreams(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, project: str | None, name: str | None
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    args = arguments(project=project, name=name)
-    assert get_save_dir(args) == stock_get_save_dir(args)
-    assert not get_save_dir(args).is_relative_to(tmp_path)
-
-
 def test_names_of_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     parent = tmp_path.resolve() / "p"
@@ -124,6 +94,9 @@ def test_names_of_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     assert get_save_dir(arguments(project="p", name=None)) == parent / "val"
     assert get_save_dir(get_cfg(overrides={"project": "p", "name": 12, "task": "detect"})) == parent / "12"
     assert get_save_dir(get_cfg(overrides={"project": 7, "name": 12})) == parent.with_name("7") / "12"
+    for given in ({"project": "p", "save_dir": str(tmp_path / "here")}, {"name": None}, {"project": ""}):
+        args = arguments(**given)  # as upstream, which puts relative ones elsewhere
+        assert get_save_dir(args) == stock_get_save_dir(args) and args.project == given.get("project")
 
 
 def test_trainer_saves_the_arguments_in_the_working_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -139,7 +112,6 @@ def test_trainer_saves_the_arguments_in_the_working_folder(tmp_path: Path, monke
 MISTAKES = {
     "value": ("model=yolo11n.yaml data=data.yaml nwd=2", ("'nwd=2' is an invalid value", "between 0.0 and 1.0")),
     "side of tiles": ("model=yolo11n.yaml data=data.yaml slice=63", ("'slice=63' is an invalid value", "64 pixels")),
-    "kind of side": ("model=yolo11n.yaml data=data.yaml slice=big", ("'slice=big' is invalid", "whole number")),
     "upstream's value": ("model=yolo11n.yaml data=data.yaml mosaic=2", ("'mosaic=2' is an invalid value",)),
     "argument": ("model=yolo11n.yaml nwdd=1", ("'nwdd' is not a valid YOLO argument", "'nwd'")),
     "model": (
@@ -170,7 +142,7 @@ def test_mistake_ends_with_one_line(case: str, server: Server, tmp_path: Path) -
     assert all(part in line for part in parts), line
 
 
-@pytest.mark.parametrize("kind", [RuntimeError, ValueError, TypeError, SyntaxError, KeyError, ModuleNotFoundError])
+@pytest.mark.parametrize("kind", [RuntimeError, ValueError, SyntaxError])
 def test_fault_of_the_program_is_raised(kind: type[Exception], monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(self: Model, **kwargs: object) -> None:
         raise kind("a fault")
@@ -213,6 +185,22 @@ def test_the_yolo_script_prints_our_arguments_too(run: Run, tmp_path: Path) -> N
     assert {"mosaic: 1.0", "nwd: null", "nwd_c: null"} <= set(done.stdout.splitlines())
 
 
+WRONG_SLICES = {
+    "slice=63": {"slice": 63}, "slice=much": {"slice": "much"}, "slice=True": {"slice": True},
+    "slice_overlap=0.95": {"slice_overlap": 0.95}, "slice_batch=0": {"slice_batch": 0},
+    "slice_skip=1.5": {"slice_skip": 1.5}, "slice_full": {"slice_full": "maybe"},
+    "slice=640' is invalid for task=classify": {"slice": 640, "task": "classify"},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("said", WRONG_SLICES)
+def test_arguments_of_slicing(said: str) -> None:
+    with pytest.raises((ValueError, TypeError), match=f"^'{said}"):
+        check_cfg(WRONG_SLICES[said])
+    for side in (0, 64, 640.0, "auto"):
+        check_cfg({"slice": side, "task": "detect", "slice_overlap": 0.9, "slice_full": False})
+
+
 STOCK = Path(ultralytics.__file__).parent / "cfg/models/11"
 
 
@@ -221,12 +209,9 @@ STOCK = Path(ultralytics.__file__).parent / "cfg/models/11"
     ("name", "scale", "file"),
     [
         ("ultralytics/cfg/models/11/yolo11s.yaml", "s", "yolo11.yaml"),
-        ("ultralytics/cfg/models/11/yolo11.yaml", "", "yolo11.yaml"),
         ("yolo11m-smallob.yaml", "m", "yolo11-smallob.yaml"),
-        ("yolo11x-hsfpn-dwr-smallob.yaml", "x", "yolo11-hsfpn-dwr-smallob.yaml"),
         ("yolo11s.yaml", "s", None),
         ("yolo11.yaml", "", None),
-        ("yolo11s-seg.yaml", "s", None),
         ("ultralytics/cfg/models/11/yolo11s-seg.yaml", "s", None),  # ours has none of that path
     ],
 )
@@ -241,17 +226,6 @@ def test_model_files(
     assert ("DualConv" in str(d["backbone"])) is bool(file)
 
 
-def test_check_file_finds_ours_from_elsewhere(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    ours, stocks = root / "ultralytics/cfg/models/11", STOCK
-    assert Path(check_file("ultralytics/cfg/models/11/yolo11.yaml")) == ours / "yolo11.yaml"
-    assert Path(check_file("yolo11-smallob.yaml")) == ours / "yolo11-smallob.yaml"
-    assert Path(check_file("yolo11.yaml")) == stocks / "yolo11.yaml"
-    assert check_file("no-such-model.yaml", hard=False) == []
-    with pytest.raises(FileNotFoundError, match=r"no-such-model\.yaml"):
-        check_file("no-such-model.yaml")
-
-
 def test_file_in_the_working_folder_comes_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     for name in ("yolo11-smallob.yaml", "ultralytics/cfg/models/11/yolo11.yaml"):
@@ -259,3 +233,6 @@ def test_file_in_the_working_folder_comes_first(tmp_path: Path, monkeypatch: pyt
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("nc: 1")
         assert Path(check_file(name)).resolve() == path.resolve()
+    assert check_file("no-such-model.yaml", hard=False) == []
+    with pytest.raises(FileNotFoundError, match=r"no-such-model\.yaml"):
+        check_file("no-such-model.yaml")

@@ -16,7 +16,6 @@ from ultralytics.utils import loss as losses
 from ultralytics.utils.loss import BboxLoss, RotatedBboxLoss, StockBboxLoss
 from ultralytics.utils.tal import RotatedTaskAlignedAssigner, StockTaskAlignedAssigner, TaskAlignedAssigner
 
-from small_object.nwd import DEFAULT_C
 from tests.helpers.common import TINY_MODEL, write_tree
 
 CLASSES = 3
@@ -108,16 +107,6 @@ def test_training_without_nwd_is_upstreams_to_the_last_bit(name, request, monkey
 def test_share_comes_from_the_argument_then_the_yaml(built, key, in_yaml, argument, expected):
     criterion = with_arguments(built, {key: in_yaml}, **{key: argument}).init_criterion()
     assert {each: share_of(criterion, each) for each in SHARES} == dict.fromkeys(SHARES, 0) | {key: expected}
-
-
-def test_scale_comes_from_the_argument_then_the_model(built):
-    model = with_arguments(built, nwd_assign=0.5, nwd=0.5)
-    for expected, given in ((DEFAULT_C, {}), (21, {"nwd_c": 21.0})):
-        vars(model).update(given)  # as the trainer sets it
-        criterion = model.init_criterion()
-        assert criterion.assigner.nwd_c == criterion.bbox_loss.nwd_c == expected
-    model.args = get_cfg(overrides={"nwd_c": 4})
-    assert model.init_criterion().assigner.nwd_c == 4
 
 
 @pytest.mark.parametrize(

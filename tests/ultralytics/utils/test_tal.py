@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from ultralytics.utils.tal import StockTaskAlignedAssigner, TaskAlignedAssigner, size_fade
+from ultralytics.utils.tal import TaskAlignedAssigner
 
 from small_object.nwd import DEFAULT_C
 
@@ -58,13 +58,6 @@ def scene(sizes: list[float], seed: int = 0, dtype: torch.dtype = torch.float32)
         "gt_bboxes": (truth * mask).to(dtype),
         "mask_gt": mask,
     }
-
-
-def assert_equal(ours: tuple[torch.Tensor, ...], stock: tuple[torch.Tensor, ...]) -> None:
-    assert len(ours) == len(stock) == 5
-    for a, b in zip(ours, stock, strict=True):
-        assert a.dtype == b.dtype
-        assert torch.equal(a, b)
 
 
 def slow_ciou(a: list[float], b: list[float]) -> float:
@@ -120,18 +113,6 @@ def slow_assignment(
     return targets
 
 
-@pytest.mark.parametrize(
-    ("width", "height", "expected"),
-    [(1, 1, 1), (16, 16, 1), (64, 4, 1), (20, 20, 0.75), (36, 16, 0.5), (31, 31, 1 / 16), (32, 32, 0), (500, 900, 0)],
-)
-def test_fade_by_hand(width, height, expected):
-    box = torch.tensor([[70.0, 30, 70 + width, 30 + height]], dtype=torch.float64)
-    assert size_fade(box).item() == pytest.approx(expected, abs=1e-12)
-    assert size_fade(box.float()).item() == pytest.approx(expected, abs=1e-6)
-    half = torch.tensor([[0, 0, 1024, 1024], [0, 0, 24, 24], [512, 512, 516, 516], [8, 8, 8, 8]], dtype=torch.float16)
-    assert size_fade(half).tolist() == [0, 0.5, 1, 1]  # 1024 squared overflows
-
-
 @pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
 def test_overlap_against_a_slow_reference(share):
     truth, predicted = pairs(300, 2, 60)
@@ -139,13 +120,6 @@ def test_overlap_against_a_slow_reference(share):
     expected = [slow_overlap(*boxes, share, 9.0) for boxes in zip(truth.tolist(), predicted.tolist(), strict=True)]
     np.testing.assert_allclose(overlap.numpy(), expected, atol=1e-6)
     assert 0 <= overlap.min() <= overlap.max() <= 1
-
-
-def test_overlap_of_a_large_object_is_upstreams_to_the_last_bit():
-    truth, predicted = (boxes.float() for boxes in pairs(300, 33, 150))
-    overlap = configured(1.0, 50.0).iou_calculation(truth, predicted)
-    assert torch.equal(overlap, configured(1.0, kind=StockTaskAlignedAssigner).iou_calculation(truth, predicted))
-    assert overlap.count_nonzero() > 200
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
@@ -159,23 +133,7 @@ def test_overlap_has_upstreams_type(dtype):
     torch.testing.assert_close(overlap.double(), expected, atol=0.05, rtol=0)
 
 
-def test_overlap_reads_no_value_back():  # which on a GPU would wait for it
-    truth, predicted = torch.zeros(2, 50, 4, device="meta")
-    assert configured(0.5).iou_calculation(truth, predicted).shape == (50,)
-
-
 MIXED = [3, 3, 10, 12, 20, 26, 40, 3]
-
-
-@pytest.mark.parametrize("topk2", [None, 1])
-@pytest.mark.parametrize("sizes", [MIXED, [3, 3, 3], [40, 50]], ids=str)
-def test_without_nwd_the_assignment_is_upstreams_to_the_last_bit(sizes, topk2):
-    assert TaskAlignedAssigner is not StockTaskAlignedAssigner
-    stock = configured(0.0, kind=StockTaskAlignedAssigner, topk2=topk2)(**scene(sizes))
-    assert stock[3].any()
-    for assigner in (TaskAlignedAssigner(CLASSES), configured(0.0, 3.0, topk2=topk2)):
-        assert assigner.nwd_assign == 0
-    assert_equal(assigner(**scene(sizes)), stock)
 
 
 @pytest.mark.parametrize("topk2", [10, 1])
@@ -203,41 +161,3 @@ def test_assignment_against_a_slow_reference(seed, share, topk2):
             total += score
         assert scores[i].sum().item() == pytest.approx(total, rel=1e-4)
     assert contested > 0
-
-
-def shifted(shifts: list[float], size: float = 6.0) -> dict[str, torch.Tensor]:
-    """Return a scene of one tiny object whose candidates predict its box moved by `shifts`, each at another angle."""
-    arguments = scene([size, size])
-    points = arguments["anc_points"]
-    truth = torch.tensor([41.0, 41, 41 + size, 41 + size])
-    arguments["gt_bboxes"][:], arguments["mask_gt"][:, 1], arguments["gt_labels"][:] = truth, 0, 1
-    arguments["pd_scores"][:] = 0.3
-    inside = ((points - truth[:2] > 0) & (truth[2:] - points > 0)).all(1).nonzero().flatten()
-    enlarged = (((points - (truth[:2] + truth[2:]) / 2).abs() < STRIDES[1] / 2).all(1)).nonzero().flatten()
-    arguments["pd_bboxes"][:] = torch.tensor([0.0, 0, 1, 1])
-    assert set(inside.tolist()) <= set(enlarged.tolist())
-    assert len(enlarged) == len(shifts)
-    for anchor, shift, angle in zip(enlarged.tolist(), shifts, range(len(shifts)), strict=True):
-        arguments["pd_bboxes"][:, anchor] = truth + shift * torch.tensor([math.cos(angle), math.sin(angle)] * 2)
-    return arguments | {"enlarged": enlarged}
-
-
-@pytest.mark.parametrize("c", [6.0, 40.0])
-def test_tiny_object_that_no_prediction_overlaps_gets_its_nearest(c):
-    shifts = [17.0, 9.0, 23.0, 13.0, 11.0]
-    arguments = shifted(shifts)
-    candidates = arguments.pop("enlarged").tolist()
-    stock = configured(0.0, kind=StockTaskAlignedAssigner, topk=3)(**arguments)
-    assert stock[2].sum() == 0  # no anchor is trained towards the object
-
-    for share in (0.4, 1.0):
-        _, _, scores, positive, _ = configured(share, c, topk=3)(**arguments)
-        nearest = [candidates[i] for i in np.argsort(shifts)[:3]]
-        assert sorted(positive[0].nonzero().flatten().tolist()) == sorted(nearest)
-        towards = scores[0, nearest, 1]
-        assert (towards.diff() < 0).all()
-        best = share * math.exp(-9 / c)
-        expected = [best * math.exp(-6 * (d - 9) / c) for d in sorted(shifts)[:3]]
-        metric = 0.3**0.5 * best**6  # beside upstream's eps
-        np.testing.assert_allclose(towards, np.array(expected) * metric / (metric + 1e-9), rtol=1e-4)
-        assert scores.sum(-1).count_nonzero() == positive.sum() == 6
