@@ -83,29 +83,23 @@ PROMISES = {
         "said:share 0.5 of the box loss and share 0.5 of the assignment of small objects, C = ",
     ],
     r"yolo detect train .*ASS2.yaml": ["runs/ASS2/yolo11n/weights/best.pt", "said:items from pretrained weights"],
-    r"yolo detect train .*slice=": ["runs/detect/train*/weights/best.pt"],
     r"yolo detect val (?!.*size_metrics=False)": ["said:COCO small"],
     r"yolo detect val .*name=ASS2_val": ["runs/val/ASS2_val/size_metrics.png"],
     r"yolo detect val .*slice=": ["said:Tiles of 64 px: 16 run, 0 skipped"],
     r"yolo (detect )?predict .*slice=64.*": ["runs/detect/predict*/*.jpg", "said:tiles"],
     r"yolo track .*": ["runs/detect/track*/video.*", "said:tiles"],
-    r"yolo export .*onnx": ["best.onnx"],
     r"yolo train resume=True": ["said:from epoch 2 to 2 total epochs", "said:1 epochs completed"],
     r"python predict1.py$": ["runs/predict/ASS1/yolo11n/*.jpg", "said:airplane  person  truck"],
     r"python predict2.py$": ["runs/predict/ASS2/yolo11n/*.jpg", "said:gained"],
     r"python predict([12]).py": [r"runs/predict/ASS\1/earlier/*.jpg", r"runs/predict/ASS\1/index.html"],
     r"small-object data ASS1": ["datasets/ASS1/split.csv", "datasets/ASS1/images/val/*.jpg"],
-    r"small-object check": ["runs/check/**/check.json"],
     r"small-object stats": ["runs/stats/**/stats.png"],
     r"small-object convert": ["datasets/mine/mine.yaml", "datasets/mine/images/train/*"],
     r"small-object scenes ASS1-demo": ["datasets/more/images/train/*"],
-    r"small-object tiles": ["tiles/**/*.png"],
     r"python -m benchmarks.speed": ["benchmarks/results/speed.md"],
     r"python -m benchmarks.slicing": ["benchmarks/results/slicing/slicing.md"],
-    r"python -m tests.stress.fuzz": ["benchmarks/results/fuzz.md"],
     r"python -m benchmarks.page": ["benchmarks/results/page.md", "said:thumbnails"],
     r"small-object batch --model": ["found/parts/*.parquet", "found/report.json"],
-    r"python -m benchmarks.size_metrics_cost": ["said:ratio"],
 }
 
 # Documents that go on from what the commands of another have made.
@@ -177,11 +171,7 @@ def is_command(text: str) -> bool:
 
 
 def parse(text: str) -> Iterator[tuple[str, bool]]:
-    """Yield the commands and Python of a Markdown text, in their order: the text, and whether it is Python.
-
-    Raises:
-        ValueError: If a block of code is neither, says of no other language that it is in it, and is not of `TEXTS`.
-    """
+    """Yield the commands and Python of a Markdown text, in their order: the text, and whether it is Python."""
     for token in MarkdownIt().enable("table").parse(text):
         if token.type == "inline":
             for code in (" ".join(part.content.split()) for part in token.children if part.type == "code_inline"):
@@ -384,27 +374,18 @@ def test_what_is_not_run_here(command: str, server: Server, template: Path) -> N
         assert done.returncode == 0 and done.stdout, done.stderr
         for module in re.findall(r"python -m ((?:benchmarks|docs|tests)\.\S+)", done.stdout):
             assert (ROOT / module.replace(".", "/")).with_suffix(".py").is_file()
-    elif program == "pip":
-        project = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
-        assert all(re.search(rf"^{extra} = \[", project, re.M) for extra in re.findall(r"\.\[(\w+)\]", command))
-        assert all((ROOT / file).is_file() for file in re.findall(r"-r (\S+)", command))
     elif program in {"python", "small-object"} and "pytest" not in args:
         start = args[:2] if program == "python" else args[:1]
         status, said = server.run([program, *start, "--help"], template)
         assert status == 0, said
         options = [option for option in args[len(start) :] if option.startswith("--")]
         assert not [option for option in options if not re.search(rf"{option}\b", said)]
-    elif program == "yolo":
-        assert {arg.partition("=")[0] for arg in args if "=" in arg} <= set(DEFAULT_CFG_DICT)
+    assert program != "yolo" or {arg.partition("=")[0] for arg in args if "=" in arg} <= set(DEFAULT_CFG_DICT)
 
 
 def test_make_help() -> None:
-    done = make("help")
-    assert done.returncode == 0, done.stderr
     targets = re.findall(r"^\.PHONY: (.*)", (ROOT / "Makefile").read_text(encoding="utf-8"), re.M)[0].split()
-    assert sorted(line.split()[0] for line in done.stdout.splitlines()) == sorted(targets)
-    named = re.findall(r"^    make (\w+)", (ROOT / "README.md").read_text(encoding="utf-8"), flags=re.M)
-    assert set(named) <= set(targets)
+    assert sorted(line.split()[0] for line in make("help").stdout.splitlines()) == sorted(targets)
 
 
 def test_the_demo(server: Server, template: Path, tmp_path: Path) -> None:
@@ -429,9 +410,3 @@ demo.main()
     for name in ("ASS1", "ASS2"):
         pictures = list((tmp_path / "project/runs/predict" / name / "demo").glob("*.jpg"))
         assert pictures and str(pictures[0].parent) in said
-
-
-def test_what_is_unknown_is_named() -> None:
-    for block in ("docker run x", "yolo val\ndocker run x", "a table | of"):
-        with pytest.raises(ValueError, match=r"(?s)not a command, not Python.*docker|table"):
-            list(parse(f"```\n{block}\n```"))

@@ -2,7 +2,7 @@
 
     python tests/helpers/command_server.py
 
-reads JSON objects, one per line, with `argv`, `cwd` and `log`. It runs `argv` in a child process as the shell would
+reads JSON objects, one per line, with `argv`, `folder` and `log`. It runs `argv` in a child process as the shell would
 (`yolo ...`, `small-object ...`, `python file.py ...`, `python -m module ...` or `python -c code ...`) and answers with
 the exit status; the output is in the file `log`. `Server` starts it and talks to it.
 """
@@ -63,53 +63,58 @@ class Server:
             )  # fmt: skip
             return done.returncode, done.stdout
         argv = shlex.split(command) if isinstance(command, str) else command
-        log = folder / "log.txt"
-        print(json.dumps({"argv": argv, "cwd": str(folder), "log": str(log)}), file=self.process.stdin, flush=True)
+        request = {"argv": argv, "folder": str(folder), "log": str(folder / "log.txt")}
+        print(json.dumps(request), file=self.process.stdin, flush=True)
         status = json.loads(self.process.stdout.readline())
-        return status, re.sub(r"\x1b\[[\d;]*[mK]", "", log.read_text(encoding="utf-8", errors="replace"))
+        said = (folder / "log.txt").read_text(encoding="utf-8", errors="replace")
+        return status, re.sub(r"\x1b\[[\d;]*[mK]", "", said)
 
 
-def serve() -> dict | None:
-    """Answer requests; return in each child process what it is to run, and None at the end."""
+def execute(argv: list[str], folder: str, log: str) -> None:
+    """Become the process of a command."""
+    signal.alarm(LIMIT)
+    os.chdir(folder)
+    output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    for stream, target in ((0, os.open(os.devnull, os.O_RDONLY)), (1, output), (2, output)):
+        os.dup2(target, stream)
+    program, first, *rest = argv
+    if program in {"yolo", "small-object"}:
+        sys.argv[:] = argv
+        runpy.run_path(shutil.which(program), run_name="__main__")
+    elif first == "-m":
+        sys.argv[:], sys.path[0] = rest, folder
+        runpy.run_module(rest[0], run_name="__main__", alter_sys=True)
+    elif first == "-c":
+        sys.argv[:], sys.path[0] = ["-c", *rest[1:]], ""
+        exec(compile(rest[0], "<string>", "exec"), {"__name__": "__main__"})
+    else:
+        sys.argv[:], sys.path[0] = [first, *rest], str(Path(first).resolve().parent)
+        runpy.run_path(first, run_name="__main__")
+
+
+def main() -> None:
+    """Answer requests; each child process executes one and ends without freeing all that was imported."""
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # nothing but answers goes there
     for line in iter(sys.stdin.readline, ""):
-        if not (child := os.fork()):
-            answers.close()
-            return json.loads(line)
-        status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-        print(json.dumps(status), file=answers, flush=True)
-    return None
-
-
-def execute(request: dict) -> None:
-    """Become the process of a command."""
-    signal.alarm(LIMIT)
-    os.chdir(request["cwd"])
-    log = os.open(request["log"], os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
-    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-    for stream in (1, 2):
-        os.dup2(log, stream)
-    program, first, *rest = request["argv"]
-    sys.argv[:] = [program, first, *rest]
-    if program == "yolo":
-        sys.exit(entrypoint())
-    if program == "small-object":
-        from small_object.cli import main
-
-        sys.exit(main())
-    if first == "-m":
-        sys.argv[:] = rest
-        sys.path[0] = request["cwd"]
-        runpy.run_module(rest[0], run_name="__main__", alter_sys=True)
-    elif first == "-c":
-        sys.argv[:] = ["-c", *rest[1:]]
-        sys.path[0] = ""
-        exec(compile(rest[0], "<string>", "exec"), {"__name__": "__main__"})
-    else:
-        sys.argv[:] = [first, *rest]
-        sys.path[0] = str(Path(first).resolve().parent)
-        runpy.run_path(first, run_name="__main__")
+        if child := os.fork():
+            status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+            print(json.dumps(status), file=answers, flush=True)
+            continue
+        code: Any = 0
+        try:
+            execute(**json.loads(line))
+        except SystemExit as end:
+            code = end.code or 0
+        except BaseException:
+            code = traceback.format_exc()
+        if not isinstance(code, int):  # as Python ends with a message
+            print(code, file=sys.stderr)
+            code = 1
+        atexit._run_exitfuncs()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
 
 
 if __name__ == "__main__":
@@ -118,26 +123,9 @@ if __name__ == "__main__":
     import ultralytics.models.yolo
     import ultralytics.utils.callbacks.raytune
     import ultralytics.utils.plotting  # noqa: F401
-    from ultralytics.cfg import entrypoint
     from ultralytics.utils import SETTINGS
 
     SETTINGS.update(runs_dir="runs")  # upstream's own default is the folder of the repository
     torch.set_num_threads(1)
-    gc.collect()
     gc.freeze()
-    if (mine := serve()) is not None:
-        status: Any = 0
-        try:
-            execute(mine)
-        except SystemExit as end:
-            status = end.code
-        except BaseException:
-            status = 1
-            traceback.print_exc()
-        if status is not None and not isinstance(status, int):  # as Python ends with a message
-            print(status, file=sys.stderr)
-            status = 1
-        atexit._run_exitfuncs()
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(status or 0)  # Python would take seconds to free all that was imported
+    main()

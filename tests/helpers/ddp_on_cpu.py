@@ -87,14 +87,14 @@ class Record:
 
     def __init__(self, folder: Path, fed: bool = False, kill: int | str | None = None) -> None:
         self.folder, self.fed, self.kill = folder, fed, kill
-        self.seen: dict[str, Any] = {"samples": [], "saved": [], "validations": [], "files": []}
+        self.seen: dict[str, Any] = {"samples": [], "saved": [], "validations": []}
 
     def add_to(self, model: Any) -> None:
         """Add the callbacks to a model."""
         model.add_callback("on_pretrain_routine_start", OnCpu())
         for event in ("pretrain_routine_end", "train_epoch_end", "fit_epoch_end", "model_save"):
             model.add_callback(f"on_{event}", getattr(self, event))
-        for event in ("val_start", "val_batch_end", "val_end"):
+        for event in ("val_start", "val_end"):
             model.add_callback(f"on_{event}", getattr(self, event))
 
     def write(self) -> None:
@@ -108,21 +108,13 @@ class Record:
         self.seen |= {"args": vars(trainer.args), "backend": dist.get_backend(), "world": dist.get_world_size()}
         self.seen["random"] = hash(random.getstate())
         data = trainer.train_loader.dataset
-        get, choose = data.get_image_and_label, getattr(data, "_choose", None)
-        windows: list[Any] = []
+        get = data.get_image_and_label
 
         def get_and_tell(index: int) -> dict[str, Any]:
-            label = get(index)
-            self.seen["samples"].append([trainer.epoch, index, windows and windows[-1]])
-            return label
-
-        def choose_and_tell(*args: Any) -> Any:
-            windows.append(choose(*args))
-            return windows[-1]
+            self.seen["samples"].append([trainer.epoch, index])
+            return get(index)
 
         data.get_image_and_label = get_and_tell
-        if choose is not None:
-            data._choose = choose_and_tell
 
     def train_epoch_end(self, trainer: Any) -> None:
         if trainer.epoch == self.kill and dist.get_rank() == 0:  # upstream calls this while it saves a checkpoint
@@ -137,7 +129,6 @@ class Record:
         self.write()
 
     def val_start(self, validator: Any) -> None:
-        self.seen["files"].append([])
         if self.kill == "at the end" and not validator.training and dist.get_rank() == 0:
             os.kill(os.getpid(), signal.SIGKILL)
         if self.fed:
@@ -149,9 +140,6 @@ class Record:
             return get()
 
         validator.get_stats = get_and_tell
-
-    def val_batch_end(self, validator: Any) -> None:
-        self.seen["files"][-1] += [Path(file).name for file in validator._batch["im_file"]]
 
     def val_end(self, validator: Any) -> None:
         size, matrix = validator.metrics.size, validator.confusion_matrix.matrix.tolist()

@@ -222,8 +222,8 @@ def test_the_cache_on_disk_is_of_whole_images_and_only_mapped(folder, monkeypatc
     assert type(mapped["img"]) is np.ndarray and mapped["img"].flags.writeable
     random.seed(2)
     monkeypatch.undo()
-    for cached in data.npy_files:
-        cached.unlink()
+    for cached, content in zip(data.npy_files, (b"", b"no array", data.npy_files[2].read_bytes()[:1000]), strict=True):
+        cached.write_bytes(content)  # which is read anew
     same(mapped, data.get_image_and_label(0))
 
 
@@ -254,6 +254,8 @@ def trainer(**args) -> DetectionTrainer:
 def test_slice_auto_becomes_a_number_for_all_that_reads_the_arguments(folder, tmp_path, monkeypatch):
     lines: list[str] = []
     monkeypatch.setattr(LOGGER, "info", lambda message, *_: lines.append(str(message)))
+    with pytest.raises(ValueError, match="rect=True can't be used with slice in training"):
+        trainer(slice=64, rect=True).build_dataset(str(folder / "images/train"), "train", 2)
     it = trainer(slice="auto")
     it.save_dir = tmp_path
     assert it.build_dataset(str(folder / "images/train"), "train", 2).tile == it.args.slice == 64

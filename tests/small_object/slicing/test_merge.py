@@ -211,7 +211,8 @@ def test_nothing_found_is_nothing_merged():
     for tiles in (tile_grid(*HW, 320, 0.2), np.zeros((0, 4))):
         result = merge(torch.zeros(0, 4), torch.zeros(0), torch.zeros(0), torch.zeros(0), tiles, HW)
         assert result.boxes.shape == (0, 4) and len(result.scores) == len(result.classes) == len(result.index) == 0
-    alone = merge(torch.ones(1, 4), torch.ones(1), torch.ones(1), -torch.ones(1), np.zeros((0, 4)), HW)
+    alone = merge(torch.ones(1, 4).half(), torch.ones(1).half(), torch.ones(1), -torch.ones(1), np.zeros((0, 4)), HW)
+    assert alone.boxes.dtype == alone.scores.dtype == torch.float32
     assert alone.index.tolist() == [0], "the pass over the whole image needs no tile"
 
 

@@ -4,6 +4,8 @@ import contextlib
 import errno
 import os
 import re
+import shutil
+import sysconfig
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -22,7 +24,7 @@ from ultralytics.utils.checks import check_file
 
 from small_object.errors import UserError
 from tests.helpers.command_server import Server
-from tests.helpers.common import write_data
+from tests.helpers.common import Run, write_data
 
 INF, NAN = float("inf"), float("nan")
 

@@ -49,7 +49,7 @@ def assert_equal_models(folder: Path) -> None:
 def validate_alone(run: Path, data: Path, folder: Path, fed: bool, **options: Any) -> dict[str, Any]:
     """Validate the best weights of a run in this process; return what was seen."""
     seen, model = Record(folder, fed=fed), YOLO(run / "weights/best.pt")
-    for event in ("val_start", "val_batch_end", "val_end"):
+    for event in ("val_start", "val_end"):
         model.add_callback(f"on_{event}", getattr(seen, event))
     options |= {"imgsz": 64, "batch": 4, "device": "cpu", "workers": 0, "project": str(folder), "name": "one"}
     model.val(data=str(data), **options)
@@ -99,9 +99,9 @@ def test_each_process_trains_the_fork_with_our_arguments(plain: Path) -> None:
 
 
 def test_each_process_has_its_share_of_the_images(plain: Path) -> None:
-    samples = [seen["samples"] for seen in told(plain / "seen")]
-    first, second = ([[index for at, index, _ in own if at == epoch] for epoch in (0, 1)] for own in samples)
-    assert first != second
+    seen = told(plain / "seen")
+    assert seen[0]["random"] != seen[1]["random"]
+    first, second = ([[i for at, i in own["samples"] if at == epoch] for epoch in (0, 1)] for own in seen)
     for epoch in (0, 1):
         assert len(first[epoch]) == len(second[epoch]) == 3
         assert sorted(first[epoch] + second[epoch]) == list(range(6))
@@ -118,11 +118,8 @@ def test_the_first_process_alone_writes(plain: Path) -> None:
 
 
 def test_two_processes_validate_as_one(plain: Path, data: Path, tmp_path: Path) -> None:
-    first, second = told(plain / "seen")
-    assert len(first["files"]) == 3  # after each epoch, and at the end
-    for own, other in zip(first["files"], second["files"], strict=True):
-        assert own and other
-        assert sorted(own + other) == [f"{i}.png" for i in range(5)], "each image once"
+    first, _ = told(plain / "seen")
+    assert len(first["validations"]) == 3  # after each epoch, and at the end
     alone = validate_alone(plain / "run", data, tmp_path, fed=True, plots=True)
     one = alone["validations"][-1]
     assert np.sum(one["matrix"]) > 5
@@ -151,16 +148,6 @@ def sliced(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_each_process_cuts_its_own_tiles(sliced: Path) -> None:
-    seen = told(sliced / "killed")
-    assert seen[0]["random"] != seen[1]["random"]
-    for epoch in (0, 1):
-        assert sorted(index for each in seen for at, index, _ in each["samples"] if at == epoch) == list(range(6))
-    windows = [tuple(window) for each in seen for _, _, window in each["samples"]]
-    assert all((x2 - x1, y2 - y1) == (64, 64) for x1, y1, x2, y2 in windows)
-    assert len(set(windows)) == 12, "never the same tile of an image of 33 x 9 places"
-
-
 def test_a_resumed_run_starts_after_the_last_checkpoint(sliced: Path) -> None:
     assert rows(sliced / "run") == [1, 2, 3]
     assert [epoch for epoch, _ in told(sliced / "resumed")[0]["saved"]] == [1, 2]
@@ -170,16 +157,11 @@ def test_a_resumed_run_starts_after_the_last_checkpoint(sliced: Path) -> None:
     assert_equal_models(sliced / "resumed")
 
 
-def test_a_run_of_which_only_the_validation_is_left(sliced: Path) -> None:
-    first, second = told(sliced / "ended")
-    assert first["samples"] == second["samples"] == first["saved"] == []
-    assert sorted(file.name for file in (sliced / "run/weights").iterdir()) == ["best.pt", "last.pt"]
-    assert torch.load(sliced / "run/weights/last.pt", weights_only=False)["optimizer"] is None
-
-
 def test_tiles_of_all_processes_are_counted(sliced: Path, data: Path, tmp_path: Path) -> None:
     one = validate_alone(sliced / "run", data, tmp_path, fed=False, plots=False, slice=64)
-    first, _ = told(sliced / "ended")
+    first, second = told(sliced / "ended")
+    assert first["samples"] == second["samples"] == first["saved"] == [], "only the validation was left"
+    assert sorted(file.name for file in (sliced / "run/weights").iterdir()) == ["best.pt", "last.pt"]
     assert one["validations"][0]["tiles"] == [20, 0], "4 of each image"
     assert (first["validations"], first["boxes"]) == (one["validations"], one["boxes"])
     assert all(found for _, found in first["boxes"])

@@ -103,6 +103,17 @@ def test_prediction_is_that_of_one_tile_at_a_time(model: YOLO, image: np.ndarray
     assert result.tiles == (len(tile_grid(*image.shape[:2], TILE, 0.25)), 0)
     assert result.orig_shape == image.shape[:2] and result.boxes.data.device.type == "cpu"
     assert len(result.boxes) > len(model.predict(image, **PLAIN)[0].boxes)
+    for part in (result[:2], result.cpu(), result.numpy()):
+        assert (part.tiles, part.num_full) == (result.tiles, result.num_full)
+
+
+def test_small_images_and_tensors_are_not_sliced(model: YOLO, image: np.ndarray) -> None:
+    for small in (image[:TILE, :TILE].copy(), torch.rand(1, 3, IMGSZ, 2 * IMGSZ)):
+        sliced, plain = (model.predict(small, **options)[0] for options in (SLICED, PLAIN))
+        assert torch.equal(sliced.boxes.data, plain.boxes.data) and sliced.tiles is None
+    for height, width in ((1, 300), (97, 96)):
+        result = model.predict(np.full((height, width, 3), 90, np.uint8), **SLICED)[0]
+        assert result.tiles[0] == len(tile_grid(height, width, TILE, 0.25))
 
 
 @pytest.mark.parametrize("skip", [0.0, 0.61])
