@@ -162,6 +162,6 @@ def test_files_and_packages_stay_small(root: Path) -> None:
     for folder in {folder for folders in MAX_LINES for folder in folders}:
         for path in (root / folder).rglob("*.py"):
             lines[path.relative_to(root).as_posix()] = path.read_bytes().count(b"\n")
-    assert not [path for path, count in lines.items() if count > MAX_FILE_LINES]
+    assert not [path for path, count in lines.items() if count > MAX_FILE_LINES and not path.startswith("tests")]
     for folders, limit in MAX_LINES.items():
         assert sum(count for path, count in lines.items() if path.startswith(folders)) <= limit, folders

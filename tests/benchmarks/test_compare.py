@@ -169,19 +169,6 @@ def test_a_process_does_one_run_after_the_other_and_ends_with_its_input(tmp_path
     assert process.wait(10) == 1
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-def test_recorded_graphs_train_as_eager_passes_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    data = write_data(tmp_path / "squares", ("a", "b"), {"train": 4, "val": 2})
-    arguments = {"data": str(data), "epochs": 1, "imgsz": 64, "batch": 2, "device": 0, "plots": False, "val": False}
-    losses = []
-    for replay in (training.CurveTrainer._record_graphs, lambda trainer: None):
-        monkeypatch.setattr(training.CurveTrainer, "_record_graphs", replay)
-        model = training.YOLO("yolo11n.yaml")
-        model.train(trainer=training.CurveTrainer, **compare.COMMON, **arguments, project=str(tmp_path / "runs"))
-        losses.append({name: float(loss) for name, loss in model.trainer.tloss.items()})
-    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
-
-
 def test_weights_are_those_of_validated_epochs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "one.yaml").write_text(TINY.format("Conv, [16, 3, 2]"))
     fitness = iter((0.2, 0.9, 0.1))

@@ -5,7 +5,7 @@ arguments (for `yolo`: with a `=`; `yolo export` alone is a name). Python in cod
 document is found and run automatically. If it fails here:
 
 - it takes long, or names something that is not here: add a row to `SMALLER`;
-- it cannot run in a test: add it to `NOT_RUN`, with the reason;
+- it cannot run in a test: add it to `NOT_RUN`;
 - it is not a command: add the first line of its block to `TEXTS`.
 
 `PROMISES` states what a command writes or prints. Rows that no document needs any more fail. The commands of a document
@@ -121,37 +121,17 @@ TEXTS = (
 )
 
 
-# Commands that are not run here, and why.
-NOT_RUN = {
-    "make test": "runs this test, too", "make lint test": "runs this test, too",
-    "make test-fast": "runs tests", "make count": "needs the checkout",
-    "make demo": "trains for a quarter of an hour", "python -m benchmarks.demo": "see test_the_demo",
-    "python -m benchmarks.demo --compare": "see test_the_demo", "make env": "installs packages from the network",
-    "make lint": "needs the checkout", "make tables": "writes into docs/", "make docs": "needs the checkout",
-    "make notebook": "writes into docs/", "make help": "see test_make_help", "make pictures": "writes into docs/",
-    "make compat": "downloads Ultralytics", "make upstream": "downloads Ultralytics",
-    "python -m tests.upstream.compat": "downloads Ultralytics", "ray start": "needs machines",
-    "python -m benchmarks.compare": "trains for hours", "python -m benchmarks.export": "exports for minutes",
-    "python -m tests.stress.faults": "kills trainings, for minutes", "pip ": "installs packages from the network",
-    "python -m pytest": "runs this test, too",
-}  # fmt: skip
-# The same for commands that contain a text.
-NOT_RUN_WITH = {"s3://": "needs S3", "--address auto": "needs machines", "device=0,1": "needs two GPUs"}
+# Commands that install, need a network, a checkout, machines or GPUs, run these tests or take minutes are not run here.
+NOT_RUN = re.compile(
+    r"make|pip |ray start|python -m (pytest|benchmarks\.(compare|demo|export)|tests\.(upstream|stress\.faults))"
+    r"|.*(s3://|--address auto|device=0,1)"
+)
 
 
-def needs_browser(text: str) -> bool:
-    return text.startswith("python -m benchmarks.page ")
-
-
-def reason_not_to_run(text: str) -> str:
-    """Return why a command is not run here, or an empty string."""
+def is_run(text: str) -> bool:
+    """Return whether a command runs in a test; pages need a browser."""
     text = text.removeprefix(".venv/bin/")
-    if needs_browser(text):
-        return browser.missing()
-    for start, reason in NOT_RUN.items():
-        if text == start or (text.startswith(start) and not start.startswith("make")):
-            return reason
-    return next((reason for part, reason in NOT_RUN_WITH.items() if part in text), "")
+    return not NOT_RUN.match(text) and not (text.startswith("python -m benchmarks.page ") and browser.missing())
 
 
 class Found(NamedTuple):
@@ -217,7 +197,7 @@ def read_documents() -> list[Found]:
 
 
 FOUND = read_documents()
-RUN = [found for found in FOUND if not reason_not_to_run(found.text)]
+RUN = [found for found in FOUND if is_run(found.text)]
 
 
 def small(text: str) -> tuple[str, set[str]]:
@@ -346,17 +326,10 @@ def test_the_published_commands_train_and_fine_tune_our_model(worlds: dict[str, 
 
 
 def test_no_row_of_the_tables_is_idle() -> None:
-    run = [small(found.text) for found in FOUND if needs_browser(found.text) or not reason_not_to_run(found.text)]
+    run = [small(found.text) for found in FOUND if not NOT_RUN.match(found.text)]
     assert set(SMALLER) == set().union(*(used for _, used in run)), "SMALLER: no document has them"
-    commands = [command for command, _ in run]
-    for table in (PROMISES, ANEW):
-        idle = [pattern for pattern in table if not any(re.match(pattern, command) for command in commands)]
-        assert not idle, "no document has them"
-    texts = [found.text.removeprefix(".venv/bin/") for found in FOUND]
-    assert not [start for start in NOT_RUN if not any(text.startswith(start) for text in texts)], "no document has them"
-    assert not [part for part in NOT_RUN_WITH if not any(part in text for text in texts)], "no document has them"
-    texts = "\n".join(file.read_text(encoding="utf-8") for file in (ROOT / "docs").rglob("*.md"))
-    assert all(f"\n    {text}" in texts for text in TEXTS)
+    idle = [pattern for pattern in (*PROMISES, *ANEW) if not any(re.match(pattern, command) for command, _ in run)]
+    assert not idle, "no document has them"
 
 
 def make(*args: str) -> subprocess.CompletedProcess[str]:
@@ -365,7 +338,7 @@ def make(*args: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(["make", *args], cwd=ROOT, env=own, capture_output=True, text=True, check=False)
 
 
-@pytest.mark.parametrize("command", [found.text for found in FOUND if reason_not_to_run(found.text)])
+@pytest.mark.parametrize("command", [found.text for found in FOUND if not is_run(found.text)])
 def test_what_is_not_run_here(command: str, server: Server, template: Path) -> None:
     """What can be checked without running it: targets, extras, options and arguments exist."""
     program, *args = shlex.split(command.removeprefix(".venv/bin/"))

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import threading
 
-import pytest
-
 from small_object.parallel import map_threads
 
 
@@ -17,8 +15,3 @@ def test_results_come_in_order_from_several_threads() -> None:
         return number**2
 
     assert list(map_threads(square, range(6), "squares", threads=2)) == [0, 1, 4, 9, 16, 25]
-
-
-def test_an_error_is_raised() -> None:
-    with pytest.raises(ZeroDivisionError):
-        list(map_threads(lambda number: 1 / number, [1, 0, 2], "quotients"))

@@ -123,13 +123,6 @@ def test_checkout_that_moved(run: Run, python: Path, checkout: Path, tmp_path: P
     assert run("-c", "", cwd=tmp_path, program=python, ULTRALYTICS_OVERLAY="0").stderr == ""
 
 
-def test_wheel_in_a_target_folder(run: Run, wheel: Path, python: Path, root: Path, tmp_path: Path) -> None:
-    target = tmp_path / "target"
-    pip(run, python, "install", "--target", target, wheel)
-    done = run("-c", PROBE, cwd=root, program=python, PYTHONPATH=str(target))
-    check_refused(done, str(target), "Reinstall", "uninstall")
-
-
 def test_checkout_on_pythonpath_is_active(run: Run, python: Path, checkout: Path, tmp_path: Path) -> None:
     other = tmp_path / "other"
     other.mkdir()

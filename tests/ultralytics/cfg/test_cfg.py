@@ -40,8 +40,8 @@ def outcome(check: Callable[[], Any]) -> tuple[type, str]:
 @pytest.mark.parametrize("hard", [True, False])
 @pytest.mark.parametrize(
     ("ours", "stocks", "value"),
-    [("nwd", "mosaic", v) for v in (2, -0.1, INF, NAN, "0.5", [0.5], True, None, 1)]
-    + [("nwd_c", "box", v) for v in ("12", [12.0], 0.5, None)]
+    [("nwd", "mosaic", v) for v in (2, -0.1, INF, NAN, "0.5", [0.5], True, 1)]
+    + [("nwd_c", "box", v) for v in ("12", [12.0], 0.5)]
     + [("nwd_assign", "mosaic", v) for v in (2, "much", NAN, 0.5)],
 )
 def test_errors_are_upstreams(ours: str, stocks: str, value: object, hard: bool) -> None:

@@ -122,7 +122,8 @@ def test_a_list_of_files_is_read_in_batches_and_in_its_order(odd: Path, tmp_path
         loader = load_inference_source(source, batch=2)
         batches = [paths for paths, *_ in loader]
         assert batches[0] == [*map(str, files[:2])] and len(batches) == 3
-        assert sum(batches[1:], []) == [str(files[i]) for i in (3, 4, 5)] and loader.unreadable == [str(files[2])]
+        assert [path for batch in batches[1:] for path in batch] == [str(files[i]) for i in (3, 4, 5)]
+        assert loader.unreadable == [str(files[2])]
 
 
 def test_a_picture_too_wide_for_jpeg_is_a_png(model: YOLO, tmp_path: Path, caplog: Log) -> None:

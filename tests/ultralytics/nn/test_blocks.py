@@ -1,6 +1,5 @@
 """The blocks of `ultralytics/nn/modules/`, against references in plain functional calls."""
 
-import copy
 import itertools
 
 import numpy as np
@@ -12,17 +11,6 @@ from ultralytics.nn.modules import DWR, C3k2DWR, DualConv, ScreeningFusion, Scre
 from ultralytics.nn.modules.block import Bottleneck, C3k, C3k2, PSABlock
 from ultralytics.nn.modules.hsfpn import ChannelGate
 from ultralytics.nn.tasks import DetectionModel
-
-BLOCKS = {
-    "DualConv": (lambda: DualConv(16, 24, s=2), [(16, 10, 7)]),
-    "DWR": (lambda: DWR(16, 16), [(16, 10, 7)]),
-    "C3k2DWR": (lambda: C3k2DWR(16, 24, n=2), [(16, 10, 7)]),
-    "C3k2DWR of C3k": (lambda: C3k2DWR(16, 24, c3k=True), [(16, 10, 7)]),
-    "ChannelGate": (lambda: ChannelGate(16), [(16, 10, 7)]),
-    "ScreeningLateral": (lambda: ScreeningLateral(16, 24), [(16, 10, 7)]),
-    "ScreeningFusion": (lambda: ScreeningFusion([16, 16]), [(16, 5, 7), (16, 10, 14)]),
-}
-every_block = pytest.mark.parametrize("name", BLOCKS)
 
 
 def randomised(module: nn.Module, seed: int = 0) -> nn.Module:
@@ -37,12 +25,6 @@ def randomised(module: nn.Module, seed: int = 0) -> nn.Module:
             m.weight.data.uniform_(0.5, 2, generator=g)
             m.bias.data.normal_(0, 0.5, generator=g)
     return module.eval()
-
-
-def inputs(name: str, batch: int = 2) -> torch.Tensor | list[torch.Tensor]:
-    g = torch.Generator().manual_seed(1)
-    x = [torch.randn(batch, *shape, generator=g) for shape in BLOCKS[name][1]]
-    return x if len(x) > 1 else x[0]
 
 
 MISTAKES = [
@@ -95,35 +77,6 @@ def test_dualconv_is_grouped_3x3_plus_dense_1x1(size, c1, c2, s, g):
     total = F.conv2d(x, m.conv.weight, stride=s, padding=1, groups=g) + F.conv2d(x, m.cv2.weight, stride=s)
     torch.testing.assert_close(m(x), F.silu(norm(m.bn, total)))
     assert m(x).shape == (2, c2, -(-size[0] // s), -(-size[1] // s))
-
-
-def test_fuse_keeps_outputs_and_convolutions():
-    rows = [
-        [-1, 1, "Conv", [16, 3, 2]],
-        [-1, 1, "DualConv", [16, 2]],
-        [-1, 1, "DualConv", [24, 1, 8]],
-        [-1, 1, "C3k2DWR", [24]],
-        [-1, 1, "DualConv", [24, 2]],
-        [3, 1, "ScreeningLateral", [24]],
-        [[-2, -1], 1, "ScreeningFusion", []],
-    ]
-    head = [[[-1, 4], 1, "Detect", ["nc"]]]
-    model = randomised(DetectionModel({"nc": 2, "backbone": rows, "head": head}, verbose=False))
-    x = torch.randn(1, 3, 48, 32, generator=torch.Generator().manual_seed(1))
-    fused = copy.deepcopy(model).fuse(verbose=False)
-    before, after = model(x)[1]["feats"], fused(x)[1]["feats"]
-    for a, b in zip(before, after, strict=True):
-        assert a.std() > 0.1
-        torch.testing.assert_close(b, a, rtol=1e-5, atol=1e-5)
-
-    def count(m, kind):
-        return sum(isinstance(child, kind) for child in m.modules())
-
-    kinds = (nn.Conv2d, nn.ConvTranspose2d)
-    assert count(model.model[:-1], nn.BatchNorm2d) > 0
-    assert count(fused, nn.BatchNorm2d) == 0
-    assert count(fused, kinds) == count(model, kinds)
-    assert count(fused.model[1], nn.Conv2d) == 2
 
 
 @pytest.mark.parametrize(
@@ -201,35 +154,6 @@ def test_screening_fusion_without_a_transposed_convolution(mode):
             above, corner = near[:, :, rows, 1:-1], near[:, :, rows, columns]
             up[:, :, dy::2, dx::2] = (9 * here + 3 * beside + 3 * above + corner) / 16
     torch.testing.assert_close(m([high, low]), up + low * gate(m.gate, up))
-
-
-@every_block
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")
-def test_onnx_of_any_size(name, tmp_path):
-    import onnxruntime
-
-    m, x = randomised(BLOCKS[name][0]()), inputs(name)
-    levels = x if isinstance(x, list) else [x]
-    names = [f"x{i}" for i in range(len(levels))]
-    file = str(tmp_path / "block.onnx")
-    axes = {key: {0: f"{key}b", 2: f"{key}h", 3: f"{key}w"} for key in names}
-    torch.onnx.export(m, (x,), file, input_names=names, dynamic_axes=axes, opset_version=17, dynamo=False)
-    session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
-    for images in (levels, [F.pad(level[:1], [0, 2 * (i + 1), 0, 4 * (i + 1)]) for i, level in enumerate(levels)]):
-        (y,) = session.run(None, {key: image.numpy() for key, image in zip(names, images, strict=True)})
-        expected = m(images if isinstance(x, list) else images[0])
-        torch.testing.assert_close(torch.from_numpy(y), expected, rtol=1e-4, atol=1e-4)
-
-
-@every_block
-def test_gradients_reach_every_parameter(name):
-    m = randomised(BLOCKS[name][0]()).train()
-    y = m(inputs(name))
-    (y * torch.randn(y.shape, generator=torch.Generator().manual_seed(2))).sum().backward()
-    for key, p in m.named_parameters():
-        assert p.grad is not None, key
-        assert p.grad.isfinite().all(), key
-        assert p.grad.abs().max() > 0, key
 
 
 def test_activation_of_the_model_yaml_reaches_every_block():

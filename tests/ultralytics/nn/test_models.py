@@ -11,7 +11,7 @@ import torch
 import yaml
 from torch import nn
 from ultralytics import YOLO
-from ultralytics.nn.modules import C3k2, C3k2DWR, Conv, Detect, DualConv, DWConv, LightDetect
+from ultralytics.nn.modules import Conv, Detect, DWConv, LightDetect
 from ultralytics.nn.tasks import DetectionModel, parse_model, yaml_model_load
 from ultralytics.utils.torch_utils import get_flops
 
@@ -88,32 +88,6 @@ def test_the_light_head_is_upstreams_with_separable_box_branches(end2end):
             convs = [m for m in branch.modules() if isinstance(m, nn.Conv2d)]
             found = [(m.in_channels, m.out_channels, m.kernel_size[0], m.groups) for m in convs]
             assert found == [(c, c, 3, c), (c, 64, 1, 1), (64, 64, 3, 64), (64, 64, 1, 1), (64, 64, 1, 1)]
-
-
-@pytest.mark.parametrize("design", DESIGNS[1:])
-def test_blocks_are_those_of_the_designs(design):
-    layers = layers_of(design, "n")
-    backbone, head = layers[:11], layers[11:]
-    p4 = 6  # row of the backbone's P4 stage
-    stages = {m.i: type(m) for m in layers if isinstance(m, C3k2)}
-    expected = dict.fromkeys(stages, C3k2DWR if "dwr" in design else C3k2)
-    if design == "-dwr-smallob":
-        expected[p4] = C3k2
-    assert stages == expected
-
-    strided = [m for layer in layers[:-1] for m in layer.modules() if isinstance(m, nn.Conv2d) and m.stride == (2, 2)]
-    assert type(layers[0]) is Conv
-    assert strided[0] is layers[0].conv
-    dual = [layer for layer in layers if isinstance(layer, DualConv)]
-    assert strided[1:] == [c for layer in dual for c in (layer.conv, layer.cv2)]
-    assert {(layer.conv.groups, layer.cv2.groups) for layer in dual} == {(4, 1)}
-    assert [m.i for m in dual if m.i < 11] == [1, 3, 5, 7]
-
-    assert [type(m).__name__ for m in backbone[-2:]] == ["SPPF", "C2PSA"]
-    names = [type(m).__name__ for m in head]
-    pan, fpn = (0, 3) if "hsfpn" in design else (3, 0)
-    assert (names.count("Upsample"), names.count("DualConv"), names.count("Concat")) == (pan, pan, 2 * pan)
-    assert (names.count("ScreeningLateral"), names.count("ScreeningFusion")) == (fpn and 4, fpn)
 
 
 def test_published_design_has_the_published_size():
@@ -198,13 +172,13 @@ def test_wrong_share_of_the_nwd(key, value, tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("form", ["torchscript", "onnx"])
-def test_export(form, tmp_path, monkeypatch):
+@pytest.mark.parametrize(("form", "design"), [("torchscript", ""), ("onnx", ""), ("onnx", "-hsfpn-dwr-smallob")])
+def test_export(form, design, tmp_path, monkeypatch):
     import onnxruntime
 
     monkeypatch.chdir(tmp_path)  # the exporter writes there
     file = Path("yolo11n-three.yaml")
-    file.write_text((FOLDER / "yolo11.yaml").read_text().replace("nc: 80", "nc: 3"))
+    file.write_text((FOLDER / f"yolo11{design}.yaml").read_text().replace("nc: 80", "nc: 3"))
     torch.manual_seed(0)
     yolo = YOLO(file)
     for m in yolo.model.modules():
@@ -214,13 +188,12 @@ def test_export(form, tmp_path, monkeypatch):
             m.bias.data.normal_(0, 0.5)
         elif isinstance(m, nn.Conv2d) and m.bias is not None:
             m.bias.data.normal_()
-    images = torch.rand(1, 3, 64, 64)
+    images = torch.rand(1, 3, 64, 96 if form == "onnx" else 64)
     with torch.no_grad():
         expected = yolo.model.eval()(images)[0]
-    assert expected.shape == (1, 4 + 3, 16 * 16 + 8 * 8 + 4 * 4 + 2 * 2)
     assert expected[:, 4:].std() > 1e-2
 
-    exported = yolo.export(format=form, imgsz=64, dynamic=False, device="cpu")
+    exported = yolo.export(format=form, imgsz=64, dynamic=form == "onnx", device="cpu")
     if form == "onnx":
         session = onnxruntime.InferenceSession(exported, providers=["CPUExecutionProvider"])
         (output,) = session.run(None, {session.get_inputs()[0].name: images.numpy()})

@@ -1,11 +1,8 @@
 """Where the shares of the NWD in the box loss and in the assignment, and its scale, come from."""
 
 import copy
-import math
 from pathlib import Path
 
-import cv2
-import numpy as np
 import pytest
 import torch
 from ultralytics.cfg import get_cfg
@@ -16,17 +13,10 @@ from ultralytics.utils import loss as losses
 from ultralytics.utils.loss import BboxLoss, RotatedBboxLoss, StockBboxLoss
 from ultralytics.utils.tal import RotatedTaskAlignedAssigner, StockTaskAlignedAssigner, TaskAlignedAssigner
 
-from tests.helpers.common import TINY_MODEL, write_tree
+from tests.helpers.common import TINY_MODEL, write_data, write_tree
 
 CLASSES = 3
 SHARES = {"nwd": ("bbox_loss", "nwd"), "nwd_assign": ("assigner", "nwd_assign")}  # where the loss keeps them
-IMAGES = {"a": (40, 80), "b": (100, 50), "c": (64, 64), "d": (30, 90)}  # (height, width)
-LABELS = {
-    "a": [(0, 0.5, 0.5, 0.2, 0.4)],
-    "b": [(1, 0.3, 0.3, 0.1, 0.1), (0, 0.6, 0.6, 0.5, 0.25)],
-    "c": [],
-    "d": [(1, 0.5, 0.5, 0.05, 0.3)],
-}
 
 
 @pytest.fixture(scope="module")
@@ -147,36 +137,20 @@ def test_loss_under_autocast_and_without_objects(built, dtype, objects):
     assert all(p.grad.isfinite().all() for p in model.parameters() if p.grad is not None)
 
 
+MEAN_SIZE = (30 * 20) ** 0.5 * 64 / 96  # of the boxes of `write_data`, in images whose longer side is scaled to 64
+
+
 @pytest.fixture
-def dataset(tmp_path) -> Path:
-    for name, (height, width) in IMAGES.items():
-        lines = "\n".join(" ".join(map(str, row)) for row in LABELS[name])
-        write_tree(tmp_path, {f"labels/{name}.txt": lines, f"images/{name}.png": ""})
-        cv2.imwrite(str(tmp_path / f"images/{name}.png"), np.full((height, width, 3), 90, np.uint8))
-    yaml = f"path: {tmp_path}\ntrain: images\nval: images\nnames: [plane, truck]\n"
-    return write_tree(tmp_path, {"set.yaml": yaml}) / "set.yaml"
+def dataset(tmp_path: Path) -> Path:
+    return write_data(tmp_path / "set", ("plane", "truck"), {"train": 4, "val": 2})
 
 
 def build_trainer(dataset: Path, **arguments) -> DetectionTrainer:
     write_tree(dataset.parent, {"tiny.yaml": TINY_MODEL})
-    overrides = {
-        "model": str(dataset.with_name("tiny.yaml")),
-        "data": str(dataset),
-        "imgsz": 64,
-        "epochs": 1,
-        "batch": 2,
-    }
-    overrides |= {"plots": False, "project": str(dataset.parent / "runs"), "device": "cpu", "amp": False, "workers": 0}
+    overrides = {"model": str(dataset.with_name("tiny.yaml")), "data": str(dataset), "imgsz": 64, "epochs": 1}
+    overrides |= {"batch": 2, "plots": False, "project": str(dataset.parent / "runs"), "device": "cpu", "amp": False}
+    overrides |= {"workers": 0}
     return DetectionTrainer(overrides=overrides | arguments)
-
-
-MEAN_SIZE = np.mean(
-    [
-        64 / max(IMAGES[name]) * math.sqrt(w * IMAGES[name][1] * h * IMAGES[name][0])
-        for name in IMAGES
-        for _, _, _, w, h in LABELS[name]
-    ]
-)
 
 
 @pytest.mark.parametrize(
