@@ -82,32 +82,6 @@ def find_circles(modules: Modules) -> list[str]:
     return sorted(name for name in graph if name in find_reachable(graph, name))
 
 
-def find_defined_names(tree: ast.Module) -> set[str]:
-    """Return the names that a module defines at its top level."""
-    names = set()
-    for node in tree.body:
-        if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
-            names.add(node.name)
-        elif isinstance(node, (ast.Assign, ast.AugAssign, ast.AnnAssign)):
-            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
-            names |= {part.id for target in targets for part in ast.walk(target) if isinstance(part, ast.Name)}
-    return names
-
-
-def find_patched_imports(modules: Modules, patches: Modules, core: list[str]) -> list[str]:
-    """Return what the core imports, directly or through other modules, of the names that an overlay file defines."""
-    patched = {name: find_defined_names(tree) for name, (tree, _) in patches.items()}
-    graph = build_graph(modules)
-    return sorted(
-        f"{name}: {module}.{attribute}"
-        for name in {*core, *(other for start in core for other in find_reachable(graph, start))}
-        for module, attribute in find_imports(*modules[name])
-        if attribute in patched.get(module, ())
-        or f"{module}.{attribute}" in patched
-        or (not attribute and module in patched)
-    )
-
-
 def find_new_files(overlay: Path, upstream: Path) -> list[str]:
     """Return the overlay's files, without blocks and model YAMLs, that have no upstream file of the same path."""
     paths = (p.relative_to(overlay) for p in overlay.rglob("*") if p.is_file() and "__pycache__" not in p.parts)
@@ -124,13 +98,6 @@ def modules(root: Path) -> Modules:
 
 def test_overlay_changes_upstream_files_only(root: Path) -> None:
     assert find_new_files(root / "ultralytics", Path(ultralytics.__file__).parent) == []
-
-
-def test_core_imports_no_patched_name(root: Path, modules: Modules) -> None:
-    patches = read_modules(root / "ultralytics", "ultralytics")
-    assert find_patched_imports(modules, patches, CORE) == []
-    broken = {"toy": (ast.parse("def f():\n    from ultralytics.utils.loss import BboxLoss"), "toy")}
-    assert find_patched_imports(broken, patches, ["toy"]) == ["toy: ultralytics.utils.loss.BboxLoss"]
 
 
 CORE_AT_WORK = """

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import compare, pareto
+from benchmarks import pareto
 from benchmarks.common import write_csv
 from benchmarks.report import COLUMNS, Entry
 from tests.benchmarks.test_speed import TINY
@@ -72,11 +72,3 @@ def test_a_report_of_what_was_trained(tmp_path: Path) -> None:
         pareto.main(["--only-report", "--out", str(out)])
     with pytest.raises(SystemExit, match=r"pareto: .*no such folder"):
         pareto.main(["--only-report", "--out", str(tmp_path / "none")])
-
-
-@pytest.mark.parametrize(("preset", "epochs"), [("q", 10), ("c", 60)])
-def test_the_protocols(preset: str, epochs: int) -> None:
-    args = compare.parse_arguments(["--preset", preset, "--imgsz", "448"])
-    assert (args.epochs, args.imgsz, args.batch, args.lr0) == (epochs, 448, 8, 0.002)
-    assert [Path(data).name for data in args.data] == ["hit-uav.yaml"] and args.set == ["close_mosaic=4"]
-    assert compare.parse_arguments(["--preset", preset, "--data", "b.yaml"]).data == ["b.yaml"]

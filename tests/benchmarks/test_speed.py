@@ -102,13 +102,6 @@ def test_profile(done: dict[str, Any]) -> None:
     assert "## The rows of plain, PyTorch CPU" in done["md"] and "`Detect` (stride 4, 8)" in done["md"]
 
 
-def test_without_onnx(models: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(speed, "find_spec", lambda name: None if name == "onnxruntime" else name)
-    assert speed.main(command(models[:1], tmp_path)) == 0
-    text = (tmp_path / "speed.md").read_text()
-    assert "ONNX Runtime is left out: not installed: onnxruntime." in text and "ONNX Runtime CPU" not in text
-
-
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import torch
 
 TINY_MODEL = """
 nc: 1
@@ -49,3 +50,25 @@ def write_data(folder: Path, names: tuple[str, ...], images: dict[str, int]) -> 
     file = folder / f"{folder.name}.yaml"
     file.write_text(f"train: images/train\nval: images/val\nnames: {list(names)}\n")
     return file
+
+
+def build_batch(task: str = "detect", objects: int = 4, images: int = 2, imgsz: int = 64) -> dict[str, torch.Tensor]:
+    """Return noisy images with objects of three classes and 3 to 16 of 64 px, as a data loader gives them."""
+    g = torch.Generator().manual_seed(1)
+    pixels = torch.rand(images, 3, imgsz, imgsz, generator=g)
+    if task == "classify":
+        return {"img": pixels, "cls": torch.arange(images) % 3}
+    centre, size = torch.rand(objects, 2, generator=g) * 0.6 + 0.2, torch.rand(objects, 2, generator=g) * 0.2 + 0.05
+    boxes = [centre, size, torch.full((objects, 1), 0.3)][: 3 if task == "obb" else 2]
+    masks = torch.zeros(images, imgsz // 4, imgsz // 4)
+    masks[:, imgsz // 16 : imgsz // 6] = float(objects > 0)
+    return {
+        "img": pixels,
+        "batch_idx": (torch.arange(objects) % images).sort().values.float(),
+        "cls": (torch.arange(objects) % 3).float()[:, None],
+        "bboxes": torch.cat(boxes, 1),
+        "resized_shape": [(imgsz, imgsz)] * images,
+        "masks": masks,
+        "sem_masks": masks.long(),
+        "keypoints": torch.rand(objects, 17, 3, generator=g),
+    }

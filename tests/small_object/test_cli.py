@@ -14,7 +14,7 @@ from ultralytics.utils import checks
 import ultralytics_overlay
 from small_object import cli
 from small_object.datasets import airport
-from tests.helpers.common import Run, write_data
+from tests.helpers.common import Run
 
 COMMANDS = [run.__name__.lstrip("_") for run in cli.COMMANDS]
 
@@ -113,18 +113,6 @@ def test_data_sets_go_into_the_working_folder_or_the_one_named(monkeypatch: pyte
         call("ASS1", Path("a/ASS1"), None, None, Path("c"), True),
         call("ASS2", Path("a/ASS2"), None, None, Path("c"), True),
     ]
-
-
-def test_check_stats_and_fix_run_on_a_data_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    write_data(tmp_path / "squares", ("a", "b"), {"train": 2, "val": 2})
-    assert cli.main(["check", "squares/squares.yaml", "--imgsz", "96", "--out", "checked"]) == 0
-    assert cli.main(["stats", "squares/squares.yaml", "--out", "counted"]) == 0
-    assert list(Path("checked").rglob("*.json")) and list(Path("counted").rglob("*.png"))
-    (tmp_path / "squares/labels/train/0.txt").write_text("7 0.5 0.5 0.1 0.1\n")
-    assert cli.main(["check", "squares/squares.yaml"]) == 1
-    assert cli.main(["fix", "squares/squares.yaml"]) in {0, 1}
-    assert (tmp_path / "squares-fixed/images/train").is_dir()
 
 
 @pytest.mark.parametrize("name", ["ray", "pyarrow"])

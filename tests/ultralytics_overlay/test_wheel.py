@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import subprocess
 import sys
@@ -121,15 +120,6 @@ def test_checkout_that_moved(run: Run, python: Path, checkout: Path, tmp_path: P
     check_refused(run("-c", PROBE, cwd=moved, program=python), str(checkout), "Reinstall", "uninstall")
     assert len(run("-c", "", cwd=tmp_path, program=python).stderr.splitlines()) == 1
     assert run("-c", "", cwd=tmp_path, program=python, ULTRALYTICS_OVERLAY="0").stderr == ""
-
-
-def test_checkout_on_pythonpath_is_active(run: Run, python: Path, checkout: Path, tmp_path: Path) -> None:
-    other = tmp_path / "other"
-    other.mkdir()
-    (other / "sitecustomize.py").write_text("print('another sitecustomize')")
-    path = os.pathsep.join([str(checkout / "src"), str(other)])
-    done = run("-c", PROBE, cwd=tmp_path, program=python, PYTHONPATH=path)
-    assert done.stdout.splitlines() == ["another sitecustomize", str(STOCK), str(OURS)], done.stderr
 
 
 KERNEL = f"""

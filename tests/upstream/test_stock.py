@@ -14,6 +14,7 @@ from ultralytics.utils import YAML
 from small_object.model_yaml import is_module
 from tests.helpers.common import Run
 
+ROOT = Path(__file__).resolve().parents[2]
 MODELS = (
     "yolo11n.yaml", "yolov8n-p2.yaml", "yolo26n.yaml", "yolo11n-seg.yaml", "yolo11n-pose.yaml", "yolo11n-obb.yaml",
 )  # fmt: skip
@@ -23,9 +24,10 @@ import torch
 from ultralytics.cfg import get_cfg
 from ultralytics.nn.tasks import DetectionModel, OBBModel, PoseModel, SegmentationModel
 from ultralytics.utils import DEFAULT_CFG_DICT
+from tests.helpers.common import build_batch
 
 torch.set_num_threads(1)
-OF_TASK = {"seg": SegmentationModel, "pose": PoseModel, "obb": OBBModel}
+OF_TASK = {"segment": SegmentationModel, "pose": PoseModel, "obb": OBBModel}
 
 
 def tensors(value, name):
@@ -36,37 +38,20 @@ def tensors(value, name):
             yield from tensors(part, f"{name}/{key}")
 
 
-def batch(task, n):
-    made = torch.Generator().manual_seed(1)
-    boxes = torch.rand(n, 4, generator=made) * 0.4 + 0.3
-    angles = torch.rand(n, 1, generator=made)
-    masks = torch.zeros(3, 24, 24)
-    masks[:, 6:18, 6:18] = float(n > 0)
-    return {
-        "img": torch.rand(3, 3, 96, 96, generator=made),
-        "resized_shape": [(96, 96)] * 3,
-        "batch_idx": (torch.arange(n) >= n / 2).float(),  # sorted, as a data loader gives it
-        "cls": (torch.arange(n).float() % 5)[:, None],
-        "bboxes": torch.cat((boxes, angles), 1) if task == "obb" else boxes,
-        "masks": masks,
-        "keypoints": torch.rand(n, 17, 3, generator=made),
-    }
-
-
 found = {"overlay": any(type(f).__name__ == "OverlayFinder" for f in sys.meta_path)}
 for name in sys.argv[2:]:
-    task = name.removesuffix(".yaml").rpartition("-")[2]
+    task = name.removesuffix(".yaml").rpartition("-")[2].replace("seg", "segment")
     torch.manual_seed(0)
     model = OF_TASK.get(task, DetectionModel)(name, verbose=False)
     model.args = get_cfg(DEFAULT_CFG_DICT)
     parts = {"weights": {k: v.clone() for k, v in model.state_dict().items()}}
     model.eval()
     with torch.no_grad():
-        parts["output"] = model(batch(task, 3)["img"])
+        parts["output"] = model(build_batch()["img"])
     model.train()
     for n in (6, 0):
         model.zero_grad()
-        loss, items = model.loss(batch(task, n))
+        loss, items = model.loss(build_batch(task, n))
         loss.sum().backward()
         gradients = {k: p.grad.clone() for k, p in model.named_parameters() if p.grad is not None}
         parts[f"loss{n}"], parts[f"gradients{n}"] = (loss, items), gradients
@@ -81,7 +66,7 @@ def records(run: Run, tmp_path_factory: pytest.TempPathFactory) -> dict[str, dic
     folder = tmp_path_factory.mktemp("stock")
 
     def record(switch: str) -> dict:
-        env = {"ULTRALYTICS_OVERLAY": switch, "OMP_NUM_THREADS": "1"}
+        env = {"ULTRALYTICS_OVERLAY": switch, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
         done = run("-c", RECORD, folder / switch, *MODELS, cwd=folder, **env)
         assert done.returncode == 0, done.stderr
         return torch.load(folder / switch, weights_only=True)

@@ -11,9 +11,8 @@ import numpy as np
 import pytest
 import torch
 from ultralytics.cfg import get_cfg
-from ultralytics.data import build
+from ultralytics.data.build import build_yolo_dataset
 from ultralytics.data.dataset import YOLODataset
-from ultralytics.models.yolo.detect import train
 from ultralytics.models.yolo.detect.train import DetectionTrainer
 from ultralytics.utils import LOGGER, YAML
 
@@ -264,23 +263,14 @@ def test_slice_auto_becomes_a_number_for_all_that_reads_the_arguments(folder, tm
     assert len(named) == 1 and "64 px" in named[0] and "native size" in named[0]
 
 
-def test_the_trainer_builds_it_with_upstreams_arguments(folder, monkeypatch):
+def test_the_trainer_passes_on_upstreams_arguments(folder, monkeypatch):
     """Upstream has no argument for the class, so the trainer passes what `build_yolo_dataset` would."""
-    given: list[tuple[type, dict]] = []
-
-    def record(cls: type) -> type:
-        return type(cls.__name__, (), {"__init__": lambda self, **options: given.append((cls, options)), "tile": 64})
-
-    monkeypatch.setattr(train, "SlicedDataset", record(SlicedDataset))
-    monkeypatch.setattr(build, "YOLODataset", record(YOLODataset))
-    images = str(folder / "images/train")
-    for data in ({}, {"complete": True}):
-        it = trainer(slice=64, cache="disk", fraction=0.5, classes=[1], single_cls=True)
-        it.data |= data
-        it.build_dataset(images, "train", 2)
-        build.build_yolo_dataset(it.args, images, 2, it.data, mode="train", rect=False, stride=32)
-        (ours, options), (stock, expected) = given[-2:]
-        assert (ours, stock) == (SlicedDataset, YOLODataset) and options == expected
-    it.build_dataset(images, "val", 2)
-    trainer().build_dataset(images, "train", 2)
-    assert [cls for cls, _ in given[-2:]] == [YOLODataset] * 2, "no tiles in validation or without slice"
+    given: list[dict] = []
+    for kind in (SlicedDataset, YOLODataset):
+        monkeypatch.setattr(kind, "__init__", lambda self, **options: given.append(options))
+    monkeypatch.setattr(SlicedDataset, "tile", 64, raising=False)
+    it, images = trainer(slice=64, cache="disk", fraction=0.5, classes=[1], single_cls=True), str(folder)
+    it.build_dataset(images, "train", 2)
+    build_yolo_dataset(it.args, images, 2, it.data, mode="train", rect=False, stride=32)
+    assert given[0] == given[1]
+    assert type(it.build_dataset(images, "val", 2)) is type(trainer().build_dataset(images, "train", 2)) is YOLODataset

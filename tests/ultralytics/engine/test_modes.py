@@ -3,8 +3,6 @@
 import re
 from pathlib import Path
 
-import cv2
-import numpy as np
 import pytest
 from ultralytics import YOLO
 
@@ -32,19 +30,6 @@ def run_python(server: Server, code: str, folder: Path) -> str:
     status, said = server.run("python script.py", folder)
     assert status == 0, said
     return said
-
-
-def test_track(server: Server, model: Path, tmp_path: Path) -> None:
-    video = cv2.VideoWriter(str(tmp_path / "video.avi"), cv2.VideoWriter_fourcc(*"MJPG"), 5, (96, 96))
-    rng = np.random.default_rng(0)
-    for _ in range(3):
-        video.write(rng.integers(0, 256, (96, 96, 3), dtype=np.uint8))
-    video.release()
-    options = "source=video.avi imgsz=64 conf=0.001 device=cpu project=out save=True slice=64"
-    status, said = server.run(f"yolo track model={model.with_suffix('.pt')} {options}", tmp_path)
-    assert status == 0, said
-    assert len(re.findall(r"video 1/1 \(frame \d/3\)", said)) == 3 and "4 tiles" in said
-    assert list((tmp_path / "out").rglob("video.*"))
 
 
 def test_benchmark(server: Server, model: Path, data: Path, tmp_path: Path) -> None:

@@ -147,26 +147,7 @@ def test_skipping_looks_where_the_whole_image_has_hints(model: YOLO, image: np.n
         result = model.predict(image, **SLICED | {"slice_skip": limit})[0]
         assert result.tiles == (len(tiles), len(grid) - len(tiles))
         same(result.boxes.data, one_by_one(model, image, tiles=tiles))
-    few = model.predict(image, **SLICED | {"slice_skip": float(whole.conf.max())})[0]
-    assert few.tiles == (1, len(grid) - 1)
     assert model.predict(image, **SLICED | {"slice_skip": 1.0})[0].tiles == (0, len(grid))
-
-
-def test_skipping_looks_at_parts_of_images_of_many_tiles(model: YOLO, image: np.ndarray) -> None:
-    large = cv2.resize(image, (700, 420))  # of more than 4 tiles of 96 px a side: parts of 350 x 210
-    everything = PLAIN | {"conf": 0.001, "iou": 1.0, "max_det": 10_000}
-    boxes, scores = [], []
-    for x in (0, 350):
-        for y in (0, 210):
-            found = model.predict(large[y : y + 210, x : x + 350].copy(), **everything)[0].boxes
-            boxes.append(found.xyxy + torch.tensor([x, y, x, y]))
-            scores.append(found.conf)
-    boxes, scores = torch.cat(boxes), torch.cat(scores)
-    limit = float(scores.sort().values[-4:-2].mean())
-    tiles = tiles_over(boxes[scores >= limit].numpy(), 420, 700, TILE, 0.25)
-    result = model.predict(large, **SLICED | {"slice_skip": limit})[0]
-    assert result.tiles == (len(tiles), len(tile_grid(420, 700, TILE, 0.25)) - len(tiles)) and 1 <= len(tiles) <= 3
-    same(result.boxes.data, one_by_one(model, large, tiles=tiles))
 
 
 EXPORTS = {  # beside the format: what it needs, and its arguments

@@ -19,10 +19,11 @@ from ultralytics.nn.tasks import (
     yaml_model_load,
 )
 
+from tests.helpers.common import build_batch
+
 MODELS = Path(__file__).parents[3] / "ultralytics/cfg/models"
 PUBLISHED = yaml.safe_load((MODELS / "11/yolo11-hsfpn-dwr-smallob.yaml").read_text())
 SIDE, CLASSES = 64, 3
-COUNT = 2  # images in a batch
 HEADS = {
     "detect": (DetectionModel, ["Detect", ["nc"]]),
     "segment": (SegmentationModel, ["Segment", ["nc", 8, 16]]),
@@ -34,7 +35,7 @@ HEADS = {
 
 def layout(task: str, scale: str, **keys: Any) -> dict[str, Any]:
     """Return the published design with a task's head."""
-    d = deepcopy(PUBLISHED) | {"nc": CLASSES, "scale": scale, "kpt_shape": [5, 3], **keys}
+    d = deepcopy(PUBLISHED) | {"nc": CLASSES, "scale": scale, "kpt_shape": [17, 3], **keys}
     if task == "classify":
         d["head"] = [[-1, 1, *HEADS[task][1]]]
     else:
@@ -42,38 +43,12 @@ def layout(task: str, scale: str, **keys: Any) -> dict[str, Any]:
     return d
 
 
-def batch_of(task: str) -> dict[str, torch.Tensor]:
-    """Return noisy images with two objects each, as a loader gives them."""
-    rng = torch.Generator().manual_seed(0)
-    images = torch.rand(COUNT, 3, SIDE, SIDE, generator=rng)
-    if task == "classify":
-        return {"img": images, "cls": torch.tensor([0, 2])}
-    boxes = torch.tensor([[0.3, 0.3, 0.3, 0.2], [0.7, 0.6, 0.2, 0.4]] * COUNT)
-    batch = {"img": images, "batch_idx": torch.arange(COUNT).repeat_interleave(2).float()}
-    batch["cls"] = (torch.arange(2 * COUNT).float() % CLASSES)[:, None]
-    batch["bboxes"] = torch.cat((boxes, torch.full((len(boxes), 1), 0.3)), 1) if task == "obb" else boxes
-    batch["resized_shape"] = [(SIDE, SIDE)] * COUNT
-    if task == "segment":
-        masks = torch.zeros(COUNT, SIDE // 4, SIDE // 4)
-        for index, (x, y, w, h) in enumerate(boxes[:2] * SIDE / 4):
-            rows, columns = slice(int(y - h / 2), int(y + h / 2)), slice(int(x - w / 2), int(x + w / 2))
-            masks[:, rows, columns] = index + 1
-        batch["masks"] = masks
-        batch["sem_masks"] = masks.long()
-    if task == "pose":
-        corners = torch.tensor([[0.0, 0, 2], [-0.4, -0.4, 2], [0.4, -0.4, 2], [-0.4, 0.4, 1], [0.4, 0.4, 2]])
-        points = corners.repeat(len(boxes), 1, 1)
-        points[..., :2] = points[..., :2] * boxes[:, None, 2:] + boxes[:, None, :2]
-        batch["keypoints"] = points
-    return batch
-
-
 def train_step(model: BaseModel, task: str) -> float:
     """Train for one step; return the loss before it."""
     model.args = get_cfg(overrides={"task": task})
     model.train()
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-3)
-    loss = model.loss(batch_of(task))[0].sum()
+    loss = model.loss(build_batch(task))[0].sum()
     loss.backward()
     without = [name for name, p in model.named_parameters() if p.requires_grad and p.grad is None]
     assert not without, "no gradient reaches these"
@@ -131,7 +106,7 @@ def test_every_family(file: str, task: str) -> None:
     """Rows of strided convolutions and of C2f or C3k2 blocks become this fork's."""
     d = yaml_model_load(file) | {"nc": CLASSES}
     if task == "pose":
-        d["kpt_shape"] = [5, 3]
+        d["kpt_shape"] = [17, 3]
     blocks = 0
     for row in (d["backbone"] + d["head"])[1:]:
         if row[2] == "Conv" and row[3][1:] == [3, 2]:

@@ -13,7 +13,7 @@ from ultralytics.utils import loss as losses
 from ultralytics.utils.loss import BboxLoss, RotatedBboxLoss, StockBboxLoss
 from ultralytics.utils.tal import RotatedTaskAlignedAssigner, StockTaskAlignedAssigner, TaskAlignedAssigner
 
-from tests.helpers.common import TINY_MODEL, write_data, write_tree
+from tests.helpers.common import TINY_MODEL, build_batch, write_data, write_tree
 
 CLASSES = 3
 SHARES = {"nwd": ("bbox_loss", "nwd"), "nwd_assign": ("assigner", "nwd_assign")}  # where the loss keeps them
@@ -42,19 +42,6 @@ def with_arguments(model: torch.nn.Module, keys: dict | None = None, **arguments
 def share_of(criterion, key: str) -> float:
     part, name = SHARES[key]
     return getattr(getattr(criterion, part), name)
-
-
-def build_batch(objects: int = 4) -> dict[str, torch.Tensor]:
-    """Return 2 images of 64 px with objects of 3 to 16 px."""
-    g = torch.Generator().manual_seed(1)
-    centre, size = torch.rand(objects, 2, generator=g) * 0.6 + 0.2, torch.rand(objects, 2, generator=g) * 0.2 + 0.05
-    return {
-        "img": torch.rand(2, 3, 64, 64, generator=g),
-        "batch_idx": (torch.arange(objects) % 2).sort().values.float(),
-        "cls": torch.randint(0, CLASSES, (objects, 1), generator=g).float(),
-        "bboxes": torch.cat((centre, size), 1),
-        "resized_shape": [(64, 64)] * 2,
-    }
 
 
 def train(model: torch.nn.Module, steps: int = 2) -> list[torch.Tensor]:
@@ -112,8 +99,6 @@ def test_losses_of_other_models(kind, name):
 
 def test_loss_of_rotated_boxes_is_left_alone():
     model = OBBModel("yolo11n-obb.yaml", nc=CLASSES, verbose=False)
-    data = build_batch()
-    data["bboxes"] = torch.cat((data["bboxes"], torch.full((4, 1), 0.3)), 1)
     values = []
     for share in (0.0, 1.0):
         model.args = get_cfg(overrides={"nwd": share, "nwd_assign": share})
@@ -121,7 +106,7 @@ def test_loss_of_rotated_boxes_is_left_alone():
         assert type(model.criterion.assigner) is RotatedTaskAlignedAssigner
         assert type(model.criterion.bbox_loss) is RotatedBboxLoss
         with torch.no_grad():
-            values.append(model.eval().loss(data)[0])
+            values.append(model.eval().loss(build_batch("obb"))[0])
     assert torch.equal(*values)
     assert values[0][0] > 0
 
@@ -130,7 +115,7 @@ def test_loss_of_rotated_boxes_is_left_alone():
 def test_loss_under_autocast_and_without_objects(built, dtype, objects):
     model = with_arguments(built, nwd=0.5, nwd_assign=0.5).train()
     with torch.autocast("cpu", dtype, enabled=dtype != torch.float32):
-        total, _ = model.loss(build_batch(objects))
+        total, _ = model.loss(build_batch(objects=objects))
     total.sum().backward()
     assert total.isfinite().all()
     assert (total[0] > 0) == bool(objects)
