@@ -20,6 +20,10 @@ class UnreadableImageError(OSError):
     """An image file can't be used; the message says why, without the name of the file."""
 
 
+class DarkImageError(UnreadableImageError):
+    """A 16-bit image can't be used until the bits that its camera uses are known."""
+
+
 def read_bits() -> int | None:
     """Return how many bits of a 16-bit image the camera uses, from the environment variable `SMALL_OBJECT_BITS`.
 
@@ -51,7 +55,8 @@ def scale_to_8_bit(pixels: np.ndarray, bits: int | None = None) -> np.ndarray:
         The pixels, uint8; the same array if they were already.
 
     Raises:
-        UnreadableImageError: If they are of another type, or almost black.
+        UnreadableImageError: If they are of another type.
+        DarkImageError: If they are almost black.
 
     Example:
         >>> scale_to_8_bit(np.array([[0, 2048, 4095]], np.uint16), bits=12).tolist()
@@ -62,7 +67,7 @@ def scale_to_8_bit(pixels: np.ndarray, bits: int | None = None) -> np.ndarray:
     if pixels.dtype != np.uint16:
         raise UnreadableImageError(f"holds {pixels.dtype} values; save it with 8 or 16 bits, without a sign")
     if bits is None and (brightest := int(pixels.max())) < DARK << 8:
-        raise UnreadableImageError(
+        raise DarkImageError(
             f"has 16 bits, but no value above {brightest}, so the model would see it almost black; set the bits that "
             f"the camera uses, {BITS_VARIABLE}={max(8, brightest.bit_length())}, for training and prediction alike"
         )

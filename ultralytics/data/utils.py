@@ -34,12 +34,12 @@ def check_image(im_file: str) -> tuple[str, tuple[int, int]]:
         height, width = read_image(im_file).shape[:2]
         assert height > 9 and width > 9, f"image size {(height, width)} <10 pixels"
         return "", (height, width)
-    if _is_deep(im_file):
+    if is_deep(im_file):
         read_image(im_file)
     return stock_check_image(im_file)
 
 
-def _is_deep(im_file: str) -> bool:
+def is_deep(im_file: str) -> bool:
     """Return whether an image may have more than 8 bits a channel, by its first bytes."""
     with open(im_file, "rb") as file:  # noqa: PTH123 - any name
         head = file.read(PNG_DEPTH + 1)

@@ -19,8 +19,8 @@ from small_object.images import MAX_PIXELS, UnreadableImageError, explain_refusa
 Image.MAX_IMAGE_PIXELS = MAX_PIXELS // 2
 
 
-def read_image(filename: str | Path, flags: int = cv2.IMREAD_COLOR) -> np.ndarray:
-    """Read an image as every command does.
+def read_pixels(filename: str | Path, flags: int = cv2.IMREAD_COLOR) -> np.ndarray:
+    """Read an image with the values that its file holds.
 
     Args:
         filename: The file.
@@ -28,16 +28,23 @@ def read_image(filename: str | Path, flags: int = cv2.IMREAD_COLOR) -> np.ndarra
             bands, 16 bits are always cut to the upper 8.
 
     Returns:
-        Its pixels (H, W, C), uint8, BGR.
+        Its pixels (H, W, C), of any type, BGR.
 
     Raises:
-        UnreadableImageError: If it can't be read, or not without a loss of its contrast; see `scale_to_8_bit`.
+        UnreadableImageError: If it can't be read.
     """
     try:
         if not os.stat(filename).st_size:  # noqa: PTH116 - a file name may be bytes that are not UTF-8
             raise UnreadableImageError("is empty")
         deep = flags if flags == cv2.IMREAD_UNCHANGED else flags | cv2.IMREAD_ANYDEPTH
-        pixels = stock_imread(filename, deep)
+        pixels: np.ndarray | None = stock_imread(filename, deep)
+        if (
+            pixels is not None and flags == cv2.IMREAD_GRAYSCALE and pixels.shape[2] == 3
+        ):  # a TIFF, as upstream reads it
+            if pixels.dtype == np.uint8:
+                pixels = stock_imread(filename, flags)
+            elif pixels.dtype == np.uint16:
+                pixels = cv2.cvtColor(pixels, cv2.COLOR_BGR2GRAY)[..., None]
     except UnreadableImageError:
         raise
     except OSError as error:
@@ -46,7 +53,23 @@ def read_image(filename: str | Path, flags: int = cv2.IMREAD_COLOR) -> np.ndarra
         raise explain_refusal(error) from error
     if pixels is None:
         raise UnreadableImageError("is no image that can be read, or damaged")
-    return scale_to_8_bit(pixels, read_bits())
+    return pixels
+
+
+def read_image(filename: str | Path, flags: int = cv2.IMREAD_COLOR) -> np.ndarray:
+    """Read an image as every command does.
+
+    Args:
+        filename: The file.
+        flags: See `read_pixels`.
+
+    Returns:
+        Its pixels (H, W, C), uint8, BGR.
+
+    Raises:
+        UnreadableImageError: If it can't be read, or not without a loss of its contrast; see `scale_to_8_bit`.
+    """
+    return scale_to_8_bit(read_pixels(filename, flags), read_bits())
 
 
 def imread(filename: str | Path, flags: int = cv2.IMREAD_COLOR) -> np.ndarray | None:
