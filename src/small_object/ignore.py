@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from ultralytics.data.utils import img2label_paths
 from ultralytics.utils.metrics import box_iou
-from ultralytics.utils.ops import xywh2xyxy
+from ultralytics.utils.ops import xywh2xyxy, xyxy2xywh
 
 from small_object.errors import UserError
 
@@ -45,10 +45,27 @@ def read_regions(image: str | Path) -> np.ndarray:
         return np.zeros((0, 4))
     try:
         rows = np.array([line.split() for line in file.read_text(encoding="utf-8").splitlines() if line.strip()], float)
+        if rows.size and (rows.ndim != 2 or rows.shape[1] != 4 or not np.isfinite(rows).all()):
+            raise ValueError("no region")
         regions: np.ndarray = xywh2xyxy(rows.reshape(-1, 4)).clip(0, 1)
     except ValueError as error:
         raise UserError(f"{file}: write one ignore region a line, cx cy w h as shares of the image") from error
     return regions
+
+
+def region_lines(boxes: np.ndarray, width: int, height: int) -> str:
+    """Write ignore regions as `read_regions` reads them.
+
+    Args:
+        boxes: Regions (N, 4), xyxy in pixels.
+        width: Width of the image in pixels.
+        height: Height of the image in pixels.
+
+    Returns:
+        One line a region.
+    """
+    rows = xyxy2xywh(boxes.astype(np.float64).reshape(-1, 4)) / ((width, height) * 2)
+    return "".join(" ".join(f"{value:.6f}" for value in row) + "\n" for row in rows.tolist())
 
 
 def paint_regions(image: np.ndarray, regions: np.ndarray, boxes: np.ndarray) -> None:
@@ -89,4 +106,5 @@ def find_ignored(
     covered = (high - low).clamp(0).prod(2).sum(1)
     area = (boxes[:, 2:] - boxes[:, :2]).prod(1)
     matches = (box_iou(boxes, targets) >= MIN_IOU) & (classes[:, None] == target_classes)
-    return (covered >= MIN_COVER * area) & ~matches.any(1)
+    ignored: torch.Tensor = (covered >= MIN_COVER * area) & ~matches.any(1)
+    return ignored

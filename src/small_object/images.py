@@ -71,7 +71,8 @@ def scale_to_8_bit(pixels: np.ndarray, bits: int | None = None) -> np.ndarray:
             f"has 16 bits, but no value above {brightest}, so the model would see it almost black; set the bits that "
             f"the camera uses, {BITS_VARIABLE}={max(8, brightest.bit_length())}, for training and prediction alike"
         )
-    return np.minimum(pixels >> ((bits or 16) - 8), 255).astype(np.uint8)
+    scaled: np.ndarray = np.minimum(pixels >> ((bits or 16) - 8), 255).astype(np.uint8)
+    return scaled
 
 
 def explain_refusal(error: cv2.error) -> UnreadableImageError:

@@ -38,9 +38,7 @@ def read_pixels(filename: str | Path, flags: int = cv2.IMREAD_COLOR) -> np.ndarr
             raise UnreadableImageError("is empty")
         deep = flags if flags == cv2.IMREAD_UNCHANGED else flags | cv2.IMREAD_ANYDEPTH
         pixels: np.ndarray | None = stock_imread(filename, deep)
-        if (
-            pixels is not None and flags == cv2.IMREAD_GRAYSCALE and pixels.shape[2] == 3
-        ):  # a TIFF, as upstream reads it
+        if pixels is not None and flags == cv2.IMREAD_GRAYSCALE and pixels.shape[2] == 3:  # of a TIFF
             if pixels.dtype == np.uint8:
                 pixels = stock_imread(filename, flags)
             elif pixels.dtype == np.uint16:

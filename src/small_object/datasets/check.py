@@ -159,9 +159,8 @@ def find_same_names(dataset: DataSet) -> Iterator[Finding]:
         for number, entry in enumerate(group[1:], 1):
             twin = next((other for other in group[:number] if other.label == entry.label), None)
             if twin:
-                message = (
-                    f"reads the same labels as {readable_path(twin.file.name)}, {dataset.relative_path(twin.label)}"
-                )
+                label = dataset.relative_path(twin.label)
+                message = f"reads the same labels as {readable_path(twin.file.name)}, {label}"
                 yield _image_finding("shared-labels", dataset, entry, message)
             else:
                 message = f"differs from {readable_path(group[0].file.name)} only in case"

@@ -135,12 +135,8 @@ def load_dataset(data: str | Path, allow_empty: bool = False) -> DataSet:
         raise UserError(f"{data}: gives no images; `train` and `val` must each be a folder or a list of images")
     names = [info["names"][index] for index in range(len(info["names"]))]
     num_keypoints, num_values = info.get("kpt_shape", (0, 0))
-    yaml, root, num_fields = (
-        Path(info["yaml_file"]).resolve(),
-        Path(info["path"]).resolve(),
-        5 + num_keypoints * num_values,
-    )
-    dataset = DataSet(yaml, root, names, info["channels"], splits, num_fields)
+    yaml, root = Path(info["yaml_file"]).resolve(), Path(info["path"]).resolve()
+    dataset = DataSet(yaml, root, names, info["channels"], splits, 5 + num_keypoints * num_values)
     for name, count in Counter(names).items():
         if count > 1:
             numbers = ", ".join(str(index) for index, other in enumerate(names) if other == name)

@@ -122,9 +122,7 @@ class Report:
         levels = Counter(finding.level for finding in self.findings)
         plurals = {level: "" if level == "advice" or levels[level] == 1 else "s" for level in LEVELS}
         found = ", ".join(f"{levels[level]} {level}{plurals[level]}" for level in LEVELS)
-        images = ", ".join(
-            f"{split} {number}"
-            + (f" (training leaves out {left_out})" if (left_out := self.counts["left_out"][split]) else "")
-            for split, number in self.counts["images"].items()
-        )
+        images = ", ".join(f"{split} {number}" for split, number in self.counts["images"].items())
+        if left_out := ", ".join(f"{number} of {split}" for split, number in self.counts["left_out"].items() if number):
+            images += f" (training leaves out {left_out})"
         return "\n".join([*rows, f"images: {images}; objects: {sum(self.counts['objects'].values())}; found: {found}"])

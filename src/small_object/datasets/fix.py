@@ -203,9 +203,7 @@ def repair_lines(
     changes = []
     for number, line in lines.items():
         if (new := repaired[number]) != rows[number]:
-            messages = [fault.message for fault in line.faults] or [
-                "is a polygon among boxes, or repeats a clipped box"
-            ]
+            messages = [fault.message for fault in line.faults] or ["is a polygon among boxes, or a clipped box again"]
             done = "dropped" if new is None else f"written as `{new.strip()}`"
             changes.append((number, f"`{rows[number].strip()}` {', '.join(messages)}", done))
     return "".join(row or "" for row in repaired.values()), changes

@@ -26,8 +26,8 @@ MAX_WARNINGS = 10
 def stats(data: str | Path, imgsz: int = 640, out: str | Path | None = None) -> Stats:
     """Count the objects of a data set by class and size, in original pixels and as a model sees them at `imgsz`.
 
-    Prints a table and writes `stats.json` and `stats.png`. Labels are read, and images checked, as training's scan does.
-    Files that cannot be read or that training would refuse are named in a warning and left out.
+    Prints a table and writes `stats.json` and `stats.png`. Labels are read, and images checked, as by training's
+    scan. Files that cannot be read or that training would refuse are named in a warning and left out.
 
     Args:
         data: YAML file of the data set, as for training: a missing set is made where it has a `download:`.
