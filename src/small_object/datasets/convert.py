@@ -122,11 +122,11 @@ def _name_splits(files: Sequence[str | Path]) -> list[tuple[Path, str | None]]:
             sources.append((Path(rest), SPLIT_WORDS[given]))
             continue
         file = Path(text)
-        for name in (file.stem, file.absolute().parent.name):
-            sides = {SPLIT_WORDS[word] for word in re.findall("[a-z]+", name.lower()) if word in SPLIT_WORDS}
-            if len(sides) == 1:
-                break
-        else:
+        sides = {SPLIT_WORDS[word] for word in re.findall("[a-z]+", file.stem.lower()) if word in SPLIT_WORDS}
+        folder = file.absolute().parent.name.lower().rstrip("0123456789")
+        if not sides and folder in SPLIT_WORDS:
+            sides = {SPLIT_WORDS[folder]}
+        if len(sides) != 1:
             raise UserError(f"{file}: which split is it? Write train={file}, val={file} or test={file}")
         sources.append((file, sides.pop()))
     if lost := [side for side in SPLITS if side not in {own for _, own in sources}]:
