@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.helpers.command_server import Server
 from tests.helpers.common import Run
 
 # Upstream reads these when it is first imported: its settings lie in a folder of this run, and nothing is downloaded.
@@ -28,7 +29,7 @@ shutil.copy(  # a missing Arial.ttf would be downloaded
 
 
 SLOW = {  # files whose tests train, install or run many commands
-    "test_chain.py", "test_commands.py", "test_wheel.py", "test_own_tests.py", "test_faults.py", "test_distributed.py",
+    "test_commands.py", "test_wheel.py", "test_own_tests.py", "test_faults.py", "test_distributed.py",
     "test_fuzz.py", "test_compare.py", "test_modes.py", "test_export.py", "test_sliced_prediction.py", "test_docs.py",
 }  # fmt: skip
 
@@ -63,6 +64,12 @@ def run() -> Run:
         )
 
     return call
+
+
+@pytest.fixture(scope="session")
+def server() -> Server:
+    """Return what runs `yolo`, `small-object` and Python commands without the seconds of importing PyTorch."""
+    return Server()
 
 
 @pytest.fixture(autouse=True, scope="session")

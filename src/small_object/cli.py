@@ -166,8 +166,7 @@ def _data(args: Namespace) -> int:
 
 def _add_check(parser: ArgumentParser) -> None:
     parser.add_argument("data", help="data YAML")
-    help = "image size of the training that the data is for (default: 640)"
-    parser.add_argument("--imgsz", type=whole_number(32), default=640, help=help)
+    parser.add_argument("--imgsz", type=whole_number(32), default=640, help="input size of the training (default: 640)")
     parser.add_argument("--out", type=Path, help="folder for the result")
 
 
@@ -224,7 +223,7 @@ def _add_tiles(parser: ArgumentParser) -> None:
     add("data", help="data YAML")
     add("--out", type=Path, required=True, metavar="DIR", help="folder of the new data set")
     add("--tile", type=whole_number(64), default=640, help="side of a tile in pixels (default: 640)")
-    add("--overlap", type=tile_overlap, default=0.2, help="least overlap of neighbouring tiles (default: 0.2)")
+    add("--overlap", type=tile_overlap, default=0.2, help="minimum overlap of neighbouring tiles (default: 0.2)")
     add("--keep", type=fraction, default=0.4, help="drop a box of which less than this fraction is left (default: 0.4)")
     add("--empty", type=float, default=0.1, help="tiles without objects, per tile with objects (default: 0.1)")
 
@@ -268,8 +267,7 @@ def _add_prediction(parser: ArgumentParser, default_slice: int | str) -> None:
 
 def _add_compare(parser: ArgumentParser) -> None:
     add = parser.add_argument
-    help = "weights, or folders of runs, which hold */weights/best.pt"
-    add("--models", nargs="+", type=Path, required=True, metavar="MODEL", help=help)
+    add("--models", nargs="+", type=Path, required=True, metavar="MODEL", help="weights, or folders of training runs")
     add("--data", help="data YAML, whose validation images are run and which names the classes")
     _add_prediction(parser, default_slice=0)
     add("--out", type=Path, help="folder for the results (default: runs/compare/ and the name of the data)")
@@ -294,8 +292,7 @@ def _run_models(args: Namespace, models: Sequence[Path], data: str | Path | None
 def _add_batch(parser: ArgumentParser) -> None:
     add = parser.add_argument
     add("--model", required=True, help="weights, in any format that `yolo predict` takes")
-    help = "folder, searched recursively; list of images (.txt); or s3://bucket/prefix?region=eu-west-1"
-    add("--source", required=True, help=help)
+    add("--source", required=True, help="folder, list of images (.txt) or s3://bucket/prefix?region=eu-west-1")
     add("--out", required=True, help="folder for the results, or s3://bucket/prefix")
     add("--imgsz", type=whole_number(32), help="input size in pixels (default: that of the training)")
     add("--conf", type=fraction, default=0.25, help="minimum confidence (default: 0.25)")
@@ -305,12 +302,10 @@ def _add_batch(parser: ArgumentParser) -> None:
     add("--slice", type=tile_size, default="auto", help=help)
     help = "run only tiles where the whole image may hold an object of this score (default: 0, all tiles)"
     add("--slice-skip", type=fraction, default=0.0, help=help)
-    help = "least overlap of neighbouring tiles, a fraction of their side (default: 0.2)"
-    add("--slice-overlap", type=tile_overlap, default=0.2, help=help)
+    add("--slice-overlap", type=tile_overlap, default=0.2, help="minimum overlap of neighbouring tiles (default: 0.2)")
     add("--slice-batch", type=whole_number(1), default=8, help="tiles per batch of the model (default: 8)")
     add("--batch", type=whole_number(1), default=8, help="images that a worker runs together (default: 8)")
-    help = "images per Parquet file; a killed worker loses at most these (default: 8 to 256)"
-    add("--part", type=whole_number(1), help=help)
+    add("--part", type=whole_number(1), help="images per Parquet file, lost with a killed worker (default: 8 to 256)")
     add("--workers", type=whole_number(1), help="processes (default: one per GPU, or one per two cores)")
     add("--device", choices=("cpu", "cuda"), help="device (default: cuda if there is a GPU)")
     add("--address", help="Ray cluster to run on, such as auto (default: this machine alone)")

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import glob
 import os
 import re
+from collections.abc import Collection
+from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -13,6 +17,7 @@ from small_object.errors import UserError
 BITS_VARIABLE = "SMALL_OBJECT_BITS"
 DARK = 64  # 16-bit images of which no high byte reaches this leave three quarters of the range empty
 MAX_PIXELS = int(os.environ.get("OPENCV_IO_MAX_IMAGE_PIXELS") or 1 << 30)  # OpenCV's own limit
+PNG_DEPTH = 24  # offset of the byte in a PNG that holds its bits a channel
 SURROGATE = re.compile("[\udc80-\udcff]")
 
 
@@ -91,3 +96,28 @@ def readable_name(name: str) -> str:
         'caf%E9.png'
     """
     return SURROGATE.sub(lambda match: f"%{ord(match[0]) - 0xDC00:02X}", name)
+
+
+def find_nested_image(folder: str | Path, suffixes: Collection[str]) -> str | None:
+    """Return an image in a subfolder that is not hidden, relative to the folder, or None."""
+    for path, subfolders, files in os.walk(folder):
+        subfolders[:] = [name for name in subfolders if not name.startswith(".")]
+        if Path(path) != Path(folder):
+            for file in files:
+                if file.rpartition(".")[-1].lower() in suffixes and not file.startswith("."):
+                    return os.path.relpath(os.path.join(path, file), folder)  # noqa: PTH118
+    return None
+
+
+def is_deep(im_file: str) -> bool:
+    """Return whether an image may have more than 8 bits a channel, by its first bytes."""
+    with open(im_file, "rb") as file:  # noqa: PTH123 - any name
+        head = file.read(PNG_DEPTH + 1)
+    return head[4:8] == b"jP  " or (head[1:4] == b"PNG" and head[PNG_DEPTH:] == b"\x10")
+
+
+def literal_glob(pattern: str, **options: Any) -> list[str]:
+    """Return the files of a pattern, or the one file whose name it is: file names may hold `*`."""
+    if os.path.exists(pattern):  # noqa: PTH110
+        return [pattern]
+    return glob.glob(pattern, **options)  # noqa: PTH207

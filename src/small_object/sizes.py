@@ -67,6 +67,7 @@ SIZE_KEYS = {
 }
 """Keys of the results of all classes by score and range, e.g. `metrics/AP50_very_tiny(B)`."""
 
+BY_OBJECT = "all, by object"
 TASKS = frozenset({"detect", "segment", "pose"})  # those with upright boxes
 
 
@@ -121,9 +122,16 @@ class SizeMetrics(SizeScores):
     per_class: dict[int, SizeScores] = field(repr=False)
 
     @property
-    def groups(self) -> tuple[str, ...]:
-        """Names of the size ranges: the groups from small to large, then COCO's small."""
-        return tuple(SIZE_RANGES)
+    def by_object(self) -> SizeScores:
+        """Means of the classes weighted by their objects, which a class with few of them doesn't decide."""
+        means: dict[str, dict[str, float]] = {score: {} for score in SCORES}
+        for name in SIZE_RANGES:
+            having = [scores for scores in self.per_class.values() if scores.counts[name]]
+            weights = [scores.counts[name] for scores in having]
+            for score in SCORES:
+                values = [getattr(scores, score)[name] for scores in having]
+                means[score][name] = float(np.average(values, weights=weights)) if having else float("nan")
+        return SizeScores(self.counts, **means)
 
     def results(self) -> dict[str, float]:
         """Return the scores of all classes by the names of `SIZE_KEYS`; -1 without objects, as in COCO."""
@@ -131,7 +139,7 @@ class SizeMetrics(SizeScores):
         return {key: -1.0 if np.isnan(value) else value for key, value in scores.items()}
 
     def summary(self, decimals: int = 5) -> list[dict[str, Any]]:
-        """Return a row for each class, all classes first, and size range.
+        """Return a row for each class and size range: first the mean of all classes, then the mean by object.
 
         Args:
             decimals: Decimal places of the scores.
@@ -139,7 +147,8 @@ class SizeMetrics(SizeScores):
         Returns:
             Rows with the keys Class, Size, Area (in pixels), Objects, AP, AP50 and AR; scores are NaN without objects.
         """
-        classes = [("all", self), *((self.names.get(c, str(c)), scores) for c, scores in self.per_class.items())]
+        classes = [("all", self), (BY_OBJECT, self.by_object)]
+        classes += [(self.names.get(c, str(c)), scores) for c, scores in self.per_class.items()]
         return [
             {"Class": label, "Size": name, "Area": area_limits(name), "Objects": scores.counts[name]}
             | {column: round(getattr(scores, score)[name], decimals) for score, column in SCORES.items()}
@@ -155,8 +164,10 @@ class SizeMetrics(SizeScores):
         """
         rows = self.summary()
         first, others = rows[: len(SIZE_RANGES)], rows[len(SIZE_RANGES) :]
+        if not per_class:
+            others = [row for row in others if row["Class"] == BY_OBJECT and row["Size"] == COCO_SMALL_NAME]
         lines = [list(rows[0])]
-        for row in first + [row for row in others if per_class and row["Objects"]]:
+        for row in first + [row for row in others if row["Objects"]]:
             *labels, ap, ap50, ar = row.values()
             lines.append([*labels, *("-" if np.isnan(score) else f"{score:.3g}" for score in (ap, ap50, ar))])
         return "\n".join(f"{line[0]:>22}" + "".join(f"{cell!s:>11}" for cell in line[1:]) for line in lines)
@@ -290,6 +301,15 @@ def _dataset(
             for i, (image, box, a, s) in enumerate(columns, 1)
         ],
     }
+
+
+def drop_size_columns(table: str) -> str:
+    """Return the text of a `results.csv` without the columns of `SIZE_KEYS`, and the same text if it has none."""
+    rows = [line.split(",") for line in table.splitlines()]
+    kept = [i for i, column in enumerate(rows[0]) if column not in SIZE_KEYS.values()] if rows else []
+    if not rows or len(kept) == len(rows[0]):
+        return table
+    return "\n".join(",".join(row[i] for i in kept if i < len(row)) for row in rows)
 
 
 @plt_settings()  # type: ignore[no-untyped-call, untyped-decorator, unused-ignore]

@@ -30,49 +30,6 @@ FOLDER = os.path.join(_here if IS_WHEEL else os.path.dirname(os.path.dirname(_he
 """The folder that is laid over the package. A wheel has it inside this package, a checkout at its root."""
 
 
-class OverlayLoader:
-    """Runs upstream's module with its own loader and then an overlay file in the same module.
-
-    Upstream's loader answers everything else that Python asks of a loader.
-
-    Args:
-        loader: Upstream's loader.
-        path: The overlay file.
-    """
-
-    def __init__(self, loader: Any, path: str) -> None:
-        self._loader = loader
-        self._path = path
-
-    def create_module(self, spec: ModuleSpec) -> ModuleType | None:
-        """Return the module that upstream's loader makes."""
-        module: ModuleType | None = self._loader.create_module(spec)
-        return module
-
-    def exec_module(self, module: ModuleType) -> None:
-        """Run upstream's file and then the overlay's in `module`."""
-        self._loader.exec_module(module)
-        code: Any = SourceFileLoader(module.__name__, self._path).get_code(module.__name__)
-        try:
-            exec(code, module.__dict__)
-        except UpstreamMismatch:
-            raise
-        except ImportError as error:  # upstream no longer has a name that the overlay imports
-            if (error.name or "").split(".")[0] == PACKAGE:
-                raise _mismatch(str(error)) from error
-            raise
-        except AttributeError as error:  # nor an attribute that the top level of the overlay file reads
-            top = error.__traceback__ and error.__traceback__.tb_next
-            if top is not None and top.tb_next is None:
-                raise _mismatch(str(error)) from error
-            raise
-
-    def __getattr__(self, name: str) -> Any:
-        if name == "_loader":  # copying asks for it before it is set
-            raise AttributeError(name)
-        return getattr(self._loader, name)
-
-
 class OverlayFinder:
     """Finds upstream's modules with Python's own path finder and adds the overlay's files to them.
 
@@ -112,8 +69,32 @@ class OverlayFinder:
                 spec.submodule_search_locations.append(file)
             file = os.path.join(file, "__init__.py")
         if spec.loader is not None and os.path.isfile(file) and os.path.abspath(spec.origin or "") != file:
-            spec.loader = OverlayLoader(spec.loader, file)  # type: ignore[assignment]
+            _run_afterwards(spec.loader, file)
         return spec
+
+
+def _run_afterwards(loader: Any, path: str) -> None:
+    """Have a module's loader run an overlay file in the same module after upstream's."""
+    exec_module = loader.exec_module
+
+    def exec_both(module: ModuleType) -> None:
+        exec_module(module)
+        code: Any = SourceFileLoader(module.__name__, path).get_code(module.__name__)
+        try:
+            exec(code, module.__dict__)
+        except UpstreamMismatch:
+            raise
+        except ImportError as error:  # upstream no longer has a name that the overlay imports
+            if (error.name or "").split(".")[0] == PACKAGE:
+                raise _mismatch(str(error)) from error
+            raise
+        except AttributeError as error:  # nor an attribute that the top level of the overlay file reads
+            top = error.__traceback__ and error.__traceback__.tb_next
+            if top is not None and top.tb_next is None:
+                raise _mismatch(str(error)) from error
+            raise
+
+    loader.exec_module = exec_both
 
 
 def install() -> None:

@@ -7,6 +7,7 @@ import sys
 import sysconfig
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock, call
 
 import pytest
 from ultralytics.utils import checks
@@ -48,19 +49,13 @@ def test_each_command_has_help_with_an_example_that_parses(command: str, capsys:
         ("", "required: COMMAND"),
         ("train", "invalid choice: 'train'"),
         ("compare --models a.pt --conf 2", "argument --conf: '2' must be a number from 0 to 1"),
-        ("compare --models a.pt --conf x", "argument --conf"),
         ("compare --models a.pt --imgsz 0", "argument --imgsz: '0' must be a whole number, at least 32"),
-        ("compare --models a.pt --imgsz a", "argument --imgsz"),
         ("compare --models a.pt --slice 10", "argument --slice: '10' must be auto, 0 or a whole number of pixels"),
         ("batch --model m --source s --out o --slice-overlap 0.95", "'0.95' must be a number from 0 to 0.9"),
         ("batch --model m --source s --out o --part 0", "argument --part"),
         ("batch --source s --out o", "required: --model"),
-        ("check x.yaml --imgsz 12", "argument --imgsz"),
         ("convert labelme x --out y", "choose from"),
         ("convert coco x", "required: --out"),
-        ("tiles x.yaml --out y --tile 3", "argument --tile"),
-        ("tiles x.yaml --out y --overlap 1", "argument --overlap"),
-        ("scenes ASS1-demo --train 0", "argument --train"),
         ("scenes ASS1-demo --seed -1", "argument --seed"),
     ],
 )
@@ -110,25 +105,22 @@ def test_a_users_mistake_is_one_line_and_writes_nothing(
 def test_what_ends_a_command_is_one_line(
     error: BaseException, status: int, said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def fail(*args: object) -> None:
-        raise error
-
-    monkeypatch.setattr(airport, "prepare", fail)
+    monkeypatch.setattr(airport, "prepare", Mock(side_effect=error))
     assert cli.main(["data", "ASS1"]) == status
     assert capsys.readouterr().err == f"small-object: {said}\n"
 
 
 def test_data_sets_go_into_the_working_folder_or_the_one_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    calls: list[tuple[object, ...]] = []
-    monkeypatch.setattr(airport, "prepare", lambda *args: calls.append(args))
+    prepare = Mock()
+    monkeypatch.setattr(airport, "prepare", prepare)
     for argv in ("data all", "data ASS1 --out a", "data ASS1 ASS2 --out a --overwrite --cache c"):
         assert cli.main(argv.split()) == 0
-    assert calls == [
-        ("ASS1", Path("datasets/ASS1"), None, None, None, False),
-        ("ASS2", Path("datasets/ASS2"), None, None, None, False),
-        ("ASS1", Path("a"), None, None, None, False),
-        ("ASS1", Path("a/ASS1"), None, None, Path("c"), True),
-        ("ASS2", Path("a/ASS2"), None, None, Path("c"), True),
+    assert prepare.call_args_list == [
+        call("ASS1", Path("datasets/ASS1"), None, None, None, False),
+        call("ASS2", Path("datasets/ASS2"), None, None, None, False),
+        call("ASS1", Path("a"), None, None, None, False),
+        call("ASS1", Path("a/ASS1"), None, None, Path("c"), True),
+        call("ASS2", Path("a/ASS2"), None, None, Path("c"), True),
     ]
 
 
@@ -145,12 +137,16 @@ def test_check_stats_and_fix_run_on_a_data_set(tmp_path: Path, monkeypatch: pyte
 
 
 @pytest.mark.parametrize("name", ["ray", "pyarrow"])
-def test_what_batch_needs_is_named(name: str, run: Run, tmp_path: Path) -> None:
-    code = f"import sys; sys.modules[{name!r}] = None; from small_object.cli import main; sys.exit(main())"
-    result = run("-c", code, *["batch", "--model", "none.pt", "--source", "none", "--out", "out"], cwd=tmp_path)
-    assert result.returncode == 1
-    assert result.stderr == f"small-object: {name} is missing; run: pip install 'small-object-detection[batch]'\n"
-    assert not (tmp_path / "out").exists()
+def test_what_batch_needs_is_named(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("ray")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(sys.modules, name, None)
+    assert cli.main(["batch", "--model", "none.pt", "--source", "none", "--out", "out"]) == 1
+    said = f"small-object: {name} is missing; run: pip install 'small-object-detection[batch]'\n"
+    assert capsys.readouterr().err == said
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_status_says_whether_the_overlay_is_active(run: Run, tmp_path: Path) -> None:
@@ -172,13 +168,12 @@ def test_yolo_checks_shows_the_status(monkeypatch: pytest.MonkeyPatch, caplog: A
     assert f"active, from {ultralytics_overlay.FOLDER}" in caplog.text
 
 
-@pytest.mark.parametrize("script", ["predict1.py", "predict2.py"])
-def test_the_predict_scripts_run_from_any_folder(script: str, root: Path, run: Run, tmp_path: Path) -> None:
-    shutil.copy(root / script, tmp_path / script)
+def test_the_predict_scripts_run_from_any_folder(root: Path, run: Run, tmp_path: Path) -> None:
+    shutil.copy(root / "predict2.py", tmp_path)
     (tmp_path / "elsewhere").mkdir()
-    result = run(tmp_path / script, cwd=tmp_path / "elsewhere")
+    result = run(tmp_path / "predict2.py", cwd=tmp_path / "elsewhere")
     assert result.returncode == 1
-    assert result.stderr.startswith(f"{script}: {tmp_path / 'runs'}/ASS{script[7]}: no weights")
+    assert result.stderr.startswith(f"predict2.py: {tmp_path / 'runs'}/ASS2: no weights")
     assert list((tmp_path / "elsewhere").iterdir()) == []
 
 

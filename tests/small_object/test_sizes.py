@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import copy
 import csv
-import os
 import pickle
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -27,38 +25,35 @@ from ultralytics.utils.metrics import DetMetrics
 from ultralytics.utils.plotting import plot_results
 
 from small_object import sizes as size_metrics
-from small_object.sizes import SIZE_GROUPS, SIZE_KEYS, SIZE_RANGES, SizeMetrics, SizeRecords, load_coco_eval, size_group
+from small_object.sizes import SIZE_GROUPS, SIZE_KEYS, SIZE_RANGES, SizeMetrics, SizeRecords, load_coco_eval
+from tests.helpers.common import TINY_MODEL, write_tree
 
 NAMES = {0: "airplane", 1: "person", 2: "truck"}
 SCORES = ("ap", "ap50", "ar")
 Image = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]  # as `SizeRecords.add` takes it
 
 
+EMPTY: Image = (np.zeros((0, 4)), np.zeros(0), np.zeros((0, 4)), np.zeros(0), np.zeros(0))
+
+
 def random_images(seed: int, count: int = 6, objects: int = 12, classes: int = 2) -> list[Image]:
     """Return images of 400x300 px with objects of all sizes, predictions near most of them, and false ones."""
     rng = np.random.default_rng(seed)
-    images = []
+    images, scores = [], iter(rng.permutation(4096) / 4096)  # different in all images, and exact in float32
     for _ in range(count):
         n = int(rng.integers(0, objects + 1))
         size = np.exp(rng.uniform(np.log(4), np.log(140), (n, 1))) * np.exp(rng.normal(0, 0.2, (n, 2)))
         corner = rng.uniform(0, 1, (n, 2)) * np.maximum((400, 300) - size, 0)
-        targets, target_cls = np.hstack((corner, corner + size)), rng.integers(0, classes, n)
+        targets = np.hstack((corner, corner + size))
         near = np.repeat(targets, 2, 0) + rng.normal(0, 0.12, (2 * n, 4)) * np.repeat(np.tile(size, 2), 2, 0)
         stray = rng.uniform(0, 250, (n + 2, 2))
         stray = np.hstack((stray, stray + rng.uniform(3, 50, stray.shape)))
         boxes = np.vstack((near[rng.random(len(near)) < 0.8], stray))
         boxes = np.hstack((boxes[:, :2], np.maximum(boxes[:, 2:], boxes[:, :2] + 1)))
-        cls = rng.integers(0, classes, len(boxes))
-        targets, boxes = (np.round(x * 4) / 4 for x in (targets, boxes))  # exact in float32 and to 0.01 px
-        targets, boxes = (np.clip(x, 0, (400, 300) * 2) for x in (targets, boxes))
-        images.append((targets, target_cls, boxes, rng.permutation(len(boxes)) / 997.0, cls))
-    # scores differ between images too, and are exact in float32
-    start = 0
-    for i, (targets, target_cls, boxes, conf, cls) in enumerate(images):
-        order = np.argsort(np.argsort(conf))
-        conf = np.float32(np.random.default_rng(seed + 1).permutation(4096)[start + order] / 4096)
-        images[i] = targets, target_cls, boxes, conf, cls
-        start += len(order)
+        # exact in float32 and to 0.01 px
+        targets, boxes = (np.clip(np.round(x * 4) / 4, 0, (400, 300) * 2) for x in (targets, boxes))
+        conf = np.array([next(scores) for _ in boxes], np.float32)
+        images.append((targets, rng.integers(0, classes, n), boxes, conf, rng.integers(0, classes, len(boxes))))
     return images
 
 
@@ -96,40 +91,42 @@ def plain_scores(images: list[Image], c: int, low: float, high: float, threshold
     for seen, (_, hit) in enumerate(sorted(hits, reverse=True), 1):
         right += hit
         curve.append((right / total, right / seen))
-    at = [max((p for r, p in curve if r >= i / 100 - 1e-12), default=0) for i in range(101)]
+    at = [max((p for r, p in curve if r >= point), default=0) for point in np.linspace(0, 1, 101)]
     return sum(at) / 101, right / total
 
 
-@pytest.mark.parametrize("seed", range(10, 16))
-def test_scores_are_those_of_a_plain_computation(seed: int) -> None:
-    images = random_images(seed)
+def without_objects_of(images: list[Image], kind: int) -> list[Image]:
+    return [(t[c != kind], c[c != kind], *found) for t, c, *found in images]
+
+
+CASES = {f"seed {seed}": random_images(seed) for seed in range(10, 14)}
+CASES["many"] = random_images(2, count=12, objects=30)
+CASES["no predictions"] = [(t, c, *EMPTY[2:]) for t, c, *_ in random_images(3)]
+CASES["a class without objects"] = without_objects_of(random_images(5), 1)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_scores_are_those_of_a_plain_computation(case: str) -> None:
+    images = CASES[case]
     ours = evaluate(images)
     thresholds = np.linspace(0.5, 0.95, 10).tolist()
-    checked = 0
+    assert set(ours.per_class) == {int(c) for _, classes, *_ in images for c in classes}
     for c, scores in ours.per_class.items():
-        for name, limits in SIZE_RANGES.items():
+        areas = np.concatenate([(t[k == c, 2:] - t[k == c, :2]).prod(1) for t, k, *_ in images])
+        for name, (low, high) in SIZE_RANGES.items():
+            assert scores.counts[name] == ((low <= areas) & (areas < high)).sum()
             if scores.counts[name]:
-                plain = [plain_scores(images, c, *limits, t) for t in thresholds]
+                plain = [plain_scores(images, c, low, high, t) for t in thresholds]
                 assert scores.ap[name] == pytest.approx(np.mean([ap for ap, _ in plain]), abs=1e-9)
                 assert scores.ap50[name] == pytest.approx(plain[0][0], abs=1e-9)
                 assert scores.ar[name] == pytest.approx(np.mean([recall for _, recall in plain]), abs=1e-9)
-                checked += 0 < scores.ap[name] < 1
-    assert checked
-    for score in SCORES:  # all classes: the mean of those with objects
-        for name in SIZE_RANGES:
-            values = [getattr(s, score)[name] for s in ours.per_class.values() if s.counts[name]]
-            assert getattr(ours, score)[name] == pytest.approx(np.mean(values))
-
-
-def test_every_object_is_in_one_group() -> None:
-    images = random_images(2, count=20, objects=30)
-    ours = evaluate(images)
-    areas = np.concatenate([(t[:, 2:] - t[:, :2]).prod(1) for t, *_ in images])
-    assert [ours.counts[name] for name in SIZE_GROUPS] == np.bincount(size_group(areas), minlength=5).tolist()
-    assert sum(ours.counts[name] for name in SIZE_GROUPS) == len(areas) > 200
-    assert ours.counts["COCO small"] == (areas < 32**2).sum()
-    for name in SIZE_RANGES:
-        assert ours.counts[name] == sum(scores.counts[name] for scores in ours.per_class.values())
+    assert any(0 < value < 1 for value in ours.ap.values()) == (case != "no predictions")
+    for name in SIZE_RANGES:  # all classes: the sum of the objects, the mean of those with objects
+        having = [scores for scores in ours.per_class.values() if scores.counts[name]]
+        assert ours.counts[name] == sum(scores.counts[name] for scores in having)
+        for score in SCORES:
+            if having:
+                assert getattr(ours, score)[name] == pytest.approx(np.mean([getattr(s, score)[name] for s in having]))
 
 
 @pytest.mark.parametrize(("side", "group"), [(8, "tiny"), (16, "small"), (32, "medium"), (96, "large")])
@@ -150,14 +147,6 @@ def test_more_predictions_than_cocos_hundred_count_up_to_max_det() -> None:
     assert evaluate([image], max_det=60).ar["tiny"] == pytest.approx(60 / 240)
 
 
-EMPTY: Image = (np.zeros((0, 4)), np.zeros(0), np.zeros((0, 4)), np.zeros(0), np.zeros(0))
-
-
-def test_no_prediction_scores_zero() -> None:
-    ours = evaluate([(t, c, *EMPTY[2:]) for t, c, *_ in random_images(3)])
-    assert all(ours.ap[n] == ours.ap50[n] == ours.ar[n] == 0 for n, count in ours.counts.items() if count)
-
-
 @pytest.mark.parametrize("images", [[], [EMPTY], [(*EMPTY[:2], *random_images(4)[0][2:])]])
 def test_without_objects_there_are_no_scores(images: list[Image]) -> None:
     ours = evaluate(images)
@@ -167,38 +156,32 @@ def test_without_objects_there_are_no_scores(images: list[Image]) -> None:
     assert set(ours.results().values()) == {-1.0}
 
 
-def test_images_without_objects_count_their_false_predictions() -> None:
-    box = np.array([[10.0, 10, 20, 20]])
-    right = box, np.zeros(1), box, np.array([0.5]), np.zeros(1)
-    wrong = *EMPTY[:2], box, np.array([0.9]), np.zeros(1)
-    assert evaluate([right, EMPTY]).ap50["tiny"] == pytest.approx(1)
-    assert evaluate([wrong, right]).ap50["tiny"] == pytest.approx(0.5)
-
-
-def test_a_class_without_objects_is_left_out() -> None:
-    image = random_images(5)[0]
-    ours = evaluate([(image[0], np.zeros(len(image[0])), *image[2:])])
-    assert set(ours.per_class) == {0}
-    assert ours.ap["COCO small"] == ours.per_class[0].ap["COCO small"]
-
-
 def test_table_and_summary() -> None:
     box = np.array([[10.0, 10, 22, 22], [50, 50, 90, 90]])
     ours = evaluate([(box, np.array([0, 2]), box[:1], np.ones(1), np.zeros(1))])
     rows = ours.summary()
     assert list(rows[0]) == ["Class", "Size", "Area", "Objects", "AP", "AP50", "AR"]
-    assert [row["Class"] for row in rows] == ["all"] * 6 + ["airplane"] * 6 + ["truck"] * 6
+    assert [row["Class"] for row in rows] == ["all"] * 6 + ["all, by object"] * 6 + ["airplane"] * 6 + ["truck"] * 6
     assert [row["Area"] for row in rows[:6]] == ["<8^2", "8^2-16^2", "16^2-32^2", "32^2-96^2", ">=96^2", "<32^2"]
     every, detailed = ([line.split() for line in ours.table(per_class).splitlines()] for per_class in (False, True))
-    assert every == detailed[:7]
+    assert every[:7] == detailed[:7]
+    assert every[7:] == [["all,", "by", "object", "COCO", "small", "<32^2", "1", "1", "1", "1"]]
     assert every[1] == ["all", "very", "tiny", "<8^2", "0", "-", "-", "-"]
     assert every[2] == ["all", "tiny", "8^2-16^2", "1", "1", "1", "1"]
-    assert detailed[7:] == [  # only the sizes of which a class has objects
+    assert detailed[10:] == [  # only the sizes of which a class has objects
         ["airplane", "tiny", "8^2-16^2", "1", "1", "1", "1"],
         ["airplane", "COCO", "small", "<32^2", "1", "1", "1", "1"],
         ["truck", "medium", "32^2-96^2", "1", "0", "0", "0"],
     ]
     assert {len(line) for line in ours.table(True).splitlines()} == {22 + 6 * 11}
+
+
+def test_one_object_of_a_class_does_not_decide_the_mean_by_object() -> None:
+    boxes = np.array([[20.0 * i, 10, 20 * i + 10, 20] for i in range(10)])
+    ours = evaluate([(boxes, np.array([0] * 9 + [2]), boxes[:9], np.ones(9), np.zeros(9))])
+    assert ours.ap["COCO small"] == pytest.approx(0.5)
+    assert ours.by_object.ap["COCO small"] == ours.by_object.ap50["tiny"] == pytest.approx(0.9)
+    assert ours.by_object.counts == ours.counts and np.isnan(ours.by_object.ar["large"])
 
 
 def test_keys_of_the_results() -> None:
@@ -209,20 +192,14 @@ def test_keys_of_the_results() -> None:
     assert not set(keys) & set(DetMetrics().results_dict)
 
 
-def assert_same(a: SizeMetrics, b: SizeMetrics) -> None:
-    """Compare all values; written out, since NaN differs from itself."""
-    assert repr((a, a.per_class)) == repr((b, b.per_class))
-
-
 def test_it_survives_pickling_and_copying() -> None:
     metrics = DetMetrics(NAMES)
     assert metrics.size is None
     metrics.size = evaluate(random_images(7))
     for twin in (pickle.loads(pickle.dumps(metrics)), copy.deepcopy(metrics)):
-        assert_same(twin.size, metrics.size)
+        assert repr((twin.size, twin.size.per_class)) == repr((metrics.size, metrics.size.per_class))  # with NaN
         assert twin.results_dict == metrics.results_dict
         assert set(SIZE_KEYS.values()) < set(twin.results_dict)
-    assert metrics.size.groups == ("very tiny", "tiny", "small", "medium", "large", "COCO small")
 
 
 # Objects of each image, as class, x, y, width and height in pixels of the image, whose width and height come first.
@@ -257,8 +234,10 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def model() -> YOLO:
-    return YOLO("yolo11n.yaml")
+def model(tmp_path_factory: pytest.TempPathFactory) -> YOLO:
+    return YOLO(
+        write_tree(tmp_path_factory.mktemp("model"), {"tiny.yaml": TINY_MODEL.replace("nc: 1", "nc: 80")}) / "tiny.yaml"
+    )
 
 
 def feed(base: type = DetectionValidator, noise: float = 0, half: bool = False, wrong: int = 0) -> type:
@@ -302,11 +281,9 @@ def expected_counts(classes: tuple[int, ...] = (0, 1)) -> dict[str, int]:
     ("given", "classes"),
     [
         ({}, {0: (0,), 1: (1,)}),
-        ({"rect": False}, {0: (0,), 1: (1,)}),
-        ({"imgsz": 160, "batch": 3}, {0: (0,), 1: (1,)}),
+        ({"rect": False, "imgsz": 160, "batch": 3}, {0: (0,), 1: (1,)}),
         ({"single_cls": True}, {0: (0, 1)}),
-        ({"classes": [1]}, {1: (1,)}),
-        ({"half": True}, {0: (0,), 1: (1,)}),
+        ({"classes": [1], "half": True}, {1: (1,)}),
     ],
     ids=str,
 )
@@ -387,13 +364,6 @@ def test_picture_is_drawn_and_registered(model: YOLO, data: Path, tmp_path: Path
     assert cv2.imread(str(path)).std() > 10
 
 
-def test_dense_images_raise_max_det_as_upstream_does(model: YOLO, tmp_path: Path) -> None:
-    grid = [(0, x * 10 + 1, y * 10 + 1, 6, 6) for x in range(20) for y in range(18)]
-    dense = write_data(tmp_path / "dense", {"a.png": (200, 180, grid)})
-    assert validate(model, dense, tmp_path).size.ar["very tiny"] == pytest.approx(1)
-    assert validate(model, dense, tmp_path, max_det=90).size.ar["very tiny"] == pytest.approx(90 / 360)
-
-
 @pytest.mark.parametrize("name", ["yolo26n.yaml", "yolo11n-seg.yaml", "yolo11n-pose.yaml", "yolo11n-obb.yaml"])
 def test_other_models_and_tasks(name: str, tmp_path: Path) -> None:
     corners = " 0.2 0.2 0.4 0.2 0.4 0.4 0.2 0.4"
@@ -429,69 +399,18 @@ def test_without_the_library_it_goes_on_with_one_warning(
     assert sum("pip install faster-coco-eval" in line for line in warnings) == 1
 
 
-RANKED = """
-import pickle, sys
-from pathlib import Path
-from types import SimpleNamespace
-import torch
-import torch.distributed as dist
-from ultralytics.models.yolo.detect.val import DetectionValidator
-from ultralytics.utils import RANK
-
-images, folder = pickle.loads(Path(sys.argv[1]).read_bytes()), Path(sys.argv[2])
-torch.set_num_threads(1)
-if RANK >= 0:
-    dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=RANK, world_size=2)
-own = {-1: images, 0: images[:4], 1: images[4:]}[RANK]
-validator = DetectionValidator(save_dir=folder, args={"device": "cpu", "plots": False, "max_det": 100})
-labels = [{"cls": torch.zeros(1)} for _ in images]
-validator.dataloader = SimpleNamespace(dataset=range(len(images)))
-validator.data, validator.device, validator.training = {}, torch.device("cpu"), True
-validator.init_metrics(SimpleNamespace(names={0: "a", 1: "b"}))
-for i, (targets, target_cls, boxes, conf, cls) in enumerate(own):
-    scale = torch.tensor([400, 300, 400, 300])
-    corner = torch.tensor(targets, dtype=torch.float32).reshape(-1, 4)
-    batch = {
-        "img": torch.zeros(1, 3, 300, 400), "batch_idx": torch.zeros(len(targets)), "im_file": [f"{RANK}{i}.png"],
-        "cls": torch.tensor(target_cls, dtype=torch.float32)[:, None], "ori_shape": [(300, 400)],
-        "bboxes": torch.cat(((corner[:, :2] + corner[:, 2:]) / 2, corner[:, 2:] - corner[:, :2]), 1) / scale,
-        "ratio_pad": [((1.0, 1.0), (0, 0))],
-    }
-    found = {"bboxes": boxes, "conf": conf, "cls": cls}
-    validator.update_metrics([{k: torch.tensor(v, dtype=torch.float32) for k, v in found.items()}], batch)
-validator.gather_stats()
-if RANK <= 0:
-    stats = validator.get_stats()
-    (folder / f"found{RANK}").write_bytes(pickle.dumps((stats, validator.metrics.size)))
-else:
-    assert validator.size_records.images == []
-"""
-
-
-def test_two_processes_find_what_one_finds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    images = tmp_path / "images.pickle"
-    images.write_bytes(pickle.dumps(random_images(8, count=7, objects=20)))
-    env = {**os.environ, "WORLD_SIZE": "2", "GLOO_SOCKET_IFNAME": "lo", "OMP_NUM_THREADS": "1"}
-    script = [sys.executable, "-c", RANKED, str(images), str(tmp_path)]
-    ranks = [subprocess.Popen(script, env={**env, "RANK": rank, "LOCAL_RANK": rank}) for rank in ("0", "1")]
-    monkeypatch.setattr(sys, "argv", script[2:])
-    exec(RANKED, {})
-    assert [process.wait(timeout=120) for process in ranks] == [0, 0]
-    two, one = (pickle.loads((tmp_path / f"found{rank}").read_bytes()) for rank in (0, -1))
-    assert two[0] == one[0]
-    assert_same(two[1], one[1])
-    assert 0 < one[1].ap["COCO small"] < 1
-    assert sum(one[1].counts[name] for name in SIZE_GROUPS) > 40
-
-
 def read_csv(path: Path) -> list[dict[str, str]]:
     with path.open() as file:
         return list(csv.DictReader(file, strict=True))
 
 
 def test_a_training_writes_the_sizes_of_each_epoch(data: Path, tmp_path: Path) -> None:
-    made = {"model": "yolo11n.yaml", "data": str(data), "project": str(tmp_path), "name": "t", "device": "cpu"}
-    trainer = DetectionTrainer(overrides={**made, "epochs": 2, "imgsz": 64, "batch": 2, "plots": False, "workers": 0})
+    write_tree(tmp_path, {"tiny.yaml": TINY_MODEL})
+    made = {"data": str(data), "model": str(tmp_path / "tiny.yaml"), "project": str(tmp_path), "name": "t"}
+    made |= {"epochs": 2, "imgsz": 64, "batch": 2, "plots": False, "workers": 0, "device": "cpu"}
+    trainer = DetectionTrainer(
+        overrides={**made, "epochs": 2, "imgsz": 64, "batch": 2, "plots": False, "workers": 0, "device": "cpu"}
+    )
     trainer.train()
     rows = read_csv(trainer.csv)
     assert len(rows) == 2
@@ -502,7 +421,7 @@ def test_a_training_writes_the_sizes_of_each_epoch(data: Path, tmp_path: Path) -
     assert set(read) == set(rows[0])
     assert trainer.validator.metrics.size.counts == expected_counts()
     assert set(SIZE_KEYS.values()) < set(trainer.metrics)
-    assert yaml.safe_load((tmp_path / "t/args.yaml").read_text())["size_metrics"] is True
+    assert "size_metrics" not in yaml.safe_load((tmp_path / "t/args.yaml").read_text())  # stock reads it
     assert YOLO(trainer.last).overrides.get("size_metrics", True) is True
 
 
@@ -538,12 +457,10 @@ def test_a_file_begun_without_sizes_keeps_its_columns(tmp_path: Path) -> None:
     assert {key: float(rows[1][key]) for key in STOCK_ROW} == STOCK_ROW
 
 
-@pytest.mark.parametrize("size_metrics", [True, False])
-def test_results_picture_is_as_wide_as_stocks(tmp_path: Path, size_metrics: bool) -> None:
-    trainer = half_trainer(tmp_path, size_metrics=size_metrics)
+def test_results_picture_is_as_wide_as_stocks(tmp_path: Path) -> None:
+    trainer, drawn = half_trainer(tmp_path), []
     for _ in range(3):
         trainer.save_metrics(STOCK_ROW)
-    drawn: list[Path] = []
     plot_results(trainer.csv, on_plot=drawn.append)
     assert drawn == [tmp_path / "results.png"]
     assert cv2.imread(str(drawn[0])).shape[:2] == (1200, 200 * (3 + 2))  # upstream: one inch a column and two more

@@ -24,9 +24,9 @@ import ray.data
 from ray.exceptions import RayError
 from ultralytics.utils import LOGGER, TQDM
 
-from small_object.batch.store import TILES, Output, Source, one_line
+from small_object.batch.store import TILES, Output, Source
 from small_object.batch.worker import Allocation, Job, Journal, Summary, Task, Worker, model_digest
-from small_object.errors import UserError
+from small_object.errors import UserError, one_line
 
 __all__ = ["Job", "run"]
 
@@ -162,13 +162,13 @@ def allocate(job: Job, resources: dict[str, float]) -> Allocation:
         raise UserError("--device cuda: Ray finds no GPU; give --device cpu")
     workers = job.workers or (gpus if device == "cuda" else max(1, cpus // 2))
     per_worker = max(1, cpus // workers)
-    allocation = Allocation(workers, device, per_worker, per_worker, 0.0)
     if device == "cuda":  # the CPUs read images
         per_worker = min(4, per_worker)
-        allocation = Allocation(workers, device, 0, per_worker, 1 / math.ceil(workers / gpus))
     if workers * per_worker > cpus:
         raise UserError(f"--workers {workers}: Ray has {cpus} CPUs, and each worker takes one; give fewer")
-    return allocation
+    if device == "cuda":
+        return Allocation(workers, device, 0, per_worker, 1 / math.ceil(workers / gpus))
+    return Allocation(workers, device, per_worker, per_worker, 0.0)
 
 
 @contextlib.contextmanager

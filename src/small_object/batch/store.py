@@ -23,7 +23,7 @@ from ultralytics.data.utils import IMG_FORMATS
 from ultralytics.utils import LOGGER
 from ultralytics.utils.patches import imread
 
-from small_object.errors import UserError
+from small_object.errors import UserError, one_line
 from small_object.files import replacing
 
 try:
@@ -32,7 +32,6 @@ except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
 S3 = "s3://"
-
 TILES = "tiles_run", "tiles_skipped"
 SCHEMA = pa.schema(
     [
@@ -49,11 +48,6 @@ SCHEMA = pa.schema(
 
 class UnreadableError(Exception):
     """An image can't be read; the message says why."""
-
-
-def one_line(error: object) -> str:
-    """Return a message without its line breaks."""
-    return " ".join(str(error).split())
 
 
 @functools.lru_cache(maxsize=64)
@@ -131,7 +125,8 @@ class Source:
             if not name.startswith(S3):
                 return _decode(self._folder / name, flags)
             system, path = open_s3(self.text if self._is_s3 else name)
-            path = name.removeprefix(S3) if self._is_s3 else path
+            if self._is_s3:
+                path = name.removeprefix(S3)
             with tempfile.TemporaryDirectory() as folder:  # upstream's reader depends on a file's name
                 file = Path(folder, "image" + PurePosixPath(path).suffix)
                 with system.open_input_file(path) as stream:

@@ -22,8 +22,8 @@ from ultralytics import YOLO
 from ultralytics.engine.results import Results
 from ultralytics.utils import LOGGER
 
-from small_object.batch.store import SCHEMA, Output, Source, UnreadableError, one_line
-from small_object.errors import UserError
+from small_object.batch.store import SCHEMA, Output, Source, UnreadableError
+from small_object.errors import UserError, one_line
 from small_object.slicing.slicer import max_batch
 
 MAX_DEATHS = 3  # of workers over one image, before it is left out

@@ -17,7 +17,7 @@ import cv2
 import numpy as np
 from ultralytics.data.utils import img2label_paths
 from ultralytics.engine.results import Results
-from ultralytics.utils import LOGGER, YAML
+from ultralytics.utils import LOGGER
 from ultralytics.utils.ops import xywh2xyxy
 
 from small_object.datasets.labels import read_labels
@@ -32,41 +32,23 @@ THUMBNAIL = 288, 96  # largest width and height in pixels
 
 @dataclass
 class PageImage:
-    """An image on the page.
-
-    Attributes:
-        file: The image.
-        index: Its index on the page, from 0.
-        width: Width in pixels.
-        height: Height in pixels.
-        truth: Its labelled objects (class, x1, y1, x2, y2), xyxy in pixels, shape (N, 5); None if it has no labels.
-        source: The file to show: the image, or a copy if browsers don't know its format.
-    """
+    """An image on the page."""
 
     file: Path
-    index: int
-    width: int
-    height: int
-    truth: np.ndarray | None
-    source: Path
+    source: Path  # the file to show: the image, or a copy if browsers don't know its format
+    thumbnail: Path
+    size: tuple[int, int]  # width and height in pixels
+    truth: np.ndarray | None  # labelled objects, class and xyxy in pixels, shape (N, 5); None without labels
 
 
 @dataclass
 class PageModel:
-    """A model on the page.
-
-    Attributes:
-        names: Class names.
-        boxes: By image: detections as in `Results.boxes.data` (x1, y1, x2, y2, conf, cls), xyxy in pixels, shape
-            (N, 6), by falling confidence.
-        annotated: By image: the file of the annotated image.
-        milliseconds: Time of all images.
-    """
+    """A model on the page: its class names, and its results by the path of the image."""
 
     names: dict[int, str]
-    boxes: dict[str, np.ndarray] = field(default_factory=dict)
-    annotated: dict[str, Path] = field(default_factory=dict)
-    milliseconds: float = 0.0
+    boxes: dict[str, np.ndarray] = field(default_factory=dict)  # as `Results.boxes.data`, by falling confidence
+    annotated: dict[str, Path] = field(default_factory=dict)  # files of the annotated images
+    milliseconds: float = 0.0  # of all images
 
 
 @dataclass
@@ -79,7 +61,7 @@ class ComparisonPage:
     Args:
         folder: Folder of the page.
         title: Title of the page.
-        names: Class names of the labels; by default those of the data set's YAML file, else of the first model.
+        names: Class names of the labels; those of the first model by default.
     """
 
     folder: Path
@@ -118,12 +100,13 @@ class ComparisonPage:
             Path(__file__).with_suffix(suffix).read_text(encoding="utf-8") for suffix in (".html", ".css", ".js")
         )
         # In JSON, `<` occurs only in strings; escaped, it can't end the script element.
-        data = json.dumps(self._data(), ensure_ascii=True, separators=(",", ":")).replace("<", "\\u003c")
+        data = json.dumps(self._data(), separators=(",", ":")).replace("<", "\\u003c")
+        digest = base64.b64encode(hashlib.sha256(f"\n{script}".encode()).digest()).decode()
         fields = {
             "TITLE": html.escape(self.title),
             "STYLE": style,
             "SCRIPT": script,
-            "SCRIPT_HASH": base64.b64encode(hashlib.sha256(f"\n{script}".encode()).digest()).decode(),
+            "SCRIPT_HASH": digest,
             "DATA": data,
         }
         text = re.sub(r"\{\{(\w+)\}\}", lambda match: fields[match[1]], template)
@@ -135,15 +118,15 @@ class ComparisonPage:
         return page
 
     def _add_image(self, path: str, image: np.ndarray) -> None:
-        file, index = Path(path), len(self._images)
+        file, number = Path(path), f"{len(self._images):05d}"
         height, width = image.shape[:2]
-        scale = min(1.0, *(limit / side for limit, side in zip(THUMBNAIL, (width, height), strict=True)))
+        scale = min(1.0, THUMBNAIL[0] / width, THUMBNAIL[1] / height)
         size = max(1, round(width * scale)), max(1, round(height * scale))
-        self._write_image(f"{index:05d}.jpg", cv2.resize(image, size, interpolation=cv2.INTER_AREA))
+        thumbnail = self._write_image(f"{number}.jpg", cv2.resize(image, size, interpolation=cv2.INTER_AREA))
         source = file
         if file.suffix[1:].lower() not in BROWSER_FORMATS:
-            source = self._write_image(f"{index:05d}.png", image)
-        self._images[path] = PageImage(file, index, width, height, read_truth(file, width, height), source)
+            source = self._write_image(f"{number}.png", image)
+        self._images[path] = PageImage(file, source, thumbnail, (width, height), read_truth(file, width, height))
 
     def _write_image(self, name: str, image: np.ndarray) -> Path:
         file = self.folder / FOLDER / name
@@ -155,48 +138,41 @@ class ComparisonPage:
 
     def _data(self) -> dict[str, Any]:
         """Return what the page shows; classes of models and labels are matched by name."""
-        names = self.names or _yaml_names([image.file for image in self._images.values()])
-        names = names or next(iter(self._models.values())).names
-        classes = self._class_indices(names)
+        models = self._models.values()
+        names = self.names or next(iter(models)).names
+        truths = [image.truth[:, 0] for image in self._images.values() if image.truth is not None]
+        if unnamed := {int(c) for array in truths for c in np.unique(array)} - names.keys():
+            LOGGER.warning(f"labels: class {min(unnamed)} has no name and is left out of the page")
+        columns = [(names, truths), *((model.names, [rows[:, 5] for rows in model.boxes.values()]) for model in models)]
+        used = {known[int(c)] for known, arrays in columns for a in arrays for c in np.unique(a) if int(c) in known}
+        classes = [name for name in dict.fromkeys(n for known, _ in columns for n in known.values()) if name in used]
+        indices = {name: index for index, name in enumerate(classes)}
+        limits = [(name, low**0.5, high**0.5) for name, (low, high) in SIZE_GROUPS.items()]
         return {
             "title": self.title,
-            "classes": list(classes),
-            "sizes": [
-                [name, low**0.5, high**0.5 if high < float("inf") else None]
-                for name, (low, high) in SIZE_GROUPS.items()
-            ],
+            "classes": classes,
+            "sizes": [[name, low, high if np.isfinite(high) else None] for name, low, high in limits],
             "models": [
                 {"name": name, "milliseconds": round(model.milliseconds / len(model.boxes), 1)}
                 for name, model in self._models.items()
             ],
-            "images": [self._image_data(path, names, classes) for path in self._images],
+            "images": [self._image_data(path, names, indices) for path in self._images],
         }
 
-    def _class_indices(self, names: dict[int, str]) -> dict[str, int]:
-        """Return an index for each class that occurs, in the order of the labels' names, then the models'."""
-        truths = [image.truth[:, 0] for image in self._images.values() if image.truth is not None]
-        if unnamed := {int(c) for array in truths for c in np.unique(array)} - names.keys():
-            LOGGER.warning(f"labels: class {min(unnamed)} has no name and is left out of the page")
-        sources = [(names, truths)]
-        sources += [(model.names, [boxes[:, 5] for boxes in model.boxes.values()]) for model in self._models.values()]
-        used = {known[int(c)] for known, arrays in sources for a in arrays for c in np.unique(a) if int(c) in known}
-        ordered = dict.fromkeys(name for known, _ in sources for name in known.values() if name in used)
-        return {name: index for index, name in enumerate(ordered)}
-
-    def _image_data(self, path: str, names: dict[int, str], classes: dict[str, int]) -> dict[str, Any]:
+    def _image_data(self, path: str, names: dict[int, str], indices: dict[str, int]) -> dict[str, Any]:
         image, truth = self._images[path], None
         if image.truth is not None:
-            truth = [[classes[names[int(c)]], *_tenths(xyxy)] for c, *xyxy in image.truth.tolist() if int(c) in names]
+            truth = [[indices[names[int(c)]], *_tenths(xyxy)] for c, *xyxy in image.truth.tolist() if int(c) in names]
         detections, annotated = [], []
         for model in self._models.values():
             rows = model.boxes.get(path, np.zeros((0, 6))).tolist()
-            detections.append([[classes[model.names[int(c)]], round(s, 3), *_tenths(xyxy)] for *xyxy, s, c in rows])
+            detections.append([[indices[model.names[int(c)]], round(s, 3), *_tenths(xyxy)] for *xyxy, s, c in rows])
             annotated.append(_url(model.annotated[path], self.folder) if path in model.annotated else None)
         return {
             "name": image.file.name,
             "source": _url(image.source, self.folder),
-            "thumbnail": f"{FOLDER}/{image.index:05d}.jpg",
-            "size": [image.width, image.height],
+            "thumbnail": _url(image.thumbnail, self.folder),
+            "size": image.size,
             "truth": truth,
             "detections": detections,
             "annotated": annotated,
@@ -215,21 +191,7 @@ def read_truth(file: Path, width: int, height: int) -> np.ndarray | None:
     except (UserError, OSError) as error:
         LOGGER.warning(f"{error}: the page shows {file.name} without ground truth")
         return None
-    boxes = xywh2xyxy(rows[:, 1:]) * (width, height, width, height)
-    return np.column_stack((rows[:, 0], boxes))
-
-
-def _yaml_names(files: list[Path]) -> dict[int, str] | None:
-    """Return the class names in the YAML file next to the folder `images` that holds the files, if there is one."""
-    folders = {parent.parent for file in files for parent in file.absolute().parents if parent.name == "images"}
-    found = [path for folder in folders for path in (*folder.glob("*.yaml"), *folder.glob("*.yml"))]
-    if len(found) != 1:
-        return None
-    try:
-        names = YAML.load(found[0])["names"]
-        return {int(c): str(name) for c, name in (names.items() if isinstance(names, dict) else enumerate(names))}
-    except Exception:  # not a data set's: any error of the YAML reader
-        return None
+    return np.column_stack((rows[:, 0], xywh2xyxy(rows[:, 1:]) * (width, height, width, height)))
 
 
 def _url(file: Path, folder: Path) -> str:

@@ -18,30 +18,21 @@ from ultralytics.utils.patches import imread
 
 from small_object.compare.page import ComparisonPage
 from small_object.datasets.dataset import read_data_yaml
-from small_object.errors import UserError
+from small_object.errors import UserError, one_line
 
 MAX_COLUMNS = 12  # classes in the table before those without an object are left out
 
 
 @dataclass(frozen=True)
 class ModelRun:
-    """What one model found.
-
-    Attributes:
-        name: Name of the model.
-        num_images: Number of images and video frames.
-        num_objects: Number of objects by class name.
-        milliseconds: Mean time per image: preprocessing, inference and postprocessing.
-        folder: Folder of the annotated images.
-        num_full: Number of objects that the pass over whole images finds alone, None without slicing.
-    """
+    """What one model found."""
 
     name: str
-    num_images: int
-    num_objects: Counter[str]
-    milliseconds: float
-    folder: Path
-    num_full: int | None = None
+    num_images: int  # images and video frames
+    num_objects: Counter[str]  # by class name
+    milliseconds: float  # mean time per image: preprocessing, inference and postprocessing
+    folder: Path  # of the annotated images
+    num_full: int | None = None  # objects that the pass over whole images finds alone, None without slicing
 
 
 def compare(
@@ -63,7 +54,7 @@ def compare(
         **options: See `predict`.
 
     Returns:
-        The runs, without those of models that failed, which are named in the log.
+        The runs; models that fail are left out and named in the log.
 
     Raises:
         UserError: If there is no model or nothing to run.
@@ -80,7 +71,7 @@ def compare(
             runs.append(predict(name, path, files, out.absolute() / name, page, **options))
         except Exception as error:  # a model that can't be loaded or run must not stop the others
             page.remove_model(name)
-            LOGGER.error(f"{path}: skipped: {' '.join(str(error).split())}")
+            LOGGER.error(f"{path}: skipped: {one_line(error)}")
     if runs:
         LOGGER.info(format_table(runs))
     if file := page.write():
@@ -136,7 +127,7 @@ def find_images(source: str | Path | Sequence[str], recursive: bool = False) -> 
     Raises:
         UserError: If a source is missing or none holds anything readable.
     """
-    sources = [source] if isinstance(source, (str, Path)) else list(source)
+    sources = [source] if isinstance(source, (str, Path)) else source
     files = [file for each in sources for file in _expand(each, recursive)]
     readable = []
     for file in TQDM(files, desc="checking images", leave=False):
@@ -155,16 +146,18 @@ def _expand(source: str | Path, recursive: bool) -> list[Path]:
     if path.is_dir():
         files = sorted(path.rglob("*") if recursive else path.iterdir())
     elif path.suffix == ".txt" and path.is_file():
+        try:
+            lines = [line for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
+        except UnicodeDecodeError as error:
+            raise UserError(f"source {source}: not a text file in UTF-8") from error
         # relative to the working folder, or to the list after `./`, as in upstream
-        lines = [line for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
         files = [path.parent / line if line.startswith("./") else Path(line) for line in lines]
     elif path.is_file():
         files = [path]
+    elif names := glob.glob(str(source), recursive=True):  # noqa: PTH207 - Path.glob takes no absolute pattern
+        files = [Path(name) for name in sorted(names)]
     else:
-        # Path.glob takes no absolute pattern
-        files = [Path(name) for name in sorted(glob.glob(str(source), recursive=True))]  # noqa: PTH207
-        if not files:
-            raise UserError(f"source {source}: no such image, folder, video or glob")
+        raise UserError(f"source {source}: no such image, folder, video or glob")
     return [file for file in files if file.suffix[1:].lower() in IMG_FORMATS | VID_FORMATS]
 
 

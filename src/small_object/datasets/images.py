@@ -10,13 +10,13 @@ from pathlib import Path
 import cv2
 import numpy as np
 from PIL import Image, UnidentifiedImageError
-from ultralytics.data.utils import TIFF_SUFFIXES, exif_size, is_deep, stock_check_image
+from ultralytics.data.utils import TIFF_SUFFIXES, exif_size, stock_check_image
 from ultralytics.utils import patches
 from ultralytics.utils.patches import read_pixels
 
 from small_object.datasets.findings import Fault
 from small_object.errors import one_line
-from small_object.images import DarkImageError, UnreadableImageError, scale_to_8_bit
+from small_object.images import DarkImageError, UnreadableImageError, is_deep, scale_to_8_bit
 
 HEIF_SUFFIXES = (".heic", ".heif")
 JPEG_END = b"\xff\xd9"
@@ -134,7 +134,9 @@ def inspect_image(file: Path, channels: int = 3, bits: int | None = None) -> tup
         size = check_size(pixels)
         if pixels.shape[2] != channels:
             raise UnreadableImageError(f"has {pixels.shape[2]} bands; `channels` in the data YAML is {channels}")
-        if not is_tiff(file):
+        if channels not in (1, 3):  # the scan reads these in colour
+            scan_image(file, bits)
+        elif not is_tiff(file):
             _scan_header(file)
     except UnreadableImageError as error:
         return None, [Fault(_fault_kind(error), str(error))]

@@ -1,4 +1,4 @@
-"""Training on slices: random tiles of large images at native resolution, in place of the whole images made small."""
+"""Training on slices: random tiles of large images at native resolution instead of the downscaled images."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ from typing import Any
 
 import cv2
 import numpy as np
+from PIL import Image
 from ultralytics.data.dataset import YOLODataset
+from ultralytics.data.utils import exif_size
 from ultralytics.utils import LOGGER
 from ultralytics.utils.ops import xywhn2xyxy, xyxy2xywhn
 from ultralytics.utils.patches import imread
@@ -22,29 +24,29 @@ from small_object.slicing.tiling import auto_tile
 
 Window = tuple[int, int, int, int]
 
-TRIES = 10  # random tiles to look at for one that will do
+MAX_TRIES = 10  # random tiles to try for one that fits
 
 
 class SlicedDataset(YOLODataset):
-    """A data set of which each access gives a random tile of an image, or at times the whole image.
+    """A data set in which each access returns a random tile of an image, or at times the whole image.
 
-    Either is scaled so that its longer side is `imgsz`, and upstream's augmentations run on it unchanged. An epoch has
-    as many samples as there are images. An image no larger than a tile is given whole. The choices come from Python's
-    `random`, as those of upstream's augmentations do.
+    Both are scaled so that the longer side is `imgsz`, and upstream's augmentations run on them unchanged. An epoch has
+    as many samples as there are images. An image no larger than a tile is returned whole. The choices come from
+    Python's `random`, as those of upstream's augmentations do.
 
-    - A tile lies anywhere in the image. With the share `slice_empty` it shows no part of an object, if one of a few
-      random tiles does so. Else a random object lies inside it, or it lies inside the object where that is larger.
-    - Boxes are clipped to the tile. One of which less than the share `slice_keep` of its area is left is dropped. If
-      the tiles tried round objects drop all theirs, as round objects much larger than a tile, the image is given whole.
-    - Polygons are dropped, of whole images too: upstream can't mix objects that have them with objects that don't.
+    - A tile lies anywhere in the image. With probability `slice_empty` it shows no part of an object, if one of a few
+      random tiles does so. Otherwise it contains a random object, or lies inside that object if the object is larger.
+    - Boxes are clipped to the tile. A box that keeps less than the fraction `slice_keep` of its area is dropped. If all
+      objects are dropped in each of the tiles tried, as with objects much larger than a tile, the image is given whole.
+    - Polygons are dropped, also in whole images: upstream can't mix objects that have them with objects that don't.
 
     Each access reads the image, and a mosaic makes four. The cache in RAM holds whole images at full size; with the
     cache on disk, only the part of an image that lies in the tile is read.
 
     Args:
         *args: See upstream's `YOLODataset`.
-        hyp: Arguments of the training, with `slice` (side of a tile in pixels or "auto"), `slice_full_ratio` (share of
-            whole images), `slice_keep` and `slice_empty`.
+        hyp: Arguments of the training, with `slice` (side of a tile in pixels or "auto"), `slice_full_ratio` (fraction
+            of whole images), `slice_keep` and `slice_empty`.
         rect: Must be False: rectangular batches need the shapes of the samples beforehand.
         **kwargs: See upstream's `YOLODataset`.
 
@@ -61,8 +63,8 @@ class SlicedDataset(YOLODataset):
         auto = hyp.slice == "auto"
         self.tile = auto_tile(self.imgsz, object_size(self.labels)) if auto else int(hyp.slice)
         self.full_ratio, self.keep, self.empty = hyp.slice_full_ratio, hyp.slice_keep, hyp.slice_empty
-        # Upstream's mosaic takes its other images from those that the buffer holds in memory. Here it holds none: kept
-        # tiles would come up again and again, and kept whole images could fill the memory. So all are as good.
+        # Upstream's mosaic takes its other images from those that the buffer keeps in memory. Here no image is kept:
+        # kept tiles would be used again and again, and whole images could fill the memory. So it may take any.
         self.buffer = list(range(self.ni))
 
     def load_image(self, i: int, *args: Any, **kwargs: Any) -> tuple[np.ndarray, tuple[int, int], tuple[int, int]]:
@@ -114,7 +116,7 @@ class SlicedDataset(YOLODataset):
         return self.update_labels_info(label)
 
     def _read(self, i: int) -> np.ndarray:
-        """Return the whole image, shape (H, W, C), from RAM, mapped from the .npy file beside it, or from its file."""
+        """Return the whole image, shape (H, W, C), from RAM, mapped from its .npy file, or from its file."""
         if self.ims[i] is not None:
             return self.ims[i]
         image, file, cached = None, self.im_files[i], self.npy_files[i]
@@ -137,18 +139,18 @@ class SlicedDataset(YOLODataset):
         if max(height, width) <= self.tile or random.random() < self.full_ratio:
             return whole
         if not len(xyxy) or random.random() < self.empty:
-            for _ in range(TRIES):
-                window = self._place(whole)
+            for _ in range(MAX_TRIES):
+                window = self._random_tile(whole)
                 if not cut_boxes(xyxy, window, self.keep)[2]:  # a dropped sliver would make background of its object
                     return window
-        for _ in range(TRIES):
-            window = self._place(whole, xyxy[random.randrange(len(xyxy))])
+        for _ in range(MAX_TRIES):
+            window = self._random_tile(whole, xyxy[random.randrange(len(xyxy))])
             if len(cut_boxes(xyxy, window, self.keep)[0]):
                 return window
         return whole
 
-    def _place(self, whole: Window, box: np.ndarray | None = None) -> Window:
-        """Return a random tile; with a box, xyxy in pixels, one that the box lies in or, if it is larger, fills."""
+    def _random_tile(self, whole: Window, box: np.ndarray | None = None) -> Window:
+        """Return a random tile; with a box, xyxy in pixels, one that contains it or, if it is larger, lies in it."""
         starts = []
         for axis, length in enumerate(whole[2:]):
             low, high = 0, max(0, length - self.tile)
@@ -179,13 +181,28 @@ def object_size(labels: Iterable[Mapping[str, Any]]) -> float | None:
     return float(np.median(np.concatenate(sizes))) if sum(map(len, sizes)) else None
 
 
+def find_short_sides(labels: Iterable[Mapping[str, Any]], imgsz: int, tile: float) -> np.ndarray:
+    """Return the shorter side of each box of a data set in pixels of the model's input, shape (N,).
+
+    Args:
+        labels: See `object_size`.
+        imgsz: Side of the input in pixels, to which the longer side of an image or a tile is scaled.
+        tile: Side of a tile in pixels, infinite without slicing.
+    """
+    sides = [
+        (np.asarray(x["bboxes"], float)[:, 2:] * x["shape"][::-1]).min(1) * imgsz / min(max(x["shape"]), tile)
+        for x in labels
+    ]
+    return np.concatenate([np.zeros(0), *sides])
+
+
 def cut_boxes(xyxy: np.ndarray, window: Window, keep: float) -> tuple[np.ndarray, np.ndarray, bool]:
     """Cut boxes to a tile.
 
     Args:
         xyxy: Boxes, xyxy in pixels of the image, shape (N, 4).
-        window: Place of the tile, xyxy in pixels.
-        keep: Share of its area, 0..1, from which on a box stays; none stays without area.
+        window: The tile, xyxy in pixels.
+        keep: Minimum fraction of its area, 0..1, that a box must keep; a box without area never stays.
 
     Returns:
         Indices of the boxes that stay, shape (K,); what is left of them, xyxy in pixels of the image, shape (K, 4);
@@ -200,3 +217,12 @@ def cut_boxes(xyxy: np.ndarray, window: Window, keep: float) -> tuple[np.ndarray
     area, whole = ((box[:, 2:] - box[:, :2]).prod(1) for box in (clipped, xyxy))
     kept = np.flatnonzero((area > 0) & (area >= keep * whole - 1e-6))
     return kept, clipped[kept], bool((area > 0).any())
+
+
+def with_shape(label: dict[str, Any]) -> dict[str, Any]:
+    """Return an image's labels with its (height, width), which a data set for `rect=True` has dropped."""
+    if "shape" in label:
+        return label
+    with Image.open(label["im_file"]) as image:  # reads the header only
+        width, height = exif_size(image)
+    return {**label, "shape": (height, width)}

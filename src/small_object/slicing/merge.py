@@ -7,7 +7,7 @@ image. The rules apply in this order, among boxes of one class:
 1. Open. A side of a box is open if it lies within the tolerance of an inner edge of its tile, that is, one that is not
    the image's border: the object may continue there. The tolerance is `margin` pixels or 5% of the box's side,
    whichever is larger. A box without open sides is whole; boxes of the pass over the whole image always are.
-2. Drop. An open box is dropped if a whole box of another source covers at least the share `min_cover` of it and
+2. Drop. An open box is dropped if a whole box of another source covers at least the fraction `min_cover` of it and
    reaches (within twice the tolerance) every edge at which it is open.
 3. Join. Two open boxes of different sources are compared in the zone that both tiles see. They are one object if the
    IoU of their parts there, each widened by half a `margin`, is at least `min_iou`, and if, towards each edge where
@@ -18,8 +18,8 @@ image. The rules apply in this order, among boxes of one class:
 5. Greedy NMS of all that is left, with the threshold `iou`, by falling score; of equal scores the first in the input
    goes first.
 
-In rules 2 to 4 a box counts only if its score is at least the share `min_score_ratio` of the other's, so that the very
-uncertain boxes of a validation (confidence 0.001) neither replace nor enlarge good ones.
+In rules 2 to 4 a box counts only if its score is at least the fraction `min_score_ratio` of the other's, so that the
+very uncertain boxes of a validation (confidence 0.001) neither replace nor enlarge good ones.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ import torch
 from small_object.slicing.groups import connected
 
 MERGE_IOU = 0.5
-"""Highest IoU of two objects of a class in a sliced image: lower than in the NMS of one pass, because two tiles agree
+"""Maximum IoU of two objects of a class in a sliced image: lower than in the NMS of one pass, because two tiles agree
 less about an object than two anchors do."""
 
 GROUP = 64  # boxes that are compared together
-EDGE_TOLERANCE = 0.05  # at a tile's edge, as a share of the box's side: large boxes are less exact
+EDGE_TOLERANCE = 0.05  # at a tile's edge, as a fraction of the box's side: large boxes are less exact
 
 
 @dataclass(frozen=True)
@@ -79,11 +79,11 @@ def merge(
         sources: For each box, the row of its tile in `tiles`, or -1 for the pass over the whole image; shape (N,).
         tiles: Tiles, xyxy in pixels, shape (T, 4), as from `tile_grid`.
         image_hw: Height and width of the image in pixels.
-        iou: Highest IoU, 0..1, of two boxes of a class that both stay.
+        iou: Maximum IoU, 0..1, of two boxes of a class that both stay.
         margin: Tolerance at the edges of tiles in pixels, more than 0.
-        min_cover: Share of an open box, 0..1, that a box must cover to replace it.
-        min_iou: Least IoU, 0..1, of two parts of one object in the zone that both tiles see.
-        min_score_ratio: Least score of a box, as a share 0..1 of the other's score, to replace or enlarge the other.
+        min_cover: Fraction of an open box, 0..1, that a box must cover to replace it.
+        min_iou: Minimum IoU, 0..1, of two parts of one object in the zone that both tiles see.
+        min_score_ratio: Minimum score of a box that replaces or enlarges another, as a fraction 0..1 of its score.
 
     Returns:
         The detections of the image, on the device of `boxes`; boxes and scores in float32 or wider.

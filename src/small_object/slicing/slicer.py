@@ -52,10 +52,10 @@ class Slicer:
 
     Args:
         tile: Side of a tile in pixels, see `tile_grid`.
-        overlap: Least overlap of neighbouring tiles as a share of their side, see `tile_grid`.
+        overlap: Minimum overlap of neighbouring tiles as a fraction of their side, see `tile_grid`.
         batch: Tiles that the model is given at a time, at least 1.
         full: Whether the detections of the pass over the whole image belong to the result.
-        skip: Least score, 0..1, of a proposal for a tile to be put over it; 0 runs all tiles.
+        skip: Minimum score, 0..1, of the proposals that tiles must cover; 0 runs all tiles.
 
     Example:
         >>> image = np.zeros((640, 1000, 3), np.uint8)
@@ -156,9 +156,9 @@ class Slicer:
             detections: Those of the tiles.
             whole: (x1, y1, x2, y2, score, class) of the pass over the whole image in its pixels, shape (M, 6); ignored
                 without `full`.
-            iou: Highest IoU of two boxes that both stay, 0..1.
+            iou: Maximum IoU of two boxes that both stay, 0..1.
             agnostic: Whether boxes of different classes are merged.
-            max_det: Most rows of the result, at least 1.
+            max_det: Maximum number of rows, at least 1.
 
         Returns:
             The detections of the image as rows like those of `whole`, by falling score, on its device.
@@ -212,7 +212,7 @@ def select_boxes(preds: Any, min_score: float, nc: int) -> list[torch.Tensor]:
     Args:
         preds: Output of a detection model before NMS, (B, 4 + nc, anchors) with xywh boxes, or after, (B, N, 6) with
             xyxy boxes, or a list that begins with such.
-        min_score: Least score, 0..1.
+        min_score: Minimum score, 0..1.
         nc: Number of classes.
     """
     preds = preds[0] if isinstance(preds, (list, tuple)) else preds

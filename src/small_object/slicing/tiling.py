@@ -8,7 +8,7 @@ import numpy as np
 
 from small_object.sizes import COCO_SMALL
 
-MIN_TILE = 64  # pixels; the least side of a tile
+MIN_TILE = 64  # minimum side of a tile in pixels
 MAX_OVERLAP = 0.9  # of the side of a tile
 
 MAGNIFICATION = 2.0
@@ -45,7 +45,7 @@ def tile_grid(height: int, width: int, tile: int, overlap: float) -> np.ndarray:
         height: Height of the image in pixels, at least 1.
         width: Width of the image in pixels, at least 1.
         tile: Side of a tile in pixels, at least 64. Where the image is smaller, the tile is as large as the image.
-        overlap: Least overlap of neighbours as a share of the tile, 0..0.9.
+        overlap: Minimum overlap of neighbours as a fraction of the tile, 0..0.9.
 
     Returns:
         Tiles, xyxy in pixels, row by row, shape (N, 4), int64.
@@ -90,7 +90,7 @@ def tiles_over(boxes: np.ndarray, height: int, width: int, tile: int, overlap: f
         height: Height of the image in pixels; this and the following as in `tile_grid`.
         width: Width of the image in pixels.
         tile: Side of a tile in pixels.
-        overlap: Overlap as a share of the tile.
+        overlap: Overlap as a fraction of the tile.
 
     Returns:
         Tiles, xyxy in pixels, shape (T, 4), int64; none without boxes.
@@ -111,7 +111,7 @@ def tiles_over(boxes: np.ndarray, height: int, width: int, tile: int, overlap: f
     size = np.minimum(tile, image)
     half = (boxes[:, 2:] - boxes[:, :2]) / 2 + clear
     half = np.where(2 * half > size - 2 * step, size / 4, half)
-    low, high = np.floor((middle - half) / step) * step, np.ceil((middle + half) / step) * step  # far fewer ones
+    low, high = np.floor((middle - half) / step) * step, np.ceil((middle + half) / step) * step  # few distinct values
     todo = np.unique(np.concatenate((low.clip(0, image), high.clip(0, image)), 1).astype(np.int64), axis=0)
     tiles: list[np.ndarray] = []
     while len(todo):  # sorted by their left sides

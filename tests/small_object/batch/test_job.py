@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -20,6 +21,7 @@ import psutil
 import pytest
 import torch
 from ultralytics import YOLO
+from ultralytics.engine.results import Results
 from ultralytics.utils import LOGGER
 
 from tests.helpers.common import Run
@@ -31,7 +33,7 @@ import pyarrow.parquet as pq
 import ray
 
 from small_object.batch.job import allocate, begin, run
-from small_object.batch.store import SCHEMA, Output
+from small_object.batch.store import SCHEMA, Output, Source, UnreadableError
 from small_object.batch.worker import Allocation, Job, Journal, Task, Worker, model_digest
 from small_object.errors import UserError
 
@@ -72,7 +74,7 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def cluster() -> Iterator[None]:
     """Start Ray once for all; workers know the user of the S3 stand-in."""
     before = dict(os.environ)
-    os.environ.update(RAY_USAGE_STATS_ENABLED="0", RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO="0")
+    os.environ.update(RAY_USAGE_STATS_ENABLED="0", RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO="0", RAY_worker_niceness="0")
     os.environ.update(AWS_ACCESS_KEY_ID="me", AWS_SECRET_ACCESS_KEY="secret", AWS_EC2_METADATA_DISABLED="true")
     small = {"num_cpus": 2, "object_store_memory": 80 * 2**20, "include_dashboard": False, "log_to_driver": False}
     ray.init(address="local", logging_level="ERROR", **small)
@@ -90,10 +92,8 @@ def draw(file: Path, seed: int, height: int = 160, width: int = 256) -> Path:
     return file
 
 
-@pytest.fixture(scope="module")
-def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a folder of images of several sizes, of odd names, one turned by EXIF, one grey, one without objects."""
-    folder = tmp_path_factory.mktemp("images")
+def draw_images(folder: Path) -> Path:
+    """Write images of several sizes, of odd names, one turned by EXIF, one grey, one without objects."""
     for i, name in enumerate(ODD_NAMES):
         draw(folder / name, i)
     draw(folder / "small.png", 10, 64, 96)
@@ -127,6 +127,10 @@ def rows(out: Path) -> dict[str, list[dict[str, Any]]]:
     return found
 
 
+def read_parts(out: Path) -> dict[Path, bytes]:
+    return {file: file.read_bytes() for file in (out / "parts").glob("*.parquet")}
+
+
 def report(out: Path) -> dict[str, Any]:
     return json.loads((out / "report.json").read_text())
 
@@ -137,15 +141,28 @@ def boxes_of(image: list[dict[str, Any]]) -> torch.Tensor:
 
 
 def expected(weights: Path, file: Path) -> Any:
-    """Return what stock prediction of a file alone gives."""
-    options = {"imgsz": IMGSZ, "conf": CONF, "slice": TILE, "slice_overlap": 0.25, "max_det": 1000}
-    return YOLO(weights).predict([file], verbose=False, device="cpu", **options)[0]
+    """Return what prediction of a file alone gives."""
+    options = {name: OPTIONS[name] for name in ("imgsz", "conf", "slice", "slice_overlap", "max_det", "device")}
+    return YOLO(weights).predict([file], verbose=False, **options)[0]
 
 
-def test_results_are_those_of_a_loop(weights: Path, images: Path, tmp_path: Path) -> None:
-    told = run(build_job(weights, images, tmp_path / "out"))
-    found = rows(tmp_path / "out")
+def test_results_are_those_of_a_loop_and_unreadable_images_are_tried_again(weights: Path, tmp_path: Path) -> None:
+    images, out = draw_images(tmp_path / "in"), tmp_path / "out"
+    good, text = (images / "small.png").read_bytes(), "not an image that can be decoded"
+    reasons = {
+        "text.jpg": text, "cut.png": text, "empty.jpg": "empty file", "vanished.jpg": "no such file",
+        "\\udcff.png": "its name is not UTF-8; rename it",
+    }  # fmt: skip
+    (images / "text.jpg").write_text("not an image")
+    (images / "cut.png").write_bytes(good[:2000])
+    (images / "empty.jpg").touch()
+    (images / "vanished.jpg").symlink_to("nowhere")
+    Path(os.fsdecode(os.fsencode(images) + b"/\xff.png")).write_bytes(good)
+    job = build_job(weights, images, out)
+    told, found = run(job), rows(out)
+    assert {each["image"]: each["reason"] for each in told["unreadable"]} == reasons
     names = {file.relative_to(images).as_posix() for file in images.rglob("*") if file.suffix in (".png", ".jpg")}
+    names -= reasons.keys() | {"\udcff.png"}
     assert found.keys() == names and len(names) == len(ODD_NAMES) + 5
     detections, tiles = Counter(), 0
     for name, image in found.items():
@@ -164,40 +181,20 @@ def test_results_are_those_of_a_loop(weights: Path, images: Path, tmp_path: Path
         detections.update(row["class"] for row in image if row["class"])
         tiles += image[0]["tiles_run"]
     assert found["turned.jpg"][0]["height"] == 256 and found["small.png"][0]["tiles_run"] == 0 < tiles
-    assert told == report(tmp_path / "out")
-    assert told["detections"] == dict(detections) and told["tiles_run"] == tiles and told["unreadable"] == []
-    assert [told[key] for key in ("images", "done", "done_now", "missing", "duplicated")] == [10, 10, 10, 0, 0]
+    assert told == report(out)
+    assert told["detections"] == dict(detections) and told["tiles_run"] == tiles
+    assert [told[key] for key in ("images", "done", "done_now", "missing", "duplicated")] == [15, 10, 10, 0, 0]
 
-
-def test_unreadable_images_are_listed_and_tried_again(weights: Path, tmp_path: Path) -> None:
-    good = draw(tmp_path / "good.png", 0).read_bytes()
-    (tmp_path / "in").mkdir()
-    (tmp_path / "in/text.jpg").write_text("not an image")
-    (tmp_path / "in/cut.png").write_bytes(good[:2000])
-    (tmp_path / "in/empty.jpg").touch()
-    (tmp_path / "in/vanished.jpg").symlink_to("nowhere")
-    Path(os.fsdecode(os.fsencode(tmp_path / "in") + b"/\xff.png")).write_bytes(good)
-    job = build_job(weights, tmp_path / "in", tmp_path / "out")
+    (images / "cut.png").write_bytes(good)
     told = run(job)
-    broken = "not an image that can be decoded"
-    reasons = {
-        "text.jpg": broken, "cut.png": broken, "empty.jpg": "empty file", "vanished.jpg": "no such file",
-        "\\udcff.png": "its name is not UTF-8; rename it",
-    }  # fmt: skip
-    assert {each["image"]: each["reason"] for each in told["unreadable"]} == reasons
-    assert (told["images"], told["done"], told["missing"]) == (5, 0, 0)
-
-    (tmp_path / "in/good.png").write_bytes(good)
-    (tmp_path / "in/cut.png").write_bytes(good)
-    told = run(job)
-    assert rows(tmp_path / "out").keys() == {"good.png", "cut.png"}
+    assert rows(out).keys() == {*names, "cut.png"}
     assert {each["image"] for each in told["unreadable"]} == reasons.keys() - {"cut.png"}
-    for file in (tmp_path / "in").iterdir():
-        if file.name != "good.png":
+    for file in images.iterdir():
+        if file.is_symlink() or (file.is_file() and file.name != "small.png"):
             file.unlink()
     told = run(job)  # nothing is left to do
     keys = "images", "done", "done_before", "done_now", "no_longer_in_source", "missing", "duplicated"
-    assert [told[key] for key in keys] == [1, 1, 1, 0, 1, 0, 0] and told["unreadable"] == []
+    assert [told[key] for key in keys] == [2, 2, 2, 0, 9, 0, 0] and told["unreadable"] == []
 
 
 @pytest.fixture(scope="module")
@@ -224,12 +221,13 @@ def test_lists_and_s3(weights: Path, tmp_path: Path, s3: tuple[Any, str]) -> Non
         client.put_object(Bucket="year", Key=key, Body=content)
     client.put_object(Bucket="year", Key="2024/notes.txt", Body=b"not an image")
 
-    told = run(build_job(weights, f"s3://year/2024?{options}", tmp_path / "prefix"))
-    found = rows(tmp_path / "prefix")
-    assert found.keys() == {f"s3://year/{key}" for key in keys[:2]}
-    assert [each["image"] for each in told["unreadable"]] == ["s3://year/2024/empty.png"]
-    same(boxes_of(found["s3://year/2024/a.jpg"]), expected(weights, tmp_path / "s3/0.jpg").boxes.data)
-    same(boxes_of(found["s3://year/2024/01/b c?.png"]), expected(weights, tmp_path / "s3/1.png").boxes.data)
+    prefix = Source(f"s3://year/2024?{options}")
+    names = [f"s3://year/{key}" for key in sorted(keys[:3])]
+    assert prefix.names() == (names, {})
+    for name, file in ((f"s3://year/{keys[0]}", "0.jpg"), (f"s3://year/{keys[1]}", "1.png")):
+        assert np.array_equal(prefix.read(name, cv2.IMREAD_COLOR), cv2.imread(str(tmp_path / "s3" / file)))
+    with pytest.raises(UnreadableError, match="empty file"):
+        prefix.read(f"s3://year/{keys[2]}", cv2.IMREAD_COLOR)
 
     url, gone = f"s3://year/2025/d.png?{options}", f"s3://year/2025/gone.png?{options}"
     lines = tmp_path / "lists/list.txt"
@@ -259,7 +257,7 @@ def test_other_work_is_refused(weights: Path, tmp_path: Path) -> None:
     out.write_part("a", {name: [0] for name in SCHEMA.names} | {"image": ["0.png"], "class": [None]})
     assert run(first)["done"] == 1  # nothing is left to do
     draw(tmp_path / "in/1.png", 1)
-    before = {file: file.read_bytes() for file in (tmp_path / "out").rglob("*.*")}
+    files = {file: file.read_bytes() for file in (tmp_path / "out").rglob("*.*")}
     (tmp_path / "other.pt").write_bytes(weights.read_bytes() + b" ")
     (tmp_path / "nothing").mkdir()
 
@@ -280,38 +278,32 @@ def test_other_work_is_refused(weights: Path, tmp_path: Path) -> None:
     with Output(str(tmp_path / "out")).lock("another"):
         refused("another job is writing into it")
     refused("must be a folder", out=weights)
-    assert {file: file.read_bytes() for file in (tmp_path / "out").rglob("*.*")} == before
+    assert {file: file.read_bytes() for file in (tmp_path / "out").rglob("*.*")} == files
     (tmp_path / "out/job.json").write_text("{")
     refused("no readable job.json")
     with pytest.raises(OSError, match=r"tiny\.pt"):
         run(replace(first, out=str(weights / "out")))
 
 
-def test_workers_that_can_not_start_end_the_job(weights: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("changes", "said"), [({"workers": 5}, "--workers 5: Ray has 2 CPUs"), ({"device": "cuda"}, "no GPU")]
+)
+def test_more_than_ray_has_is_refused(changes: dict[str, Any], said: str, weights: Path, tmp_path: Path) -> None:
     draw(tmp_path / "in/0.png", 0)
-    broken = tmp_path / "broken.pt"
-    broken.write_text("not a model")
-    with pytest.raises(UserError, match=r"broken\.pt: .+") as caught:
-        run(build_job(broken, tmp_path / "in", tmp_path / "out"))
-    assert "\n" not in str(caught.value)
-    job = build_job(weights, tmp_path / "in", tmp_path / "out")
-    begin(Output(job.out), job, "")  # nothing was begun with the broken one
-    with pytest.raises(UserError, match="--workers 5: Ray has 2 CPUs"):
-        run(replace(job, workers=5))
-    with pytest.raises(UserError, match="no GPU"):
-        run(replace(job, device="cuda"))
+    with pytest.raises(UserError, match=said):
+        run(build_job(weights, tmp_path / "in", tmp_path / "out", **changes))
 
 
 def test_resources_of_the_workers() -> None:
-    def shared(resources: dict[str, float], **asked: object) -> tuple[object, ...]:
-        return astuple(allocate(Job("m", "s", "o", **asked), resources))
-
-    assert shared({"CPU": 2.0}) == (1, "cpu", 2, 2, 0)
-    assert shared({"CPU": 32.0}) == (16, "cpu", 2, 2, 0)
-    assert shared({"CPU": 8.0}, workers=8) == (8, "cpu", 1, 1, 0)
-    assert shared({"CPU": 64.0, "GPU": 8.0}) == (8, "cuda", 0, 4, 1)
-    assert shared({"CPU": 16.0, "GPU": 2.0}, workers=4) == (4, "cuda", 0, 4, 0.5)
-    assert shared({"CPU": 16.0, "GPU": 2.0}, device="cpu") == (8, "cpu", 2, 2, 0)
+    for cpus, gpus, asked, expected in (
+        (2, 0, {}, (1, "cpu", 2, 2, 0)),
+        (32, 0, {}, (16, "cpu", 2, 2, 0)),
+        (8, 0, {"workers": 8}, (8, "cpu", 1, 1, 0)),
+        (64, 8, {}, (8, "cuda", 0, 4, 1)),
+        (16, 2, {"workers": 4}, (4, "cuda", 0, 4, 0.5)),
+        (16, 2, {"device": "cpu"}, (8, "cpu", 2, 2, 0)),
+    ):
+        assert astuple(allocate(Job("m", "s", "o", **asked), {"CPU": cpus, "GPU": gpus})) == expected
 
 
 def workers_of(process: int) -> list[psutil.Process]:
@@ -340,31 +332,27 @@ def reader_of(pipe: Path) -> int:
 
 
 def test_killed_workers_lose_and_double_nothing(weights: Path, tmp_path: Path) -> None:
-    """An image at which every worker is killed is left out after some; all others are there, once."""
+    """Another worker runs the images of the one that was killed, and those that it held alone."""
     for i in range(9):
         draw(tmp_path / f"in/{i}.png", i)
     pipe = tmp_path / "in/4b.png"
     os.mkfifo(pipe)
-    killed: list[int] = []
 
     def kill() -> None:
-        while len(killed) < 3:
-            writer = until(lambda: reader_of(pipe))
-            (worker,) = workers_of(os.getpid())
-            killed.append(worker.pid)
-            worker.kill()
-            worker.wait()
-            os.close(writer)
+        writer = until(lambda: reader_of(pipe))
+        (worker,) = workers_of(os.getpid())
+        worker.kill()
+        worker.wait()
+        os.close(writer)
+        os.close(until(lambda: reader_of(pipe)))  # the next worker finds nothing in it
 
     killer = threading.Thread(target=kill)
     killer.start()
     told = run(build_job(weights, tmp_path / "in", tmp_path / "out"))
     killer.join()
-    assert len(set(killed)) == 3
-    names = {f"{i}.png" for i in range(9)}
     found = rows(tmp_path / "out")
-    assert found.keys() == names
-    assert told["unreadable"] == [{"image": "4b.png", "reason": "3 workers died over it"}]
+    assert found.keys() == {f"{i}.png" for i in range(9)}
+    assert told["unreadable"] == [{"image": "4b.png", "reason": "empty file"}]
     for name in ("4.png", "5.png", "8.png"):  # in its batch, in its part, in another part
         same(boxes_of(found[name]), expected(weights, tmp_path / "in" / name).boxes.data)
 
@@ -375,7 +363,8 @@ def test_stopped_jobs_resume(weights: Path, tmp_path: Path) -> None:
         draw(tmp_path / f"in/{i}.png", i)
     pipe = tmp_path / "in/4b.png"
     os.mkfifo(pipe)
-    job = build_job(weights, tmp_path / "in", tmp_path / "out", part=2)
+    address = ray.get_runtime_context().gcs_address
+    job = build_job(weights, tmp_path / "in", tmp_path / "out", part=2, address=address)
     script = [sys.executable, *command(job)]
     files: dict[Path, bytes] = {}
     signal.signal(signal.SIGINT, signal.default_int_handler)  # else a child of a background process ignores it
@@ -385,7 +374,7 @@ def test_stopped_jobs_resume(weights: Path, tmp_path: Path) -> None:
             process = subprocess.Popen(script, stdout=stream, stderr=stream, start_new_session=True)
         try:
             writer = until(lambda: reader_of(pipe))
-            workers = workers_of(process.pid)
+            workers = workers_of(os.getpid())
             assert workers
             if stop == signal.SIGINT:
                 os.killpg(process.pid, stop)  # as a terminal does
@@ -400,8 +389,8 @@ def test_stopped_jobs_resume(weights: Path, tmp_path: Path) -> None:
         if stop == signal.SIGINT:
             assert status == 130 and "images done in this run" in log.read_text(), log.read_text()
             assert "Traceback" not in log.read_text()
-        assert files.items() <= {file: file.read_bytes() for file in (tmp_path / "out/parts").glob("*.parquet")}.items()
-        files = {file: file.read_bytes() for file in (tmp_path / "out/parts").glob("*.parquet")}
+        before, files = files, read_parts(tmp_path / "out")
+        assert before.items() <= files.items()
         done = {row["image"] for file in files for row in pq.read_table(file).to_pylist()}
         assert len(done) % 2 == 0 and not done & {"4.png", "4b.png"}  # whole parts, in no certain order
     (tmp_path / "out/parts/.123-half.parquet").write_bytes(b"PAR1")
@@ -410,29 +399,10 @@ def test_stopped_jobs_resume(weights: Path, tmp_path: Path) -> None:
     draw(pipe, 20)
     assert run(replace(job, part=4))["done_before"] == len(done)
     assert rows(tmp_path / "out").keys() == {*(f"{i}.png" for i in range(9)), "4b.png"}
-    assert files.items() <= {file: file.read_bytes() for file in (tmp_path / "out/parts").glob("*")}.items()
-
-
-def test_a_worker_of_a_job_that_was_replaced_writes_nothing(weights: Path, tmp_path: Path) -> None:
-    draw(tmp_path / "in/0.png", 0)
-    pipe = tmp_path / "in/1.png"
-    os.mkfifo(pipe)
-
-    def take_over() -> None:
-        writer = until(lambda: reader_of(pipe))
-        (tmp_path / "out/run").write_text("another")
-        os.close(writer)
-
-    thread = threading.Thread(target=take_over)
-    thread.start()
-    with pytest.raises(UserError, match="taken it over"):
-        run(build_job(weights, tmp_path / "in", tmp_path / "out"))
-    thread.join()
-    assert not (tmp_path / "out/parts").exists()
+    assert files.items() <= read_parts(tmp_path / "out").items()
 
 
 def test_a_cluster_of_two_machines(weights: Path, tmp_path: Path, run: Run) -> None:
-    """One that runs without the fork is refused."""
     from ray.cluster_utils import Cluster
 
     for i in range(6):
@@ -447,16 +417,13 @@ def test_a_cluster_of_two_machines(weights: Path, tmp_path: Path, run: Run) -> N
         assert rows(tmp_path / "out").keys() == {f"{i}.png" for i in range(6)}
         said = [line for line in (result.stdout + result.stderr).splitlines() if line and "images: " not in line]
         assert [line for line in said if "images done" not in line] == []  # nothing of Ray's
-        cluster.add_node(**small, env_vars={"ULTRALYTICS_OVERLAY": "0"})
-        result = run(*command(replace(job, out=str(tmp_path / "out2"), part=1, workers=3)), cwd=tmp_path)
-        assert result.returncode == 1 and "runs stock Ultralytics" in result.stderr, result.stdout + result.stderr
     finally:
         cluster.shutdown()
 
 
-def build_task(weights: Path, folder: Path, digest: str = "") -> Task:
+def build_task(weights: Path, folder: Path) -> Task:
     job = build_job(weights, folder / "in", folder / "out", batch=4)
-    return Task(job, digest or model_digest(weights), "me", Allocation(1, "cpu", 1, 1, 0))
+    return Task(job, model_digest(weights), "me", Allocation(1, "cpu", 1, 1, 0))
 
 
 def test_images_are_run_together_and_those_that_fail_alone(
@@ -492,23 +459,50 @@ def test_images_are_run_together_and_those_that_fail_alone(
                 assert summary["images"] == 5 and found.keys() == {*names} - {"3.png"} and not summary["error"]
 
 
-def test_workers_that_die_while_they_load_end_the_job(weights: Path, tmp_path: Path) -> None:
-    (tmp_path / "in").mkdir()
-    part = pa.table({"part": ["a"], "names": [["0.png"]]})
-    journal = Journal.remote()
-    for _ in range(3):  # those that died
-        ray.get(journal.starting.remote())
-    assert "the workers die" in Worker(build_task(weights, tmp_path), journal)(part)["summary"][0].as_py()
-    ray.get(journal.started.remote())
-    other = Worker(build_task(weights, tmp_path, digest="0"), journal)(part)["summary"][0].as_py()
-    assert "different on" in other and "copy it there" in other
+@pytest.fixture
+def started(weights: Path, tmp_path: Path) -> tuple[Task, Any]:
+    """Return the task of a job of an image, which holds the lock, and a journal."""
+    draw(tmp_path / "in/0.png", 0)
+    Output(str(tmp_path / "out")).write("run", b"me")
+    return build_task(weights, tmp_path), Journal.remote()
 
 
-def test_the_journal_counts_deaths_over_images() -> None:
-    journal = Journal.remote()
-    ray.get([journal.hold.remote("a", ["1", "2"]), journal.hold.remote("b", ["7"])])
-    assert ray.get(journal.open.remote("a", ["1", "2", "3"])) == (True, {"1": 1, "2": 1})
-    ray.get(journal.hold.remote("a", ["2"]))
-    assert ray.get(journal.open.remote("a", ["1", "2", "3"])) == (True, {"1": 1, "2": 2})
-    ray.get([journal.hold.remote("a", ["3"]), journal.close.remote("a")])
-    assert ray.get(journal.open.remote("a", ["1", "2", "3"])) == (False, {"1": 1, "2": 2})
+def run_part(task: Task, journal: Any) -> dict[str, Any]:
+    (summary,) = Worker(task, journal)(pa.table({"part": ["a"], "names": [["0.png"]]}))["summary"].to_pylist()
+    return json.loads(summary)
+
+
+def test_workers_that_die_while_they_load_end_the_job(started: tuple[Task, Any]) -> None:
+    for _ in range(3):
+        ray.get(started[1].starting.remote())
+    assert "the workers die while they load it" in run_part(*started)["error"]
+
+
+def test_an_image_over_which_three_workers_died_is_left_out(started: tuple[Task, Any], tmp_path: Path) -> None:
+    journal = started[1]
+    for deaths in range(3):
+        ray.get(journal.hold.remote("a", ["0.png"]))
+        assert ray.get(journal.open.remote("a", ["0.png", "1.png"])) == (True, {"0.png": deaths + 1})
+    assert run_part(*started)["unreadable"] == {"0.png": "3 workers died over it"}
+    assert not (tmp_path / "out/parts").exists()
+
+
+@pytest.mark.parametrize("case", ["another job", "another model", "no model", "stock Ultralytics"])
+def test_a_worker_that_must_not_go_on_says_why(
+    case: str, started: tuple[Task, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task, journal = started
+    if case == "another job":
+        Output(task.job.out).write("run", b"another")
+    elif case == "another model":
+        task = replace(task, digest="0")
+    elif case == "no model":
+        broken = tmp_path / "broken.pt"
+        broken.write_text("not a model")
+        task = build_task(broken, tmp_path)
+    else:
+        monkeypatch.delattr(Results, "num_full")
+    said = {"another job": "taken it over", "another model": "different on", "no model": r"broken\.pt: .+"}
+    error = run_part(task, journal)["error"]
+    assert re.search(said.get(case, "runs stock Ultralytics"), error) and "\n" not in error
+    assert not (tmp_path / "out/parts").exists()

@@ -53,10 +53,8 @@ def label_text(objects: np.ndarray) -> str:
 
 
 def picture(seed: int) -> np.ndarray:
-    rows, columns = np.mgrid[0:HEIGHT, 0:WIDTH]
-    return np.dstack((columns * 255 // WIDTH, rows * 255 // HEIGHT, np.full_like(rows, 40 * seed % 256))).astype(
-        np.uint8
-    )
+    y, x = np.mgrid[0:HEIGHT, 0:WIDTH]
+    return np.dstack((x * 255 // WIDTH, y * 255 // HEIGHT, np.full_like(x, 40 * seed % 256))).astype(np.uint8)
 
 
 def result(
@@ -77,13 +75,12 @@ def write_label(folder: Path, text: str) -> Path:
     return folder / "images/a.png"
 
 
-def make_page(folder: Path, count: int, names: dict[int, str] = NAMES, labels: bool = True) -> tuple[Path, list]:
+def make_page(folder: Path, count: int, labels: bool = True) -> tuple[Path, list]:
     """Write a page of random scenes with two models; return it and its scenes."""
     data = folder / "data"
     (data / "images/val").mkdir(parents=True)
     if labels:
         (data / "labels/val").mkdir(parents=True)
-        (data / "data.yaml").write_text(json.dumps({"names": names}))
     rng = np.random.default_rng(5)
     scenes = [scene(rng) for _ in range(count)]
     out = folder / "out"
@@ -97,7 +94,7 @@ def make_page(folder: Path, count: int, names: dict[int, str] = NAMES, labels: b
             annotated = out / f"model {model}/{file.stem}.jpg"
             annotated.parent.mkdir(parents=True, exist_ok=True)
             cv2.imwrite(str(annotated), np.full((HEIGHT, WIDTH, 3), 80 + 80 * model, np.uint8))
-            page.add(f"model {model}", result(file, rows, names, picture(number)), annotated)
+            page.add(f"model {model}", result(file, rows, image=picture(number)), annotated)
     written = page.write()
     assert written == out / "index.html"
     return written, scenes
@@ -108,20 +105,20 @@ def data_of(page: Path) -> dict[str, Any]:
     return json.loads(re.search(r'<script id="data" type="application/json">(.*?)</script>', text, re.DOTALL)[1])
 
 
-def test_the_page_holds_boxes_classes_and_sizes(tmp_path: Path) -> None:
-    page, scenes = make_page(tmp_path, 3)
-    data = data_of(page)
+@pytest.fixture(scope="module")
+def scenes_page(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list]:
+    return make_page(tmp_path_factory.mktemp("page"), 5)
+
+
+def test_the_page_holds_boxes_classes_and_sizes(scenes_page: tuple[Path, list]) -> None:
+    data, names = data_of(scenes_page[0]), list(NAMES.values())
     assert data["models"] == [{"name": f"model {i}", "milliseconds": 12.3} for i in (0, 1)]
-    assert [name for name, *_ in data["sizes"]] == list(SIZE_GROUPS)
-    assert data["classes"] == list(NAMES.values())
-    for image, (objects, *tables) in zip(data["images"], scenes, strict=True):
+    assert [name for name, *_ in data["sizes"]] == list(SIZE_GROUPS) and data["classes"] == names
+    for image, scene in zip(data["images"], scenes_page[1], strict=True):
         assert image["size"] == [WIDTH, HEIGHT]
-        classes = [list(NAMES.values()).index(data["classes"][c]) for c, *_ in image["truth"]]
-        assert classes == objects[:, 0].astype(int).tolist()
-        np.testing.assert_allclose([row[1:] for row in image["truth"]], objects[:, 1:], atol=0.051)
-        for rows, table in zip(image["detections"], tables, strict=True):
+        for rows, table in zip([image["truth"], *image["detections"]], scene, strict=True):
             np.testing.assert_allclose([row[1:] for row in rows], table[:, 1:], atol=0.051)
-            assert [data["classes"][row[0]] for row in rows] == [NAMES[c] for c in table[:, 0].astype(int).tolist()]
+            assert [row[0] for row in rows] == table[:, 0].tolist()
 
 
 def test_thumbnails_are_small_and_those_of_an_earlier_page_go(tmp_path: Path) -> None:
@@ -131,10 +128,8 @@ def test_thumbnails_are_small_and_those_of_an_earlier_page_go(tmp_path: Path) ->
         (files / name).touch()
     make_page(tmp_path, 2)
     assert sorted(path.name for path in files.iterdir()) == ["00000.jpg", "00001.jpg", "notes.txt"]
-    small = cv2.imread(str(files / "00001.jpg"))
-    assert small.shape == (96, 160, 3)
     expected = cv2.resize(picture(1), (160, 96), interpolation=cv2.INTER_AREA)
-    assert np.abs(small.astype(int) - expected).mean() < 3
+    assert np.abs(cv2.imread(str(files / "00001.jpg")).astype(int) - expected).mean() < 3
 
 
 def test_a_format_that_browsers_do_not_know_is_copied(tmp_path: Path) -> None:
@@ -219,11 +214,6 @@ def chromium() -> Iterator[Any]:
         pytest.skip(reason)
     with browser.browser() as started:
         yield started
-
-
-@pytest.fixture(scope="module")
-def scenes_page(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list]:
-    return make_page(tmp_path_factory.mktemp("page"), 5)
 
 
 @pytest.fixture
@@ -324,36 +314,30 @@ def test_boxes_are_drawn_where_they_are(shown: Any, scenes_page: tuple[Path, lis
 
 
 def test_all_panes_zoom_and_pan_together(shown: Any) -> None:
+    def both() -> np.ndarray:
+        shown.mouse.move(0, 0)
+        settle(shown)
+        np.testing.assert_array_equal(pane(shown, 0), pane(shown, 1))
+        return pane(shown, 0)
+
     press(shown, "fma")
-    whole = pane(shown, 0)
-    np.testing.assert_array_equal(whole, pane(shown, 1))
-    x, y = centre(shown)
+    whole = both()
+    (x, y), middle = centre(shown), whole.shape[1] // 2
     shown.mouse.move(x + 30, y + 20)
-    here = pane(shown, 0)[int(y - shown.locator(".view").first.bounding_box()["y"]) + 20, 30 + whole.shape[1] // 2]
     for _ in range(3):
         shown.mouse.wheel(0, -200)
-    shown.mouse.move(0, 0)
-    settle(shown)
-    zoomed = pane(shown, 0)
-    np.testing.assert_array_equal(zoomed, pane(shown, 1))
+    zoomed, row = both(), int(y - shown.locator(".view").first.bounding_box()["y"]) + 20
     # Blue rises from 0 to 255 over the image's width: eight times as large it rises an eighth as fast.
-    row = zoomed.shape[0] // 2
-    columns = slice(zoomed.shape[1] // 2 - 80, zoomed.shape[1] // 2 + 80)
-    slopes = [np.gradient(shot[row, columns, 0]).mean() for shot in (whole, zoomed)]
+    slopes = [np.gradient(shot[row, middle - 80 : middle + 80, 0]).mean() for shot in (whole, zoomed)]
     assert slopes[0] / slopes[1] == pytest.approx(8, rel=0.1)
-    there = zoomed[int(y - shown.locator(".view").first.bounding_box()["y"]) + 20, 30 + whole.shape[1] // 2]
-    assert np.abs(here - there).max() <= 4  # the point under the pointer stays where it is
+    assert np.abs(whole - zoomed)[row, middle + 30].max() <= 4  # the point under the pointer stays where it is
     shown.mouse.move(x, y)
     shown.mouse.down()
     shown.mouse.move(x - 100, y, steps=4)
     shown.mouse.up()
-    shown.mouse.move(0, 0)
-    settle(shown)
-    moved = pane(shown, 0)
-    np.testing.assert_array_equal(moved, pane(shown, 1))
-    assert np.abs(moved[:, 50:-150] - zoomed[:, 150:-50]).mean() < 3
+    assert np.abs(both()[:, 50:-150] - zoomed[:, 150:-50]).mean() < 3
     press(shown, "0")
-    np.testing.assert_array_equal(pane(shown, 0), whole)
+    np.testing.assert_array_equal(both(), whole)
 
 
 def test_keys_move_on_and_hide_models(shown: Any, scenes_page: tuple[Path, list]) -> None:
@@ -380,8 +364,10 @@ def test_keys_move_on_and_hide_models(shown: Any, scenes_page: tuple[Path, list]
 
 
 def test_a_key_goes_near_to_each_error(shown: Any, scenes_page: tuple[Path, list]) -> None:
+    shown.locator("#classes label", has_text="truck").dblclick()  # fewer
     press(shown, "f2")
-    _, missed, false = reference(scenes_page[1][:1], 0, 0, 0.5, {0, 1, 2}, set(SIZE_GROUPS))
+    _, missed, false = reference(scenes_page[1][:1], 0, 0, 0.5, {2}, set(SIZE_GROUPS))
+    assert missed + false > 2
     seen = set()
     for _ in range(missed + false):
         press(shown, "e")
@@ -466,18 +452,3 @@ def test_a_model_of_other_classes_is_compared_by_boxes(open_page: Callable[[Path
     assert totals(shown) == [reference(scenes, 0, 0, 0.5, {0, 1, 2}, set(SIZE_GROUPS), same_class=False)]
     shown.get_by_label("and its class").check()
     assert totals(shown) == [[0, len(objects), len(rows)]]
-
-
-def test_thumbnails_far_away_are_not_loaded(open_page: Callable[[Path], Any], tmp_path: Path) -> None:
-    page = ComparisonPage(tmp_path, "many")
-    for number in range(300):
-        file = tmp_path / f"{number}.png"
-        page.add("m", result(file, image=np.full((20, 60, 3), number % 256, np.uint8)), file)
-    cv2.imwrite(str(tmp_path / "0.png"), np.zeros((20, 60, 3), np.uint8))
-    cv2.imwrite(str(tmp_path / "1.png"), np.zeros((20, 60, 3), np.uint8))
-    shown = open_page(page.write())
-    loaded = "[...document.querySelectorAll('#strip img')].map(image => image.complete && image.naturalWidth > 0)"
-    before = shown.evaluate(loaded)
-    assert before[0] and not before[-1] and sum(before) < 150
-    shown.locator("#strip").evaluate("strip => strip.scrollLeft = strip.scrollWidth")
-    browser.until(shown, "[...document.querySelectorAll('#strip img')].at(-1).naturalWidth > 0")

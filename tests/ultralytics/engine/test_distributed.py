@@ -36,18 +36,24 @@ def told(folder: Path) -> list[dict[str, Any]]:
     return [json.loads((folder / f"seen{rank}.json").read_text()) for rank in (0, 1)]
 
 
-def states(folder: Path) -> list[dict[str, dict[str, torch.Tensor]]]:
-    return [torch.load(folder / f"state{rank}.pt") for rank in (0, 1)]
-
-
 def assert_equal_models(folder: Path) -> None:
     """Compare the two processes' weights, and their averages with buffers, which upstream shares before validations."""
-    first, second = states(folder)
+    first, second = (torch.load(folder / f"state{rank}.pt") for rank in (0, 1))
     parameters = [name for name in first["model"] if not re.search(r"running_|num_batches", name)]
     assert len(parameters) > 100
     assert all(torch.equal(first["model"][name], second["model"][name]) for name in parameters)
     assert any(not torch.equal(first["model"][name], second["model"][name]) for name in first["model"]), "own images"
     assert all(torch.equal(value, second["ema"][name]) for name, value in first["ema"].items())
+
+
+def validate_alone(run: Path, data: Path, folder: Path, fed: bool, **options: Any) -> dict[str, Any]:
+    """Validate the best weights of a run in this process; return what was seen."""
+    seen, model = Record(folder, fed=fed), YOLO(run / "weights/best.pt")
+    for event in ("val_start", "val_batch_end", "val_end"):
+        model.add_callback(f"on_{event}", getattr(seen, event))
+    options |= {"imgsz": 64, "batch": 4, "device": "cpu", "workers": 0, "project": str(folder), "name": "one"}
+    model.val(data=str(data), **options)
+    return json.loads(json.dumps(seen.seen, default=float))
 
 
 def rows(run: Path) -> list[int]:
@@ -117,15 +123,10 @@ def test_two_processes_validate_as_one(plain: Path, data: Path, tmp_path: Path) 
     for own, other in zip(first["files"], second["files"], strict=True):
         assert own and other
         assert sorted(own + other) == [f"{i}.png" for i in range(5)], "each image once"
-    seen = Record(tmp_path, fed=True)
-    model = YOLO(plain / "run/weights/best.pt")
-    for event in ("val_start", "val_batch_end", "val_end"):
-        model.add_callback(f"on_{event}", getattr(seen, event))
-    model.val(data=str(data), imgsz=64, batch=4, device="cpu", workers=0, plots=True, project=str(tmp_path), name="one")
-    one, two = seen.seen["validations"][-1], first["validations"][-1]
+    alone = validate_alone(plain / "run", data, tmp_path, fed=True, plots=True)
+    one = alone["validations"][-1]
     assert np.sum(one["matrix"]) > 5
-    assert two == json.loads(json.dumps(one, default=float))
-    assert first["boxes"] == seen.seen["boxes"]
+    assert first["validations"][-1] == one and first["boxes"] == alone["boxes"]
     assert one["images"] == 5 and 0.1 < one["results"]["metrics/mAP50(B)"] < 1
     assert 0 < one["results"]["metrics/AP_small(B)"] < 1
 
@@ -177,15 +178,8 @@ def test_a_run_of_which_only_the_validation_is_left(sliced: Path) -> None:
 
 
 def test_tiles_of_all_processes_are_counted(sliced: Path, data: Path, tmp_path: Path) -> None:
-    seen = Record(tmp_path)
-    model = YOLO(sliced / "run/weights/best.pt")
-    for event in ("val_start", "val_batch_end", "val_end"):
-        model.add_callback(f"on_{event}", getattr(seen, event))
-    options = {"imgsz": 64, "batch": 4, "device": "cpu", "workers": 0, "plots": False, "slice": 64}
-    model.val(data=str(data), project=str(tmp_path), name="one", **options)
+    one = validate_alone(sliced / "run", data, tmp_path, fed=False, plots=False, slice=64)
     first, _ = told(sliced / "ended")
-    one = json.loads(json.dumps(seen.seen, default=float))
     assert one["validations"][0]["tiles"] == [20, 0], "4 of each image"
-    assert first["validations"] == one["validations"]
-    assert first["boxes"] == one["boxes"]
+    assert (first["validations"], first["boxes"]) == (one["validations"], one["boxes"])
     assert all(found for _, found in first["boxes"])

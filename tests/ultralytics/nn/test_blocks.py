@@ -49,16 +49,12 @@ def inputs(name: str, batch: int = 2) -> torch.Tensor | list[torch.Tensor]:
 MISTAKES = [
     (lambda: DualConv(6, 8), r"g=4\b.*\b6\b.*\b8\b"),
     (lambda: DualConv(8, 6), r"g=4\b.*\b8\b.*\b6\b"),
-    (lambda: DualConv(8, 8, g=0), "g=0"),
     (lambda: DWR(16, 15), "15.*even"),
     (lambda: DWR(16, 16, g=0), "g=0"),
-    (lambda: DWR(9, 16, g=2), r"g=2\b.*\b9\b.*\b8\b"),
     (lambda: DWR(16, 12, g=4), r"g=4\b.*\b16\b.*\b6\b"),
     (lambda: C3k2DWR(16, 10), r"\b5\b.*even"),
     (lambda: C3k2DWR(16, 24, g=4), "groups"),
     (lambda: ChannelGate(16, 3), r"reduction 3\b.*\b16\b"),
-    (lambda: ScreeningLateral(16, 8, 32), r"reduction 32\b.*\b16\b"),
-    (lambda: ScreeningFusion([16, 16], 0), r"reduction 0\b.*\b16\b"),
     (lambda: ScreeningFusion([8, 16]), "equal channels"),
     (lambda: ScreeningFusion([8]), "a high and a low level"),
     (lambda: ScreeningFusion([8, 8], 4, "cubic"), "transpose, nearest or bilinear, not cubic"),
@@ -147,24 +143,7 @@ def test_dwr_reference(c1, c2, shortcut, g, added):
     torch.testing.assert_close(m(x), expected)
 
 
-def test_dwr_reaches_what_its_dilations_predict():
-    m = DWR(2, 2, shortcut=False).eval()
-    for p in m.parameters():
-        nn.init.constant_(p, 0.5)
-    for bn in (b for b in m.modules() if isinstance(b, nn.BatchNorm2d)):
-        nn.init.zeros_(bn.bias)  # silence stays silent: SiLU(0) = 0
-    impulse = torch.zeros(1, 2, 21, 21)
-    impulse[..., 10, 10] = 1
-    reached = {(y - 10, x - 10) for y, x in m(impulse)[0, 0].nonzero().tolist()}
-    predicted = set()
-    for d in (1, 3, 5):
-        axis = {a + b for a in (-1, 0, 1) for b in (-d, 0, d)}
-        predicted |= set(itertools.product(axis, axis))
-    assert reached == predicted
-    assert max(max(offset) for offset in reached) == 6
-
-
-@pytest.mark.parametrize("n", [1, 2, 3])
+@pytest.mark.parametrize("n", [1, 3])
 @pytest.mark.parametrize(("e", "g", "shortcut"), [(0.5, 1, True), (0.25, 2, True), (0.5, 1, False)])
 def test_c3k2dwr_reference(n, e, g, shortcut):
     m = randomised(C3k2DWR(12, 16, n, e=e, g=g, shortcut=shortcut))
@@ -179,23 +158,18 @@ def test_c3k2dwr_reference(n, e, g, shortcut):
 
 
 def test_c3k2dwr_takes_the_arguments_of_c3k2():
-    assert issubclass(C3k2DWR, C3k2)
-    ours, stock = (
-        [(p.name, p.default) for p in inspect.signature(c.__init__).parameters.values()] for c in (C3k2DWR, C3k2)
-    )
-    assert ours == [*stock, ("depthwise", False)]
+    ours, stock = ([(p.name, p.default) for p in inspect.signature(c).parameters.values()] for c in (C3k2DWR, C3k2))
+    assert issubclass(C3k2DWR, C3k2) and ours == [*stock, ("depthwise", False)]
 
 
 def test_depthwise_dwr_sees_each_channel_alone_through_each_dilation():
     m = randomised(DWR(8, 8, depthwise=True))
     x = torch.randn(2, 8, 9, 7, generator=torch.Generator().manual_seed(1))
     region = conv(m.region, x, k=3)
-    seen = []
+    seen, channels = [], range(region.shape[1])
     for block, d in ((m.d1, 1), (m.d3, 3), (m.d5, 5)):
-        alone = [
-            F.conv2d(region[:, i : i + 1], block.conv.weight[i : i + 1], padding=d, dilation=d)
-            for i in range(region.shape[1])
-        ]
+        weights = block.conv.weight
+        alone = [F.conv2d(region[:, i : i + 1], weights[i : i + 1], padding=d, dilation=d) for i in channels]
         seen.append(F.silu(norm(block.bn, torch.cat(alone, 1))))
     torch.testing.assert_close(m(x), x + conv(m.merge, torch.cat(seen, 1), k=1))
     assert [type(b) for b in C3k2DWR(16, 16, depthwise=True).m] == [DWR]
@@ -204,29 +178,21 @@ def test_depthwise_dwr_sees_each_channel_alone_through_each_dilation():
 
 @pytest.mark.parametrize(("c3k", "attn"), [(True, False), (False, True), (True, True)])
 def test_c3k2dwr_gives_upstreams_inner_blocks_where_asked(c3k, attn):
-    args = (32, 64, 2, c3k, 0.5, attn)
-    torch.manual_seed(0)
-    ours, stock = randomised(C3k2DWR(*args)), randomised(C3k2(*args))
+    ours, stock = (randomised(kind(32, 64, 2, c3k, 0.5, attn)) for kind in (C3k2DWR, C3k2))
     kinds = [Bottleneck, PSABlock] if attn else [C3k]
     assert [[type(b) for b in block] if attn else [type(block)] for block in ours.m] == [kinds] * 2
     x = torch.randn(1, 32, 8, 8)
     torch.testing.assert_close(ours(x), stock(x), rtol=0, atol=0)
 
 
-@pytest.mark.parametrize("shape", [(2, 16, 8, 8), (1, 16, 1, 1), (1, 16, 5, 3), (3, 16, 1, 40)])
-def test_channel_gate_reference(shape):
-    m = randomised(ChannelGate(16))
+@pytest.mark.parametrize("shape", [(2, 16, 8, 8), (1, 16, 1, 1), (3, 16, 1, 40)])
+def test_channel_gate_and_screening_lateral_reference(shape):
+    m, lateral = randomised(ChannelGate(16)), randomised(ScreeningLateral(16, 8, 2))
     x = torch.randn(*shape, generator=torch.Generator().manual_seed(1)) * 2
     y = m(x)
     torch.testing.assert_close(y, gate(m, x))
     assert y.shape == (*shape[:2], 1, 1)
-
-
-@pytest.mark.parametrize("shape", [(2, 16, 8, 8), (1, 16, 1, 1), (1, 16, 5, 3)])
-def test_screening_lateral_reference(shape):
-    m = randomised(ScreeningLateral(16, 8, 2))
-    x = torch.randn(*shape, generator=torch.Generator().manual_seed(1))
-    torch.testing.assert_close(m(x), conv(m.project, x * gate(m.gate, x), k=1))
+    torch.testing.assert_close(lateral(x), conv(lateral.project, x * gate(lateral.gate, x), k=1))
 
 
 @pytest.mark.parametrize("size", [(4, 4), (5, 5), (1, 1), (4, 7), (3, 20)])
@@ -261,13 +227,6 @@ def test_screening_fusion_without_a_transposed_convolution(mode):
             above, corner = near[:, :, rows, 1:-1], near[:, :, rows, columns]
             up[:, :, dy::2, dx::2] = (9 * here + 3 * beside + 3 * above + corner) / 16
     torch.testing.assert_close(m([high, low]), up + low * gate(m.gate, up))
-
-
-@every_block
-@pytest.mark.filterwarnings("ignore:.*deprecated")
-def test_torchscript(name):
-    m, x = randomised(BLOCKS[name][0]()), inputs(name)
-    torch.testing.assert_close(torch.jit.script(m)(x), m(x))
 
 
 @every_block

@@ -12,11 +12,7 @@ import yaml
 from torch import nn
 from ultralytics import YOLO
 from ultralytics.nn.modules import DWR, C3k2, C3k2DWR, Conv, Detect, DualConv, DWConv, LightDetect
-from ultralytics.nn.tasks import (
-    DetectionModel,
-    parse_model,
-    yaml_model_load,
-)
+from ultralytics.nn.tasks import DetectionModel, parse_model, yaml_model_load
 from ultralytics.utils.torch_utils import get_flops
 
 from small_object.errors import UserError
@@ -47,25 +43,8 @@ def layers_of(design: str, scale: str) -> nn.Sequential:
 
 
 def scaled_width(channels: int, scale: str) -> int:
-    _, width, most = SCALES[scale]
-    return math.ceil(min(channels, most) * width / 8) * 8
-
-
-def scaled_repeats(n: int, depth: float) -> int:
-    return max(round(n * depth), 1)
-
-
-def dwr_blocks(rows: list[list], depth: float) -> int:
-    """Count the DWR blocks that the text of a model YAML asks for."""
-    return sum(
-        scaled_repeats(n, depth)
-        for _, n, name, args in rows
-        if name == "C3k2DWR" and not any(args[1:2]) and not any(args[3:4])
-    )
-
-
-def count(model: nn.Module, kind: type) -> int:
-    return sum(type(m) is kind for m in model.modules())
+    _, width, max_channels = SCALES[scale]
+    return math.ceil(min(channels, max_channels) * width / 8) * 8
 
 
 @every_design
@@ -114,12 +93,14 @@ def test_the_light_head_is_upstreams_with_separable_box_branches(end2end):
 @every_design
 @every_scale
 def test_dwr_blocks_are_those_of_the_yaml(design, scale):
-    expected = dwr_blocks(rows_of(design), SCALES[scale][0])
-    layers = layers_of(design, scale)
-    assert count(layers, DWR) == expected
-    for layer, (_, n, name, _) in zip(layers, rows_of(design), strict=True):
+    depth, layers = SCALES[scale][0], layers_of(design, scale)
+    expected = 0
+    for layer, (_, n, name, args) in zip(layers, rows_of(design), strict=True):
+        repeats = max(round(n * depth), 1)
         if name in {"C3k2", "C3k2DWR"}:
-            assert len(layer.m) == scaled_repeats(n, SCALES[scale][0])
+            assert len(layer.m) == repeats
+        expected += repeats * (name == "C3k2DWR" and not any(args[1:2]) and not any(args[3:4]))
+    assert sum(type(m) is DWR for m in layers.modules()) == expected
     if "-smallob" in design:
         assert (expected > 0) == ("dwr" in design)
 
@@ -170,20 +151,15 @@ ROWS = [
 MISTAKES = {
     "misspelt": (1, "[-1, 1, DualConvv, [16, 2]]", "did you mean 'DualConv'"),
     "lower case": (2, "[-1, 2, c3k2DWR, [24]]", "did you mean 'C3k2DWR'"),
-    "misspelt in nn": (2, "[-1, 1, nn.Idenity, []]", "did you mean 'nn.Identity'"),
     "unknown in torchvision": (2, "[-1, 1, torchvision.ops.Quux, []]", "'torchvision.ops.Quux'"),
-    "unknown": (1, "[-1, 1, Quux, [16, 2]]", "'Quux'"),
     "no module": (1, "[-1, 1, torch, [16, 2]]", "'torch'"),
     "from a later row": (3, "[5, 1, DualConv, [32, 2]]", "`from` 5"),
-    "from itself": (3, "[3, 1, DualConv, [32, 2]]", "`from` 3"),
     "from before the first": (3, "[-4, 1, DualConv, [32, 2]]", "`from` -4"),
     "from one of them later": (6, "[[4, 6], 1, ScreeningFusion, []]", "`from` 6"),
     "from a name": (3, "[P3, 1, DualConv, [32, 2]]", "'P3'"),
     "from nothing": (3, "[[], 1, DualConv, [32, 2]]", "`from`"),
     "no repeats": (2, "[-1, 0, C3k2DWR, [24]]", "repeats"),
-    "repeats as text": (2, "[-1, '2', C3k2DWR, [24]]", "repeats"),
     "repeats a fraction": (2, "[-1, 1.5, C3k2DWR, [24]]", "repeats"),
-    "3 entries": (1, "[-1, 1, DualConv]", "4 entries"),
     "5 entries": (1, "[-1, 1, DualConv, [16, 2], 4]", "4 entries"),
     "no list of arguments": (1, "[-1, 1, DualConv, 16]", "arguments must be a list"),
     "too many arguments": (1, "[-1, 1, DualConv, [16, 2, 4, 1]]", "argument"),
@@ -237,7 +213,7 @@ def test_what_a_row_needs_and_is_not_at_hand_is_no_mistake(error, tmp_path, monk
 
 
 @pytest.mark.parametrize("key", ["nwd", "nwd_assign"])
-@pytest.mark.parametrize("value", ["2", "-0.1", "a", "[0.5]", ".nan"])
+@pytest.mark.parametrize("value", ["2", "a", ".nan"])
 def test_wrong_share_of_the_nwd(key, value, tmp_path):
     message = error_of(write(tmp_path / "broken.yaml", [*ROWS[:7], ROWS[8]], f"{key}: {value}"))
     assert f"key `{key}`" in message.split("broken")[1]
@@ -271,9 +247,8 @@ def test_export(form, tmp_path, monkeypatch):
     yolo = YOLO(file)
     for m in yolo.model.modules():
         if isinstance(m, nn.BatchNorm2d):
-            m.running_mean.normal_(0, 0.2)
-            m.running_var.uniform_(0.3, 1)
-            m.weight.data.uniform_(0.5, 2)
+            for values, low, high in ((m.running_mean, -0.3, 0.3), (m.running_var, 0.3, 1), (m.weight.data, 0.5, 2)):
+                values.uniform_(low, high)
             m.bias.data.normal_(0, 0.5)
         elif isinstance(m, nn.Conv2d) and m.bias is not None:
             m.bias.data.normal_()

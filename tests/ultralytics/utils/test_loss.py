@@ -89,27 +89,6 @@ def test_loss_against_a_slow_reference(share, reg_max):
     assert torch.equal(distance, StockBboxLoss(reg_max)(**arguments)[1])
 
 
-def test_gradient_of_the_mixed_loss_is_the_derivative():
-    arguments = case()
-    for key, value in arguments.items():
-        if value.is_floating_point():
-            arguments[key] = value.detach().double()
-    loss = configured(1.0, 9.0)
-
-    def box_loss(boxes):
-        return loss(**{**arguments, "pred_bboxes": boxes})[0]
-
-    boxes = arguments["pred_bboxes"].requires_grad_()
-    (gradient,) = torch.autograd.grad(box_loss(boxes), boxes)
-    image, anchor = arguments["fg_mask"].nonzero()[0].tolist()
-    for i in range(4):
-        step = torch.zeros_like(boxes)
-        step[image, anchor, i] = 1e-6
-        numeric = (box_loss(boxes + step) - box_loss(boxes - step)) / 2e-6
-        assert gradient[image, anchor, i].item() == pytest.approx(numeric.item(), rel=1e-5)
-    assert gradient[~arguments["fg_mask"]].abs().max() == 0
-
-
 @pytest.mark.parametrize("reg_max", [16, 1])
 @pytest.mark.parametrize("share", [0.3, 1.0])
 def test_no_positive_anchor_gives_zero(share, reg_max):

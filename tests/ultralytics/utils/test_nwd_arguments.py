@@ -17,6 +17,7 @@ from ultralytics.utils.loss import BboxLoss, RotatedBboxLoss, StockBboxLoss
 from ultralytics.utils.tal import RotatedTaskAlignedAssigner, StockTaskAlignedAssigner, TaskAlignedAssigner
 
 from small_object.nwd import DEFAULT_C
+from tests.helpers.common import TINY_MODEL, write_tree
 
 CLASSES = 3
 SHARES = {"nwd": ("bbox_loss", "nwd"), "nwd_assign": ("assigner", "nwd_assign")}  # where the loss keeps them
@@ -102,7 +103,7 @@ def test_training_without_nwd_is_upstreams_to_the_last_bit(name, request, monkey
 @pytest.mark.parametrize("key", SHARES)
 @pytest.mark.parametrize(
     ("in_yaml", "argument", "expected"),
-    [(0.5, None, 0.5), (0.5, 0.2, 0.2), (0.5, 0, 0), (0.5, 0.0, 0), (None, None, 0), (None, 0.7, 0.7), (0, 1, 1)],
+    [(0.5, None, 0.5), (0.5, 0.2, 0.2), (0.5, 0.0, 0), (None, None, 0), (None, 0.7, 0.7), (0, 1, 1)],
 )
 def test_share_comes_from_the_argument_then_the_yaml(built, key, in_yaml, argument, expected):
     criterion = with_arguments(built, {key: in_yaml}, **{key: argument}).init_criterion()
@@ -159,21 +160,24 @@ def test_loss_under_autocast_and_without_objects(built, dtype, objects):
 
 @pytest.fixture
 def dataset(tmp_path) -> Path:
-    rng = np.random.default_rng(0)
-    for folder in ("images", "labels"):
-        (tmp_path / folder).mkdir()
     for name, (height, width) in IMAGES.items():
-        cv2.imwrite(str(tmp_path / f"images/{name}.png"), rng.integers(0, 255, (height, width, 3), np.uint8))
-        lines = (" ".join(map(str, row)) for row in LABELS[name])
-        (tmp_path / f"labels/{name}.txt").write_text("\n".join(lines))
-    file = tmp_path / "set.yaml"
-    file.write_text(f"path: {tmp_path}\ntrain: images\nval: images\nnames: [plane, truck]\n")
-    return file
+        lines = "\n".join(" ".join(map(str, row)) for row in LABELS[name])
+        write_tree(tmp_path, {f"labels/{name}.txt": lines, f"images/{name}.png": ""})
+        cv2.imwrite(str(tmp_path / f"images/{name}.png"), np.full((height, width, 3), 90, np.uint8))
+    yaml = f"path: {tmp_path}\ntrain: images\nval: images\nnames: [plane, truck]\n"
+    return write_tree(tmp_path, {"set.yaml": yaml}) / "set.yaml"
 
 
 def build_trainer(dataset: Path, **arguments) -> DetectionTrainer:
-    overrides = {"model": "yolo11n.yaml", "data": str(dataset), "imgsz": 64, "epochs": 1, "batch": 2, "workers": 0}
-    overrides |= {"plots": False, "project": str(dataset.parent / "runs"), "device": "cpu", "amp": False}
+    write_tree(dataset.parent, {"tiny.yaml": TINY_MODEL})
+    overrides = {
+        "model": str(dataset.with_name("tiny.yaml")),
+        "data": str(dataset),
+        "imgsz": 64,
+        "epochs": 1,
+        "batch": 2,
+    }
+    overrides |= {"plots": False, "project": str(dataset.parent / "runs"), "device": "cpu", "amp": False, "workers": 0}
     return DetectionTrainer(overrides=overrides | arguments)
 
 
