@@ -80,6 +80,43 @@ def scale_to_8_bit(pixels: np.ndarray, bits: int | None = None) -> np.ndarray:
     return scaled
 
 
+def read_pixels(filename: str | Path, flags: int = cv2.IMREAD_COLOR) -> np.ndarray:
+    """Read an image with the values that its file holds.
+
+    Args:
+        filename: The file.
+        flags: OpenCV's `IMREAD_COLOR` or `IMREAD_GRAYSCALE`; with `IMREAD_UNCHANGED`, for images of other numbers of
+            bands, 16 bits are always cut to the upper 8.
+
+    Returns:
+        Its pixels (H, W, C), of any type, BGR.
+
+    Raises:
+        UnreadableImageError: If it can't be read.
+    """
+    from ultralytics.utils.patches import stock_imread  # which imports this module
+
+    try:
+        if not os.stat(filename).st_size:  # noqa: PTH116 - a file name may be bytes that are not UTF-8
+            raise UnreadableImageError("is empty")
+        deep = flags if flags == cv2.IMREAD_UNCHANGED else flags | cv2.IMREAD_ANYDEPTH
+        pixels: np.ndarray | None = stock_imread(filename, deep)
+        if pixels is not None and flags == cv2.IMREAD_GRAYSCALE and pixels.shape[2] == 3:  # of a TIFF
+            if pixels.dtype == np.uint8:
+                pixels = stock_imread(filename, flags)
+            elif pixels.dtype == np.uint16:
+                pixels = cv2.cvtColor(pixels, cv2.COLOR_BGR2GRAY)[..., None]
+    except UnreadableImageError:
+        raise
+    except OSError as error:
+        raise UnreadableImageError(f"can't be opened: {error.strerror}") from error
+    except cv2.error as error:
+        raise explain_refusal(error) from error
+    if pixels is None:
+        raise UnreadableImageError("is no image that can be read, or damaged")
+    return pixels
+
+
 def explain_refusal(error: cv2.error) -> UnreadableImageError:
     """Return the error for an image that OpenCV refuses to decode."""
     if "MAX_IMAGE" in str(error):

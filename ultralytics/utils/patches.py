@@ -10,48 +10,13 @@ from typing import Any
 import cv2
 import numpy as np
 from PIL import Image
-from ultralytics.utils.patches import imread as stock_imread
+from ultralytics.utils.patches import imread as stock_imread  # noqa: F401 - for small_object.images
 from ultralytics.utils.patches import torch_save as stock_torch_save
 
-from small_object.images import MAX_PIXELS, UnreadableImageError, explain_refusal, read_bits, scale_to_8_bit
+from small_object.images import MAX_PIXELS, UnreadableImageError, read_bits, read_pixels, scale_to_8_bit
 
 # PIL reads what OpenCV reads: it refuses twice its limit, and warns from there on.
 Image.MAX_IMAGE_PIXELS = MAX_PIXELS // 2
-
-
-def read_pixels(filename: str | Path, flags: int = cv2.IMREAD_COLOR) -> np.ndarray:
-    """Read an image with the values that its file holds.
-
-    Args:
-        filename: The file.
-        flags: OpenCV's `IMREAD_COLOR` or `IMREAD_GRAYSCALE`; with `IMREAD_UNCHANGED`, for images of other numbers of
-            bands, 16 bits are always cut to the upper 8.
-
-    Returns:
-        Its pixels (H, W, C), of any type, BGR.
-
-    Raises:
-        UnreadableImageError: If it can't be read.
-    """
-    try:
-        if not os.stat(filename).st_size:  # noqa: PTH116 - a file name may be bytes that are not UTF-8
-            raise UnreadableImageError("is empty")
-        deep = flags if flags == cv2.IMREAD_UNCHANGED else flags | cv2.IMREAD_ANYDEPTH
-        pixels: np.ndarray | None = stock_imread(filename, deep)
-        if pixels is not None and flags == cv2.IMREAD_GRAYSCALE and pixels.shape[2] == 3:  # of a TIFF
-            if pixels.dtype == np.uint8:
-                pixels = stock_imread(filename, flags)
-            elif pixels.dtype == np.uint16:
-                pixels = cv2.cvtColor(pixels, cv2.COLOR_BGR2GRAY)[..., None]
-    except UnreadableImageError:
-        raise
-    except OSError as error:
-        raise UnreadableImageError(f"can't be opened: {error.strerror}") from error
-    except cv2.error as error:
-        raise explain_refusal(error) from error
-    if pixels is None:
-        raise UnreadableImageError("is no image that can be read, or damaged")
-    return pixels
 
 
 def read_image(filename: str | Path, flags: int = cv2.IMREAD_COLOR) -> np.ndarray:
@@ -59,7 +24,7 @@ def read_image(filename: str | Path, flags: int = cv2.IMREAD_COLOR) -> np.ndarra
 
     Args:
         filename: The file.
-        flags: See `read_pixels`.
+        flags: OpenCV's, see `read_pixels`.
 
     Returns:
         Its pixels (H, W, C), uint8, BGR.

@@ -16,7 +16,6 @@ import numpy as np
 from PIL import Image
 from ultralytics.utils import LOGGER, YAML
 from ultralytics.utils.ops import xyxy2xywh
-from ultralytics.utils.patches import read_pixels
 
 from small_object.datasets.check import check, find_lone_labels
 from small_object.datasets.dataset import DataSet, Entry, load_dataset, put_in_place, readable_path
@@ -26,7 +25,7 @@ from small_object.datasets.labels import NO_OBJECT, LabelLine, check_lines
 from small_object.errors import UserError
 from small_object.files import staging_dir
 from small_object.ignore import ignore_file
-from small_object.images import BITS_VARIABLE, read_bits, readable_name, scale_to_8_bit
+from small_object.images import BITS_VARIABLE, read_bits, read_pixels, readable_name, scale_to_8_bit
 from small_object.parallel import map_threads
 
 SAVED_ANEW = {"dark-16-bit", "16-bit", "transparent", "turned-image"}

@@ -12,11 +12,10 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 from ultralytics.data.utils import TIFF_SUFFIXES, exif_size, stock_check_image
 from ultralytics.utils import patches
-from ultralytics.utils.patches import read_pixels
 
 from small_object.datasets.findings import Fault
 from small_object.errors import one_line
-from small_object.images import DarkImageError, UnreadableImageError, is_deep, scale_to_8_bit
+from small_object.images import DarkImageError, UnreadableImageError, is_deep, read_pixels, scale_to_8_bit
 
 HEIF_SUFFIXES = (".heic", ".heif")
 JPEG_END = b"\xff\xd9"

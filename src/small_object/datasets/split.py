@@ -21,13 +21,12 @@ from pathlib import Path
 import cv2
 import numpy as np
 from ultralytics.utils import LOGGER, TQDM
-from ultralytics.utils.patches import read_pixels
 
 from small_object.datasets.dataset import SPLITS, Sample, put_in_place
 from small_object.datasets.images import difference_hash, near_pairs
 from small_object.datasets.labels import count_sizes, parse_labels
 from small_object.errors import UserError
-from small_object.images import UnreadableImageError, read_bits, scale_to_8_bit
+from small_object.images import UnreadableImageError, read_bits, read_pixels, scale_to_8_bit
 from small_object.parallel import map_threads
 from small_object.slicing.groups import connected
 
