@@ -212,7 +212,7 @@ def _convert(args: Namespace) -> int:
     if args.format == "coco":
         from_coco(args.path, args.out, args.images, args.split, args.skip_missing)
     elif args.images or args.skip_missing or len(args.path) > 1:
-        raise UserError("--images, --skip-missing and several paths go with coco")
+        raise UserError("--images goes with coco, as do --skip-missing and several paths")
     else:
         from_voc(args.path[0], args.out, args.split)
     return 0

@@ -119,6 +119,12 @@ def read_data_yaml(data: str | Path) -> dict[str, Any]:
     return info
 
 
+def count_fields(info: dict[str, Any]) -> int:
+    """Return the number of fields of a label line with a box and its keypoints, by a data set's YAML."""
+    num_keypoints, num_values = info.get("kpt_shape", (0, 0))
+    return int(5 + num_keypoints * num_values)
+
+
 def load_dataset(data: str | Path, allow_empty: bool = False) -> DataSet:
     """Read a YAML file as training does (which may make a demo set), and list the images without opening them.
 
@@ -134,9 +140,8 @@ def load_dataset(data: str | Path, allow_empty: bool = False) -> DataSet:
     if not splits:
         raise UserError(f"{data}: gives no images; `train` and `val` must each be a folder or a list of images")
     names = [info["names"][index] for index in range(len(info["names"]))]
-    num_keypoints, num_values = info.get("kpt_shape", (0, 0))
     yaml, root = Path(info["yaml_file"]).resolve(), Path(info["path"]).resolve()
-    dataset = DataSet(yaml, root, names, info["channels"], splits, 5 + num_keypoints * num_values)
+    dataset = DataSet(yaml, root, names, info["channels"], splits, count_fields(info))
     for name, count in Counter(names).items():
         if count > 1:
             numbers = ", ".join(str(index) for index, other in enumerate(names) if other == name)

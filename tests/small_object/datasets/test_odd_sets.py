@@ -19,6 +19,7 @@ from ultralytics.data.utils import verify_image_label
 from ultralytics.utils.patches import read_image
 
 from small_object.cli import main
+from small_object.compare.page import read_truth
 from small_object.datasets.check import check
 from small_object.datasets.findings import Report
 from small_object.datasets.fix import fix, repair_lines
@@ -197,6 +198,8 @@ def test_boxes_with_keypoints_are_boxes(folder: Path, shape: str) -> None:
     assert Path("fixed/labels/train/a.txt").read_bytes() == (folder / "mine/labels/train/a.txt").read_bytes()
     assert counts(Path("fixed/mine.yaml")) == number
     num_fields = 5 + len(points.split())
+    truth = read_truth(folder / "mine/images/train/a.png", *SIZE[::-1], num_fields)
+    assert truth[0].tolist() == pytest.approx([0, 75, 37.5, 125, 62.5]) and len(truth) == number
     text, changes = repair_lines(f"0 0.95 0.5 0.2 0.5{points}\n{good}", 2, SIZE[::-1], num_fields)
     assert text == f"0 0.925000 0.500000 0.150000 0.500000{points}\n{good}" and [n for n, *_ in changes] == [1]
 
