@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Lock
 
 import cv2
 import numpy as np
@@ -17,6 +19,7 @@ from small_object.datasets.findings import Fault
 from small_object.errors import one_line
 from small_object.images import DarkImageError, UnreadableImageError, is_deep, read_pixels, scale_to_8_bit
 
+LARGE_IMAGES = Lock()  # one at a time, since each takes seven bytes a pixel
 HEIF_SUFFIXES = (".heic", ".heif")
 JPEG_END = b"\xff\xd9"
 MIN_SIDE = 10  # pixels of an image, as in upstream
@@ -126,6 +129,11 @@ def inspect_image(file: Path, channels: int = 3, bits: int | None = None) -> tup
     Returns:
         What is kept of it, None if training can't use it; its faults.
     """
+    with LARGE_IMAGES if _count_pixels(file) > MAX_HASHED else nullcontext():
+        return _inspect(file, channels, bits)
+
+
+def _inspect(file: Path, channels: int, bits: int | None) -> tuple[Picture | None, list[Fault]]:
     try:
         pixels = read_pixels(file, read_flags(channels))
         depth = pixels.dtype
@@ -148,6 +156,15 @@ def inspect_image(file: Path, channels: int = 3, bits: int | None = None) -> tup
     return Picture(size, digest.digest(), difference_hash(grey)), faults
 
 
+def _count_pixels(file: Path) -> int:
+    """Return an image's number of pixels by its header, 0 where PIL can't read it."""
+    try:
+        with patches._image_open(file) as image:
+            return int(image.width * image.height)
+    except Exception:  # PIL's plugins raise anything
+        return 0
+
+
 def _fault_kind(error: UnreadableImageError) -> str:
     """Return the kind of finding for an image that can't be used."""
     if isinstance(error, DarkImageError):
@@ -157,7 +174,7 @@ def _fault_kind(error: UnreadableImageError) -> str:
 
 def _find_format_faults(file: Path, channels: int) -> Iterator[Fault]:
     """Find bytes behind the end, an orientation and transparency."""
-    if _has_trailing_bytes(file):
+    if not is_tiff(file) and _has_trailing_bytes(file):
         yield Fault("rewritten-image", "has bytes behind its end, which training takes for damage")
     try:
         with patches._image_open(file) as image:

@@ -323,6 +323,10 @@ def test_images_of_other_bands_than_the_yaml_says(folder: Path) -> None:
     for channels, number in ((1, 0), (4, 2)):
         data = write_set(folder / f"set{channels}", names, f"names: [a]\nchannels: {channels}")
         assert len(errors(check(data))) == number
+    deep = {"train/a.png": np.dstack([picture("a").astype(np.uint16)] * 2)[..., :4]}
+    data = write_set(folder / "deep", names, "names: [a]\nchannels: 4", deep)
+    kinds = [("dark-16-bit", "images/train/a.png", None), ("unreadable-image", "images/val/v.png", None)]
+    assert errors(check(data)) == kinds and [Path(name).name for name in stats(data).skipped] == ["a.png"]
 
 
 def test_ignore_regions_go_along(folder: Path) -> None:
