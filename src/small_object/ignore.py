@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from ultralytics.data.utils import img2label_paths
 from ultralytics.utils.metrics import box_iou
 from ultralytics.utils.ops import xywh2xyxy, xyxy2xywh
 
@@ -29,8 +28,8 @@ MIN_COVER = 0.5  # share of a detection that regions cover, from which on it is 
 
 def ignore_file(image: str | Path) -> Path:
     """Return the path of an image's ignore regions, whether it exists or not."""
-    head, labels, tail = img2label_paths([str(image)])[0].rpartition(f"{os.sep}labels{os.sep}")
-    return Path(f"{head}{labels.replace('labels', 'ignore')}{tail}" if labels else f"{tail}.ignore")
+    head, images, tail = str(image).rpartition(f"{os.sep}images{os.sep}")  # where upstream's labels differ, too
+    return Path(f"{head}{images.replace('images', 'ignore')}{tail}").with_suffix(".txt" if images else ".ignore")
 
 
 def read_regions(image: str | Path) -> np.ndarray:
