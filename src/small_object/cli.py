@@ -6,6 +6,7 @@ needs, so that `small-object --help` does not wait for PyTorch.
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
@@ -83,6 +84,9 @@ def build_parser() -> ArgumentParser:
 
 def _execute(program: str, args: Namespace, resumable: bool = False) -> int:
     """Run a parsed command; turn a user's mistake and Ctrl-C into one line and an exit status."""
+    for stream in (sys.stdout, sys.stderr):  # names of files may be bytes that a terminal can't show
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
         status: int = args.run(args)
         return status
@@ -193,9 +197,11 @@ def _stats(args: Namespace) -> int:
 def _add_convert(parser: ArgumentParser) -> None:
     add = parser.add_argument
     add("format", choices=("coco", "voc"), help="format of the annotations")
-    add("path", type=Path, help="COCO's JSON file, or VOC's folder")
+    help = "COCO's JSON file, or one for each split (such as train.json val.json, or val=FILE); or VOC's folder"
+    add("path", nargs="+", help=help)
     add("--out", type=Path, required=True, help="folder of the new data set")
     add("--images", type=Path, help="coco: folder of the images, if they are not next to the JSON file")
+    add("--skip-missing", action="store_true", help="coco: leave out images whose files are missing")
     add("--split", type=Path, help="split to follow: CSV with the columns image and split (train or val)")
 
 
@@ -204,11 +210,11 @@ def _convert(args: Namespace) -> int:
     from small_object.datasets.convert import from_coco, from_voc
 
     if args.format == "coco":
-        from_coco(args.path, args.out, args.images, args.split)
-    elif args.images:
-        raise UserError("--images goes with coco")
+        from_coco(args.path, args.out, args.images, args.split, args.skip_missing)
+    elif args.images or args.skip_missing or len(args.path) > 1:
+        raise UserError("--images goes with coco, as do --skip-missing and several paths")
     else:
-        from_voc(args.path, args.out, args.split)
+        from_voc(args.path[0], args.out, args.split)
     return 0
 
 
@@ -337,7 +343,7 @@ COMMANDS: dict[Callable[[Namespace], int], tuple[Callable[[ArgumentParser], None
     _check: (_add_check, "check my/data.yaml --imgsz 1280"),
     _fix: (_add_check, "fix my/data.yaml --out my-fixed"),
     _stats: (_add_check, "stats my/data.yaml"),
-    _convert: (_add_convert, "convert coco annotations.json --out datasets/mine"),
+    _convert: (_add_convert, "convert coco train.json val.json --out datasets/mine"),
     _tiles: (_add_tiles, "tiles my/data.yaml --tile 640 --out tiles"),
     _scenes: (_add_scenes, "scenes ASS1-demo --train 500 --val 100 --out datasets/ASS1-demo"),
     _compare: (_add_compare, "compare --data my/data.yaml --models a.pt runs/ASS2"),

@@ -15,9 +15,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from ultralytics.data.utils import img2label_paths
 from ultralytics.utils.metrics import box_iou
-from ultralytics.utils.ops import xywh2xyxy
+from ultralytics.utils.ops import xywh2xyxy, xyxy2xywh
 
 from small_object.errors import UserError
 from small_object.letterbox import gain_and_pad
@@ -29,8 +28,8 @@ MIN_COVER = 0.5  # share of a detection that regions cover, from which on it is 
 
 def ignore_file(image: str | Path) -> Path:
     """Return the path of an image's ignore regions, whether it exists or not."""
-    head, labels, tail = img2label_paths([str(image)])[0].rpartition(f"{os.sep}labels{os.sep}")
-    return Path(f"{head}{labels.replace('labels', 'ignore')}{tail}" if labels else f"{tail}.ignore")
+    head, images, tail = str(image).rpartition(f"{os.sep}images{os.sep}")  # where upstream's labels differ, too
+    return Path(f"{head}{images.replace('images', 'ignore')}{tail}").with_suffix(".txt" if images else ".ignore")
 
 
 def read_regions(image: str | Path) -> np.ndarray:
@@ -47,10 +46,27 @@ def read_regions(image: str | Path) -> np.ndarray:
         return np.zeros((0, 4))
     try:
         rows = np.array([line.split() for line in file.read_text(encoding="utf-8").splitlines() if line.strip()], float)
+        if rows.size and (rows.ndim != 2 or rows.shape[1] != 4 or not np.isfinite(rows).all()):
+            raise ValueError("no region")
         regions: np.ndarray = xywh2xyxy(rows.reshape(-1, 4)).clip(0, 1)
     except ValueError as error:
         raise UserError(f"{file}: write one ignore region a line, cx cy w h as shares of the image") from error
     return regions
+
+
+def region_lines(boxes: np.ndarray, width: int, height: int) -> str:
+    """Write ignore regions as `read_regions` reads them.
+
+    Args:
+        boxes: Regions (N, 4), xyxy in pixels.
+        width: Width of the image in pixels.
+        height: Height of the image in pixels.
+
+    Returns:
+        One line a region.
+    """
+    rows = xyxy2xywh(boxes.astype(np.float64).reshape(-1, 4)) / ((width, height) * 2)
+    return "".join(" ".join(f"{value:.6f}" for value in row) + "\n" for row in rows.tolist())
 
 
 def paint_regions(image: np.ndarray, regions: np.ndarray, boxes: np.ndarray) -> None:
@@ -91,7 +107,8 @@ def find_ignored(
     covered = (high - low).clamp(0).prod(2).sum(1)
     area = (boxes[:, 2:] - boxes[:, :2]).prod(1)
     matches = (box_iou(boxes, targets) >= MIN_IOU) & (classes[:, None] == target_classes)
-    return (covered >= MIN_COVER * area) & ~matches.any(1)
+    ignored: torch.Tensor = (covered >= MIN_COVER * area) & ~matches.any(1)
+    return ignored
 
 
 def drop_ignored(

@@ -25,6 +25,10 @@ class UnreadableImageError(OSError):
     """An image file can't be used; the message says why, without the name of the file."""
 
 
+class DarkImageError(UnreadableImageError):
+    """A 16-bit image can't be used until the bits that its camera uses are known."""
+
+
 def read_bits() -> int | None:
     """Return how many bits of a 16-bit image the camera uses, from the environment variable `SMALL_OBJECT_BITS`.
 
@@ -56,7 +60,8 @@ def scale_to_8_bit(pixels: np.ndarray, bits: int | None = None) -> np.ndarray:
         The pixels, uint8; the same array if they were already.
 
     Raises:
-        UnreadableImageError: If they are of another type, or almost black.
+        UnreadableImageError: If they are of another type.
+        DarkImageError: If they are almost black.
 
     Example:
         >>> scale_to_8_bit(np.array([[0, 2048, 4095]], np.uint16), bits=12).tolist()
@@ -67,11 +72,49 @@ def scale_to_8_bit(pixels: np.ndarray, bits: int | None = None) -> np.ndarray:
     if pixels.dtype != np.uint16:
         raise UnreadableImageError(f"holds {pixels.dtype} values; save it with 8 or 16 bits, without a sign")
     if bits is None and (brightest := int(pixels.max())) < DARK << 8:
-        raise UnreadableImageError(
+        raise DarkImageError(
             f"has 16 bits, but no value above {brightest}, so the model would see it almost black; set the bits that "
             f"the camera uses, {BITS_VARIABLE}={max(8, brightest.bit_length())}, for training and prediction alike"
         )
-    return np.minimum(pixels >> ((bits or 16) - 8), 255).astype(np.uint8)
+    scaled: np.ndarray = np.minimum(pixels >> ((bits or 16) - 8), 255).astype(np.uint8)
+    return scaled
+
+
+def read_pixels(filename: str | Path, flags: int = cv2.IMREAD_COLOR) -> np.ndarray:
+    """Read an image with the values that its file holds.
+
+    Args:
+        filename: The file.
+        flags: OpenCV's `IMREAD_COLOR` or `IMREAD_GRAYSCALE`; with `IMREAD_UNCHANGED`, for images of other numbers of
+            bands, 16 bits are always cut to the upper 8.
+
+    Returns:
+        Its pixels (H, W, C), of any type, BGR.
+
+    Raises:
+        UnreadableImageError: If it can't be read.
+    """
+    from ultralytics.utils.patches import stock_imread  # which imports this module
+
+    try:
+        if not os.stat(filename).st_size:  # noqa: PTH116 - a file name may be bytes that are not UTF-8
+            raise UnreadableImageError("is empty")
+        deep = flags if flags == cv2.IMREAD_UNCHANGED else flags | cv2.IMREAD_ANYDEPTH
+        pixels: np.ndarray | None = stock_imread(filename, deep)
+        if pixels is not None and flags == cv2.IMREAD_GRAYSCALE and pixels.shape[2] == 3:  # of a TIFF
+            if pixels.dtype == np.uint8:
+                pixels = stock_imread(filename, flags)
+            elif pixels.dtype == np.uint16:
+                pixels = cv2.cvtColor(pixels, cv2.COLOR_BGR2GRAY)[..., None]
+    except UnreadableImageError:
+        raise
+    except OSError as error:
+        raise UnreadableImageError(f"can't be opened: {error.strerror}") from error
+    except cv2.error as error:
+        raise explain_refusal(error) from error
+    if pixels is None:
+        raise UnreadableImageError("is no image that can be read, or damaged")
+    return pixels
 
 
 def explain_refusal(error: cv2.error) -> UnreadableImageError:

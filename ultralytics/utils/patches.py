@@ -10,10 +10,10 @@ from typing import Any
 import cv2
 import numpy as np
 from PIL import Image
-from ultralytics.utils.patches import imread as stock_imread
+from ultralytics.utils.patches import imread as stock_imread  # noqa: F401 - for small_object.images
 from ultralytics.utils.patches import torch_save as stock_torch_save
 
-from small_object.images import MAX_PIXELS, UnreadableImageError, explain_refusal, read_bits, scale_to_8_bit
+from small_object.images import MAX_PIXELS, UnreadableImageError, read_bits, read_pixels, scale_to_8_bit
 
 # PIL reads what OpenCV reads: it refuses twice its limit, and warns from there on.
 Image.MAX_IMAGE_PIXELS = MAX_PIXELS // 2
@@ -24,8 +24,7 @@ def read_image(filename: str | Path, flags: int = cv2.IMREAD_COLOR) -> np.ndarra
 
     Args:
         filename: The file.
-        flags: OpenCV's `IMREAD_COLOR` or `IMREAD_GRAYSCALE`; with `IMREAD_UNCHANGED`, for images of other numbers of
-            bands, 16 bits are always cut to the upper 8.
+        flags: OpenCV's, see `read_pixels`.
 
     Returns:
         Its pixels (H, W, C), uint8, BGR.
@@ -33,20 +32,7 @@ def read_image(filename: str | Path, flags: int = cv2.IMREAD_COLOR) -> np.ndarra
     Raises:
         UnreadableImageError: If it can't be read, or not without a loss of its contrast; see `scale_to_8_bit`.
     """
-    try:
-        if not os.stat(filename).st_size:  # noqa: PTH116 - a file name may be bytes that are not UTF-8
-            raise UnreadableImageError("is empty")
-        deep = flags if flags == cv2.IMREAD_UNCHANGED else flags | cv2.IMREAD_ANYDEPTH
-        pixels = stock_imread(filename, deep)
-    except UnreadableImageError:
-        raise
-    except OSError as error:
-        raise UnreadableImageError(f"can't be opened: {error.strerror}") from error
-    except cv2.error as error:
-        raise explain_refusal(error) from error
-    if pixels is None:
-        raise UnreadableImageError("is no image that can be read, or damaged")
-    return scale_to_8_bit(pixels, read_bits())
+    return scale_to_8_bit(read_pixels(filename, flags), read_bits())
 
 
 def imread(filename: str | Path, flags: int = cv2.IMREAD_COLOR) -> np.ndarray | None:

@@ -62,11 +62,13 @@ class ComparisonPage:
         folder: Folder of the page.
         title: Title of the page.
         names: Class names of the labels; those of the first model by default.
+        num_fields: Fields of a label line with a box and keypoints, see `DataSet.num_fields`.
     """
 
     folder: Path
     title: str
     names: dict[int, str] | None = None
+    num_fields: int = 5
     _images: dict[str, PageImage] = field(default_factory=dict)
     _models: dict[str, PageModel] = field(default_factory=dict)
     _written: set[Path] = field(default_factory=set)
@@ -126,7 +128,8 @@ class ComparisonPage:
         source = file
         if file.suffix[1:].lower() not in BROWSER_FORMATS:
             source = self._write_image(f"{number}.png", image)
-        self._images[path] = PageImage(file, source, thumbnail, (width, height), read_truth(file, width, height))
+        truth = read_truth(file, width, height, self.num_fields)
+        self._images[path] = PageImage(file, source, thumbnail, (width, height), truth)
 
     def _write_image(self, name: str, image: np.ndarray) -> Path:
         file = self.folder / FOLDER / name
@@ -179,13 +182,13 @@ class ComparisonPage:
         }
 
 
-def read_truth(file: Path, width: int, height: int) -> np.ndarray | None:
+def read_truth(file: Path, width: int, height: int, num_fields: int = 5) -> np.ndarray | None:
     """Return the objects in the label file of an image, see `PageImage.truth`; an unusable file counts as missing."""
     label = Path(img2label_paths([str(file.absolute())])[0])
     if not label.is_file():  # in a folder of labels an image without a file has no objects
         return np.zeros((0, 5)) if label.parent.is_dir() and label.parent != file.parent else None
     try:
-        rows = read_labels(label)
+        rows = read_labels(label, num_fields=num_fields)
         if not np.isfinite(rows).all():
             raise UserError(f"{label}: holds a value that is not a number")
     except (UserError, OSError) as error:

@@ -17,7 +17,7 @@ from ultralytics.utils import LOGGER, TQDM
 from ultralytics.utils.patches import imread
 
 from small_object.compare.page import ComparisonPage
-from small_object.datasets.dataset import read_data_yaml
+from small_object.datasets.dataset import count_fields, read_data_yaml
 from small_object.errors import UserError, one_line
 
 MAX_COLUMNS = 12  # classes in the table before those without an object are left out
@@ -64,7 +64,7 @@ def compare(
     weights = find_weights(models)
     info = read_data_yaml(data) if data else {}
     files = find_images(source) if source else find_images(info["val"], recursive=True)
-    page = ComparisonPage(out.absolute(), title, info.get("names"))
+    page = ComparisonPage(out.absolute(), title, info.get("names"), count_fields(info))
     runs = []
     for name, path in weights.items():
         try:

@@ -8,7 +8,8 @@ good to know. `fix` repairs what can be repaired without a look at the pictures.
 from __future__ import annotations
 
 import json
-from collections import defaultdict
+import os
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
@@ -21,14 +22,17 @@ from ultralytics.utils import LOGGER
 
 from small_object.datasets.check_pictures import draw_sheet
 from small_object.datasets.counts import STRIDE, SplitStats, count_dataset, gather_objects
-from small_object.datasets.dataset import DataSet, Entry, load_dataset
+from small_object.datasets.dataset import DataSet, Entry, load_dataset, readable_path
 from small_object.datasets.findings import LEFT_OUT, Finding, Report
-from small_object.datasets.images import Picture, near_pairs, read_image
+from small_object.datasets.images import Picture, inspect_image, near_pairs
 from small_object.datasets.labels import NO_OBJECT, check_lines
 from small_object.errors import UserError
 from small_object.files import replacing
+from small_object.ignore import ignore_file, read_regions
+from small_object.images import read_bits, readable_name
 from small_object.parallel import map_threads
 
+MAX_FILES = 1_000_000  # to search for labels
 NEAR_BITS = 8  # of 256: saved anew, resized or brightened, an image differs in 0 to 2; another scene in 65 and more
 
 
@@ -40,6 +44,11 @@ class CheckedImage:
     picture: Picture | None  # None if it cannot be read
     objects: np.ndarray = field(default_factory=lambda: np.zeros((0, 3)))  # class, width and height in pixels
     findings: list[Finding] = field(default_factory=list)  # what is wrong with it and its labels
+
+    @property
+    def left_out(self) -> bool:
+        """Whether training leaves it out."""
+        return self.picture is None or any(finding.message.endswith(LEFT_OUT) for finding in self.findings)
 
 
 def check(data: str | Path, imgsz: int = 640, out: str | Path | None = None) -> Report:
@@ -67,7 +76,7 @@ def check(data: str | Path, imgsz: int = 640, out: str | Path | None = None) -> 
     images = list(map_threads(partial(check_image, dataset=dataset), dataset.entries, "checking images"))
     found = {(f.kind, f.file, f.line): f for image in images for f in image.findings}  # once where labels are shared
     findings = [*dataset.findings, *found.values()]
-    findings += [*find_same_names(dataset), *find_leaks(dataset, images)]
+    findings += [*find_missing_labels(dataset), *find_same_names(dataset), *find_leaks(dataset, images)]
     findings += [
         Finding("labels-without-image", dataset.relative_path(file), "has no image")
         for file in find_lone_labels(dataset)
@@ -77,10 +86,11 @@ def check(data: str | Path, imgsz: int = 640, out: str | Path | None = None) -> 
     total, splits = count_dataset(objects, [image.entry.splits for image in images], dataset, imgsz)
     counts: dict[str, dict[str, Any]] = {
         "images": {split: part.images for split, part in splits.items()},
+        "left_out": {split: sum(i.left_out and split in i.entry.splits for i in images) for split in splits},
         "objects": {split: part.objects for split, part in splits.items()},
         "classes": {
             name: {split: part.classes[i].objects for split, part in splits.items()}
-            for i, name in enumerate(dataset.names)
+            for i, name in enumerate(dataset.class_titles)
         },
     }
     findings += [*find_missing_classes(dataset, counts), *find_tiny_objects(dataset, total, imgsz)]
@@ -90,7 +100,7 @@ def check(data: str | Path, imgsz: int = 640, out: str | Path | None = None) -> 
     content = {"data": str(dataset.yaml), "imgsz": imgsz, "harmful": report.harmful, "counts": counts}
     content["findings"] = [asdict(finding) for finding in report.findings]
     with replacing(out / "check.json") as new:
-        new.write_text(json.dumps(content, indent=1, ensure_ascii=False), encoding="utf-8")
+        new.write_text(readable_name(json.dumps(content, indent=1, ensure_ascii=False)), encoding="utf-8")
     sheet, pictures = draw_sheet(report.findings), ""
     if sheet is None:
         (out / "check.jpg").unlink(missing_ok=True)
@@ -104,10 +114,16 @@ def check(data: str | Path, imgsz: int = 640, out: str | Path | None = None) -> 
 
 def check_image(entry: Entry, dataset: DataSet) -> CheckedImage:
     """Read an image with its labels and find what is wrong with them."""
-    picture, faults = read_image(entry.file, dataset.channels)
+    picture, faults = inspect_image(entry.file, dataset.channels, read_bits())
     image = CheckedImage(entry, picture)
     image.findings += [_image_finding(kind, dataset, entry, message) for kind, message in faults]
     label, shown = dataset.relative_path(entry.label), str(entry.file)
+    try:
+        read_regions(entry.file)
+    except UserError:
+        regions = dataset.relative_path(ignore_file(entry.file))
+        message = "has a line that is no ignore region, at which training stops"
+        image.findings.append(Finding("bad-regions", regions, message, image=shown))
     if not entry.label.is_file():
         if picture:
             message = "has no label file: background to training"
@@ -118,7 +134,7 @@ def check_image(entry: Entry, dataset: DataSet) -> CheckedImage:
     except UnicodeDecodeError:
         image.findings.append(Finding("unreadable-labels", label, f"is no text in UTF-8: {LEFT_OUT}", image=shown))
         return image
-    lines = check_lines(text, len(dataset.names), picture.size if picture else None)
+    lines = check_lines(text, len(dataset.names), picture.size if picture else None, dataset.num_fields)
     for line in lines:
         box = None
         if picture and line.xyxy is not None:
@@ -143,17 +159,53 @@ def find_same_names(dataset: DataSet) -> Iterator[Finding]:
         for number, entry in enumerate(group[1:], 1):
             twin = next((other for other in group[:number] if other.label == entry.label), None)
             if twin:
-                message = f"reads the same labels as {twin.file.name}, {dataset.relative_path(twin.label)}"
+                label = dataset.relative_path(twin.label)
+                message = f"reads the same labels as {readable_path(twin.file.name)}, {label}"
                 yield _image_finding("shared-labels", dataset, entry, message)
             else:
-                message = f"differs from {group[0].file.name} only in case"
+                message = f"differs from {readable_path(group[0].file.name)} only in case"
                 yield _image_finding("same-name", dataset, entry, message)
 
 
+def find_missing_labels(dataset: DataSet) -> Iterator[Finding]:
+    """Find the splits of which no image has a label file where training looks, and where such files lie."""
+    for split in dataset.splits:
+        entries = [entry for entry in dataset.entries if split in entry.splits]
+        if split == "test" or not entries or any(entry.label.is_file() for entry in entries):
+            continue
+        folders = ", ".join(sorted({dataset.relative_path(entry.label.parent) for entry in entries})[:3])
+        message = f"no image of {split} has a label file where training looks, in {folders}"
+        if found := find_label_folders(dataset, {f"{entry.label.stem}.txt" for entry in entries}):
+            places = [f"{folder} ({number})" for folder, number in found.most_common(3)]
+            message += f"; files of these names lie in {', '.join(places)}"
+        else:
+            message += f"; no file of these names lies in {readable_path(dataset.root)}"
+        yield Finding("no-labels", dataset.relative_path(dataset.yaml), message)
+
+
+def find_label_folders(dataset: DataSet, names: set[str]) -> Counter[str]:
+    """Count the files of some names in each folder of a data set."""
+    folders: Counter[str] = Counter()
+    seen: set[str] = set()
+    num_files = 0
+    for folder, subfolders, files in os.walk(dataset.root, followlinks=True):
+        real = os.path.realpath(folder)
+        if real in seen or num_files > MAX_FILES:
+            subfolders.clear()
+            continue
+        seen.add(real)
+        num_files += len(files)
+        if number := len(names.intersection(files)):
+            folders[dataset.relative_path(Path(folder))] += number
+    return folders
+
+
 def find_lone_labels(dataset: DataSet) -> list[Path]:
-    """List the label files without an image, listed or not, in the folders of the images' labels."""
+    """List the files of labels and of ignore regions without an image, listed or not, in the folders of the images'."""
     lone = []
-    for labels, images in sorted({(entry.label.parent, entry.file.parent) for entry in dataset.entries}):
+    folders = {(entry.label.parent, entry.file.parent) for entry in dataset.entries}
+    folders |= {(ignore_file(entry.file).parent, entry.file.parent) for entry in dataset.entries}
+    for labels, images in sorted(folders):
         stems = {file.stem for file in images.iterdir() if file.suffix[1:].lower() in IMG_FORMATS}
         for file in sorted(labels.glob("*.txt")):
             is_label = not file.name.startswith((".", "classes.txt")) and file not in dataset.sources

@@ -5,16 +5,18 @@ from __future__ import annotations
 import textwrap
 from collections import defaultdict
 from collections.abc import Sequence
+from contextlib import suppress
 from itertools import zip_longest
 
 import cv2
 import numpy as np
 import torch
 from ultralytics.data.augment import LetterBox
+from ultralytics.utils.patches import read_image
 from ultralytics.utils.plotting import Annotator, save_one_box
 
 from small_object.datasets.findings import Finding
-from small_object.datasets.images import read_pixels
+from small_object.images import UnreadableImageError
 
 MAX_CASES, MAX_COLUMNS = 24, 4
 WIDTH, HEIGHT, CAPTION = 400, 250, 70  # pixels of a case: its picture and the text below
@@ -43,8 +45,8 @@ def draw_sheet(findings: Sequence[Finding]) -> bytes | None:
 def _draw_case(finding: Finding) -> np.ndarray:
     """Draw an image, or the part of it around the finding's box, with a caption."""
     case = np.full((HEIGHT + CAPTION, WIDTH, 3), 255, np.uint8)
-    image = read_pixels(str(finding.image))
-    if image is not None:
+    with suppress(UnreadableImageError):
+        image = read_image(str(finding.image))
         image = image if image.shape[2] == 3 else image[..., :1].repeat(3, 2)
         if finding.box and np.abs(finding.box).max() < 2 * max(image.shape):  # a part of it may be seen
             annotator = Annotator(image, line_width=1)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import math
+import os
+import re
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -15,15 +18,20 @@ import numpy as np
 from ultralytics.data.utils import IMG_FORMATS
 from ultralytics.utils import LOGGER, TQDM, YAML
 
-from small_object.datasets.dataset import SPLITS, Sample, unique_names
-from small_object.datasets.images import read_size
+from small_object.datasets.dataset import SPLITS, Sample, readable_path, unique_names
+from small_object.datasets.images import scan_image
 from small_object.datasets.labels import yolo_lines
 from small_object.datasets.split import write_dataset
 from small_object.errors import UserError, one_line
 from small_object.files import staging_dir
+from small_object.ignore import region_lines
+from small_object.images import UnreadableImageError, read_bits, readable_name
 from small_object.parallel import map_threads
 
 VOC_LISTS = (("train", "val"), ("trainval", "test"), ("train", "test"))  # of ImageSets/Main; the first pair counts
+SPLIT_WORDS = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
+IGNORED = re.compile("ignored?([ _-]*regions?)?", re.IGNORECASE)  # name of a category, as VisDrone's
+MAX_NAMED = 10  # images in a message
 MIN_SIDE = 5e-7  # share of an image's side; less would be written as 0
 
 
@@ -34,42 +42,96 @@ class LabelledImage:
     file: Path
     objects: list[tuple[str, list[float]]]  # class name and box, xyxy in pixels
     size: tuple[int, int] | None  # width and height that the boxes refer to, where the annotations state them
+    regions: list[list[float]] = field(default_factory=list)  # boxes of ignore regions
+    side: str | None = None  # of a published split: train, val or test
 
 
 def from_coco(
-    file: str | Path, out: str | Path, images: str | Path | None = None, split: str | Path | None = None
+    files: str | Path | Sequence[str | Path],
+    out: str | Path,
+    images: str | Path | None = None,
+    split: str | Path | None = None,
+    skip_missing: bool = False,
 ) -> Path:
     """Import a data set with COCO annotations.
 
-    Classes are the file's categories in the order of their ids, those without objects included. Left out and counted
-    are crowds, objects of images or categories that the file does not list, and objects without a box and a polygon or
-    without area inside the image. An object without a box gets the one around its polygons.
+    Classes are the categories in the order of their ids, those without objects included. Crowds (`iscrowd`), objects
+    with `ignore: 1` and those of a category like "ignored regions" become ignore regions, see `small_object.ignore`.
+    Left out and counted are images that cannot be read, and objects of images or categories that a file does not list,
+    without a box and a polygon or without area inside the image. An object without a box gets the one around its
+    polygons.
 
     Args:
-        file: COCO's JSON; boxes are x, y, width, height in pixels.
-        out: Folder of the new data set; gets `images/{train,val}`, `labels/{train,val}`, `split.csv` and `<out>.yaml`.
-        images: Folder that the file's image names are relative to. By default the one with most of them of: the
-            file's own, its `images`, `../images`, `../<part>` and `../images/<part>`, where `<part>` is `train2017`
-            for `instances_train2017.json`.
-        split: Split file to follow instead of ours, see `split.read_split`.
+        files: COCO's JSON; boxes are x, y, width, height in pixels. Several files are the published split, each named
+            by its split, such as `instances_val2017.json` or `val/annotations.json`, or given as `val=FILE`.
+        out: Folder of the new data set; gets `images/{train,val}`, `labels/{train,val}`, `split.csv`, `<out>.yaml` and,
+            where there are any, `ignore/{train,val}` and `left_out.csv`, the list of images that are left out.
+        images: Folder that the file's image names are relative to, or whose folder for the split is. By default the one
+            with most of them of: the file's own, its `images`, `../images`, `../<part>` and `../images/<part>`, where
+            `<part>` is `train2017` for `instances_train2017.json`.
+        split: Split file to follow instead of the published split or ours, see `split.read_split`.
+        skip_missing: Leave out images whose files are missing, instead of refusing the import.
 
     Returns:
         The data YAML.
 
     Raises:
-        UserError: If the file is not COCO's, an image is missing, `out` holds a data set or the split does not fit.
+        UserError: If a file is not COCO's or its split unknown, an image is missing, `out` holds a data set or the
+            split does not fit.
 
     Examples:
         >>> from small_object.datasets.convert import from_coco
-        >>> from_coco("annotations/instances_train2017.json", "datasets/mine").name
+        >>> from_coco(["instances_train2017.json", "instances_val2017.json"], "datasets/mine").name
         'mine.yaml'
     """
-    file, yaml = Path(file), _new_yaml(Path(out))
-    images_read, names, left_out = _read_coco(file)
-    folder = _find_images(file, [image.file for image in images_read], images)
-    labelled = [replace(image, file=folder / image.file) for image in images_read]
-    _write(yaml, labelled, names, left_out, file, folder, None, split)
+    yaml = _new_yaml(Path(out))
+    labelled: list[LabelledImage] = []
+    names: dict[str, None] = {}  # in order
+    left_out: Counter[str] = Counter()
+    unusable: dict[Path, str] = {}
+    sources = _name_splits([files] if isinstance(files, (str, Path)) else files)
+    for file, side in sources:
+        own, own_names, own_left_out = _read_coco(file)
+        folder, missing = _find_images(file, [image.file for image in own], images, side)
+        if missing and not skip_missing:
+            ask = "" if images else "; give their folder with --images, or leave them out with --skip-missing"
+            shown = ", ".join(one_line(folder / name) for name in missing[:MAX_NAMED])
+            raise UserError(f"{file}: {len(missing)} of {len(own)} images are missing, such as {shown}{ask}")
+        unusable |= {folder / name: "is missing" for name in missing}
+        labelled += [replace(image, file=folder / image.file, side=side) for image in own]
+        names |= dict.fromkeys(own_names)
+        left_out += own_left_out
+    if not names:
+        raise UserError(f"{sources[0][0]}: has no category but ignore regions")
+    base = Path(os.path.commonpath([image.file.absolute().parent for image in labelled]))
+    labelled = [replace(image, file=image.file.absolute()) for image in labelled]
+    unusable = {file.absolute(): why for file, why in unusable.items()}
+    source = " and ".join(str(file) for file, _ in sources)
+    _write(yaml, labelled, list(names), left_out, source, base, split, unusable)
     return yaml
+
+
+def _name_splits(files: Sequence[str | Path]) -> list[tuple[Path, str | None]]:
+    """Return each file with its split, which is None for a file alone."""
+    if len(files) == 1 and str(files[0]).partition("=")[0] not in SPLIT_WORDS:
+        return [(Path(files[0]), None)]
+    sources: list[tuple[Path, str | None]] = []
+    for text in files:
+        given, _, rest = str(text).partition("=")
+        if rest and given in SPLIT_WORDS:
+            sources.append((Path(rest), SPLIT_WORDS[given]))
+            continue
+        file = Path(text)
+        sides = {SPLIT_WORDS[word] for word in re.findall("[a-z]+", file.stem.lower()) if word in SPLIT_WORDS}
+        folder = file.absolute().parent.name.lower().rstrip("0123456789")
+        if not sides and folder in SPLIT_WORDS:
+            sides = {SPLIT_WORDS[folder]}
+        if len(sides) != 1:
+            raise UserError(f"{file}: which split is it? Write train={file}, val={file} or test={file}")
+        sources.append((file, sides.pop()))
+    if lost := [side for side in SPLITS if side not in {own for _, own in sources}]:
+        raise UserError(f"no file is the split {lost[0]}; name one as {lost[0]}=FILE, or import one file alone")
+    return sources
 
 
 def from_voc(folder: str | Path, out: str | Path, split: str | Path | None = None) -> Path:
@@ -103,7 +165,7 @@ def from_voc(folder: str | Path, out: str | Path, split: str | Path | None = Non
     used = [image for image in images if not sides or image in sides]
     left_out = Counter({"images in neither list": len(images) - len(used)})
     labelled = [
-        _read_voc_file(image, annotations.get(image.stem))
+        replace(_read_voc_file(image, annotations.get(image.stem)), side=sides[image] if sides else None)
         for image in TQDM(used, desc="reading annotations", unit="file", leave=False)
     ]
     names = sorted({name for image in labelled for name, _ in image.objects})
@@ -117,15 +179,14 @@ def from_voc(folder: str | Path, out: str | Path, split: str | Path | None = Non
     else:
         for box in boxes:  # the first pixel is 1, and the last one belongs to the box
             box[:2] = box[0] - 1, box[1] - 1
-    published = [sides[image] for image in used] if sides else None
-    _write(yaml, labelled, names, left_out, folder, used[0].parent, published, split)
+    _write(yaml, labelled, names, left_out, str(folder), used[0].parent, split)
     return yaml
 
 
 def _new_yaml(out: Path) -> Path:
     """Return the data YAML to write; refuse a folder where something would be replaced."""
     yaml = out / f"{out.resolve().name}.yaml"
-    for path in (out / "images", out / "labels", out / "split.csv", yaml):
+    for path in (*(out / name for name in ("images", "labels", "ignore", "split.csv")), yaml):
         if path.exists():
             raise UserError(f"{path} is there already: choose another folder for the new data set")
     return yaml
@@ -141,44 +202,80 @@ def _parse_size(*sides: object) -> tuple[int, int] | None:
 
 
 def _write(
-    yaml: Path, labelled: Sequence[LabelledImage], names: Sequence[str], left_out: Counter[str], source: Path,
-    base: Path, sides: Sequence[str] | None, split: str | Path | None,
+    yaml: Path, labelled: Sequence[LabelledImage], names: Sequence[str], left_out: Counter[str], source: str,
+    base: Path, split: str | Path | None, unusable: dict[Path, str] | None = None,
 ) -> None:  # fmt: skip
-    """Write the data set; `left_out` counts objects by reason, `base` is a folder that holds all images."""
-    samples, mismatches, kept = [], [], 0
+    """Write the data set.
+
+    Args:
+        yaml: Its data YAML.
+        labelled: The images.
+        names: Class names.
+        left_out: Number of objects that are left out by reason.
+        source: What is imported.
+        base: A folder that holds all images.
+        split: Split file to follow.
+        unusable: Images that are left out, with the reason; those that can't be read are added.
+    """
+    samples, sides, mismatches, kept, num_regions = [], [], [], 0, 0
+    unusable = unusable or {}
     new_names = unique_names([image.file for image in labelled], base)
-    sizes = map_threads(_try_size, [image.file for image in labelled], "reading image sizes")
+    sizes = map_threads(lambda image: _try_size(image.file), labelled, "reading image sizes")
     for image, name, real in zip(labelled, new_names, sizes, strict=True):
+        if isinstance(real, str):
+            unusable.setdefault(image.file, real)
+            left_out["of images left out"] += len(image.objects) + len(image.regions)
+            continue
         size = image.size or real
-        if size is None:
-            raise UserError(f"{image.file}: cannot be read as an image, and its size is not stated")
-        if real and real != size:
+        if real != size:
             mismatches.append(f"{image.file.name} ({size[0]} x {size[1]}, the file has {real[0]} x {real[1]})")
-        boxes = np.array([box for _, box in image.objects], np.float64).reshape(-1, 4).clip(0, size * 2)
-        classes = np.array([names.index(cls) for cls, _ in image.objects], np.int64)
-        keep = (boxes[:, 2:] - boxes[:, :2] > MIN_SIDE * np.array(size)).all(1)
-        left_out["without area in the image"] += int((~keep).sum())
-        kept += int(keep.sum())
-        samples.append(Sample(image.file, name, yolo_lines(boxes[keep], classes[keep], *size)))
+        boxes, has_area = _clip_boxes([box for _, box in image.objects], size)
+        regions, is_region = _clip_boxes(image.regions, size)
+        classes = np.array([names.index(cls) for cls, _ in image.objects], np.int64)[has_area]
+        left_out["without area in the image"] += int((~has_area).sum() + (~is_region).sum())
+        kept, num_regions = kept + len(boxes), num_regions + len(regions)
+        samples.append(Sample(image.file, name, yolo_lines(boxes, classes, *size), region_lines(regions, *size)))
+        sides.append(image.side or "")
     if mismatches:
         text = f"states another size for {len(mismatches)} images, such as {mismatches[0]}: see their boxes"
-        LOGGER.warning(f"{source}: {text}")
+        LOGGER.warning(readable_name(f"{source}: {text}"))
+    for file, why in list(unusable.items())[:MAX_NAMED]:
+        LOGGER.warning(f"{readable_path(file)} is left out: {why}")
+    published = sides if any(sides) else None
+    if lost := [side for side in SPLITS if published and side not in sides] or ["the set"] * (not samples):
+        first = next((f", such as {readable_path(file)}: {why}" for file, why in unusable.items()), "")
+        raise UserError(f"{source}: no image of {lost[0]} can be used{first}")
     root = yaml.parent
     with staging_dir(root) as made:
-        data = {side: f"images/{side}" for side in SPLITS} | {"names": dict(enumerate(names))}
-        YAML.save(made / "set" / yaml.name, data, f"# From {source.name}. Paths are relative to this file's folder.\n")
-        write_dataset(samples, root, made, sides, split)
+        used = dict.fromkeys((*SPLITS, *(side for side in sides if side)))
+        data = {side: f"images/{side}" for side in used} | {"names": dict(enumerate(names))}
+        header = f"# From {Path(source).name}. Paths are relative to this file's folder.\n"
+        YAML.save(made / "set" / yaml.name, data, readable_name(header))
+        if unusable:
+            with (made / "set" / "left_out.csv").open("w", encoding="utf-8", newline="") as stream:
+                rows = [(readable_path(file), why) for file, why in unusable.items()]
+                csv.writer(stream).writerows([("image", "reason"), *rows])
+        write_dataset(samples, root, made, published, split, keep_leaks=True)
+    left_out[f"images (see {root / 'left_out.csv'})"] = len(unusable)
     reasons = ", ".join(f"{number} {reason}" for reason, number in left_out.items() if number) or "nothing"
-    LOGGER.info(
-        f"{source} is in {root}: {len(samples)} images, {kept} objects of {len(names)} classes; left out: {reasons}"
-    )
+    regions_found = f", {num_regions} ignore regions" if num_regions else ""
+    found = f"{len(samples)} images, {kept} objects of {len(names)} classes{regions_found}; left out: {reasons}"
+    LOGGER.info(readable_name(f"{source} is in {root}: {found}"))
 
 
-def _try_size(file: Path) -> tuple[int, int] | None:
+def _clip_boxes(boxes: Sequence[Sequence[float]], size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+    """Return the boxes that have area inside an image, clipped to it, and whether each has."""
+    clipped: np.ndarray = np.array(boxes, np.float64).reshape(-1, 4).clip(0, size * 2)
+    has_area: np.ndarray = (clipped[:, 2:] - clipped[:, :2] > MIN_SIDE * np.array(size)).all(1)
+    return clipped[has_area], has_area
+
+
+def _try_size(file: Path) -> tuple[int, int] | str:
+    """Return an image's width and height, or why it can't be read; dark ones can, with the right scale."""
     try:
-        return read_size(file)
-    except OSError:  # damaged, which the check reports
-        return None
+        return scan_image(file, read_bits() or 16)
+    except UnreadableImageError as error:
+        return str(error)
 
 
 def _read_coco(file: Path) -> tuple[list[LabelledImage], list[str], Counter[str]]:
@@ -215,9 +312,12 @@ def _read_coco(file: Path) -> tuple[list[LabelledImage], list[str], Counter[str]
     categories = by_id("categories", (int, float), "name", (str, int))
     if twice := [name for name, count in Counter(files.values()).items() if count > 1]:
         raise UserError(f"{file}: two of its `images` are {one_line(twice[0])}")
-    names = list(dict.fromkeys(str(name) for _, name in sorted(categories.items())))  # one class for each name
+    ignored = {key for key, name in categories.items() if IGNORED.fullmatch(str(name))}
+    # one class for each name
+    names = list(dict.fromkeys(str(name) for key, name in sorted(categories.items()) if key not in ignored))
     left_out: Counter[str] = Counter()
     objects: dict[Any, list[tuple[str, list[float]]]] = {key: [] for key in files}
+    regions: dict[Any, list[list[float]]] = {key: [] for key in files}
     for item in TQDM(data["annotations"], desc="reading annotations", unit="object", leave=False):
         box = _read_coco_box(item)
         image, category = (
@@ -226,8 +326,11 @@ def _read_coco(file: Path) -> tuple[list[LabelledImage], list[str], Counter[str]
         )
         if image not in files:
             left_out["of images not listed"] += 1
-        elif item.get("iscrowd"):
-            left_out["crowds"] += 1
+        elif item.get("iscrowd") or item.get("ignore") or category in ignored:
+            if box is None:
+                left_out["ignore regions without a box"] += 1
+            else:
+                regions[image].append(box)
         elif category not in categories:
             left_out["of categories not listed"] += 1
         elif box is None:
@@ -239,6 +342,7 @@ def _read_coco(file: Path) -> tuple[list[LabelledImage], list[str], Counter[str]
             Path(item["file_name"].replace("\\", "/")),
             objects[item["id"]],
             _parse_size(item.get("width"), item.get("height")),
+            regions[item["id"]],
         )
         for item in data["images"]
     ]
@@ -260,8 +364,10 @@ def _read_coco_box(item: dict[str, Any]) -> list[float] | None:
     return xyxy if all(map(math.isfinite, xyxy)) else None
 
 
-def _find_images(file: Path, names: Sequence[Path], images: str | Path | None) -> Path:
-    """Find the folder of the images that a COCO file names; refuse where one is not in it."""
+def _find_images(
+    file: Path, names: Sequence[Path], images: str | Path | None, side: str | None
+) -> tuple[Path, list[Path]]:
+    """Find the folder of the images that a COCO file names, and the images that are not in it."""
     for path in names:
         if path.is_absolute() or ".." in path.parts:
             raise UserError(f"{file}: its image {one_line(path)} is not named by a path inside a folder of images")
@@ -269,14 +375,10 @@ def _find_images(file: Path, names: Sequence[Path], images: str | Path | None) -
             raise UserError(f"{file}: its image {one_line(path)} has a format that training cannot read")
     own, part = file.absolute().parent, file.stem.removeprefix("instances_")
     likely = [own, own / "images", own.parent / "images", own.parent / part, own.parent / "images" / part]
-    folders = [Path(images)] if images else likely
+    folders = [Path(images, name) for name in dict.fromkeys(("", part, side or ""))] if images else likely
     missing = {folder: [name for name in names if not (folder / name).is_file()] for folder in folders}
     folder = min(missing, key=lambda folder: len(missing[folder]))
-    if lost := missing[folder]:
-        ask = "" if images else "; give their folder with --images"
-        first = one_line(folder / lost[0])
-        raise UserError(f"{file}: {len(lost)} of {len(names)} images are missing, the first is {first}{ask}")
-    return folder
+    return folder, missing[folder]
 
 
 def _list_voc(folder: Path) -> tuple[list[Path], dict[str, Path]]:

@@ -10,6 +10,7 @@ import numpy as np
 
 from small_object.datasets.dataset import DataSet
 from small_object.datasets.labels import count_sizes
+from small_object.images import readable_name
 from small_object.sizes import COCO_SMALL, SIZE_GROUPS
 
 QUANTILES = (5, 25, 50, 75, 95)
@@ -68,7 +69,7 @@ class Stats:
 
     def title(self) -> str:
         """Return the data set's name with the numbers of objects and images."""
-        name = shorten(Path(self.data).name, 40)
+        name = shorten(readable_name(Path(self.data).name), 40)
         return f"{name}: {self.total.objects:,} objects in {self.total.images:,} images"
 
     def table(self) -> str:
@@ -105,9 +106,9 @@ def count_dataset(
         dataset: The data set.
         imgsz: Length that the longest side of an image is resized to, pixels.
     """
-    total = _count_split("all", objects, np.arange(len(splits)), dataset.names, imgsz)
+    total = _count_split("all", objects, np.arange(len(splits)), dataset.class_titles, imgsz)
     images = {split: np.flatnonzero([split in own for own in splits]) for split in dataset.splits}
-    by_split = {split: _count_split(split, objects, own, dataset.names, imgsz) for split, own in images.items()}
+    by_split = {split: _count_split(split, objects, own, dataset.class_titles, imgsz) for split, own in images.items()}
     return total, by_split
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import os
+import re
 import shutil
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -17,7 +18,9 @@ from ultralytics.utils import YAML
 
 from small_object.datasets.findings import Finding
 from small_object.errors import UserError, one_line
+from small_object.images import readable_name
 
+CONTROL = re.compile("[\x00-\x1f\x7f]")
 SPLITS = ("train", "val")
 MAX_CLASSES = 100_000
 
@@ -30,11 +33,13 @@ class Sample:
         image: File of the image.
         name: File name that it gets in a data set, unique there, whatever the case.
         text: Its label lines in YOLO's format, empty for an image without objects.
+    regions: Its ignore regions, a line each, see `small_object.ignore`.
     """
 
     image: Path
     name: str
     text: str
+    regions: str = ""
 
 
 @dataclass(frozen=True)
@@ -56,13 +61,30 @@ class DataSet:
     names: list[str]  # class names by class index
     channels: int  # of an image, as training reads it
     splits: list[str]  # train, val and, where given, test
+    num_fields: int = 5  # of a label line with a box; more where the YAML says that keypoints follow
     entries: list[Entry] = field(default_factory=list)  # each image once
     sources: list[Path] = field(default_factory=list)  # folders and lists of images
-    findings: list[Finding] = field(default_factory=list)  # images of the lists that are missing or listed twice
+    findings: list[Finding] = field(default_factory=list)  # of the YAML, and of lines of the lists
 
     def relative_path(self, file: Path) -> str:
-        """Return a path relative to the data set's folder if it lies there."""
-        return (file.relative_to(self.root) if file.is_relative_to(self.root) else file).as_posix()
+        """Return a path relative to the data set's folder if it lies there, as `readable_path`."""
+        return readable_path(file.relative_to(self.root) if file.is_relative_to(self.root) else file)
+
+    @property
+    def class_titles(self) -> list[str]:
+        """Class names by class index, with the index where several classes have the same name."""
+        count = Counter(self.names)
+        return [name if count[name] == 1 else f"{name} ({index})" for index, name in enumerate(self.names)]
+
+
+def readable_path(path: str | Path) -> str:
+    r"""Return a path that any file and terminal can show: bytes that are not UTF-8 and line breaks become `%XX`.
+
+    Example:
+        >>> readable_path("images/a\nb.png")
+        'images/a%0Ab.png'
+    """
+    return CONTROL.sub(lambda match: f"%{ord(match[0]):02X}", readable_name(Path(path).as_posix()))
 
 
 def read_data_yaml(data: str | Path) -> dict[str, Any]:
@@ -91,7 +113,16 @@ def read_data_yaml(data: str | Path) -> dict[str, Any]:
         raise UserError(why if str(data) in why else f"{data}: {why}") from error
     if type(channels := info["channels"]) is not int or channels < 1:
         raise UserError(f"{data}: `channels` must be the number of an image's channels, from 1, not {channels!r}")
+    shape = info.get("kpt_shape", [0, 0])
+    if not isinstance(shape, list) or len(shape) != 2 or any(type(n) is not int or n < 0 for n in shape):
+        raise UserError(f"{data}: `kpt_shape` must be the number of keypoints and of values for each, not {shape!r}")
     return info
+
+
+def count_fields(info: dict[str, Any]) -> int:
+    """Return the number of fields of a label line with a box and its keypoints, by a data set's YAML."""
+    num_keypoints, num_values = info.get("kpt_shape", (0, 0))
+    return int(5 + num_keypoints * num_values)
 
 
 def load_dataset(data: str | Path, allow_empty: bool = False) -> DataSet:
@@ -109,33 +140,46 @@ def load_dataset(data: str | Path, allow_empty: bool = False) -> DataSet:
     if not splits:
         raise UserError(f"{data}: gives no images; `train` and `val` must each be a folder or a list of images")
     names = [info["names"][index] for index in range(len(info["names"]))]
-    dataset = DataSet(Path(info["yaml_file"]).resolve(), Path(info["path"]).resolve(), names, info["channels"], splits)
+    yaml, root = Path(info["yaml_file"]).resolve(), Path(info["path"]).resolve()
+    dataset = DataSet(yaml, root, names, info["channels"], splits, count_fields(info))
+    for name, count in Counter(names).items():
+        if count > 1:
+            numbers = ", ".join(str(index) for index, other in enumerate(names) if other == name)
+            message = f"{count} classes are called {name}: {numbers}"
+            dataset.findings.append(Finding("same-class-name", dataset.relative_path(yaml), message))
     entries: dict[str, Entry] = {}
     for split in splits:
         sources = [Path(path) for path in (info[split] if isinstance(info[split], list) else [info[split]])]
         images = [image for source in sources for image in list_images(source, f"{data}: `{split}`")]
-        if not images and not allow_empty:
+        if not allow_empty and all(why for *_, why in images):
             raise UserError(f"{data}: `{split}` has no images: {', '.join(map(str, sources))}")
-        for file, name, source, line in sorted(images, key=lambda image: image[0]):
+        for file, name, source, line, why in sorted(images, key=lambda image: image[0]):
             entry = entries.get(file)
             path = dataset.relative_path(source if line else Path(file))
-            if entry and split in entry.splits:
-                finding = Finding("duplicate-image", path, f"{file} is in {split} already", line, file)
+            if why:
+                dataset.findings.append(Finding("ignored-line", path, f"`{one_line(file)[:80]}` {why}", line))
+            elif entry and split in entry.splits:
+                finding = Finding("duplicate-image", path, f"{readable_path(file)} is in {split} already", line, file)
                 dataset.findings.append(finding)
             elif entry:
                 entry.splits.append(split)
             elif line and not Path(file).is_file():
-                dataset.findings.append(Finding("missing-image", path, f"there is no file {file}", line))
+                dataset.findings.append(Finding("missing-image", path, f"there is no file {readable_path(file)}", line))
             else:
                 entries[file] = Entry(Path(file), Path(img2label_paths([file])[0]), name, [split])
         dataset.sources += sources
+    for entry in entries.values():
+        if (readable := readable_path(entry.name)) != entry.name:
+            message = f"has a name that is not readable text, shown as {readable}"
+            path = dataset.relative_path(entry.file)
+            dataset.findings.append(Finding("unreadable-name", path, message, image=str(entry.file)))
     if not entries and allow_empty:
         raise UserError(f"{data}: no images in {', '.join(map(str, dataset.sources))}")
     dataset.entries = list(entries.values())
     return dataset
 
 
-def list_images(source: Path, what: str) -> Iterator[tuple[str, str, Path, int | None]]:
+def list_images(source: Path, what: str) -> Iterator[tuple[str, str, Path, int | None, str]]:
     """List the images of a folder or of a list as training does.
 
     Args:
@@ -143,32 +187,52 @@ def list_images(source: Path, what: str) -> Iterator[tuple[str, str, Path, int |
         what: What the source is, for the errors.
 
     Yields:
-        The path of an image, its name in the source, the source, and its line there if it is a list.
+        The path of an image, its name in the source, the source, its line there if it is a list, and why training
+        leaves this line out, if it does.
 
     Raises:
         UserError: If the source is neither.
     """
     if source.is_dir():
-        paths = glob.glob(f"{glob.escape(str(source))}/**/*.*", recursive=True)  # noqa: PTH207 - it skips hidden files
-        images: list[tuple[str, str, int | None]] = [
-            (path, Path(path).relative_to(source).as_posix(), None) for path in paths
-        ]
-    else:
-        try:
-            rows = source.read_text(encoding="utf-8-sig").splitlines()
-        except (OSError, UnicodeDecodeError) as error:
-            why = "does not exist" if isinstance(error, FileNotFoundError) else "is no folder or text file"
-            raise UserError(f"{what}: {source} {why}") from None
-        paths = [f"{source.parent}{os.sep}{row[2:]}" if row.startswith("./") else row for row in rows]
-        images = [(path, Path(path).name, number) for number, path in enumerate(paths, 1)]
-    for file, name, line in images:
-        if file.rpartition(".")[-1].lower() in IMG_FORMATS:
-            yield file.replace("/", os.sep), name, source, line
+        for path in glob.glob(f"{glob.escape(str(source))}/**/*.*", recursive=True):  # noqa: PTH207 - it skips hidden files
+            if _has_image_suffix(path):
+                yield path.replace("/", os.sep), Path(path).relative_to(source).as_posix(), source, None, ""
+        return
+    try:
+        rows = source.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        why = "does not exist" if isinstance(error, FileNotFoundError) else "is no folder or text file"
+        raise UserError(f"{what}: {source} {why}") from None
+    filled = [number for number, row in enumerate(rows, 1) if row.strip()]
+    for number in filled:  # upstream strips the whole text, not its lines
+        row = rows[number - 1]
+        row = row.lstrip() if number == filled[0] else row
+        row = row.rstrip() if number == filled[-1] else row
+        path = f"{source.parent}{os.sep}{row[2:]}" if row.startswith("./") else row
+        why = "" if _has_image_suffix(path) else f"{_explain_line(row)}: training leaves this line out"
+        yield path.replace("/", os.sep) if not why else row, Path(path).name, source, number, why
+
+
+def _has_image_suffix(path: str) -> bool:
+    return path.rpartition(".")[-1].lower() in IMG_FORMATS
+
+
+def _explain_line(row: str) -> str:
+    """Return why a line of a list does not end like the name of an image."""
+    if row.lstrip().startswith("#"):
+        return "is a comment"
+    if _has_image_suffix(row.rstrip()):
+        return "ends in a blank"
+    if row.strip()[-1] in "\"'":
+        return "stands in quotes"
+    if len(parts := row.rsplit(maxsplit=1)) == 2 and _has_image_suffix(parts[0]):
+        return f"has {parts[1][:20]} behind the path"
+    return "does not end in the suffix of an image"
 
 
 def unique_names(images: Sequence[Path], base: Path) -> list[str]:
     """Name images after their files, with folders in front where the stem alone, whatever its case, is not unique."""
-    names = [path.name for path in images]
+    names = [readable_path(path.name) for path in images]
     for depth in range(1, 64):
         count = Counter(Path(name).stem.casefold() for name in names)
         clash = [i for i, name in enumerate(names) if count[Path(name).stem.casefold()] > 1]
@@ -177,7 +241,7 @@ def unique_names(images: Sequence[Path], base: Path) -> list[str]:
         for i in clash:
             folders = images[i].relative_to(base).parts[:-1]
             own = images[i].name if depth <= len(folders) else f"{images[i].stem}_{i}{images[i].suffix}"
-            names[i] = "_".join((*folders[-depth:], own))
+            names[i] = readable_path("_".join((*folders[-depth:], own)))
     return names
 
 

@@ -6,16 +6,20 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+from small_object.images import readable_name
+
 LEVELS = ("error", "warning", "advice")
 EXAMPLES = 3
 
 # Each kind of finding with its level and what to do, in the order of the report.
 KINDS: dict[str, tuple[str, str]] = {
     "missing-image": ("error", "take the line out, or start its path with ./ if it is relative to the list's folder"),
+    "ignored-line": ("error", "write only the path of an image on each line, without blanks, quotes or comments"),
+    "no-labels": ("error", "put the labels where training looks: `labels` in place of `images` in the images' path"),
+    "bad-regions": ("error", "write one ignore region a line, cx cy w h as shares of the image, or take the file out"),
     "empty-image": ("error", "get the file anew, or take it out together with its labels"),
-    "unreadable-image": ("error", "convert it to JPEG or PNG, or take it out together with its labels"),
-    "damaged-image": ("error", "get the file anew, or take it out together with its labels"),
-    "dark-16-bit": ("error", "stretch the values to the full range and save them as 8 bits a channel"),
+    "unreadable-image": ("error", "get the file anew, convert it to JPEG or PNG, or take it out with its labels"),
+    "dark-16-bit": ("error", "set the bits that the camera uses for training and prediction, or let `fix` save 8 bits"),
     "shared-labels": ("error", "give each image a name and labels of its own, or keep one of them"),
     "unreadable-labels": ("error", "save it as plain text in UTF-8, one line an object: class cx cy w h"),
     "not-numbers": ("error", "write class cx cy w h as finite numbers, or take the line out"),
@@ -31,6 +35,8 @@ KINDS: dict[str, tuple[str, str]] = {
     "16-bit": ("warning", "save it as 8 bits a channel, which is what training keeps"),
     "transparent": ("warning", "save it without transparency, since training shows what lies beneath"),
     "same-name": ("warning", "rename one, since file systems that ignore case keep only one of them"),
+    "unreadable-name": ("warning", "rename it, since many programs can't open or write such a name; `fix` does so"),
+    "same-class-name": ("warning", "give each class a name of its own, or merge them under one number"),
     "image-without-labels": ("warning", "label it, or give it an empty label file if it shows no object"),
     "labels-without-image": ("warning", "add the image, or take the label file out"),
     "leaves-image": ("warning", "clip the box to the image"),
@@ -72,6 +78,7 @@ class Finding:
 
     def __post_init__(self) -> None:
         self.level, hint = KINDS[self.kind]
+        self.message = readable_name(self.message)
         self.hint = self.hint or hint
 
     @property
@@ -86,7 +93,8 @@ class Report:
 
     Attributes:
         findings: All findings, errors first.
-        counts: Number of `images` and of usable `objects` by split, and of the objects of each class (`classes`).
+        counts: Number of `images`, of those that training leaves out (`left_out`) and of usable `objects` by split, and
+            of the objects of each class (`classes`).
     """
 
     findings: list[Finding]
@@ -115,4 +123,6 @@ class Report:
         plurals = {level: "" if level == "advice" or levels[level] == 1 else "s" for level in LEVELS}
         found = ", ".join(f"{levels[level]} {level}{plurals[level]}" for level in LEVELS)
         images = ", ".join(f"{split} {number}" for split, number in self.counts["images"].items())
+        if left_out := ", ".join(f"{number} of {split}" for split, number in self.counts["left_out"].items() if number):
+            images += f" (training leaves out {left_out})"
         return "\n".join([*rows, f"images: {images}; objects: {sum(self.counts['objects'].values())}; found: {found}"])

@@ -1,6 +1,7 @@
 """Repairs what needs no look at the pictures in a copy of a detection data set.
 
-Leaks, images that look alike, images without labels and labels that several images share are left to a person.
+Leaks, images that look alike, boxes that nearly repeat another, images without labels and labels that several images
+share are left to a person. No label is dropped that training would use.
 """
 
 from __future__ import annotations
@@ -11,23 +12,23 @@ import shutil
 from functools import partial
 from pathlib import Path
 
-import cv2
 import numpy as np
 from PIL import Image
 from ultralytics.utils import LOGGER, YAML
 from ultralytics.utils.ops import xyxy2xywh
 
 from small_object.datasets.check import check, find_lone_labels
-from small_object.datasets.dataset import DataSet, Entry, load_dataset, put_in_place
+from small_object.datasets.dataset import DataSet, Entry, load_dataset, put_in_place, readable_path
 from small_object.datasets.findings import Fault, Report
-from small_object.datasets.images import JPEG_END, read_image, read_pixels
+from small_object.datasets.images import JPEG_END, inspect_image, largest_value, read_flags
 from small_object.datasets.labels import NO_OBJECT, LabelLine, check_lines
 from small_object.errors import UserError
 from small_object.files import staging_dir
+from small_object.ignore import ignore_file
+from small_object.images import BITS_VARIABLE, read_bits, read_pixels, readable_name, scale_to_8_bit
 from small_object.parallel import map_threads
 
 SAVED_ANEW = {"dark-16-bit", "16-bit", "transparent", "turned-image"}
-DEPTHS = (8, 10, 12, 14, 16)  # bits that a camera's values may have in a 16-bit file
 Job = tuple[Entry, str, str]  # an image, its split and its new name
 Change = tuple[str, int | str, str, str]  # file and line in the old set, what was there, and what was done
 
@@ -36,9 +37,11 @@ def fix(data: str | Path, out: str | Path, imgsz: int = 640) -> Report:
     """Write a repaired copy of a data set: `images/`, `labels/`, the YAML, `changes.csv` and, in `check/`, its check.
 
     Boxes are clipped to the image; lines without a usable object and repeated boxes are dropped; images with 16 bits,
-    transparency or an EXIF orientation are saved anew as training sees them (16 bits scaled to their range); images
-    and label files that cannot be read are left out together, as are label files without an image. Folders in a
-    split's folder become part of the names. All else is copied byte for byte, and the old set is not touched.
+    transparency or an EXIF orientation are saved anew as training sees them. All images with 16 bits are scaled alike:
+    by the bits in `SMALL_OBJECT_BITS`, else by the fewest that hold the largest value of all of them. Images and label
+    files that cannot be read are left out together, as are label files without an image. Folders in a split's folder
+    become part of the names, and names are made readable. All else is copied byte for byte, ignore regions and fields
+    for keypoints too, and the old set is not touched.
 
     Args:
         data: The data set's YAML file.
@@ -61,13 +64,23 @@ def fix(data: str | Path, out: str | Path, imgsz: int = 640) -> Report:
         raise UserError(f"{out}: holds something already; name a new folder, or remove it")
     dataset = load_dataset(data)
     jobs = _choose_names(dataset)
+    bits = read_bits()
+    findings = [f for f in dataset.findings if f.kind in ("missing-image", "ignored-line", "duplicate-image")]
+    changes: list[Change] = [(f.file, f.line or "", f.message, "left out") for f in findings]
+    if dataset.channels in (1, 3):
+        largest = max(map_threads(largest_value, [entry.file for entry in dataset.entries], "reading 16-bit images"))
+        if largest >= 0:
+            bits = bits or max(8, largest.bit_length())
+            scale = f"scaled from {bits} bits to 8; prediction on such images needs {BITS_VARIABLE}={bits} as well"
+            changes.append(("", "", f"16-bit images with values up to {largest}", scale))
+            LOGGER.warning(f"{data}: 16-bit images, with values up to {largest}, are {scale}")
     with staging_dir(out) as made:
         new = made / "set"
         for kind in ("images", "labels"):
             for split in dataset.splits:
                 (new / kind / split).mkdir(parents=True)
-        changes: list[Change] = [(f.file, f.line or "", f.message, "left out") for f in dataset.findings]
-        for own, label, content in map_threads(partial(_repair, dataset=dataset, root=new), jobs, "repairing images"):
+        repair = partial(_repair, dataset=dataset, root=new, bits=bits)
+        for own, label, content in map_threads(repair, jobs, "repairing images"):
             changes += own
             if content is not None:
                 label.write_bytes(content)
@@ -79,9 +92,9 @@ def fix(data: str | Path, out: str | Path, imgsz: int = 640) -> Report:
         YAML.save(new / dataset.yaml.name, {split: f"images/{split}" for split in dataset.splits} | old)
         with (new / "changes.csv").open("w", encoding="utf-8", newline="") as stream:
             rows = [("file", "line", "was", "done"), *dict.fromkeys(changes)]
-            csv.writer(stream).writerows(rows)
+            csv.writer(stream).writerows([readable_name(str(cell)) for cell in row] for row in rows)
         put_in_place(new, out)
-    LOGGER.info(f"{out / 'changes.csv'} lists {len(changes)} changes")
+    LOGGER.info(readable_name(f"{out / 'changes.csv'} lists {len(dict.fromkeys(changes))} changes"))
     return check(out / dataset.yaml.name, imgsz, out / "check")
 
 
@@ -95,7 +108,7 @@ def _choose_names(dataset: DataSet) -> list[Job]:
     for split, entry in ((split, entry) for split in dataset.splits for entry in dataset.entries):
         if split not in entry.splits:
             continue
-        path = Path(entry.name.replace("/", "_"))
+        path = Path(readable_path(entry.name).replace("/", "_"))
         for number in itertools.count(1):
             name = path.name if number == 1 else f"{path.stem}-{number}{path.suffix}"
             wanted = {(split, name.casefold()): entry.file, (split, Path(name).stem.casefold()): entry.label}
@@ -106,13 +119,14 @@ def _choose_names(dataset: DataSet) -> list[Job]:
     return jobs
 
 
-def _repair(job: Job, dataset: DataSet, root: Path) -> tuple[list[Change], Path, bytes | None]:
+def _repair(job: Job, dataset: DataSet, root: Path, bits: int | None) -> tuple[list[Change], Path, bytes | None]:
     """Write an image; return what was changed, its label file and what to write there, if anything."""
     entry, split, name = job
     file, label = dataset.relative_path(entry.file), dataset.relative_path(entry.label)
     image, target = root / "images" / split / name, (root / "labels" / split / name).with_suffix(".txt")
+    old_regions, regions = ignore_file(entry.file), (root / "ignore" / split / name).with_suffix(".txt")
     changes: list[Change] = []
-    picture, faults = read_image(entry.file, dataset.channels)
+    picture, faults = inspect_image(entry.file, dataset.channels, bits)
     content = entry.label.read_bytes() if entry.label.is_file() else None
     text = ""
     try:
@@ -122,13 +136,15 @@ def _repair(job: Job, dataset: DataSet, root: Path) -> tuple[list[Change], Path,
         faults.append(Fault("unreadable-labels", f"has labels that are no text in UTF-8, {label}"))
     if picture is None:
         changes.append((file, "", faults[-1].message, "left out"))
-        if content is not None:
-            changes.append((label, "", "belongs to an image that is left out", "left out"))
+        for path in (entry.label, old_regions):
+            if path.is_file():
+                changes.append((dataset.relative_path(path), "", "belongs to an image that is left out", "left out"))
         return changes, target, None
     kinds, was = {fault.kind for fault in faults}, ", ".join(fault.message for fault in faults)
-    if kinds & SAVED_ANEW and dataset.channels == 3:
-        image = _save_anew(entry.file, image)
-        changes.append((file, "", was, f"saved upright and as 8-bit RGB: images/{split}/{image.name}"))
+    if kinds & SAVED_ANEW and dataset.channels in (1, 3):
+        image = _save_anew(entry.file, image, dataset.channels, bits)
+        form = "8-bit RGB" if dataset.channels == 3 else "8-bit grey"
+        changes.append((file, "", was, f"saved upright and as {form}: images/{split}/{image.name}"))
     elif "rewritten-image" in kinds:
         data = entry.file.read_bytes()
         image.write_bytes(data[: data.rindex(JPEG_END) + len(JPEG_END)])
@@ -137,53 +153,64 @@ def _repair(job: Job, dataset: DataSet, root: Path) -> tuple[list[Change], Path,
         shutil.copyfile(entry.file, image)
     if image.stem != entry.file.stem:
         done = f"named images/{split}/{image.name}, and its labels likewise"
-        changes.append((file, "", "has a name that is taken, or folders", done))
-    fixed, rows = repair_lines(text, len(dataset.names), picture.size)
+        changes.append((file, "", "has a name that is taken or not readable, or folders", done))
+    if old_regions.is_file():
+        regions.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(old_regions, regions)
+    fixed, rows = repair_lines(text, len(dataset.names), picture.size, dataset.num_fields)
     changes += [(label, *row) for row in rows]
     return changes, target, fixed.encode() if rows else content
 
 
-def _save_anew(file: Path, target: Path) -> Path:
+def _save_anew(file: Path, target: Path, channels: int, bits: int | None) -> Path:
     """Save an image as training sees it, in its format if PIL can, else as PNG; return where."""
-    pixels = read_pixels(file, cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH)
-    assert pixels is not None
-    if pixels.dtype == np.uint16:
-        top = next(2**bits - 1 for bits in DEPTHS if pixels.max() < 2**bits)
-        pixels = (pixels * (255 / top)).round().astype(np.uint8)
+    pixels = scale_to_8_bit(read_pixels(file, read_flags(channels)), bits)
     if Image.registered_extensions().get(target.suffix.lower()) not in Image.SAVE:
         target = target.with_suffix(".png")
-    picture = Image.fromarray(np.ascontiguousarray(pixels[..., ::-1]))
+    picture = Image.fromarray(np.ascontiguousarray(pixels[..., ::-1] if channels == 3 else pixels[..., 0]))
     picture.save(target, quality=95, subsampling=0, lossless=True)
     return target
 
 
-def repair_lines(text: str, num_classes: int, size: tuple[int, int]) -> tuple[str, list[tuple[int, str, str]]]:
+def repair_lines(
+    text: str, num_classes: int, size: tuple[int, int], num_fields: int = 5
+) -> tuple[str, list[tuple[int, str, str]]]:
     """Repair label lines; those without a fault stay as they are.
 
     Args:
         text: Content of a label file.
         num_classes: Number of classes.
         size: Width and height of the image in pixels.
+        num_fields: Fields of a box with its keypoints, which stay as they are.
 
     Returns:
         The repaired content, and for each change the line, what was and what was done.
     """
-    lines = {line.number: line for line in check_lines(text, num_classes, size)}
+    lines = {line.number: line for line in check_lines(text, num_classes, size, num_fields)}
     boxes_only = any(line.has("mixed-labels") for line in lines.values())
-    kept, changes = [], []
-    for number, row in enumerate(text.splitlines(keepends=True), 1):
-        line = lines.get(number)
-        new: str | None = row
-        if line and line.has("near-duplicate-box", *NO_OBJECT):
-            new = None
-        elif line and (line.has("outside", "leaves-image") or (boxes_only and line.is_polygon)):
-            new = _clip(line, boxes_only)
-        if line and new != row:
-            messages = [fault.message for fault in line.faults] or ["is a polygon among boxes"]
+    rows = dict(enumerate(text.splitlines(keepends=True), 1))
+    repaired: dict[int, str | None] = dict(rows)
+    for number, line in lines.items():
+        if line.has(*NO_OBJECT) and not _is_repeated_pose(line):
+            repaired[number] = None
+        elif line.has("outside", "leaves-image") or (boxes_only and line.is_polygon):
+            repaired[number] = _clip(line, boxes_only)
+    clipped = "".join(row or "\n" for row in repaired.values())
+    for line in check_lines(clipped, num_classes, size, num_fields):
+        if line.has("duplicate-box") and not line.keypoints:  # what was clipped may repeat another box now
+            repaired[line.number] = None
+    changes = []
+    for number, line in lines.items():
+        if (new := repaired[number]) != rows[number]:
+            messages = [fault.message for fault in line.faults] or ["is a polygon among boxes, or a clipped box again"]
             done = "dropped" if new is None else f"written as `{new.strip()}`"
-            changes.append((number, f"`{row.strip()}` {', '.join(messages)}", done))
-        kept.append(new or "")
-    return "".join(kept), changes
+            changes.append((number, f"`{rows[number].strip()}` {', '.join(messages)}", done))
+    return "".join(row or "" for row in repaired.values()), changes
+
+
+def _is_repeated_pose(line: LabelLine) -> bool:
+    """Return whether a line is usable, but repeats the box of another, maybe with other keypoints."""
+    return bool(line.keypoints) and line.has("duplicate-box")
 
 
 def _clip(line: LabelLine, boxes_only: bool) -> str | None:
@@ -193,4 +220,5 @@ def _clip(line: LabelLine, boxes_only: bool) -> str | None:
     if (box[2:] - box[:2]).min() < 1e-6:  # less than a label file can say
         return None
     values = np.clip(line.values[1:], 0, 1) if line.is_polygon and not boxes_only else xyxy2xywh(box)
-    return f"{line.values[0]:.0f} " + " ".join(f"{value:.6f}" for value in values) + "\n"
+    fields = [f"{line.values[0]:.0f}", *(f"{value:.6f}" for value in values), *line.keypoints]
+    return " ".join(fields) + "\n"

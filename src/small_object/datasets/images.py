@@ -3,25 +3,29 @@
 from __future__ import annotations
 
 import hashlib
-import io
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Lock
 
 import cv2
 import numpy as np
 from PIL import Image, UnidentifiedImageError
-from ultralytics.data.utils import IMG_FORMATS, exif_size
+from ultralytics.data.utils import TIFF_SUFFIXES, exif_size, stock_check_image
 from ultralytics.utils import patches
-from ultralytics.utils.patches import imread
 
 from small_object.datasets.findings import Fault
 from small_object.errors import one_line
+from small_object.images import DarkImageError, UnreadableImageError, is_deep, read_pixels, scale_to_8_bit
 
-DARK = 64  # a brightest value below this in 16-bit images' high byte leaves three quarters of the range empty
+LARGE_IMAGES = Lock()  # one at a time, since each takes seven bytes a pixel
+HEIF_SUFFIXES = (".heic", ".heif")
 JPEG_END = b"\xff\xd9"
+MIN_SIDE = 10  # pixels of an image, as in upstream
 SIDE = 16  # of the grid of a perceptual hash
 BITS = SIDE * SIDE
+MAX_HASHED = 1 << 27  # pixels; a larger picture is made smaller first, since hashing takes four bytes for each
 
 
 @dataclass(frozen=True)
@@ -33,114 +37,170 @@ class Picture:
     look: np.ndarray  # perceptual hash (256,), bool
 
 
-def read_pixels(file: str | Path, flags: int = cv2.IMREAD_COLOR) -> np.ndarray | None:
-    """Read an image as upstream does, (height, width, channels) BGR; None where it cannot be read."""
-    try:
-        pixels: np.ndarray | None = imread(file, flags)
-        return pixels
-    except cv2.error:
-        return None
+def read_flags(channels: int) -> int:
+    """Return OpenCV's flag by which training reads images of a number of channels."""
+    return {1: cv2.IMREAD_GRAYSCALE, 3: cv2.IMREAD_COLOR}.get(channels, cv2.IMREAD_UNCHANGED)
 
 
-def read_size(file: str | Path) -> tuple[int, int]:
-    """Return an image's width and height as training sees it, by its header alone.
+def scan_image(file: Path, bits: int | None = None) -> tuple[int, int]:
+    """Check an image as training's scan does, which decodes few files, but write nothing.
+
+    Args:
+        file: The image.
+        bits: Bits that the camera uses of 16, see `scale_to_8_bit`.
+
+    Returns:
+        Its width and height as training sees it.
 
     Raises:
-        OSError: If it cannot be read.
+        UnreadableImageError: If training leaves it out.
     """
     try:
-        with Image.open(file) as image:
-            return exif_size(image) if _may_be_turned(image) else image.size
-    except Exception as error:  # decoders raise what they like
-        raise OSError(f"cannot be read ({one_line(error)})") from error
+        if not file.stat().st_size:
+            raise UnreadableImageError("is empty")
+        if is_tiff(file):
+            return check_size(scale_to_8_bit(read_pixels(file), bits))
+        if is_deep(str(file)):
+            scale_to_8_bit(read_pixels(file), bits)
+    except UnreadableImageError:
+        raise
+    except OSError as error:
+        raise UnreadableImageError(f"can't be opened: {error.strerror}") from error
+    return _scan_header(file)
 
 
-def _may_be_turned(image: Image.Image) -> bool:
-    """Say whether to look for an orientation: behind a PNG's pixels training finds none, and PIL would decode them."""
-    return image.format != "PNG" or "exif" in image.info
+def is_tiff(file: Path) -> bool:
+    """Return whether training reads an image as TIFF."""
+    return file.suffix.lower() in TIFF_SUFFIXES
 
 
-def read_image(file: Path, channels: int = 3) -> tuple[Picture | None, list[Fault]]:
-    """Read an image as training does, to the last byte.
+def check_size(pixels: np.ndarray) -> tuple[int, int]:
+    """Return the width and height of an image; refuse those that are too small for training."""
+    height, width = pixels.shape[:2]
+    if min(width, height) < MIN_SIDE:
+        raise UnreadableImageError(f"is {width}x{height} pixels; training leaves out images of less than {MIN_SIDE}")
+    return width, height
 
-    OpenCV alone is too lenient with damaged files in some versions and too strict in others, so PIL reads it as well;
-    a JPEG at an eighth of its size, which takes all of the file, but half of the time.
+
+def _scan_header(file: Path) -> tuple[int, int]:
+    """Check what training's scan checks with PIL, see `scan_image`."""
+    try:
+        if _has_trailing_bytes(file):  # training would save it anew, if it can
+            with Image.open(file) as image:
+                size: tuple[int, int] = exif_size(image)
+                image.draft("L", (max(image.width // 8, 1), max(image.height // 8, 1)))  # takes half of the time
+                image.load()
+            return size
+        if file.suffix.lower() not in HEIF_SUFFIXES:
+            patches._image_open(file).close()  # upstream's own would install pi-heif for any unknown file
+        height, width = stock_check_image(str(file))[1]
+    except UnidentifiedImageError as error:
+        raise UnreadableImageError("is no image that can be read, or damaged") from error
+    except Image.DecompressionBombError as error:
+        raise UnreadableImageError("is too large or states a wrong size") from error
+    except AssertionError as error:
+        why = one_line(error).partition(". Supported")[0]
+        raise UnreadableImageError(f"is left out by training: {why}") from error
+    except Exception as error:  # PIL's plugins raise anything
+        raise UnreadableImageError(f"is damaged or cut off: {one_line(error)[:80]}") from error
+    return width, height
+
+
+def _has_trailing_bytes(file: Path) -> bool:
+    """Return whether training takes a JPEG for damaged because of its last bytes."""
+    with file.open("rb") as stream:
+        if stream.read(3) != b"\xff\xd8\xff":
+            return False
+        stream.seek(-2, 2)
+        if stream.read() == JPEG_END:
+            return False
+    with patches._image_open(file) as image:
+        return bool(image.format == "JPEG")  # and not MPO
+
+
+def inspect_image(file: Path, channels: int = 3, bits: int | None = None) -> tuple[Picture | None, list[Fault]]:
+    """Read an image as training does, and find what is wrong with it.
 
     Args:
         file: The image.
         channels: Channels that training reads, `channels` in the YAML.
+        bits: Bits that the camera uses of 16, see `scale_to_8_bit`.
 
     Returns:
-        What is kept of it, None if training cannot use it; its faults.
+        What is kept of it, None if training can't use it; its faults.
     """
+    with LARGE_IMAGES if _count_pixels(file) > MAX_HASHED else nullcontext():
+        return _inspect(file, channels, bits)
+
+
+def _inspect(file: Path, channels: int, bits: int | None) -> tuple[Picture | None, list[Fault]]:
     try:
-        data = file.read_bytes()
-    except OSError as error:
-        return None, [Fault("unreadable-image", f"cannot be opened: {error.strerror}")]
-    if not data:
-        return None, [Fault("empty-image", "has no bytes")]
-    # upstream's own opener would install pi-heif for any file that PIL does not know
-    opener = Image.open if file.suffix.lower() in (".heic", ".heif") else patches._image_open
-    try:
-        with opener(io.BytesIO(data)) as image:
-            mode, form, turn = image.mode, (image.format or "").upper(), _orientation(image)
-            if form == "PNG":
-                image.verify()
-            else:
-                image.draft("L", (max(image.width // 8, 1), max(image.height // 8, 1)))
-                image.load()
-    except UnidentifiedImageError:
-        return None, [Fault("unreadable-image", "is no image that can be read")]
-    except Exception as error:  # PIL's plugins raise anything
-        return None, [Fault("damaged-image", f"is damaged or cut off: {one_line(error)[:80]}")]
-    if form.lower() not in IMG_FORMATS | {"jpeg2000"}:
-        return None, [Fault("unreadable-image", f"is {form} inside, which training leaves out")]
-    flags = {1: cv2.IMREAD_GRAYSCALE, 3: cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH}.get(channels, cv2.IMREAD_UNCHANGED)
-    pixels = read_pixels(file, flags)  # as upstream's loader, but for 16 bits, which it cuts to 8
-    if pixels is None or pixels.dtype not in (np.uint8, np.uint16):
-        message = f"cannot be read by OpenCV, so training stops there ({form}, {mode})"
-        return None, [Fault("unreadable-image", message)]
-    height, width = pixels.shape[:2]
-    if min(width, height) < 10:
-        message = f"is {width}x{height} pixels; training leaves out images of less than 10"
-        return None, [Fault("unreadable-image", message)]
-    faults = []
-    if form == "JPEG" and not data.endswith(JPEG_END):
-        faults.append(Fault("rewritten-image", "has bytes behind its end, which training takes for damage"))
-    if turn in range(2, 9):
-        faults.append(Fault("turned-image", f"has EXIF orientation {turn}: boxes must be in the turned frame"))
-    brightest = None
-    if pixels.dtype == np.uint16:
-        pixels = (pixels >> 8).astype(np.uint8)
-        brightest = int(pixels.max())
-    if channels == 3:
-        faults += _find_colour_faults(data, mode, brightest)
+        pixels = read_pixels(file, read_flags(channels))
+        depth = pixels.dtype
+        pixels = scale_to_8_bit(pixels, bits)
+        size = check_size(pixels)
+        if pixels.shape[2] != channels:
+            raise UnreadableImageError(f"has {pixels.shape[2]} bands; `channels` in the data YAML is {channels}")
+        if channels not in (1, 3):  # the scan reads these in colour
+            scan_image(file, bits)
+        elif not is_tiff(file):
+            _scan_header(file)
+    except UnreadableImageError as error:
+        return None, [Fault(_fault_kind(error), str(error))]
+    faults = [*_find_format_faults(file, channels)]
+    if depth == np.uint16:
+        faults.append(Fault("16-bit", f"has 16 bits a channel, of which training keeps the upper 8 of {bits or 16}"))
     grey = cv2.cvtColor(pixels, cv2.COLOR_BGR2GRAY) if pixels.shape[2] == 3 else pixels
-    digest = hashlib.sha256(str(pixels.shape).encode() + pixels.tobytes()).digest()
-    return Picture((width, height), digest, difference_hash(grey)), faults
+    digest = hashlib.sha256(str(pixels.shape).encode())
+    digest.update(np.ascontiguousarray(pixels).data)
+    return Picture(size, digest.digest(), difference_hash(grey)), faults
 
 
-def _orientation(image: Image.Image) -> int | None:
-    """Return the EXIF orientation if there is one."""
+def _count_pixels(file: Path) -> int:
+    """Return an image's number of pixels by its header, 0 where PIL can't read it."""
     try:
-        return image.getexif().get(274) if _may_be_turned(image) else None
-    except Exception:  # PIL raises anything where the data is damaged; then nothing is turned
-        return None
+        with patches._image_open(file) as image:
+            return int(image.width * image.height)
+    except Exception:  # PIL's plugins raise anything
+        return 0
 
 
-def _find_colour_faults(data: bytes, mode: str, brightest: int | None) -> Iterator[Fault]:
-    """Find 16 bits a channel and transparency; `brightest` is the largest high byte of a 16-bit image."""
-    if brightest is not None:
-        if brightest < DARK:
-            message = f"is almost black to training, which keeps the high byte: at most {brightest} of 255"
-            yield Fault("dark-16-bit", message)
-        else:
-            yield Fault("16-bit", "has 16 bits a channel, of which training keeps the upper 8")
+def _fault_kind(error: UnreadableImageError) -> str:
+    """Return the kind of finding for an image that can't be used."""
+    if isinstance(error, DarkImageError):
+        return "dark-16-bit"
+    return "empty-image" if str(error) == "is empty" else "unreadable-image"
+
+
+def _find_format_faults(file: Path, channels: int) -> Iterator[Fault]:
+    """Find bytes behind the end, an orientation and transparency."""
+    if not is_tiff(file) and _has_trailing_bytes(file):
+        yield Fault("rewritten-image", "has bytes behind its end, which training takes for damage")
+    try:
+        with patches._image_open(file) as image:
+            # behind a PNG's pixels training finds no orientation, and PIL would decode them
+            turn = image.getexif().get(274) if image.format != "PNG" or "exif" in image.info else None
+            has_alpha = image.mode in ("RGBA", "LA", "PA", "P", "RGBa", "La") and channels == 3
+            if has_alpha and np.asarray(image.convert("RGBA").getchannel("A")).min() == 255:
+                has_alpha = False
+            mode = image.mode
+    except Exception:  # PIL knows fewer formats than OpenCV, and raises anything where the data is damaged
         return
-    if mode in ("RGBA", "LA", "PA", "P", "RGBa", "La"):
-        with patches._image_open(io.BytesIO(data)) as image:
-            if np.asarray(image.convert("RGBA"))[..., 3].min() < 255:
-                yield Fault("transparent", f"has transparent pixels ({mode})")
+    if turn in range(2, 9):
+        yield Fault("turned-image", f"has EXIF orientation {turn}: boxes must be in the turned frame")
+    if has_alpha:
+        yield Fault("transparent", f"has transparent pixels ({mode})")
+
+
+def largest_value(file: Path) -> int:
+    """Return the largest value of a 16-bit image, -1 for all other files."""
+    try:
+        if not is_tiff(file) and not is_deep(str(file)):
+            return -1
+        pixels = read_pixels(file)
+    except OSError:
+        return -1
+    return int(pixels.max()) if pixels.dtype == np.uint16 else -1
 
 
 def difference_hash(image: np.ndarray) -> np.ndarray:
@@ -155,7 +215,9 @@ def difference_hash(image: np.ndarray) -> np.ndarray:
         The hash's bits (256,), bool.
     """
     if image.ndim == 3:
-        image = image.astype(np.float32).mean(2)
+        image = image[..., 0] if image.shape[2] == 1 else image.astype(np.float32).mean(2)
+    if image.size > MAX_HASHED:
+        image = cv2.resize(image, None, fx=1 / 8, fy=1 / 8, interpolation=cv2.INTER_AREA)
     small = cv2.resize(image.astype(np.float32), (SIDE + 1, SIDE), interpolation=cv2.INTER_AREA)
     brighter: np.ndarray = small[:, 1:] > small[:, :-1]
     return brighter.ravel()

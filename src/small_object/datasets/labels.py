@@ -30,6 +30,7 @@ class LabelLine:
     number: int  # from 1
     values: tuple[float, ...] = ()  # its numbers; empty where they cannot be read
     xywh: tuple[float, ...] | None = None  # its box as shares, for a polygon the one around it; None likewise
+    keypoints: tuple[str, ...] = ()  # fields behind its box that training for boxes leaves out
     faults: list[Fault] = field(default_factory=list)
 
     @property
@@ -50,19 +51,22 @@ class LabelLine:
         return any(fault.kind in kinds for fault in self.faults)
 
 
-def parse_lines(text: str, num_classes: int | None = None, size: tuple[int, int] | None = None) -> list[LabelLine]:
+def parse_lines(
+    text: str, num_classes: int | None = None, size: tuple[int, int] | None = None, num_fields: int = 5
+) -> list[LabelLine]:
     """Read label lines as training does and find the faults of each by itself.
 
     Args:
         text: Content of a label file.
         num_classes: Number of classes; None leaves out what is wrong with classes and boxes.
         size: Width and height of the image in pixels; None leaves out what needs it.
+        num_fields: Fields of a box with its keypoints, see `DataSet.num_fields`.
 
     Returns:
         The lines that are not blank. Of faults of a line that come of each other, it has the first.
     """
     rows = enumerate(text.removeprefix("\ufeff").splitlines(), 1)
-    lines = [_parse_line(number, fields) for number, row in rows if (fields := row.split())]
+    lines = [_parse_line(number, fields, num_fields) for number, row in rows if (fields := row.split())]
     read = [line for line in lines if line.xywh is not None]
     if num_classes is not None:
         for line in read:
@@ -73,9 +77,12 @@ def parse_lines(text: str, num_classes: int | None = None, size: tuple[int, int]
     return lines
 
 
-def _parse_line(number: int, fields: Sequence[str]) -> LabelLine:
+def _parse_line(number: int, fields: Sequence[str], num_fields: int) -> LabelLine:
     """Read the numbers of one line."""
     values: tuple[float, ...] = ()
+    keypoints: tuple[str, ...] = ()
+    if len(fields) == num_fields:
+        fields, keypoints = fields[:5], tuple(fields[5:])
     for text in fields:
         try:
             values += (float(text),)
@@ -85,7 +92,7 @@ def _parse_line(number: int, fields: Sequence[str]) -> LabelLine:
             message = f"has `{text[:30]}`, which is no finite number: {LEFT_OUT}"
             return LabelLine(number, faults=[Fault("not-numbers", message)])
     if len(values) == 5:
-        return LabelLine(number, values, values[1:])
+        return LabelLine(number, values, values[1:], keypoints)
     if len(values) > 6 and len(values) % 2:
         polygon = np.array(values[1:]).reshape(-1, 2)
         return LabelLine(number, values, tuple(segments2boxes([polygon])[0].tolist()))
@@ -122,12 +129,12 @@ def _find_faults(line: LabelLine, num_classes: int, size: tuple[int, int] | None
     return faults
 
 
-def check_lines(text: str, num_classes: int, size: tuple[int, int] | None) -> list[LabelLine]:
+def check_lines(text: str, num_classes: int, size: tuple[int, int] | None, num_fields: int = 5) -> list[LabelLine]:
     """Read label lines as `parse_lines` does, and find those that repeat an earlier one as well.
 
     They do so exactly, as training compares them (float32), or nearly, see `near_duplicates`.
     """
-    lines = parse_lines(text, num_classes, size)
+    lines = parse_lines(text, num_classes, size, num_fields)
     first: dict[bytes, int] = {}
     different = []
     for line in lines:
@@ -172,13 +179,14 @@ def near_duplicates(boxes: np.ndarray, classes: np.ndarray) -> list[tuple[int, i
     return list(found.items())
 
 
-def parse_labels(text: str, source: str | Path, num_classes: int | None = None) -> np.ndarray:
+def parse_labels(text: str, source: str | Path, num_classes: int | None = None, num_fields: int = 5) -> np.ndarray:
     """Read label lines as training does: polygons (more than six fields) become the boxes around them.
 
     Args:
         text: Content of a label file.
         source: Name of the file, for the errors.
         num_classes: Number of classes; None leaves the values unchecked.
+        num_fields: Fields of a box with its keypoints, see `DataSet.num_fields`.
 
     Returns:
         Objects (N, 5): class, cx, cy, w, h as shares, float64.
@@ -190,7 +198,7 @@ def parse_labels(text: str, source: str | Path, num_classes: int | None = None) 
         >>> parse_labels("2 0.2 0.4 0.2 0.4", "a.txt").tolist()
         [[2.0, 0.2, 0.4, 0.2, 0.4]]
     """
-    lines = parse_lines(text, num_classes)
+    lines = parse_lines(text, num_classes, num_fields=num_fields)
     for line in lines:
         for fault in line.faults:
             if fault.is_fatal:
@@ -198,7 +206,7 @@ def parse_labels(text: str, source: str | Path, num_classes: int | None = None) 
     return np.array([(line.values[0], *(line.xywh or ())) for line in lines], np.float64).reshape(-1, 5)
 
 
-def read_labels(file: str | Path, num_classes: int | None = None) -> np.ndarray:
+def read_labels(file: str | Path, num_classes: int | None = None, num_fields: int = 5) -> np.ndarray:
     """Read a label file, see `parse_labels`.
 
     Raises:
@@ -209,7 +217,7 @@ def read_labels(file: str | Path, num_classes: int | None = None) -> np.ndarray:
         text = Path(file).read_text(encoding="utf-8")
     except UnicodeDecodeError:
         raise UserError(f"{file}: is not a text file in UTF-8; write one line an object: class cx cy w h") from None
-    return parse_labels(text, file, num_classes)
+    return parse_labels(text, file, num_classes, num_fields)
 
 
 def yolo_lines(boxes: np.ndarray, classes: np.ndarray, width: int, height: int) -> str:

@@ -14,6 +14,7 @@ import re
 import shutil
 from collections import defaultdict
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -25,6 +26,7 @@ from small_object.datasets.dataset import SPLITS, Sample, put_in_place
 from small_object.datasets.images import difference_hash, near_pairs
 from small_object.datasets.labels import count_sizes, parse_labels
 from small_object.errors import UserError
+from small_object.images import UnreadableImageError, read_bits, read_pixels, scale_to_8_bit
 from small_object.parallel import map_threads
 from small_object.slicing.groups import connected
 
@@ -63,7 +65,9 @@ def read_frames(samples: Sequence[Sample]) -> list[Frame]:
 
 def _read_frame(sample: Sample) -> Frame:
     data = sample.image.read_bytes()
-    image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_GRAYSCALE) if data else None
+    image = None
+    with suppress(UnreadableImageError):
+        image = scale_to_8_bit(read_pixels(sample.image, cv2.IMREAD_GRAYSCALE), read_bits() or 16)[..., 0]
     rows = np.zeros((0, 5))
     try:
         rows = parse_labels(sample.text, f"labels of {sample.image.name}")
@@ -241,6 +245,7 @@ def write_dataset(
     published: Sequence[str] | None = None,
     split: str | Path | None = None,
     move: bool = False,
+    keep_leaks: bool = False,
 ) -> list[str]:
     """Split a data set and write it with its `split.csv`, in one step.
 
@@ -248,12 +253,13 @@ def write_dataset(
         samples: Images with their labels.
         root: Folder of the data set.
         staging: Folder to build in, from `staging_dir(root)`; what lies in its folder `set` goes along.
-        published: A published split: `train` or `val` for each sample.
+        published: A published split: `train`, `val` or `test` for each sample.
         split: A split file, which takes precedence; see `read_split`. Without both, `split_frames` decides.
         move: Move the images instead of copying them.
+        keep_leaks: Keep a published split that has the same image on both sides.
 
     Returns:
-        `train` or `val` for each sample.
+        The side of each sample.
 
     Raises:
         UserError: If the split file cannot be used.
@@ -266,15 +272,19 @@ def write_dataset(
     elif published:
         train, val = ({f.content for f, s in zip(frames, published, strict=True) if s == side} for side in SPLITS)
         if train & val:
-            LOGGER.warning("the published split is not used: it has the same image on both sides")
-        else:
+            used = "kept, but" if keep_leaks else "not used:"
+            LOGGER.warning(f"the published split is {used} it has the same image on both sides")
+        if keep_leaks or not train & val:
             source, sides = "published", list(published)
     new = staging / "set"
-    for folder in (new / kind / side for kind in ("images", "labels") for side in SPLITS):
+    for folder in (new / kind / side for kind in ("images", "labels") for side in {*SPLITS, *sides}):
         folder.mkdir(parents=True)
     for sample, side in zip(TQDM(samples, desc="writing images", unit="image", leave=False), sides, strict=True):
         (shutil.move if move else shutil.copyfile)(sample.image, new / "images" / side / sample.name)
         (new / "labels" / side / sample.name).with_suffix(".txt").write_text(sample.text, encoding="utf-8")
+        if sample.regions:
+            (new / "ignore" / side).mkdir(parents=True, exist_ok=True)
+            (new / "ignore" / side / sample.name).with_suffix(".txt").write_text(sample.regions, encoding="utf-8")
     with (new / "split.csv").open("w", encoding="utf-8", newline="") as stream:
         rows = zip([f.name for f in frames], sides, groups, [f.content for f in frames], strict=True)
         csv.writer(stream).writerows([("image", "split", "group", "sha256"), *sorted(rows)])
@@ -282,9 +292,10 @@ def write_dataset(
     chosen = np.array(sides) == "val"
     objects = np.array([frame.objects.sum(1) for frame in frames])
     shares = 100 * objects[chosen].sum(0) / np.maximum(objects.sum(0), 1)
+    test = f"{sides.count('test')} test images, " if "test" in sides else ""
     LOGGER.info(
         f"split ({source}): {sides.count('train')} training and {sides.count('val')} validation images, "
-        f"{len(set(groups))} groups of frames that look alike; validation has of the objects by class "
+        f"{test}{len(set(groups))} groups of frames that look alike; validation has of the objects by class "
         + ", ".join(f"{share:.0f} %" for share in shares)
     )
     return sides

@@ -11,12 +11,13 @@ import numpy as np
 from ultralytics.utils import LOGGER
 
 from small_object.datasets.counts import Stats, count_dataset, gather_objects
-from small_object.datasets.dataset import Entry, load_dataset
-from small_object.datasets.images import read_size
+from small_object.datasets.dataset import DataSet, Entry, load_dataset, readable_path
+from small_object.datasets.images import scan_image
 from small_object.datasets.labels import read_labels
 from small_object.datasets.stats_plot import draw_stats
 from small_object.errors import UserError
 from small_object.files import staging_dir
+from small_object.images import UnreadableImageError, read_bits, readable_name
 from small_object.parallel import map_threads
 
 MAX_WARNINGS = 10
@@ -25,8 +26,8 @@ MAX_WARNINGS = 10
 def stats(data: str | Path, imgsz: int = 640, out: str | Path | None = None) -> Stats:
     """Count the objects of a data set by class and size, in original pixels and as a model sees them at `imgsz`.
 
-    Prints a table and writes `stats.json` and `stats.png`. Labels are read as training does, images by their headers.
-    Files that cannot be read or that training would refuse are named in a warning and left out.
+    Prints a table and writes `stats.json` and `stats.png`. Labels are read, and images checked, as by training's
+    scan. Files that cannot be read or that training would refuse are named in a warning and left out.
 
     Args:
         data: YAML file of the data set, as for training: a missing set is made where it has a `download:`.
@@ -49,12 +50,12 @@ def stats(data: str | Path, imgsz: int = 640, out: str | Path | None = None) -> 
     if imgsz < 1:
         raise UserError(f"imgsz must be at least 1 pixel, not {imgsz}")
     dataset = load_dataset(data, allow_empty=True)
-    skipped = {f.location: f.message for f in dataset.findings if f.kind == "missing-image"}
+    skipped = {f.location: f.message for f in dataset.findings if f.kind in ("missing-image", "ignored-line")}
     splits, sizes, rows = [], [], []
-    read = map_threads(partial(_read_entry, num_classes=len(dataset.names)), dataset.entries, "reading labels")
+    read = map_threads(partial(_read_entry, dataset=dataset, bits=read_bits()), dataset.entries, "reading labels")
     for entry, result in zip(dataset.entries, read, strict=True):
         if isinstance(result, str):
-            skipped[str(entry.file)] = result
+            skipped[readable_path(entry.file)] = result
         else:
             splits.append(entry.splits)
             sizes.append(result[0])
@@ -68,7 +69,7 @@ def stats(data: str | Path, imgsz: int = 640, out: str | Path | None = None) -> 
     LOGGER.info(found.table())
     out = Path(out) if out is not None else Path("runs/stats") / dataset.yaml.stem
     with staging_dir(out) as made:
-        text = json.dumps(asdict(found), indent=2, ensure_ascii=False) + "\n"
+        text = readable_name(json.dumps(asdict(found), indent=2, ensure_ascii=False)) + "\n"
         (made / "stats.json").write_text(text, encoding="utf-8")
         draw_stats(found, made / "stats.png")
         for path in list(made.iterdir()):
@@ -77,15 +78,16 @@ def stats(data: str | Path, imgsz: int = 640, out: str | Path | None = None) -> 
     return found
 
 
-def _read_entry(entry: Entry, num_classes: int) -> tuple[tuple[int, int], np.ndarray] | str:
+def _read_entry(entry: Entry, dataset: DataSet, bits: int | None) -> tuple[tuple[int, int], np.ndarray] | str:
     """Return an image's (width, height) and its objects (N, 5), or why it has to be left out."""
     try:
-        size = read_size(entry.file)
-    except OSError as error:
+        size = scan_image(entry.file, bits)
+        if not entry.label.is_file():
+            return size, np.zeros((0, 5))
+        return size, read_labels(entry.label, len(dataset.names), dataset.num_fields)
+    except UnreadableImageError as error:
         return f"the image {error}"
-    try:
-        return size, read_labels(entry.label, num_classes) if entry.label.is_file() else np.zeros((0, 5))
     except UserError as error:
-        return str(error)
+        return readable_name(str(error))
     except OSError as error:
-        return f"{entry.label}: {error.strerror or error}"
+        return f"{readable_path(entry.label)}: {error.strerror or error}"

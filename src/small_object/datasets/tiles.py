@@ -1,7 +1,8 @@
 """Cuts a data set into tiles.
 
 Training and validation images are cut separately, the same each time. A box is cut to its tile, and dropped if less
-than `keep` of its area is left. A tile with nothing but such remains is left out, since it isn't background either.
+than `keep` of its area is left. A tile with nothing but such remains or ignore regions is left out, since it isn't
+background either.
 """
 
 from __future__ import annotations
@@ -16,11 +17,14 @@ import numpy as np
 from ultralytics.data import YOLODataset
 from ultralytics.utils import LOGGER, TQDM, YAML
 from ultralytics.utils.ops import xywhn2xyxy
+from ultralytics.utils.patches import imread
 
 from small_object.datasets.dataset import SPLITS, put_in_place, read_data_yaml, unique_names
+from small_object.datasets.images import read_flags
 from small_object.datasets.labels import yolo_lines
 from small_object.errors import UserError
 from small_object.files import staging_dir
+from small_object.ignore import read_regions, region_lines
 from small_object.slicing.dataset import cut_boxes
 from small_object.slicing.tiling import MAX_OVERLAP, MIN_TILE, tile_grid
 
@@ -37,6 +41,7 @@ class Tile:
         xyxy: Its corners in pixels of the image.
         boxes: Objects (N, 4), xyxy in pixels of the tile.
         classes: Their classes (N,).
+        regions: Ignore regions (M, 4), likewise.
     """
 
     image: Path
@@ -44,6 +49,7 @@ class Tile:
     xyxy: tuple[int, int, int, int]
     boxes: np.ndarray
     classes: np.ndarray
+    regions: np.ndarray
 
 
 def cut_tiles(
@@ -75,18 +81,21 @@ def cut_tiles(
         sets = {split: YOLODataset(img_path=info[split], data=info, task="detect", augment=False) for split in SPLITS}
     except Exception as error:
         raise UserError(f"{data}: {str(error).strip().partition(chr(10))[0]}") from error
+    if info["channels"] not in (1, 3):
+        raise UserError(f"{data}: only images of 1 or 3 channels can be cut, not of {info['channels']}")
     file = out / f"{out.absolute().name}.yaml"
     with staging_dir(out) as made:
         for split, dataset in sets.items():
             tiles = plan_tiles(dataset, tile, overlap, keep, empty)
-            _write_tiles(tiles, made, split)
+            tiles = _write_tiles(tiles, made, split, info["channels"])
             counts = [len(tile.boxes) for tile in tiles]
             objects = f"{np.count_nonzero(counts)} with {sum(counts)} objects"
             LOGGER.info(f"{split}: {len(tiles)} tiles of {len(dataset.labels)} images, {objects}")
         header = (
             f"# {Path(data).stem} in tiles of {tile} px, overlap {overlap:g}, boxes from {keep:g} of their area on\n\n"
         )
-        YAML.save(made / file.name, {split: f"images/{split}" for split in SPLITS} | {"names": info["names"]}, header)
+        content = {split: f"images/{split}" for split in SPLITS} | {key: info[key] for key in ("names", "channels")}
+        YAML.save(made / file.name, content, header)
         put_in_place(made, out)
     LOGGER.info(f"the tiles are in {file}")
     return file
@@ -101,30 +110,48 @@ def plan_tiles(dataset: YOLODataset, tile: int, overlap: float, keep: float, emp
         height, width = label["shape"]
         boxes = xywhn2xyxy(label["bboxes"].astype(np.float64), width, height)
         boxes = np.clip(boxes.round(2), 0, (width, height) * 2)  # labels are rounded: a box of whole pixels stays one
+        regions = read_regions(file) * ((width, height) * 2)
         for x1, y1, x2, y2 in tile_grid(height, width, tile, overlap).tolist():
             kept, inside, touched = cut_boxes(boxes, (x1, y1, x2, y2), keep)
             classes = label["cls"][kept, 0].astype(int)
-            planned = Tile(file, f"{Path(name).stem}_{x1}_{y1}", (x1, y1, x2, y2), inside - (x1, y1, x1, y1), classes)
+            corner = (x1, y1, x1, y1)
+            own = regions.clip((x1, y1, x1, y1), (x2, y2, x2, y2))
+            own = own[(own[:, 2:] - own[:, :2] >= 1).all(1)] - corner
+            planned = Tile(file, f"{Path(name).stem}_{x1}_{y1}", (x1, y1, x2, y2), inside - corner, classes, own)
             if len(inside):
                 with_objects.append(planned)
-            elif not touched:
+            elif not touched and not len(own):
                 background.append(planned)
     background.sort(key=lambda tile: hashlib.sha256(tile.name.encode()).digest())  # the same choice each time
     return with_objects + background[: round(empty * len(with_objects))]
 
 
-def _write_tiles(tiles: Sequence[Tile], folder: Path, split: str) -> None:
-    """Write the images and labels of tiles; those of one image in a row, so that it is read once."""
+def _write_tiles(tiles: Sequence[Tile], folder: Path, split: str, channels: int) -> list[Tile]:
+    """Write the images, labels and ignore regions of tiles, those of one image in a row, so that it is read once.
+
+    Returns:
+        The tiles that are written: all but those of images that can't be read, which are named.
+    """
     for kind in ("images", "labels"):
         (folder / kind / split).mkdir(parents=True)
-    image: np.ndarray = np.zeros((0, 0, 3), np.uint8)
+    written = []
+    image: np.ndarray | None = None
     read: Path | None = None
     for tile in TQDM(sorted(tiles, key=lambda tile: (tile.image, tile.name)), desc=split, unit="tile", leave=False):
         if tile.image != read:
-            image, read = np.asarray(cv2.imread(str(tile.image))), tile.image  # turned by its EXIF data, as in training
+            image, read = imread(tile.image, read_flags(channels)), tile.image
+        if image is None:
+            continue
         x1, y1, x2, y2 = tile.xyxy
-        lossy = tile.image.suffix.lower() in LOSSY
-        file = folder / "images" / split / (tile.name + (".jpg" if lossy else ".png"))
-        cv2.imwrite(str(file), image[y1:y2, x1:x2], [cv2.IMWRITE_JPEG_QUALITY, 95] if lossy else [])
+        is_lossy = tile.image.suffix.lower() in LOSSY
+        suffix, options = (".jpg", [cv2.IMWRITE_JPEG_QUALITY, 95]) if is_lossy else (".png", [])
+        data = cv2.imencode(suffix, image[y1:y2, x1:x2], options)[1]
+        (folder / "images" / split / f"{tile.name}{suffix}").write_bytes(data.tobytes())
         text = yolo_lines(tile.boxes, tile.classes, x2 - x1, y2 - y1)
         (folder / "labels" / split / f"{tile.name}.txt").write_text(text, encoding="utf-8")
+        if len(tile.regions):
+            (folder / "ignore" / split).mkdir(parents=True, exist_ok=True)
+            text = region_lines(tile.regions, x2 - x1, y2 - y1)
+            (folder / "ignore" / split / f"{tile.name}.txt").write_text(text, encoding="utf-8")
+        written.append(tile)
+    return written
