@@ -3,11 +3,9 @@
 import csv
 import json
 import logging
-import os
 import re
 import subprocess
 import sys
-import textwrap
 import time
 from pathlib import Path
 from typing import Any
@@ -134,34 +132,6 @@ def test_rows_hold_what_was_asked_for_and_measured(runs: dict[str, Any]) -> None
     assert float(one["parameters"]) > 1000 and float(one["GFLOPs"]) > 0 and two["settings"] == one["settings"]
     curves = rows_of(runs["out"] / "curves.csv")
     assert sorted(row["key"] for row in curves) == sorted(row["key"] for row in runs["third rows"])
-
-
-def test_a_process_does_one_run_after_the_other_and_ends_with_its_input(tmp_path: Path) -> None:
-    """Loaders fork from it while it waits for its next run; a lock of that waiting must not stop them."""
-    code = """
-        from benchmarks import training
-        from torch.utils.data import DataLoader
-
-        def run_one(folder):
-            print("sum", sum(int(x) for x in DataLoader(range(5), num_workers=1)), flush=True)
-            (folder / "done").touch()
-
-        training.run_one = run_one
-        training.serve_runs()
-    """
-    process = subprocess.Popen([sys.executable, "-c", textwrap.dedent(code)], cwd=ROOT, stdin=subprocess.PIPE)
-    folders = [tmp_path / name for name in ("one", "two, ünïcode")]
-    for folder in folders:
-        folder.mkdir()
-        process.stdin.write(os.fsencode(folder) + b"\n")
-    process.stdin.flush()
-    end = time.monotonic() + 60
-    while not all((folder / "done").exists() for folder in folders) and time.monotonic() < end:
-        time.sleep(0.02)
-    assert [(folder / "log.txt").read_text() for folder in folders] == ["sum 10\n"] * 2
-    assert process.poll() is None
-    process.stdin.close()
-    assert process.wait(10) == 1
 
 
 def test_weights_are_those_of_validated_epochs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

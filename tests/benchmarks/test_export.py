@@ -53,9 +53,3 @@ def test_a_lossy_format_is_out_of_its_tolerance(options: list[str], monkeypatch:
     rows, left_out = export.measure(args)
     assert [row["within"] for row in rows] == ["yes", "no"] and not left_out
     assert "| TorchScript | " in (text := export.report(args, rows, left_out)) and text.count("| 0.5 | no |") == 1
-
-
-def test_wrong_arguments_end_with_one_line(options: list[str]) -> None:
-    for wrong in (["--rounds", "0"], ["--tile", "8"], ["--model", "none.pt"], ["--model", __file__]):
-        with pytest.raises(SystemExit, match=r"^export: --"):
-            export.main([*options, *wrong])

@@ -84,15 +84,6 @@ def test_mosaics_are_of_images_of_one_size(tmp_path: Path) -> None:
         slicing.load(f"{tmp_path}/set.yaml@3", slicing.parse_arguments(given))
 
 
-def test_the_least_tiles_are_those_of_the_objects() -> None:
-    boxes = np.array([[10.0, 10, 20, 20], [110, 20, 118, 30]])
-    image = slicing.Sample(np.zeros((100, 400, 3), np.uint8), boxes, np.zeros(2))
-    given = ["--model", __file__, "--data", "x", "--no-sahi", "--tile", "100", "--overlap", "0"]
-    assert slicing.min_tiles(slicing.parse_arguments(given), [image]) == {"with objects": 0.5, "least": 0.5}
-    image = slicing.Sample(image.image, boxes - [[0, 0, 0, 0], [20, 0, 20, 0]], image.classes)
-    assert slicing.min_tiles(slicing.parse_arguments(given), [image]) == {"with objects": 0.25, "least": 0.25}
-
-
 @pytest.mark.parametrize(
     ("more", "said"),
     [

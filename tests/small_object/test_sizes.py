@@ -94,14 +94,9 @@ def plain_scores(images: list[Image], c: int, low: float, high: float, threshold
     return sum(at) / 101, right / total
 
 
-def without_objects_of(images: list[Image], kind: int) -> list[Image]:
-    return [(t[c != kind], c[c != kind], *found) for t, c, *found in images]
-
-
 CASES = {f"seed {seed}": random_images(seed) for seed in (10, 11)}
 CASES["many"] = random_images(2, count=12, objects=30)
 CASES["no predictions"] = [(t, c, *EMPTY[2:]) for t, c, *_ in random_images(3)]
-CASES["a class without objects"] = without_objects_of(random_images(5), 1)
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -144,15 +139,6 @@ def test_more_predictions_than_cocos_hundred_count_up_to_max_det() -> None:
     image = boxes, np.zeros(240), boxes, np.linspace(0.9, 0.1, 240), np.zeros(240)
     assert evaluate([image], max_det=300).ar["tiny"] == 1
     assert evaluate([image], max_det=60).ar["tiny"] == pytest.approx(60 / 240)
-
-
-@pytest.mark.parametrize("images", [[], [EMPTY], [(*EMPTY[:2], *random_images(4)[0][2:])]])
-def test_without_objects_there_are_no_scores(images: list[Image]) -> None:
-    ours = evaluate(images)
-    assert not any(ours.counts.values())
-    assert ours.per_class == {}
-    assert all(np.isnan(getattr(ours, score)[name]) for score in SCORES for name in SIZE_RANGES)
-    assert set(ours.results().values()) == {-1.0}
 
 
 def test_table_and_summary() -> None:

@@ -115,15 +115,13 @@ def test_images_in_subfolders_are_mentioned(tmp_path: Path, caplog: Log) -> None
     assert load_inference_source(f"{tmp_path}/**/*.*").nf == 2
 
 
-def test_a_list_of_files_is_read_in_batches_and_in_its_order(odd: Path, tmp_path: Path) -> None:
+def test_a_list_of_files_is_read_in_batches_and_in_its_order(odd: Path) -> None:
     files = [odd / name for name in ("rgba.png", "good.png", "cut.png", "a*b.png", "grey.png", "good.png")]
-    (tmp_path / "list.txt").write_text("\n".join(map(str, files)))
-    for source in (files, tmp_path / "list.txt"):
-        loader = load_inference_source(source, batch=2)
-        batches = [paths for paths, *_ in loader]
-        assert batches[0] == [*map(str, files[:2])] and len(batches) == 3
-        assert [path for batch in batches[1:] for path in batch] == [str(files[i]) for i in (3, 4, 5)]
-        assert loader.unreadable == [str(files[2])]
+    loader = load_inference_source(files, batch=2)
+    batches = [paths for paths, *_ in loader]
+    assert batches[0] == [*map(str, files[:2])] and len(batches) == 3
+    assert [path for batch in batches[1:] for path in batch] == [str(files[i]) for i in (3, 4, 5)]
+    assert loader.unreadable == [str(files[2])]
 
 
 def test_a_picture_too_wide_for_jpeg_is_a_png(model: YOLO, tmp_path: Path, caplog: Log) -> None:
