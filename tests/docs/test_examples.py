@@ -5,24 +5,19 @@ from __future__ import annotations
 import ast
 import doctest
 import importlib
-import json
 import logging
 import shutil
-import zipfile
 from pathlib import Path
 
-import cv2
-import numpy as np
 import pytest
 from ultralytics.utils import LOGGER
 
 from benchmarks.common import ROOT
 from small_object.scenes.generate import make_demo
 from tests.helpers.common import write_data
+from tests.small_object.datasets.test_airport import make_files, make_zip
+from tests.small_object.datasets.test_convert import coco, voc
 
-VOC = """<annotation><filename>{name}</filename><size><width>64</width><height>48</height></size>
-<object><name>truck</name><bndbox><xmin>9</xmin><ymin>9</ymin><xmax>24</xmax><ymax>24</ymax></bndbox></object></annotation>
-"""
 SKIPPED = {"small_object.sizes.SizeMetrics"}  # asks for trained weights, which would be downloaded
 
 
@@ -49,24 +44,12 @@ def at_hand(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("examples")
     demo = make_demo("ASS1-demo", folder / "datasets/ASS1-demo", train=3, val=2)
     shutil.copy(ROOT / "datasets/ASS1-demo/ASS1-demo.yaml", demo)
-    mine = write_data(folder / "mine", ("airplane", "truck"), {"train": 4, "val": 2}).parent
-    with zipfile.ZipFile(folder / "ASS2.zip", "w") as archive:
-        for file in (f for f in mine.rglob("*") if f.parent.name in {"train", "val"}):
-            archive.write(file, Path(file.parts[-3], f"{file.parent.name}-{file.name}"))
-    voc = folder / "VOCdevkit/VOC2012"
-    for part in ("annotations", "images", "VOCdevkit/VOC2012/JPEGImages", "VOCdevkit/VOC2012/Annotations"):
-        (folder / part).mkdir(parents=True)
-    rng = np.random.default_rng(0)
-    images, annotations = [], []
-    for i in range(4):
-        pixels = rng.integers(0, 255, (48, 64, 3), dtype=np.uint8)
-        for place in (folder / "images", voc / "JPEGImages"):
-            cv2.imwrite(str(place / f"{i}.png"), pixels)
-        images.append({"id": i, "file_name": f"{i}.png", "width": 64, "height": 48})
-        annotations.append({"id": i, "image_id": i, "category_id": 1, "bbox": [8, 8, 16, 16]})
-        (voc / "Annotations" / f"{i}.xml").write_text(VOC.format(name=f"{i}.png"))
-    coco = {"images": images, "annotations": annotations, "categories": [{"id": 1, "name": "truck"}]}
-    (folder / "annotations/instances_train2017.json").write_text(json.dumps(coco))
+    write_data(folder / "mine", ("airplane", "truck"), {"train": 4, "val": 2})
+    (folder / "ASS2.zip").write_bytes(make_zip(make_files("ASS2")))
+    for split, image in (("train", "a.png"), ("val", "b.png")):
+        annotations = [{"image_id": 1, "category_id": 7, "bbox": [8, 8, 16, 16]}]
+        coco(folder, annotations, [image]).rename(folder / f"instances_{split}2017.json")
+    voc(folder / "VOCdevkit/VOC2012", dict.fromkeys("abc", "truck 10 10 60 50"))
     return folder
 
 

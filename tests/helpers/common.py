@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import subprocess
+import zlib
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -72,3 +74,21 @@ def build_batch(task: str = "detect", objects: int = 4, images: int = 2, imgsz: 
         "sem_masks": masks.long(),
         "keypoints": torch.rand(objects, 17, 3, generator=g),
     }
+
+
+def predict_objects(batch: dict[str, Any], noise: float, wrong: int, dtype: torch.dtype) -> list[dict[str, Any]]:
+    """Return a batch's objects as predictions, moved by `noise`, with `wrong` ones; the same in any batch."""
+    height, width = batch["img"].shape[2:]
+    found = []
+    for i, file in enumerate(batch["im_file"]):
+        own = batch["batch_idx"] == i
+        g = torch.Generator().manual_seed(zlib.crc32(Path(file).name.encode()))
+        x, y, w, h = (batch["bboxes"][own] * torch.tensor([width, height] * 2)).T
+        boxes = torch.stack((x - w / 2, y - h / 2, x + w / 2, y + h / 2), 1)
+        stray = torch.rand((wrong, 2), generator=g) * 40
+        boxes = torch.cat((boxes + torch.randn(boxes.shape, generator=g) * noise, torch.cat((stray, stray + 9), 1)))
+        cls = torch.cat((batch["cls"][own].flatten(), torch.arange(wrong) % 2))
+        conf = torch.rand(len(boxes), generator=g)
+        extra = torch.zeros(len(boxes), 0)
+        found.append({"bboxes": boxes.to(dtype), "conf": conf.to(dtype), "cls": cls, "extra": extra})
+    return found

@@ -18,6 +18,8 @@ import torch
 from torch import distributed as dist
 from torch import nn
 
+from tests.helpers.common import predict_objects
+
 CPU = torch.device("cpu")
 
 
@@ -55,32 +57,12 @@ class OnCpu:
         replace_devices()
 
 
-def feed(validator: Any) -> None:
-    """Let a validation find its objects, moved and scored at random, the same whichever process sees an image."""
-
-    def find(preds: Any) -> list[dict[str, torch.Tensor]]:
-        batch, found = validator._batch, []
-        height, width = batch["img"].shape[2:]
-        for i, file in enumerate(batch["im_file"]):
-            own = batch["batch_idx"] == i
-            made = torch.Generator().manual_seed(int(Path(file).stem))
-            x, y, w, h = (batch["bboxes"][own] * torch.tensor([width, height] * 2)).T
-            boxes = torch.stack((x - w / 2, y - h / 2, x + w / 2, y + h / 2), 1)
-            boxes = torch.cat((boxes + 2 * torch.randn(boxes.shape, generator=made), boxes + 9))
-            conf = torch.rand(len(boxes), generator=made)
-            cls = batch["cls"][own].flatten().repeat(2)
-            found.append({"bboxes": boxes, "conf": conf, "cls": cls, "extra": torch.zeros(len(boxes), 0)})
-        return found
-
-    validator.postprocess = find
-
-
 class Record:
     """Callbacks that write to a folder what a process saw of a training: `seen-RANK.json` and `state-RANK.pt`.
 
     Args:
         folder: The folder.
-        fed: Whether validations find what `feed` makes up.
+        fed: Whether validations find what `predict_objects` makes up.
         kill: When the first process is killed: while it saves a checkpoint in this epoch, or "at the end", in the
             validation after the last one.
     """
@@ -132,7 +114,7 @@ class Record:
         if self.kill == "at the end" and not validator.training and dist.get_rank() == 0:
             os.kill(os.getpid(), signal.SIGKILL)
         if self.fed:
-            feed(validator)
+            validator.postprocess = lambda preds: predict_objects(validator._batch, 2, 1, torch.float32)
         get = validator.get_stats
 
         def get_and_tell() -> dict[str, Any]:

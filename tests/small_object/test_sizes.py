@@ -20,12 +20,12 @@ from ultralytics import YOLO
 from ultralytics.cfg import get_cfg
 from ultralytics.models.yolo.detect.train import DetectionTrainer
 from ultralytics.models.yolo.detect.val import DetectionValidator, StockDetectionValidator
-from ultralytics.utils import LOGGER, ops
+from ultralytics.utils import LOGGER
 from ultralytics.utils.plotting import plot_results
 
 from small_object import sizes as size_metrics
 from small_object.sizes import SIZE_GROUPS, SIZE_KEYS, SIZE_RANGES, SizeMetrics, SizeRecords, load_coco_eval
-from tests.helpers.common import TINY_MODEL, write_tree
+from tests.helpers.common import TINY_MODEL, predict_objects, write_tree
 
 NAMES = {0: "airplane", 1: "person", 2: "truck"}
 SCORES = ("ap", "ap50", "ar")
@@ -211,20 +211,7 @@ def feed(base: type = DetectionValidator, noise: float = 0, half: bool = False, 
             return self.fed
 
         def postprocess(self, preds: Any) -> list[dict[str, torch.Tensor]]:
-            made = torch.Generator().manual_seed(len(self.fed["cls"]))
-            h, w = self.fed["img"].shape[2:]
-            found = []
-            for i in range(len(self.fed["im_file"])):
-                own = self.fed["batch_idx"] == i
-                boxes = ops.xywh2xyxy(self.fed["bboxes"][own]) * torch.tensor([w, h, w, h])
-                boxes = boxes + torch.randn(boxes.shape, generator=made) * noise
-                stray = torch.rand((wrong, 2), generator=made) * 40
-                boxes = torch.cat((boxes, torch.cat((stray, stray + 9), 1)))
-                cls = torch.cat((self.fed["cls"][own].flatten(), torch.arange(wrong) % 2))
-                conf = torch.rand(len(boxes), generator=made)
-                kind = torch.float16 if half else torch.float32
-                found.append({"bboxes": boxes.to(kind), "conf": conf.to(kind), "cls": cls})
-            return found
+            return predict_objects(self.fed, noise, wrong, torch.float16 if half else torch.float32)
 
     return Fed
 

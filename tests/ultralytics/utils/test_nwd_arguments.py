@@ -9,9 +9,8 @@ from ultralytics.cfg import get_cfg
 from ultralytics.models.yolo.detect import DetectionTrainer
 from ultralytics.nn.tasks import DetectionModel, OBBModel, PoseModel, SegmentationModel, torch_safe_load
 from ultralytics.utils import LOGGER, YAML
-from ultralytics.utils import loss as losses
-from ultralytics.utils.loss import BboxLoss, RotatedBboxLoss, StockBboxLoss
-from ultralytics.utils.tal import RotatedTaskAlignedAssigner, StockTaskAlignedAssigner, TaskAlignedAssigner
+from ultralytics.utils.loss import BboxLoss, RotatedBboxLoss
+from ultralytics.utils.tal import RotatedTaskAlignedAssigner, TaskAlignedAssigner
 
 from tests.helpers.common import TINY_MODEL, build_batch, write_data, write_tree
 
@@ -25,12 +24,6 @@ def built() -> DetectionModel:
     return DetectionModel("yolo11n.yaml", nc=CLASSES, verbose=False)
 
 
-@pytest.fixture(scope="module")
-def end_to_end() -> DetectionModel:
-    torch.manual_seed(0)
-    return DetectionModel("yolo26n.yaml", nc=CLASSES, verbose=False)
-
-
 def with_arguments(model: torch.nn.Module, keys: dict | None = None, **arguments) -> torch.nn.Module:
     """Return a copy of the model with keys in its YAML and with training arguments."""
     model = copy.deepcopy(model)
@@ -42,38 +35,6 @@ def with_arguments(model: torch.nn.Module, keys: dict | None = None, **arguments
 def share_of(criterion, key: str) -> float:
     part, name = SHARES[key]
     return getattr(getattr(criterion, part), name)
-
-
-def train(model: torch.nn.Module, steps: int = 2) -> list[torch.Tensor]:
-    """Return the losses of each step, the last gradients and the weights after it."""
-    model = model.train()
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
-    values = []
-    for _ in range(steps):
-        optimizer.zero_grad()
-        total, _ = model.loss(build_batch())
-        total.sum().backward()
-        optimizer.step()
-        values.append(total.detach())
-    return [*values, *(p.grad for p in model.parameters() if p.grad is not None), *model.state_dict().values()]
-
-
-@pytest.mark.parametrize("name", ["built", "end_to_end"])
-def test_training_without_nwd_is_upstreams_to_the_last_bit(name, request, monkeypatch):
-    model = request.getfixturevalue(name)
-    keys = {"nwd": 0.7, "nwd_assign": 0.7}
-    ours = [train(with_arguments(model)), train(with_arguments(model, keys, nwd=0.0, nwd_assign=0.0, nwd_c=4))]
-    mixed = [train(with_arguments(model, {key: 0.5}), steps=1)[0] for key in SHARES]
-    monkeypatch.setattr(losses, "TaskAlignedAssigner", StockTaskAlignedAssigner)
-    monkeypatch.setattr(losses, "BboxLoss", StockBboxLoss)
-    model = with_arguments(model)
-    stock = train(model)
-    parts = [model.criterion] if name == "built" else [model.criterion.one2many, model.criterion.one2one]
-    assert {(type(p.assigner), type(p.bbox_loss)) for p in parts} == {(StockTaskAlignedAssigner, StockBboxLoss)}
-    for tensors in ours:
-        assert all(torch.equal(a, b) for a, b in zip(tensors, stock, strict=True))
-    assert stock[0][0] > 0
-    assert all(first.isfinite().all() and first[0] != stock[0][0] for first in mixed)
 
 
 @pytest.mark.parametrize("key", SHARES)
