@@ -189,6 +189,26 @@ def test_no_modules_import_each_other_in_a_circle(modules: Modules, tmp_path: Pa
     assert find_circles(read_modules(write_tree(tmp_path, toy), "toy")) == ["toy.a", "toy.b", "toy.sub.c"]
 
 
+IMPORTED_FIRST = """
+import importlib, os, sys, torch, cv2
+for name in sys.argv[1:]:
+    if not (child := os.fork()):
+        importlib.import_module(name)
+        os._exit(0)
+    if os.waitpid(child, 0)[1]:
+        print(name)
+"""
+
+
+def test_what_patches_import_can_be_imported_first(root: Path, modules: Modules, run: Run, tmp_path: Path) -> None:
+    """Such a module imports upstream's, whose patches import it in turn."""
+    patches = read_modules(root / "ultralytics", "ultralytics").values()
+    imported = {module for tree, package in patches for module, _ in find_imports(tree, package)} & {*modules}
+    assert len(imported) > 10
+    done = run("-c", IMPORTED_FIRST, *sorted(imported), cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (0, ""), done.stderr
+
+
 def test_files_and_packages_stay_small(root: Path, tmp_path: Path) -> None:
     assert find_excess_lines(root) == []
     long = {"ultralytics/a.py": "\n" * 1200, "ultralytics/b.py": "\n" * 801, "src/c.py": "\n" * 600, "tests/d.py": ""}
