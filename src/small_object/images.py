@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Collection, Iterator
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -85,3 +87,39 @@ def readable_name(name: str) -> str:
         'caf%E9.png'
     """
     return SURROGATE.sub(lambda match: f"%{ord(match[0]) - 0xDC00:02X}", name)
+
+
+def utf8_name(name: str) -> str:
+    r"""Return a file name as text that UTF-8 can hold, the same in every locale; see `readable_name`.
+
+    Example:
+        >>> utf8_name("\udcc3\udca9.png")  # as Python reads é.png where the locale is C
+        'é.png'
+    """
+    return readable_name(name.encode("utf-8", "surrogateescape").decode("utf-8", "surrogateescape"))
+
+
+def read_names(file: Path) -> list[str]:
+    """Return the lines of a list of file names, stripped and without empty ones; they need not be UTF-8."""
+    lines = file.read_bytes().removeprefix(b"\xef\xbb\xbf").splitlines()
+    return [os.fsdecode(line.strip()) for line in lines if line.strip()]
+
+
+def find_files(folder: str | Path, formats: Collection[str]) -> Iterator[str]:
+    """Yield the files in a folder and its subfolders that training would find: those not hidden, by their suffix.
+
+    Links to folders are followed; each folder is read once. One that can't be read is named in the log.
+    """
+    from ultralytics.utils import LOGGER  # which imports this module
+
+    def warn(error: OSError) -> None:
+        LOGGER.warning(f"{error.filename}: can't be read: {error.strerror}; what is in it is left out")
+
+    seen = set()
+    for path, subfolders, names in os.walk(folder, onerror=warn, followlinks=True):
+        real = os.path.realpath(path)
+        subfolders[:] = sorted(name for name in subfolders if real not in seen and not name.startswith("."))
+        for name in () if real in seen else names:
+            if name.rpartition(".")[-1].lower() in formats and not name.startswith("."):
+                yield os.path.join(path, name)  # noqa: PTH118 - ten million of them
+        seen.add(real)

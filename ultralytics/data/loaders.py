@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import SimpleNamespace
@@ -40,7 +41,7 @@ class LoadImagesAndVideos(StockLoadImagesAndVideos):
     but mentioned.
 
     Attributes:
-        unreadable: Image files that could not be read so far; `imread` has warned with the reason.
+        unreadable: Files that could not be read so far; a warning has named each with the reason.
     """
 
     def __init__(self, path: str | Path | Sequence[str | Path], *args: Any, **kwargs: Any) -> None:
@@ -63,13 +64,17 @@ class LoadImagesAndVideos(StockLoadImagesAndVideos):
             super()._append_image(paths, imgs, info, path, im0, idx)
 
     def _new_video(self, path: str) -> None:
-        if readable_name(path) == path:
-            super()._new_video(path)
-        else:  # OpenCV crashes on a name that is not UTF-8
-            with TemporaryDirectory() as folder:
-                link = Path(folder, f"video{Path(path).suffix}")
-                link.symlink_to(Path(path).absolute())
-                super()._new_video(str(link))
+        with TemporaryDirectory() as folder, suppress(FileNotFoundError):
+            video = path
+            if readable_name(path) != path:  # OpenCV crashes on a name that is not UTF-8
+                video = f"{folder}/video{Path(path).suffix}"
+                Path(video).symlink_to(Path(path).absolute())
+            super()._new_video(video)
+        if not self.cap.isOpened() and hasattr(
+            self, "count"
+        ):  # the constructor opens a video that iteration opens again
+            LOGGER.warning(f"{path}: is no video that can be read, or damaged")
+            self.unreadable.append(path)
         self.cap = Capture(self.cap, path, self)
 
 

@@ -16,5 +16,5 @@ DEFAULT_CFG_DICT.update(SMALL_OBJECT_CFG_DICT)
 vars(DEFAULT_CFG).update(SMALL_OBJECT_CFG_DICT)
 
 for _stream in (sys.stdout, sys.stderr):
-    if getattr(_stream, "errors", None) == "strict":
+    if getattr(_stream, "errors", None) in {"strict", "surrogateescape"}:  # the latter in the C locale
         _stream.reconfigure(errors="backslashreplace")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import stat
 from pathlib import Path
 from typing import Any
 
@@ -34,14 +35,16 @@ def read_image(filename: str | Path, flags: int = cv2.IMREAD_COLOR) -> np.ndarra
         UnreadableImageError: If it can't be read, or not without a loss of its contrast; see `scale_to_8_bit`.
     """
     try:
-        if not os.stat(filename).st_size:  # noqa: PTH116 - a file name may be bytes that are not UTF-8
+        state = os.stat(filename)  # noqa: PTH116 - a file name may be bytes that are not UTF-8
+        if stat.S_ISREG(state.st_mode) and not state.st_size:
             raise UnreadableImageError("is empty")
         deep = flags if flags == cv2.IMREAD_UNCHANGED else flags | cv2.IMREAD_ANYDEPTH
         pixels = stock_imread(filename, deep)
     except UnreadableImageError:
         raise
-    except OSError as error:
-        raise UnreadableImageError(f"can't be opened: {error.strerror}") from error
+    except (OSError, ValueError, MemoryError) as error:  # ValueError: no name that a file can have
+        reason = getattr(error, "strerror", None) or str(error) or "not enough memory"
+        raise UnreadableImageError(f"can't be opened: {reason}") from error
     except cv2.error as error:
         raise explain_refusal(error) from error
     if pixels is None:
