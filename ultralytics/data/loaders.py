@@ -17,7 +17,8 @@ from ultralytics.data.loaders import LoadImagesAndVideos as StockLoadImagesAndVi
 from ultralytics.data.loaders import glob as stock_glob
 from ultralytics.utils import LOGGER
 
-from small_object.images import readable_name
+from small_object.errors import UserError
+from small_object.images import read_names, readable_name
 from ultralytics_overlay import require_parameters
 
 require_parameters(StockLoadImagesAndVideos._new_video, "path")
@@ -47,6 +48,8 @@ class LoadImagesAndVideos(StockLoadImagesAndVideos):
     def __init__(self, path: str | Path | Sequence[str | Path], *args: Any, **kwargs: Any) -> None:
         """Open the files; see upstream's arguments."""
         self.unreadable: list[str] = []
+        if isinstance(path, (str, Path)) and Path(path).suffix.lower() == ".txt":
+            path = self._read_list(Path(path))
         super().__init__(path, *args, **kwargs)
         if isinstance(path, (list, tuple)):
             files = [str(Path(file).absolute()) for file in path]
@@ -56,6 +59,25 @@ class LoadImagesAndVideos(StockLoadImagesAndVideos):
             LOGGER.warning(
                 f"{path}: images in its subfolders, such as {nested}, are not read; source='{path}/**/*.*' reads all"
             )
+
+    def _read_list(self, file: Path) -> list[str]:
+        """Return the files and patterns of a list, in upstream's order; name those that are missing.
+
+        Raises:
+            UserError: If all are.
+        """
+        found = []
+        for name in sorted(read_names(file)):
+            for path in (name, str(file.parent / name)):  # relative to the working folder or to the list
+                if glob.glob(str(Path(path).absolute()), recursive=True) if "*" in path else os.path.exists(path):  # noqa: PTH110
+                    found.append(path)
+                    break
+            else:
+                LOGGER.warning(f"{file}: {name}: no such file")
+                self.unreadable.append(name)
+        if not found:
+            raise UserError(f"{file}: names no file that there is")
+        return found
 
     def _append_image(self, paths: list, imgs: list, info: list, path: str, im0: np.ndarray | None, idx: int) -> None:
         if im0 is None:

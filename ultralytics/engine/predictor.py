@@ -47,7 +47,8 @@ class BasePredictor(StockBasePredictor):
         """
         super().predict_cli(source, model)
         if unreadable := len(getattr(self.dataset, "unreadable", ())):
-            message = f"{unreadable} of {self.dataset.nf} files could not be read; the warnings above say why"
+            num_files = len({*self.dataset.files, *self.dataset.unreadable})
+            message = f"{unreadable} of {num_files} files could not be read; the warnings above say why"
             if not self.seen:
                 raise UserError(message)
             LOGGER.warning(message)
