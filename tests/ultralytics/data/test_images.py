@@ -132,7 +132,9 @@ def test_a_star_in_a_file_name_is_no_pattern(odd: Path, tmp_path: Path, form: st
 def test_a_list_may_name_missing_files_and_bytes_that_are_not_utf_8(
     odd: Path, model: YOLO, tmp_path: Path, caplog: Log
 ) -> None:
-    lines = b"\xef\xbb\xbf" + b"\r\n".join((b"caf\xe9.png", b"", b" gone.png", os.fsencode(odd / "good.png"), b"ax*.png"))
+    lines = b"\xef\xbb\xbf" + b"\r\n".join(
+        (b"caf\xe9.png", b"", b" gone.png", os.fsencode(odd / "good.png"), b"ax*.png")
+    )
     (odd / "list.txt").write_bytes(lines)
     predict_as_command(model, odd / "list.txt", tmp_path)
     assert "list.txt: gone.png: no such file" in caplog.text and "1 of 4 files could not be read" in caplog.text
