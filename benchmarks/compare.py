@@ -5,6 +5,10 @@
 | quick    | both demo sets, --data |     20 |   320 |     4 | 0.002 |
 | standard | both demo sets, --data |    100 |   640 |    16 | 0.002 |
 | full     | both demo sets, --data |    300 |   640 |    16 | 0.002 |
+| q        | hit-uav, or --data     |     10 |   320 |     8 | 0.002 |
+| c        | hit-uav, or --data     |     60 |   320 |     8 | 0.002 |
+
+q (quick, 1,000 steps) and c (converged) close the mosaic 4 epochs before the end; hit-uav lies in `datasets/hit-uav`.
 
 In all of them: from scratch (pretrained=False), AdamW (`optimizer=auto` would choose by the number of steps) with
 momentum=0.9, nbs=batch (a step each batch), warmup_epochs=1 and warmup_bias_lr=0, close_mosaic=epochs//4, amp=False,
@@ -56,6 +60,8 @@ from benchmarks.training import BEST, VALIDATION
 from small_object.errors import UserError
 
 PRESETS = {"quick": (20, 320, 4, 0.002), "standard": (100, 640, 16, 0.002), "full": (300, 640, 16, 0.002)}
+PRESETS |= {"q": (10, 320, 8, 0.002), "c": (60, 320, 8, 0.002)}
+PROTOCOLS = ("q", "c")  # presets on one real set
 COMMON = {
     "pretrained": False, "optimizer": "AdamW", "momentum": 0.9, "warmup_epochs": 1, "warmup_bias_lr": 0.0, "amp": False,
     "patience": 0, "max_det": 1000, "cache": "ram",
@@ -311,7 +317,11 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     add("--out", type=Path, default=Path("runs/compare"), metavar="DIR", help="default: runs/compare")
     add("--report", type=Path, metavar="DIR", help="only write the report of the results in DIR")
     args = parser.parse_args(argv)
-    args.data = [*(DEMO_SETS if args.preset else ()), *args.data]
+    if args.preset in PROTOCOLS:
+        args.data = args.data or [str(ROOT / "datasets/hit-uav/hit-uav.yaml")]
+        args.set = ["close_mosaic=4", *args.set]
+    elif args.preset:
+        args.data = [*DEMO_SETS, *args.data]
     for name, value in zip(("epochs", "imgsz", "batch", "lr0"), PRESETS[args.preset or "standard"], strict=True):
         if getattr(args, name, None) is None:
             setattr(args, name, value)

@@ -70,3 +70,15 @@ def _is_running(pid: str) -> bool:
     except OSError:  # another user's
         return True
     return True
+
+
+def cut_results(file: Path, epochs: int) -> None:
+    """Keep of a `results.csv` the whole rows of the first epochs."""
+    if not file.exists():
+        return
+    header, *rows = file.read_text(encoding="utf-8").splitlines(keepends=True)
+    whole = [row for row in rows if row.endswith("\n") and row.count(",") == header.count(",")]
+    kept = [row for row in whole if int(float(row.partition(",")[0])) <= epochs]
+    if len(kept) < len(rows):
+        with replacing(file) as new:
+            new.write_text("".join([header, *kept]), encoding="utf-8")

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,6 +20,7 @@ from ultralytics.utils.metrics import box_iou
 from ultralytics.utils.ops import xywh2xyxy
 
 from small_object.errors import UserError
+from small_object.letterbox import gain_and_pad
 
 GREY = 114  # as the border that upstream's letterbox adds
 MIN_IOU = 0.5  # with an object, from which on a detection in a region counts
@@ -90,3 +92,25 @@ def find_ignored(
     area = (boxes[:, 2:] - boxes[:, :2]).prod(1)
     matches = (box_iou(boxes, targets) >= MIN_IOU) & (classes[:, None] == target_classes)
     return (covered >= MIN_COVER * area) & ~matches.any(1)
+
+
+def drop_ignored(
+    pred: dict[str, torch.Tensor], target: dict[str, Any], single_cls: bool = False
+) -> dict[str, torch.Tensor]:
+    """Return the detections of an image without those in its ignore regions that match no object.
+
+    Args:
+        pred: `bboxes` in xyxy of the input's pixels, shape (N, 4), `cls`, shape (N,), and more of N rows.
+        target: The image's `bboxes` and `cls`, likewise, its `im_file`, `ori_shape` and `ratio_pad`.
+        single_cls: Whether all classes count as one.
+    """
+    regions = torch.as_tensor(read_regions(target["im_file"]))
+    if not len(regions):
+        return pred
+    gain, pad = gain_and_pad(target["ratio_pad"])
+    height, width = target["ori_shape"]
+    boxes = pred["bboxes"].float()
+    in_input = (regions * torch.tensor([width, height] * 2) * gain + pad).to(boxes)
+    classes, names = (torch.zeros_like(x["cls"]) if single_cls else x["cls"] for x in (pred, target))
+    kept = ~find_ignored(boxes, classes, target["bboxes"].float(), names, in_input)
+    return {key: value[kept] for key, value in pred.items()}

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import glob
 import os
 import re
 from collections.abc import Collection, Iterator
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -15,6 +17,7 @@ from small_object.errors import UserError
 BITS_VARIABLE = "SMALL_OBJECT_BITS"
 DARK = 64  # 16-bit images of which no high byte reaches this leave three quarters of the range empty
 MAX_PIXELS = int(os.environ.get("OPENCV_IO_MAX_IMAGE_PIXELS") or 1 << 30)  # OpenCV's own limit
+PNG_DEPTH = 24  # offset of the byte in a PNG that holds its bits a channel
 SURROGATE = re.compile("[\udc80-\udcff]")
 
 
@@ -71,8 +74,11 @@ def scale_to_8_bit(pixels: np.ndarray, bits: int | None = None) -> np.ndarray:
     return np.minimum(pixels >> ((bits or 16) - 8), 255).astype(np.uint8)
 
 
-def explain_refusal(error: cv2.error) -> UnreadableImageError:
-    """Return the error for an image that OpenCV refuses to decode."""
+def explain_refusal(error: Exception) -> UnreadableImageError:
+    """Return the error for an image that can't be opened, or that OpenCV refuses to decode."""
+    if not isinstance(error, cv2.error):
+        reason = getattr(error, "strerror", None) or str(error) or "not enough memory"
+        return UnreadableImageError(f"can't be opened: {reason}")
     if "MAX_IMAGE" in str(error):
         limit = f"more than {MAX_PIXELS:,} pixels or {1 << 20:,} a side"
         return UnreadableImageError(f"is too large or states a wrong size: {limit} (OPENCV_IO_MAX_IMAGE_PIXELS)")
@@ -123,3 +129,45 @@ def find_files(folder: str | Path, formats: Collection[str]) -> Iterator[str]:
             if name.rpartition(".")[-1].lower() in formats and not name.startswith("."):
                 yield os.path.join(path, name)  # noqa: PTH118 - ten million of them
         seen.add(real)
+
+
+def find_nested_image(folder: str | Path, suffixes: Collection[str]) -> str | None:
+    """Return an image in a subfolder that is not hidden, relative to the folder, or None."""
+    nested = (file for file in find_files(folder, suffixes) if Path(file).parent != Path(folder))
+    return next((os.path.relpath(file, folder) for file in nested), None)
+
+
+def is_deep(im_file: str) -> bool:
+    """Return whether an image may have more than 8 bits a channel, by its first bytes."""
+    with open(im_file, "rb") as file:  # noqa: PTH123 - any name
+        head = file.read(PNG_DEPTH + 1)
+    return head[4:8] == b"jP  " or (head[1:4] == b"PNG" and head[PNG_DEPTH:] == b"\x10")
+
+
+def literal_glob(pattern: str, **options: Any) -> list[str]:
+    """Return the files of a pattern, or the one file whose name it is: file names may hold `*`."""
+    if os.path.exists(pattern):  # noqa: PTH110
+        return [pattern]
+    return glob.glob(pattern, **options)  # noqa: PTH207
+
+
+def resolve_names(file: Path) -> tuple[list[str], list[str]]:
+    """Return the files and patterns in a list, relative to the working folder or else to the list, and those missing.
+
+    The latter are named in the log.
+
+    Raises:
+        UserError: If all are missing.
+    """
+    from ultralytics.utils import LOGGER  # which imports this module
+
+    found: list[str] = []
+    missing: list[str] = []
+    for name in sorted(read_names(file)):
+        paths = [path for path in (name, str(file.parent / name)) if literal_glob(path, recursive=True)]
+        if not paths:
+            LOGGER.warning(f"{file}: {name}: no such file")
+        (found if paths else missing).append((paths or [name])[0])
+    if not found:
+        raise UserError(f"{file}: names no file that there is")
+    return found, missing

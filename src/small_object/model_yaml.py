@@ -10,6 +10,7 @@ from collections.abc import Collection, Mapping
 from copy import deepcopy
 from typing import Any
 
+import torch
 import yaml
 from torch import nn
 
@@ -115,3 +116,16 @@ def is_module(name: Any, modules: Mapping[str, Any]) -> bool:
         return callable(getattr(importlib.import_module(home), attribute, None))  # only here: slow to load
     value = {"": modules, "nn": vars(nn)}.get(home, {}).get(attribute)
     return isinstance(value, type) and issubclass(value, nn.Module)
+
+
+def find_misfit(layers: Any, ch: int) -> int | None:
+    """Return the index of the first layer that can't take its inputs, or None."""
+    x, outputs = torch.zeros(1, ch, 256, 256), list[torch.Tensor]()
+    for layer in layers:
+        try:
+            inputs = [x if f == -1 else outputs[f] for f in (layer.f if isinstance(layer.f, list) else [layer.f])]
+            x = layer(inputs if isinstance(layer.f, list) else inputs[0])
+        except Exception:
+            return int(layer.i)
+        outputs.append(x)
+    return None

@@ -303,6 +303,15 @@ def _dataset(
     }
 
 
+def drop_size_columns(table: str) -> str:
+    """Return the text of a `results.csv` without the columns of `SIZE_KEYS`, and the same text if it has none."""
+    rows = [line.split(",") for line in table.splitlines()]
+    kept = [i for i, column in enumerate(rows[0]) if column not in SIZE_KEYS.values()] if rows else []
+    if not rows or len(kept) == len(rows[0]):
+        return table
+    return "\n".join(",".join(row[i] for i in kept if i < len(row)) for row in rows)
+
+
 @plt_settings()  # type: ignore[no-untyped-call, untyped-decorator, unused-ignore]
 def plot_size_metrics(size: SizeMetrics, path: Path, on_plot: Callable[[Path], Any] | None = None) -> None:
     """Plot AP50 and recall of all classes by size group into a picture; `on_plot` is called with its path."""

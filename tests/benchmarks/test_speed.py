@@ -87,15 +87,10 @@ def test_summary_against_numpy() -> None:
 
 def test_rounds_are_interleaved() -> None:
     calls = []
-    contenders = [
-        speed.Contender(
-            speed.Model(label, "", {}),
-            torch.nn.Identity(),
-            0.0,
-            {w: lambda x=(label, w): calls.append(x) for w in "xy"},
-        )
-        for label in "abc"
-    ]
+    contenders = []
+    for label in "abc":
+        steps = {what: lambda x=(label, what): calls.append(x) for what in "xy"}
+        contenders.append(speed.Contender(speed.Model(label, "", {}), torch.nn.Identity(), 0.0, steps))
     times = speed.measure(contenders, 3)
     assert {len(values) for values in times.values()} == {3} and len(times) == 6
     rounds = [calls[i : i + 6] for i in range(6 * speed.WARM_UP, len(calls), 6)]

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import base64
+import html
 import importlib.metadata
 import re
 from collections import Counter
-from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -15,10 +15,10 @@ import numpy as np
 import pytest
 import yaml
 from ultralytics.cfg import DEFAULT_CFG_DICT
-from ultralytics.utils import SMALL_OBJECT_CFG_PATH, YAML
 
 from benchmarks.common import ROOT
 from docs.tools import diagrams, model_table, pictures
+from small_object.arguments import DEFAULTS
 from small_object.sizes import SIZE_RANGES
 from small_object.slicing.tiling import tile_grid
 from tests.helpers.common import Run
@@ -39,7 +39,7 @@ def test_the_table_of_models_is_the_one_that_the_command_writes() -> None:
 
 def test_every_new_argument_is_in_the_readme() -> None:
     text = (ROOT / "README.md").read_text(encoding="utf-8")
-    for name in YAML.load(SMALL_OBJECT_CFG_PATH):
+    for name in DEFAULTS:
         assert f"| `{name}` |" in text
         assert name in DEFAULT_CFG_DICT
 
@@ -105,41 +105,25 @@ def test_the_python_api_names_modules_that_exist() -> None:
     assert documented == {path.stem for path in (ROOT / "ultralytics/nn/modules").glob("*.py")} - {"__init__"}
 
 
-class Links(HTMLParser):
-    """Collects what a page links to, and what it loads."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.links, self.loaded, self.ids = [], [], set()
-        self.feed(text)
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        given = dict(attrs)
-        self.ids.add(given.get("id"))
-        if tag == "a" and given.get("href"):
-            self.links.append(given["href"])
-        elif tag in {"script", "link", "img"} and (target := given.get("src") or given.get("href")):
-            self.loaded.append(target)
-
-
 def test_the_site_builds_without_a_warning_and_holds_all_that_it_links_to(tmp_path: Path, run: Run) -> None:
     for name in ("material", "mkdocstrings", "mkdocs_jupyter"):
         pytest.importorskip(name, reason=f"{name} is not installed: pip install -e '.[docs]'")
     done = run("-m", "mkdocs", "build", "--strict", "--site-dir", tmp_path, cwd=ROOT, NO_MKDOCS_2_WARNING="1")
     assert done.returncode == 0, done.stderr
     assert "WARNING" not in done.stdout + done.stderr
-    pages = {page: Links(page.read_text(encoding="utf-8")) for page in tmp_path.rglob("*.html") if page.stem != "404"}
+    pages = {page: page.read_text(encoding="utf-8") for page in tmp_path.rglob("*.html") if page.stem != "404"}
     assert {page.name for page in tmp_path.glob("*.html")} >= {f"{document.stem}.html" for document in DOCUMENTS[1:]}
     assert (tmp_path / "index.html").is_file() and (tmp_path / "benchmarks/results/quick/report.html").is_file()
-    for page, found in pages.items():
-        assert not [url for url in found.loaded if url.startswith(("http:", "https:", "//"))], page.name
-        for url in (*found.links, *found.loaded):
+    ids = {page: set(re.findall(r'\bid="?([^" >]+)', text)) for page, text in pages.items()}
+    for page, text in pages.items():
+        assert not re.search(r"""<(?:script|link|img)\b[^>]*\s(?:src|href)="?(?:https?:)?//""", text), page.name
+        for url in re.findall(r'<(?:a|script|link|img)\b[^>]*\s(?:src|href)="?([^" >]+)', text):
             if re.match(r"\w+:", url):
                 continue
-            path, _, place = unquote(url).partition("#")
+            path, _, place = unquote(html.unescape(url)).partition("#")
             target = (page.parent / path).resolve() if path else page
             assert target.is_file() or (target / "index.html").is_file(), f"{page.name}: {url}"
-            assert not place or target not in pages or place in pages[target].ids, f"{page.name}: {url}"
+            assert not place or target not in pages or place in ids[target], f"{page.name}: {url}"
 
 
 def test_the_site_names_every_document() -> None:
@@ -183,9 +167,3 @@ def test_the_notebook_trains_slices_and_measures(tmp_path: Path, run: Run) -> No
     assert kinds(kept.cells) == kinds(made.cells)  # what is kept was made by running it
     texts = [output.get("text", "") for cell in kept.cells for output in cell.get("outputs", [])]
     assert not re.search(r"(?:^|[\s'\"(=])(?:/\w|[A-Z]:\\)", "\n".join(texts))  # a path of the machine that ran it
-
-
-def test_make_help_lists_the_commands_of_the_readme() -> None:
-    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
-    for target in re.findall(r"^    make (\w+)", (ROOT / "README.md").read_text(encoding="utf-8"), flags=re.M):
-        assert re.search(rf"^{target}:.*## ", makefile, flags=re.M)

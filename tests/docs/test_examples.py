@@ -20,6 +20,9 @@ from benchmarks.common import ROOT
 from small_object.scenes.generate import make_demo
 from tests.helpers.common import write_data
 
+VOC = """<annotation><filename>{name}</filename><size><width>64</width><height>48</height></size>
+<object><name>truck</name><bndbox><xmin>9</xmin><ymin>9</ymin><xmax>24</xmax><ymax>24</ymax></bndbox></object></annotation>
+"""
 SKIPPED = {"small_object.sizes.SizeMetrics"}  # asks for trained weights, which would be downloaded
 
 
@@ -61,11 +64,7 @@ def at_hand(tmp_path_factory: pytest.TempPathFactory) -> Path:
             cv2.imwrite(str(place / f"{i}.png"), pixels)
         images.append({"id": i, "file_name": f"{i}.png", "width": 64, "height": 48})
         annotations.append({"id": i, "image_id": i, "category_id": 1, "bbox": [8, 8, 16, 16]})
-        (voc / "Annotations" / f"{i}.xml").write_text(
-            f"<annotation><filename>{i}.png</filename><size><width>64</width><height>48</height></size><object>"
-            "<name>truck</name><bndbox><xmin>9</xmin><ymin>9</ymin><xmax>24</xmax><ymax>24</ymax></bndbox></object>"
-            "</annotation>"
-        )
+        (voc / "Annotations" / f"{i}.xml").write_text(VOC.format(name=f"{i}.png"))
     coco = {"images": images, "annotations": annotations, "categories": [{"id": 1, "name": "truck"}]}
     (folder / "annotations/instances_train2017.json").write_text(json.dumps(coco))
     return folder
@@ -73,13 +72,17 @@ def at_hand(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("example", [pytest.param(e, id=e.name) for e in examples()])
 def test_an_example_gives_what_it_says(
-    example: doctest.DocTest, at_hand: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    example: doctest.DocTest,
+    at_hand: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     work = shutil.copytree(at_hand, tmp_path / "work")
     if example.name.endswith("fix"):
         shutil.move(work / "mine", work / "datasets/mine")
     monkeypatch.chdir(work)
-    monkeypatch.setattr(LOGGER, "level", logging.ERROR)  # progress bars would mix with what the examples print
+    caplog.set_level(logging.ERROR, LOGGER.name)  # progress bars would mix with what the examples print
     said: list[str] = []
     skipped = all(doctest.SKIP in each.options for each in example.examples)
     assert skipped == (example.name in SKIPPED)

@@ -3,8 +3,8 @@
     python tests/helpers/command_server.py
 
 reads JSON objects, one per line, with `argv`, `cwd` and `log`. It runs `argv` in a child process as the shell would
-(`yolo ...`, `small-object ...`, `python file.py ...` or `python -m module ...`) and answers with the exit status; the
-output is in the file `log`. `Server` starts it and talks to it.
+(`yolo ...`, `small-object ...`, `python file.py ...`, `python -m module ...` or `python -c code ...`) and answers with
+the exit status; the output is in the file `log`. `Server` starts it and talks to it.
 """
 
 from __future__ import annotations
@@ -16,10 +16,12 @@ import os
 import re
 import runpy
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
 import sysconfig
+import tempfile
 import traceback
 from pathlib import Path
 from typing import Any
@@ -29,21 +31,28 @@ FORKED = ("yolo ", "python ", "python3 ", "small-object ")  # other commands run
 
 
 class Server:
-    """Runs commands in child processes of a process that has imported PyTorch."""
+    """Runs commands in child processes of a process that has imported PyTorch; to be used as a context manager."""
 
     def __init__(self, **environment: str) -> None:
         mine = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
-        path = os.pathsep.join((sysconfig.get_path("scripts"), os.environ["PATH"]))
-        self.environment = {**mine, "OMP_NUM_THREADS": "1", "MPLBACKEND": "agg", "PATH": path, **environment}
-        self.environment["PYTHONPATH"] = str(Path(__file__).parents[2])
+        self.folder = Path(tempfile.mkdtemp(prefix="command-server-"))
+        config = shutil.copytree(os.environ["YOLO_CONFIG_DIR"], self.folder / "config")  # it changes a setting
+        self.environment = {
+            **mine, "OMP_NUM_THREADS": "1", "MPLBACKEND": "agg", "YOLO_CONFIG_DIR": str(config),
+            "PATH": os.pathsep.join((sysconfig.get_path("scripts"), os.environ["PATH"])),
+            "PYTHONPATH": str(Path(__file__).parents[2]), **environment,
+        }  # fmt: skip
         self.process = subprocess.Popen(
             [sys.executable, __file__],
             env=self.environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
         )  # fmt: skip
-        assert self._read() == "ready"
 
-    def _read(self) -> Any:
-        return json.loads(self.process.stdout.readline())
+    def __enter__(self) -> Server:
+        return self
+
+    def __exit__(self, *args: object) -> None:
+        self.process.communicate()
+        shutil.rmtree(self.folder, ignore_errors=True)
 
     def run(self, command: str | list[str], folder: Path) -> tuple[int, str]:
         """Run a command in a folder; return its exit status and what it printed."""
@@ -56,23 +65,18 @@ class Server:
         argv = shlex.split(command) if isinstance(command, str) else command
         log = folder / "log.txt"
         print(json.dumps({"argv": argv, "cwd": str(folder), "log": str(log)}), file=self.process.stdin, flush=True)
-        status = self._read()
+        status = json.loads(self.process.stdout.readline())
         return status, re.sub(r"\x1b\[[\d;]*[mK]", "", log.read_text(encoding="utf-8", errors="replace"))
-
-    def close(self) -> None:
-        self.process.communicate()
 
 
 def serve() -> dict | None:
     """Answer requests; return in each child process what it is to run, and None at the end."""
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # nothing but answers goes there
-    print(json.dumps("ready"), file=answers, flush=True)
     for line in iter(sys.stdin.readline, ""):
-        request = json.loads(line)
         if not (child := os.fork()):
             answers.close()
-            return request
+            return json.loads(line)
         status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
         print(json.dumps(status), file=answers, flush=True)
     return None
@@ -86,27 +90,26 @@ def execute(request: dict) -> None:
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     for stream in (1, 2):
         os.dup2(log, stream)
-    program, *args = request["argv"]
+    program, first, *rest = request["argv"]
+    sys.argv[:] = [program, first, *rest]
     if program == "yolo":
-        sys.argv[:] = [program, *args]
         sys.exit(entrypoint())
     if program == "small-object":
         from small_object.cli import main
 
-        sys.argv[:] = [program, *args]
         sys.exit(main())
-    if args[0] == "-m":
-        sys.argv[:] = args[1:]
+    if first == "-m":
+        sys.argv[:] = rest
         sys.path[0] = request["cwd"]
-        runpy.run_module(args[1], run_name="__main__", alter_sys=True)
-    elif args[0] == "-c":
-        sys.argv[:] = ["-c", *args[2:]]
+        runpy.run_module(rest[0], run_name="__main__", alter_sys=True)
+    elif first == "-c":
+        sys.argv[:] = ["-c", *rest[1:]]
         sys.path[0] = ""
-        exec(compile(args[1], "<string>", "exec"), {"__name__": "__main__"})
+        exec(compile(rest[0], "<string>", "exec"), {"__name__": "__main__"})
     else:
-        sys.argv[:] = args
-        sys.path[0] = str(Path(args[0]).resolve().parent)
-        runpy.run_path(args[0], run_name="__main__")
+        sys.argv[:] = [first, *rest]
+        sys.path[0] = str(Path(first).resolve().parent)
+        runpy.run_path(first, run_name="__main__")
 
 
 if __name__ == "__main__":

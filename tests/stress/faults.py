@@ -1,4 +1,4 @@
-"""Kills trainings at random moments and resumes them: python tests/stress/faults.py --help.
+"""Kills trainings at random moments and resumes them: python -m tests.stress.faults --help.
 
 Each training is killed with SIGKILL at a random moment of an optimizer step, of a checkpoint's writing or of a
 validation, and resumed with `resume=True`; every other one is killed again then. A run that is killed before its first
@@ -20,40 +20,21 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-import cv2
-import numpy as np
 import torch
 from ultralytics import YOLO
 from ultralytics.engine.trainer import BaseTrainer
 from ultralytics.utils import LOGGER, TQDM
 
+from tests.helpers.common import write_data
+
 PHASES = "step", "checkpoint", "validation"
 MODEL = Path(__file__).resolve().parents[2] / "ultralytics/cfg/models/11/yolo11.yaml"
-EPOCHS = 4
+EPOCHS = 3
+IMAGES = {"train": 8, "val": 4}
 ARGUMENTS = {
     "epochs": EPOCHS, "imgsz": 64, "batch": 4, "nbs": 12, "close_mosaic": 2, "warmup_epochs": 1.0, "plots": False,
     "device": "cpu", "pretrained": False, "verbose": False, "exist_ok": True,
 }  # fmt: skip
-
-
-def write_data(folder: Path, images: int = 14) -> Path:
-    """Write a data set of small images with two rectangles each; return its YAML."""
-    rng = np.random.default_rng(0)
-    for split, count in (("train", images), ("val", 4)):
-        for kind in ("images", "labels"):
-            (folder / kind / split).mkdir(parents=True)
-        for i in range(count):
-            image = rng.integers(0, 60, (72, 96, 3), dtype=np.uint8)
-            rows = []
-            for _ in range(2):
-                (x, y), (w, h) = rng.integers(4, 40, 2), rng.integers(8, 30, 2)
-                image[y : y + h, x : x + w] = 220
-                rows.append(f"0 {(x + w / 2) / 96:.6f} {(y + h / 2) / 72:.6f} {w / 96:.6f} {h / 72:.6f}\n")
-            cv2.imwrite(str(folder / f"images/{split}/{i}.png"), image)
-            (folder / f"labels/{split}/{i}.txt").write_text("".join(rows))
-    file = folder / "set.yaml"
-    file.write_text("train: images/train\nval: images/val\nnames: [thing]\n")
-    return file
 
 
 def train(model: Path, data: Path, folder: Path, phases: Connection) -> None:
@@ -130,7 +111,7 @@ def count_unreadable(folder: Path) -> int:
 
 def measure(model: Path, kills: int, seed: int, folder: Path) -> dict[str, int]:
     """Kill and resume; return how many kills hit, and what came of them."""
-    data = write_data(folder / "set")
+    data = write_data(folder / "set", ("thing",), IMAGES)
     rng = random.Random(seed)
     counts = dict.fromkeys(("kills", "unreadable checkpoints", "wrong results.csv"), 0)
     for trial in TQDM(range(kills * len(PHASES)), desc="killing"):

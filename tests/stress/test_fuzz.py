@@ -9,7 +9,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 import yaml
@@ -23,15 +22,14 @@ from small_object.datasets.labels import check_lines, parse_labels
 from small_object.errors import UserError
 from small_object.slicing.merge import merge
 from small_object.slicing.tiling import tile_grid
-from tests.stress import fuzz
-from tests.stress.fuzz import __main__ as command
+from tests.stress.fuzz import __main__ as fuzz
 from tests.stress.fuzz.arguments import ArgumentCase
 from tests.stress.fuzz.data import COCO
 from tests.stress.fuzz.values import ERROR, RESULT, clear
 
 # Enough inputs that most kinds of mistakes come up, in a few seconds; `python -m tests.stress.fuzz` runs more.
 EXAMPLES = {
-    "models": 60, "arguments": 80, "labels": 16, "data": 40, "images": 30, "merges": 100, "coco": 25, "voc": 20,
+    "models": 50, "arguments": 80, "labels": 12, "data": 30, "images": 25, "coco": 20, "voc": 16,
 }  # fmt: skip
 
 
@@ -51,7 +49,6 @@ def test_inputs_end_with_a_result_or_a_clear_error(kind: str) -> None:
 
 def test_every_end_is_counted(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     def end(case: int, folder: Path) -> str:
-        assert folder.is_dir() and not list(folder.iterdir())
         if case == 3:
             time.sleep(5)
         if case == 2:
@@ -60,20 +57,8 @@ def test_every_end_is_counted(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -
 
     monkeypatch.setattr(fuzz, "LIMIT", 0.2)
     monkeypatch.setitem(fuzz.KINDS, "models", fuzz.Kind("numbers", st.integers(0, 3), end))
-    out = tmp_path / "table.md"
-    assert command.main(["--kinds", "models", "--examples", "50", "--out", str(out)]) == 1
-    assert "| models | numbers | 4 | 1 | 1 | 2 | " in out.read_text()
-    counts = fuzz.count("models", 50, 0)
-    assert counts.ended == {RESULT: 1, ERROR: 1, "unhandled": 2}
-    assert sorted(case for case, _ in counts.unhandled.values()) == [2, 3]
-    assert any("Overtime" in trace for _, trace in counts.unhandled.values())
-    assert fuzz.count("models", 50, 0, seconds=-1).ended.total() == 0
-
-
-@pytest.mark.parametrize("text", ["", " \n", "two\nlines", "b.txt: has no box"])
-def test_an_error_of_several_lines_or_without_the_name_is_not_clear(text: str) -> None:
-    with pytest.raises(AssertionError):
-        clear(text, "a.txt")
+    assert fuzz.main(["--kinds", "models", "--examples", "50", "--out", str(tmp_path / "table.md")]) == 1
+    assert "| models | numbers | 4 | 1 | 1 | 2 | " in (tmp_path / "table.md").read_text()
 
 
 GOOD = {
@@ -85,6 +70,7 @@ GOOD = {
         [[5, 4], 1, "LightDetect", ["nc"]],
     ],
 }  # fmt: skip
+ROWS = GOOD["backbone"][:2]
 MISTAKES = {
     "classes as text": ({"nc": "many"}, "`nc`"),
     "no backbone": ({"backbone": None}, "`backbone`"),
@@ -92,43 +78,36 @@ MISTAKES = {
     "scales of two numbers": ({"scales": {"n": [0.5, 1.0]}}, "`scales`"),
     "scales without that of the name": ({"scale": "s"}, "'s'"),
     "an infinite width": ({"scales": {"n": [0.5, math.inf, 1024]}}, "width"),
-    "a module with a line break": ({"backbone": [*GOOD["backbone"][:2], [-1, 1, "C3k2\nDWR", [16]]]}, "row 2 "),
-    "a width of NaN": ({"backbone": [*GOOD["backbone"][:2], [-1, 1, "DualConv", [math.nan]]]}, "row 2 "),
-    "a width beyond all memory": (
-        {"backbone": [*GOOD["backbone"][:2], [-1, 1, "DualConv", [10**400]]], "scales": None},
-        "row 2 ",
-    ),
+    "a module with a line break": ({"backbone": [*ROWS, [-1, 1, "C3k2\nDWR", [16]]]}, "row 2 "),
+    "a width of NaN": ({"backbone": [*ROWS, [-1, 1, "DualConv", [math.nan]]]}, "row 2 "),
+    "a width beyond all memory": ({"backbone": [*ROWS, [-1, 1, "DualConv", [10**400]]], "scales": None}, "row 2 "),
 }
 
 
-def model_error(model: dict[str, Any] | str) -> str:
-    """Return the one line with which the building of a model ends."""
-    started = time.perf_counter()
+def assert_one_error(model: dict[str, Any] | str, named: str) -> None:
     with pytest.raises(UserError) as caught:
         DetectionModel(model, verbose=False)
-    assert time.perf_counter() - started < 10
-    message = str(caught.value)
-    assert len(message.splitlines()) == 1 and len(message) < 1000
-    return message
+    clear(caught.value, named)
+    assert len(str(caught.value)) < 1000
 
 
 @pytest.mark.parametrize("case", MISTAKES)
 def test_a_mistake_in_a_model(case: str) -> None:
-    assert DetectionModel(GOOD | {}, verbose=False).stride.tolist() == [4, 8]
     changed, named = MISTAKES[case]
-    assert named in model_error(GOOD | changed)
+    assert_one_error(GOOD | changed, named)
 
 
-@pytest.mark.parametrize("text", ["a: [", "- a\n- b\n", "text", "\x00", "{", "!!python/x y"])
+@pytest.mark.parametrize("text", ["", " \n", "a: [", "- a\n- b\n", "text", "\x00", "{", "!!python/x y"])
 def test_a_model_file_that_is_not_a_mapping(text: str, tmp_path: Path) -> None:
     file = tmp_path / "broken.yaml"
     file.write_text(text)
-    assert "broken.yaml" in model_error(str(file))
+    assert_one_error(str(file), "broken.yaml")
     with pytest.raises(SystemExit, match=r"yolo: .*broken\.yaml"):
         entrypoint(f"yolo detect train model={file} data=data.yaml")
 
 
 def test_a_misspelt_head_is_named_where_the_task_is_guessed_from_it(tmp_path: Path) -> None:
+    assert DetectionModel(GOOD | {}, verbose=False).stride.tolist() == [4, 8]
     file = tmp_path / "broken.yaml"
     file.write_text(yaml.safe_dump(GOOD | {"head": [*GOOD["head"][:-1], [[5, 4], 1, "Dettect", ["nc"]]]}))
     with pytest.raises(UserError, match=r"broken\.yaml: row 6 .*did you mean 'Detect'"):
@@ -160,30 +139,28 @@ BOX, POLYGON = "0 0.5 0.5 0.2 0.2\n", "1 0.1 0.1 0.4 0.1 0.4 0.3\n"
 def test_boxes_among_polygons_are_left_out_of_statistics_and_training(lines: str) -> None:
     with pytest.raises(UserError, match=r"a\.txt:[23]: is a (box|polygon) among"):
         parse_labels(lines, "a.txt")
-    assert fuzz.run("labels", lines.encode()) == ERROR  # compares stats, check, fix and both loaders with upstream
 
 
 @pytest.mark.parametrize("line", ["0 .4 1e39 0 0.5", "0 0.5 -0.5 0.1 0", "0 0.5 0.5 0.1 -0.005"])
 def test_a_box_without_a_size_costs_the_image_where_training_drops_it(line: str) -> None:
-    assert fuzz.run("labels", line.encode()) == ERROR
     (read,) = check_lines(line, 2, (96, 72))
     assert [kind for kind, _ in read.faults] == ["no-size"] and "leaves the whole image out" in read.faults[0][1]
 
 
 CLASSES = "train: images/train\nval: images/val\n"
+CHANNELS = "[]", "{a: 1}", "text", "0", "3.0", "true", "null"
+NAMES = "a\x85b", "\u2028.png", "../a\nb.png", "a\nb.png"
 REGRESSIONS = [  # inputs that end with a clear error
     ("arguments", ArgumentCase({"size_metrics": "a\nb"}, "predict")),
+    ("labels", (POLYGON + BOX).encode()),  # compares stats, check, fix and both loaders with upstream
+    ("labels", b"0 .4 1e39 0 0.5"),
     ("data", ("train: ''\nval: ''\nnames: [a, b]\n", False)),
     *(("data", (f"{CLASSES}nc: {count}\n", False)) for count in (10**9, 1e9, 10**400)),
+    *(("data", (f"{CLASSES}names: [a, b]\nchannels: {channels}\n", False)) for channels in CHANNELS),
     *(
-        ("data", (f"{CLASSES}names: [a, b]\nchannels: {channels}\n", False))
-        for channels in ("[]", "{a: 1}", "text", "0", "3.0", "true", "null")
+        ("coco", (json.dumps(COCO | {"images": [COCO["images"][0] | {"file_name": name}]}), False)) for name in NAMES
     ),
-    *(
-        ("coco", (json.dumps(COCO | {"images": [COCO["images"][0] | {"file_name": name}]}), False))
-        for name in ("a\x85b", "\u2028.png", "../a\nb.png", "a\nb.png")
-    ),
-]
+]  # fmt: skip
 
 
 @pytest.mark.parametrize(("kind", "case"), REGRESSIONS)
@@ -194,9 +171,8 @@ def test_an_input_that_once_ended_unhandled(kind: str, case: Any) -> None:
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
 @pytest.mark.parametrize("column", range(5))
 def test_boxes_and_scores_must_be_finite(value: float, column: int) -> None:
-    row = [10.0, 10, 20, 20, 0.5]
-    row[column] = value
-    rows, one = torch.tensor([row]), torch.zeros(1, dtype=torch.long)
+    rows, one = torch.tensor([[10.0, 10, 20, 20, 0.5]]), torch.zeros(1, dtype=torch.long)
+    rows[0, column] = value
     with pytest.raises(ValueError, match="finite"):
         merge(rows[:, :4], rows[:, 4], one, one, tile_grid(64, 64, 64, 0.0), (64, 64))
 
@@ -208,4 +184,4 @@ def test_huge_boxes_take_no_time_and_do_not_affect_others() -> None:
     started = time.perf_counter()
     found = merge(boxes, scores, torch.zeros(5), torch.full((5,), -1), tile_grid(64, 64, 64, 0.0), (64, 64))
     assert time.perf_counter() - started < 5
-    np.testing.assert_array_equal(found.index, [0, 2, 3, 4])
+    assert found.index.tolist() == [0, 2, 3, 4]

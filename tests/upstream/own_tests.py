@@ -23,7 +23,7 @@ import tempfile
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import torch
 
@@ -53,12 +53,8 @@ def fetch(version: str, folder: Path) -> Path:
     pip = [sys.executable, "-m", "pip", "download", "-q", "--disable-pip-version-check", *options]
     subprocess.run([*pip, f"ultralytics=={version}"], check=True)
     with tarfile.open(next(folder.glob("ultralytics-*.tar.gz"))) as archive:
-        for member in archive:
-            parts = PurePosixPath(member.name).parts
-            if member.isfile() and parts[:2] == (f"ultralytics-{version}", "tests") and ".." not in parts:
-                file = folder / member.name
-                file.parent.mkdir(parents=True, exist_ok=True)
-                file.write_bytes(archive.extractfile(member).read())
+        wanted = [entry for entry in archive if entry.name.startswith(f"ultralytics-{version}/tests/")]
+        archive.extractall(folder, wanted, filter="data")
     return folder / f"ultralytics-{version}" / "tests"
 
 

@@ -3,13 +3,12 @@
 import io
 import sys
 import tarfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import cv2
-import numpy as np
 import pytest
 
-from tests.upstream import own_tests, stand_ins
+from tests.upstream import own_tests
 from tests.upstream.environments import Outcome
 
 TESTS = """
@@ -43,7 +42,8 @@ def test_outcomes_of_both_sides(monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
         (tmp_path / side / "tests/test_file.py").write_text("import no_such_module")
         (tmp_path / side / "pytest.ini").write_text("[pytest]\n")
     assert [own_tests.is_overlay_active(tmp_path / side, side) for side in ("off", "on")] == [False, True]
-    off, on = (own_tests.run_side([], tmp_path / side, side, limit=8) for side in own_tests.SIDES)
+    with ThreadPoolExecutor(2) as pool:
+        off, on = pool.map(lambda side: own_tests.run_side([], tmp_path / side, side, limit=6), own_tests.SIDES)
     results = {test.removeprefix("tests/test_").removeprefix("it.py::test_"): o for test, o in off.items()}
     assert results == {
         "passes": Outcome("passed"),
@@ -60,7 +60,6 @@ def test_outcomes_of_both_sides(monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
         "file.py": Outcome("failed", "collection", "E   ModuleNotFoundError: No module named 'no_such_module'"),
     }
     assert own_tests.differing(off, on) == ["tests/test_it.py::test_side"]
-    assert own_tests.run_side(["passes"], tmp_path / "on", "on", limit=8).keys() > {"tests/test_it.py::test_passes"}
 
 
 def test_a_difference_needs_a_reason(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -92,23 +91,3 @@ def test_only_the_tests_are_unpacked(monkeypatch: pytest.MonkeyPatch, tmp_path: 
     monkeypatch.setattr(own_tests.subprocess, "run", download)
     tests = own_tests.fetch("9.9.9", tmp_path)
     assert [path.name for path in tests.parent.rglob("*") if path.is_file()] == ["test_a.py"]
-
-
-def test_labels_of_the_stand_ins_match_their_images(tmp_path: Path) -> None:
-    stand_ins.save_data(tmp_path)
-    width, height = stand_ins.SIZE
-    for name in ("coco8", "coco8-seg", "coco8-pose", "dota8"):
-        for index in range(1, 5):
-            image = cv2.imread(str(tmp_path / f"{name}/images/val/{index:012d}.jpg"))
-            ys, xs = np.nonzero(image[..., 0] > 130)
-            values = (tmp_path / f"{name}/labels/val/{index:012d}.txt").read_text().split()
-            numbers = np.array(values[1:], float)
-            if name in {"coco8", "coco8-pose"}:
-                x, y, w, h = numbers[:4] * [width, height, width, height]
-                box = (x - w / 2, y - h / 2, x + w / 2, y + h / 2)
-                assert len(values) == (5 if name == "coco8" else 5 + 17 * 3)
-            else:
-                corners = numbers.reshape(4, 2) * [width, height]
-                box = (*corners.min(0), *corners.max(0))
-            assert box == pytest.approx((xs.min(), ys.min(), xs.max() + 1, ys.max() + 1), abs=1.5)
-    assert len(list((tmp_path / "imagenet10").rglob("*.jpg"))) == 20

@@ -15,13 +15,8 @@ from small_object.model_yaml import is_module
 from tests.helpers.common import Run
 
 MODELS = (
-    "yolo11n.yaml",
-    "yolov8n-p2.yaml",
-    "yolo26n.yaml",
-    "yolo11n-seg.yaml",
-    "yolo11n-pose.yaml",
-    "yolo11n-obb.yaml",
-)
+    "yolo11n.yaml", "yolov8n-p2.yaml", "yolo26n.yaml", "yolo11n-seg.yaml", "yolo11n-pose.yaml", "yolo11n-obb.yaml",
+)  # fmt: skip
 RECORD = """
 import sys
 import torch
@@ -78,7 +73,6 @@ for name in sys.argv[2:]:
     found[name] = {part: dict(tensors(value, part)) for part, value in parts.items()}
 torch.save(found, sys.argv[1])
 """
-PARTS = ("weights", "output", "loss6", "gradients6", "loss0", "gradients0")
 
 
 @pytest.fixture(scope="module")
@@ -93,45 +87,32 @@ def records(run: Run, tmp_path_factory: pytest.TempPathFactory) -> dict[str, dic
         return torch.load(folder / switch, weights_only=True)
 
     with ThreadPoolExecutor(2) as pool:
-        return dict(zip(("on", "off"), pool.map(record, ("1", "0")), strict=True))
-
-
-def test_one_record_is_with_and_one_without_the_overlay(records: dict[str, dict]) -> None:
-    assert records["on"]["overlay"] is True
-    assert records["off"]["overlay"] is False
-
-
-@pytest.mark.parametrize("part", PARTS)
-@pytest.mark.parametrize("name", MODELS)
-def test_stock_model_is_bit_equal(records: dict[str, dict], name: str, part: str) -> None:
-    on, off = records["on"][name][part], records["off"][name][part]
-    assert on
-    assert on.keys() == off.keys()
-    for key, value in off.items():
-        assert value.dtype == on[key].dtype, key
-        assert torch.equal(value, on[key]), key
-    assert any(value.count_nonzero() for value in on.values())
-    assert all(value.isfinite().all() for value in on.values())
+        found = dict(zip(("on", "off"), pool.map(record, ("1", "0")), strict=True))
+    assert [found[side]["overlay"] for side in ("on", "off")] == [True, False]
+    return found
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_the_batch_has_positive_anchors(records: dict[str, dict], name: str) -> None:
-    loss = records["on"][name]
-    assert loss["loss6"]["loss6/0"][0] > 0  # the box loss
-    assert loss["loss0"]["loss0/0"][0] == 0
+def test_stock_model_is_bit_equal(records: dict[str, dict], name: str) -> None:
+    for part, off in records["off"][name].items():
+        on = records["on"][name][part]
+        assert on and on.keys() == off.keys()
+        for key, value in off.items():
+            assert value.dtype == on[key].dtype and torch.equal(value, on[key]), key
+            assert value.isfinite().all(), key
+        assert any(value.count_nonzero() for value in on.values()), part
+    assert on.keys() and records["on"][name]["loss6"]["loss6/0"][0] > 0  # the box loss: there are positive anchors
+    assert records["on"][name]["loss0"]["loss0/0"][0] == 0
 
 
 STOCK = Path(ultralytics.__file__).parent / "cfg/models"
 ROWS = [p for p in sorted(STOCK.rglob("*.yaml")) if {"backbone", "head"} <= YAML.load(p).keys()]
 
 
-@pytest.mark.parametrize("path", ROWS, ids=lambda path: path.stem)
-def test_stock_yaml_passes_the_row_checks(path: Path) -> None:
-    d = YAML.load(path)
-    assert _check_rows(d) == YAML.load(path)["backbone"] + YAML.load(path)["head"]
-
-
-def test_modules_of_torchvision_pass_the_row_checks() -> None:
+def test_stock_yamls_pass_the_row_checks() -> None:
+    for path in ROWS:
+        d = YAML.load(path)
+        assert _check_rows(d) == YAML.load(path)["backbone"] + YAML.load(path)["head"], path
     assert is_module("torchvision.ops.Permute", {}) and not is_module("torchvision.ops.Quux", {})
 
 

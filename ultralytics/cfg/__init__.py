@@ -18,10 +18,10 @@ from ultralytics.cfg import check_dict_alignment as stock_check_dict_alignment
 from ultralytics.cfg import entrypoint as stock_entrypoint
 from ultralytics.cfg import get_save_dir as stock_get_save_dir
 from ultralytics.cfg import merge_equals_args as stock_merge_equals_args
-from ultralytics.utils import LOGGER, SMALL_OBJECT_CFG_PATH, YAML
+from ultralytics.utils import LOGGER, YAML
 
+from small_object.arguments import DEFAULTS_PATH, check_arguments
 from small_object.errors import UserError
-from small_object.slicing.tiling import MAX_OVERLAP, MIN_TILE
 from ultralytics_overlay import require_parameters
 
 require_parameters(stock_check_cfg, "cfg", "hard")
@@ -80,23 +80,7 @@ def check_cfg(cfg: dict[str, Any], hard: bool = True) -> None:
         UserError: If an argument is out of its range.
     """
     stock_check_cfg(cfg, hard)
-    if (c := cfg.get("nwd_c")) is not None and not 0 < c <= sys.float_info.max:  # not inf, nor more than a float holds
-        raise ValueError(f"'nwd_c={c}' is an invalid value. 'nwd_c' must be finite and greater than 0.")
-    if not 0 <= (limit := cfg.get("min_box") or 0) < sys.float_info.max:
-        raise ValueError(f"'min_box={limit}' is an invalid value. 'min_box' must be finite and at least 0.")
-    if (overlap := cfg.get("slice_overlap") or 0) > MAX_OVERLAP:
-        raise ValueError(f"'slice_overlap={overlap}' is an invalid value. It must be between 0.0 and {MAX_OVERLAP}.")
-    if (batch := cfg.get("slice_batch", 1)) < 1:
-        raise ValueError(f"'slice_batch={batch}' is an invalid value. 'slice_batch' must be >= 1.")
-    side, task = cfg.get("slice"), cfg.get("task")
-    if side is None or side == "auto":
-        pass
-    elif not isinstance(side, (int, float)) or side is True or side % 1:  # nan % 1 and inf % 1 are nan
-        raise TypeError(f"'slice={side}' is invalid. 'slice' must be a whole number of pixels, 0 or 'auto'.")
-    elif side and side < MIN_TILE:
-        raise ValueError(f"'slice={side}' is an invalid value. 'slice' must be at least {MIN_TILE} pixels, or 0.")
-    if side and task not in {None, "detect"}:
-        raise ValueError(f"'slice={side}' is invalid for task={task}. Slicing works for task=detect.")
+    check_arguments(cfg)
 
 
 def get_save_dir(args: SimpleNamespace, name: str | None = None) -> Path:
@@ -143,4 +127,4 @@ def entrypoint(debug: str = "") -> None:
         LOGGER.info("yolo: stopped")
         sys.exit(128 + signal.SIGINT)
     if sys.argv[1:] == ["cfg"]:
-        YAML.print(SMALL_OBJECT_CFG_PATH)
+        YAML.print(DEFAULTS_PATH)

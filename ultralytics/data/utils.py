@@ -7,12 +7,12 @@ from pathlib import Path
 from ultralytics.data.utils import check_image as stock_check_image
 from ultralytics.utils.patches import read_image
 
+from small_object.images import is_deep
 from ultralytics_overlay import require_parameters
 
 require_parameters(stock_check_image, "im_file")
 
 TIFF_SUFFIXES = {".tif", ".tiff"}
-PNG_DEPTH = 24  # offset of the byte in a PNG that holds its bits a channel
 
 
 def check_image(im_file: str) -> tuple[str, tuple[int, int]]:
@@ -34,13 +34,6 @@ def check_image(im_file: str) -> tuple[str, tuple[int, int]]:
         height, width = read_image(im_file).shape[:2]
         assert height > 9 and width > 9, f"image size {(height, width)} <10 pixels"
         return "", (height, width)
-    if _is_deep(im_file):
+    if is_deep(im_file):
         read_image(im_file)
     return stock_check_image(im_file)
-
-
-def _is_deep(im_file: str) -> bool:
-    """Return whether an image may have more than 8 bits a channel, by its first bytes."""
-    with open(im_file, "rb") as file:  # noqa: PTH123 - any name
-        head = file.read(PNG_DEPTH + 1)
-    return head[4:8] == b"jP  " or (head[1:4] == b"PNG" and head[PNG_DEPTH:] == b"\x10")

@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from ultralytics.engine.trainer import BaseTrainer as StockBaseTrainer
-from ultralytics.utils import LOGGER, RANK, SMALL_OBJECT_CFG_DICT, YAML, IterableSimpleNamespace
+from ultralytics.utils import LOGGER, RANK, YAML, IterableSimpleNamespace
 
+from small_object.arguments import drop_defaults
 from small_object.errors import UserError
-from small_object.files import replacing, staging_dir
+from small_object.files import cut_results, staging_dir
 from ultralytics_overlay import require, require_parameters
 
 require_parameters(StockBaseTrainer.resume_training, "ckpt")
@@ -41,14 +42,14 @@ class BaseTrainer(StockBaseTrainer):
 
     def _save_args(self) -> None:
         """Write `args.yaml`."""
-        YAML.save(self.save_dir / "args.yaml", _drop_defaults(vars(self.args)))
+        YAML.save(self.save_dir / "args.yaml", drop_defaults(vars(self.args)))
 
     def save_model(self) -> Any:
         """Save the checkpoints of an epoch; after a failure those of the epoch before are intact."""
         last, best, wdir, args = self.last, self.best, self.wdir, self.args
         with staging_dir(wdir) as staged:
             self.wdir, self.last, self.best = staged, staged / last.name, staged / best.name
-            self.args = IterableSimpleNamespace(**_drop_defaults(vars(args)))  # as upstream stores them
+            self.args = IterableSimpleNamespace(**drop_defaults(vars(args)))  # as upstream stores them
             try:
                 saved = super().save_model()
             finally:
@@ -73,7 +74,7 @@ class BaseTrainer(StockBaseTrainer):
             raise AllEpochsDone
         super().resume_training(ckpt)
         if resumable and RANK in {-1, 0}:
-            _cut_results(self.csv, self.start_epoch)
+            cut_results(self.csv, self.start_epoch)
 
     def _do_train(self, *args: Any, **kwargs: Any) -> None:
         """Train; after an interruption, say what the user can do."""
@@ -128,21 +129,3 @@ class BaseTrainer(StockBaseTrainer):
                 self.last.replace(last)
             finally:
                 self.last = last
-
-
-def _drop_defaults(args: dict[str, Any]) -> dict[str, Any]:
-    """Return arguments without this fork's that have their default, so that stock Ultralytics reads the others."""
-    missing = object()
-    return {key: value for key, value in args.items() if value != SMALL_OBJECT_CFG_DICT.get(key, missing)}
-
-
-def _cut_results(file: Path, epochs: int) -> None:
-    """Keep of a `results.csv` the whole rows of the first epochs."""
-    if not file.exists():
-        return
-    header, *rows = file.read_text(encoding="utf-8").splitlines(keepends=True)
-    whole = [row for row in rows if row.endswith("\n") and row.count(",") == header.count(",")]
-    kept = [row for row in whole if int(float(row.partition(",")[0])) <= epochs]
-    if len(kept) < len(rows):
-        with replacing(file) as new:
-            new.write_text("".join([header, *kept]), encoding="utf-8")

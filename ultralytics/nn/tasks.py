@@ -10,7 +10,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import torch
 import yaml
 from torch import nn
 from ultralytics.nn.modules import DWR, C3k2DWR, Conv, DualConv, LightDetect, ScreeningFusion, ScreeningLateral
@@ -19,7 +18,7 @@ from ultralytics.nn.tasks import parse_model as stock_parse_model
 from ultralytics.nn.tasks import yaml_model_load as stock_yaml_model_load
 
 from small_object.errors import UserError
-from small_object.model_yaml import check_model_yaml, row_error, yaml_error
+from small_object.model_yaml import check_model_yaml, find_misfit, row_error, yaml_error
 from ultralytics_overlay import require, require_parameters
 
 require_parameters(stock_yaml_model_load, "path")
@@ -147,26 +146,13 @@ def _init(
     except UserError:
         raise
     except Exception as error:
-        i = _find_misfit(self.model, ch) if hasattr(self, "model") else None
+        i = find_misfit(self.model, ch) if hasattr(self, "model") else None
         if i is None:
             raise
         raise row_error(d, i, rows[i], f"inputs do not fit: {error}") from error
 
 
 DetectionModel.__init__ = _init  # in place: the models of the other tasks inherit from upstream's class
-
-
-def _find_misfit(layers: nn.Sequential, ch: int) -> int | None:
-    """Return the index of the first layer that can't take its inputs, or None."""
-    x, outputs = torch.zeros(1, ch, 256, 256), []
-    for layer in layers:
-        try:
-            inputs = [x if f == -1 else outputs[f] for f in (layer.f if isinstance(layer.f, list) else [layer.f])]
-            x = layer(inputs if isinstance(layer.f, list) else inputs[0])
-        except Exception:
-            return int(layer.i)
-        outputs.append(x)
-    return None
 
 
 def _check_rows(d: dict[str, Any]) -> list[Any]:

@@ -4,16 +4,13 @@ File names may hold bytes that are not UTF-8, and terminals may not know a lette
 """
 
 import sys
-from pathlib import Path
 
-from ultralytics.utils import DEFAULT_CFG, DEFAULT_CFG_DICT, YAML
+from ultralytics.utils import DEFAULT_CFG, DEFAULT_CFG_DICT
 
-import small_object
+from small_object.arguments import DEFAULTS
 
-SMALL_OBJECT_CFG_PATH = Path(small_object.__file__).with_name("default.yaml")
-SMALL_OBJECT_CFG_DICT = YAML.load(SMALL_OBJECT_CFG_PATH)
-DEFAULT_CFG_DICT.update(SMALL_OBJECT_CFG_DICT)
-vars(DEFAULT_CFG).update(SMALL_OBJECT_CFG_DICT)
+DEFAULT_CFG_DICT.update(DEFAULTS)
+vars(DEFAULT_CFG).update(DEFAULTS)
 
 for _stream in (sys.stdout, sys.stderr):
     if getattr(_stream, "errors", None) in {"strict", "surrogateescape"}:  # the latter in the C locale

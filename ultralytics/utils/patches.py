@@ -42,10 +42,7 @@ def read_image(filename: str | Path, flags: int = cv2.IMREAD_COLOR) -> np.ndarra
         pixels = stock_imread(filename, deep)
     except UnreadableImageError:
         raise
-    except (OSError, ValueError, MemoryError) as error:  # ValueError: no name that a file can have
-        reason = getattr(error, "strerror", None) or str(error) or "not enough memory"
-        raise UnreadableImageError(f"can't be opened: {reason}") from error
-    except cv2.error as error:
+    except (OSError, ValueError, MemoryError, cv2.error) as error:  # ValueError: no name that a file can have
         raise explain_refusal(error) from error
     if pixels is None:
         raise UnreadableImageError("is no image that can be read, or damaged")

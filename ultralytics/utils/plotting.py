@@ -10,7 +10,7 @@ from typing import Any
 
 from ultralytics.utils.plotting import plot_results as stock_plot_results
 
-from small_object.sizes import SIZE_KEYS
+from small_object.sizes import drop_size_columns
 
 
 def plot_results(file: str | Path = "", dir: str | Path = "", on_plot: Callable[[Path], Any] | None = None) -> None:
@@ -22,16 +22,13 @@ def plot_results(file: str | Path = "", dir: str | Path = "", on_plot: Callable[
         on_plot: Called with the picture's path at the end.
     """
     folder = Path(file).parent if file else Path(dir)
-    tables = {path.name: path.read_text(encoding="utf-8").splitlines() for path in folder.glob("results*.csv")}
-    left_out = set(SIZE_KEYS.values())
-    if not any(lines and left_out & set(lines[0].split(",")) for lines in tables.values()):
+    tables = {path.name: path.read_text(encoding="utf-8") for path in folder.glob("results*.csv")}
+    narrow = {name: drop_size_columns(text) for name, text in tables.items()}
+    if narrow == tables:
         stock_plot_results(file, dir, on_plot)
         return
     with TemporaryDirectory() as temporary:
-        for name, lines in tables.items():
-            rows = [line.split(",") for line in lines]
-            kept = [i for i, column in enumerate(rows[0]) if column not in left_out] if rows else []
-            text = "\n".join(",".join(row[i] for i in kept if i < len(row)) for row in rows)
+        for name, text in narrow.items():
             Path(temporary, name).write_text(text, encoding="utf-8")
         stock_plot_results("", temporary)
         picture = folder / "results.png"

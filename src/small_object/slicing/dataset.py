@@ -11,7 +11,9 @@ from typing import Any
 
 import cv2
 import numpy as np
+from PIL import Image
 from ultralytics.data.dataset import YOLODataset
+from ultralytics.data.utils import exif_size
 from ultralytics.utils import LOGGER
 from ultralytics.utils.ops import xywhn2xyxy, xyxy2xywhn
 from ultralytics.utils.patches import imread
@@ -179,6 +181,21 @@ def object_size(labels: Iterable[Mapping[str, Any]]) -> float | None:
     return float(np.median(np.concatenate(sizes))) if sum(map(len, sizes)) else None
 
 
+def find_short_sides(labels: Iterable[Mapping[str, Any]], imgsz: int, tile: float) -> np.ndarray:
+    """Return the shorter side of each box of a data set in pixels of the model's input, shape (N,).
+
+    Args:
+        labels: See `object_size`.
+        imgsz: Side of the input in pixels, to which the longer side of an image or a tile is scaled.
+        tile: Side of a tile in pixels, infinite without slicing.
+    """
+    sides = [
+        (np.asarray(x["bboxes"], float)[:, 2:] * x["shape"][::-1]).min(1) * imgsz / min(max(x["shape"]), tile)
+        for x in labels
+    ]
+    return np.concatenate([np.zeros(0), *sides])
+
+
 def cut_boxes(xyxy: np.ndarray, window: Window, keep: float) -> tuple[np.ndarray, np.ndarray, bool]:
     """Cut boxes to a tile.
 
@@ -200,3 +217,12 @@ def cut_boxes(xyxy: np.ndarray, window: Window, keep: float) -> tuple[np.ndarray
     area, whole = ((box[:, 2:] - box[:, :2]).prod(1) for box in (clipped, xyxy))
     kept = np.flatnonzero((area > 0) & (area >= keep * whole - 1e-6))
     return kept, clipped[kept], bool((area > 0).any())
+
+
+def with_shape(label: dict[str, Any]) -> dict[str, Any]:
+    """Return an image's labels with its (height, width), which a data set for `rect=True` has dropped."""
+    if "shape" in label:
+        return label
+    with Image.open(label["im_file"]) as image:  # reads the header only
+        width, height = exif_size(image)
+    return {**label, "shape": (height, width)}

@@ -20,37 +20,25 @@ from tests.stress.fuzz.models import tiny_model, tiny_weights
 from tests.stress.fuzz.values import RESULT, clear, odd, plain, whole, words
 
 
-def is_number(value: Any) -> bool:
-    """Say whether a value is a number to upstream, to which True is 1."""
-    return isinstance(value, (int, float)) and not math.isnan(value if isinstance(value, float) else 0)
+def is_number(value: Any, low: float = -math.inf, high: float = math.inf) -> bool:
+    """Say whether a value is a number of a range to upstream, to which True is 1."""
+    return isinstance(value, (int, float)) and low <= value <= high
 
 
-def is_share(value: Any) -> bool:
-    """Say whether a value is a number of 0..1."""
-    return is_number(value) and 0 <= value <= 1
-
-
-def is_slice(value: Any) -> bool:
-    """Say whether a value is off, `auto`, or a whole number of at least 64."""
-    if isinstance(value, str) or value is None:
-        return value in ("auto", None)
-    return is_number(value) and (value == 0 or (64 <= value < math.inf and value == int(value)))
+def is_whole(value: Any, low: int) -> bool:
+    """Say whether a value is a finite number without a fraction, and no less than `low`."""
+    return is_number(value, low) and value < math.inf and value == int(value)
 
 
 # What each argument may be, as README and small_object.yaml tell users.
 ACCEPTED: dict[str, Callable[[Any], bool]] = {
-    "nwd": lambda v: v is None or is_share(v),
-    "nwd_assign": lambda v: v is None or is_share(v),
-    "nwd_c": lambda v: v is None or (is_number(v) and 0 < v <= sys.float_info.max),
-    "size_metrics": lambda v: isinstance(v, bool),
-    "slice": is_slice,
-    "slice_overlap": lambda v: is_number(v) and 0 <= v <= 0.9,
-    "slice_batch": lambda v: is_number(v) and 1 <= v < math.inf and v == int(v),
-    "slice_full": lambda v: isinstance(v, bool),
-    "slice_skip": is_share,
-    "slice_full_ratio": is_share,
-    "slice_keep": is_share,
-    "slice_empty": is_share,
+    **dict.fromkeys(("nwd", "nwd_assign"), lambda v: v is None or is_number(v, 0, 1)),
+    **dict.fromkeys(("slice_skip", "slice_full_ratio", "slice_keep", "slice_empty"), lambda v: is_number(v, 0, 1)),
+    **dict.fromkeys(("size_metrics", "slice_full"), lambda v: isinstance(v, bool)),
+    "nwd_c": lambda v: v is None or (is_number(v, 0, sys.float_info.max) and v > 0),
+    "slice": lambda v: v is None or v == "auto" or is_whole(v, 64) or (is_number(v) and v == 0),
+    "slice_overlap": lambda v: is_number(v, 0, 0.9),
+    "slice_batch": lambda v: is_whole(v, 1),
 }
 
 

@@ -1,4 +1,4 @@
-"""Images that are predicted by tiles, and boxes that are merged."""
+"""Images that are predicted by tiles."""
 
 from __future__ import annotations
 
@@ -16,11 +16,9 @@ import torch
 from hypothesis import strategies as st
 from ultralytics import YOLO
 
-from small_object.slicing.merge import merge
-from small_object.slicing.slicer import Slicer, TileDetections
-from small_object.slicing.tiling import tile_grid, tiles_over
+from small_object.slicing.tiling import tile_grid
 from tests.stress.fuzz.models import tiny_model
-from tests.stress.fuzz.values import ERROR, RESULT, clear
+from tests.stress.fuzz.values import ERROR, RESULT
 
 
 @dataclass(frozen=True)
@@ -72,8 +70,7 @@ def run_image(case: ImageCase, folder: Path) -> str:
     source: Any = image
     if case.file:
         image = image.astype(np.uint16 if case.dtype == "uint16" else np.uint8)
-        image = image[..., :3] if image.ndim > 2 and image.shape[2] == 2 else image
-        if image.ndim > 2 and image.shape[2] == 2:
+        if image.ndim > 2 and image.shape[2] == 2:  # OpenCV writes none of two channels
             image = image[..., 0]
         source = folder / "image.png"
         assert cv2.imwrite(str(source), image)
@@ -106,79 +103,4 @@ def run_image(case: ImageCase, folder: Path) -> str:
         covered[y1:y2, x1:x2] = True
     assert covered.all()
     assert sum(result.tiles) == fewest and (case.args["slice_skip"] or result.tiles[1] == 0), result.tiles
-    return RESULT
-
-
-@dataclass(frozen=True)
-class MergeCase:
-    """Rows (x1, y1, x2, y2, score, class, source), the tiles' arguments and those of merging."""
-
-    rows: list[tuple[float, ...]]
-    grid: tuple[int, int, int, float]
-    options: dict[str, Any]
-
-
-@st.composite
-def merges(draw: Callable[..., Any]) -> MergeCase:
-    """Make boxes of every kind, most of them near an image."""
-    number = st.one_of(st.integers(-5, 310), st.sampled_from([0.5, 64, 149.999, 300]), st.floats(-400, 400))
-    wild = st.sampled_from([math.nan, math.inf, -math.inf, 1e30, -1e30, 3e38, 1e9, 1e-30, 1e12])
-    coordinate = st.one_of(number, number, number, wild) if draw(st.integers(0, 3)) == 0 else number
-    score = st.one_of(*[st.floats(0, 1, width=32)] * 9, st.sampled_from([0.0, 1.0, math.nan, -1.0, math.inf]))
-    kind = st.sampled_from([0, 0, 0, 1, 2.5, 79, 1e9])
-    grid = draw(st.sampled_from([(300, 300, 150, 0.0), (200, 300, 100, 0.2), (10, 10, 64, 0.0), (90, 300, 64, 0.5)]))
-    turned, last = draw(st.integers(0, 7)) == 0, len(tile_grid(*grid)) - 1
-    sources = st.integers(-3, last + 2) if draw(st.integers(0, 7)) == 0 else st.integers(-1, last)
-
-    @st.composite
-    def row(draw: Callable[..., Any]) -> tuple[float, ...]:
-        x, y = ([draw(coordinate), draw(coordinate)] for _ in range(2))
-        if not turned:
-            x, y = sorted(x), sorted(y)
-        return x[0], y[0], x[1], y[1], draw(score), draw(kind), draw(sources)
-
-    options = {
-        "iou": st.sampled_from([0.0, 0.5, 1.0]), "margin": st.sampled_from([2.0, 0.1, 50.0, 0, -1, math.nan]),
-        "min_cover": st.sampled_from([0.0, 0.7, 1.0]), "min_score_ratio": st.sampled_from([0.0, 0.25, 1.0]),
-    }  # fmt: skip
-    chosen = {name: draw(value) for name, value in options.items() if draw(st.integers(0, 7)) == 0}
-    return MergeCase(draw(st.lists(row(), max_size=12)), grid, chosen)
-
-
-def run_merge(case: MergeCase, folder: Path) -> str:
-    """Merge boxes, as a function and as a slicer does."""
-    height, width, tile, overlap = case.grid
-    tiles = tile_grid(height, width, tile, overlap)
-    chosen = tiles_over(np.array([row[:4] for row in case.rows]).reshape(-1, 4), height, width, tile, overlap)
-    assert len(chosen) <= len(tiles) and (chosen >= 0).all() and (chosen <= (width, height) * 2).all()
-    assert ((chosen[:, 2:] - chosen[:, :2]) == (min(tile, width), min(tile, height))).all()
-    rows = torch.tensor(case.rows, dtype=torch.float64).reshape(-1, 7)
-    boxes, scores, kinds, sources = rows[:, :4].float(), rows[:, 4].float(), rows[:, 5].float(), rows[:, 6].long()
-    fits = bool(((sources >= -1) & (sources < len(tiles))).all()) and case.options.get("margin", 1) > 0
-    fits &= bool(boxes.isfinite().all() and (boxes[:, :2] <= boxes[:, 2:]).all() and scores.isfinite().all())
-    try:
-        found = merge(boxes, scores, kinds, sources, tiles, (height, width), **case.options)
-    except ValueError as error:
-        assert not fits, f"refused: {error}"
-        clear(error)
-    else:
-        assert fits, "accepted"
-        order = found.index.tolist()
-        assert len(set(order)) == len(order) and set(order) <= set(range(len(rows)))
-        assert bool(order) == bool(len(rows))
-        assert torch.equal(found.scores, scores[found.index]) and torch.equal(found.classes, kinds[found.index])
-        assert (found.scores[:-1] >= found.scores[1:]).all()
-        mine = boxes[found.index]
-        assert (found.boxes[:, :2] <= mine[:, :2]).all() and (found.boxes[:, 2:] >= mine[:, 2:]).all(), "cuts a box"
-        for box, kind in zip(found.boxes, found.classes, strict=True):
-            same = boxes[kinds == kind]
-            assert (box[:2] >= same[:, :2].min(0).values).all() and (box[2:] <= same[:, 2:].max(0).values).all()
-    if not fits:
-        return ERROR
-    slicer = Slicer(tile, overlap)
-    from_tiles = sources >= 0
-    inside = torch.cat((boxes, scores[:, None], kinds[:, None]), 1)
-    shown = TileDetections(inside[from_tiles], sources[from_tiles], tiles, 0)
-    merged = slicer.merge((height, width), shown, inside[~from_tiles], max_det=5)
-    assert merged.shape[1] == 6 and len(merged) <= 5 and bool(len(merged)) == bool(len(rows))
     return RESULT

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import os
 import re
 import shutil
 import sysconfig
@@ -177,6 +179,20 @@ def test_fault_of_the_program_is_raised(kind: type[Exception], monkeypatch: pyte
     with pytest.raises(kind, match="a fault") as caught:
         entrypoint("yolo detect train model=yolo11n.yaml data=data.yaml epochs=1")
     assert fail.__code__ in {entry.frame.code.raw for entry in caught.traceback}
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EPERM, errno.EROFS])
+def test_a_folder_that_cannot_be_written_gets_one_line(number: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(self: Model, **kwargs: object) -> None:
+        raise OSError(number, os.strerror(number), "/usr/runs/detect/train")
+
+    monkeypatch.setattr(Model, "train", fail)
+    with pytest.raises(SystemExit) as stopped:
+        entrypoint("yolo detect train model=yolo11n.yaml data=data.yaml epochs=1")
+    expected = (
+        f"yolo: /usr/runs/detect/train: {os.strerror(number)}; if results go there, name another folder with project="
+    )
+    assert stopped.value.code == expected
 
 
 def test_fault_behind_a_mistake_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:

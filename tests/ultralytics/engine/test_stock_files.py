@@ -10,8 +10,8 @@ from pathlib import Path
 import torch
 import yaml
 from ultralytics import YOLO
-from ultralytics.utils import SMALL_OBJECT_CFG_DICT
 
+from small_object.arguments import DEFAULTS
 from tests.helpers.common import write_data
 
 STOCK_MODEL = """
@@ -35,13 +35,10 @@ def test_stock_resumes_a_stock_model_and_takes_its_arguments(tmp_path: Path) -> 
     model.add_callback("on_model_save", lambda trainer: saved.append(trainer.last.read_bytes()))
     model.train(**options, project=str(tmp_path), name="run", slice_overlap=0.3)
     arguments = yaml.safe_load((tmp_path / "run/args.yaml").read_text())
-    assert SMALL_OBJECT_CFG_DICT.keys() & arguments == {"slice_overlap"}  # which is not at its default
+    assert DEFAULTS.keys() & arguments == {"slice_overlap"}  # which is not at its default
     model.train(**options, project=str(tmp_path), name="plain")
     (tmp_path / "plain/weights/last.pt").write_bytes(saved[-1])  # as if it had been killed after the first epoch
-    assert (
-        not SMALL_OBJECT_CFG_DICT.keys()
-        & torch.load(tmp_path / "plain/weights/last.pt", weights_only=False)["train_args"]
-    )
+    assert not DEFAULTS.keys() & torch.load(tmp_path / "plain/weights/last.pt", weights_only=False)["train_args"]
     code = """
 from ultralytics import YOLO
 YOLO("plain/weights/last.pt").train(resume=True)

@@ -370,3 +370,66 @@ def test_right_arguments(slice: object) -> None:
 def test_tensors_are_not_sliced(model: YOLO) -> None:
     result = model.predict(torch.rand(1, 3, IMGSZ, 2 * IMGSZ), **SLICED)[0]
     assert result.tiles is None
+
+
+def write_panoramas(folder: Path, labels: str) -> Path:
+    """Write a set of one image of 256x160 px for training and validation; return its YAML."""
+    for kind in ("images", "labels"):
+        (folder / kind).mkdir()
+    noise = np.random.default_rng(1).integers(0, 256, (21, 34, 3), dtype=np.uint8)
+    cv2.imwrite(str(folder / "images/a.png"), cv2.resize(noise, (256, 160), interpolation=cv2.INTER_CUBIC))
+    (folder / "labels/a.txt").write_text(labels)
+    (folder / "data.yaml").write_text("train: images\nval: images\nnames: [thing]\n")
+    return folder / "data.yaml"
+
+
+def test_an_export_of_another_height_than_width_is_sliced(tmp_path: Path, image: np.ndarray) -> None:
+    model, data = build(tmp_path, 1), write_panoramas(tmp_path, "0 0.5 0.5 0.2 0.2\n")
+    model.save(tmp_path / "tiny.pt")
+    shape = [64, 128]
+    exported = YOLO(YOLO(tmp_path / "tiny.pt").export(format="torchscript", imgsz=shape, device="cpu"), task="detect")
+    tiles = []
+    exported.add_callback("on_val_end", lambda validator: tiles.append(validator.tiles))
+    exported.val(data=str(data), imgsz=shape, slice=TILE, slice_overlap=0.25, plots=False, project=str(tmp_path))
+    assert tiles == [(8, 0)]
+    exported.predict(image, imgsz=shape, slice="auto", verbose=False)
+    assert exported.predictor.slicer.tile == 64  # the shorter side: objects at their native size
+
+
+def test_validation_by_tiles_is_augmented(tmp_path: Path) -> None:
+    model, data = build(tmp_path, 1), write_panoramas(tmp_path, "0 0.5 0.5 0.2 0.2\n")
+    arguments = {"data": str(data), "save_json": True, "plots": False, "project": str(tmp_path), "exist_ok": True}
+    counts = {}
+    for augment in (False, True):
+        model.val(**{**PLAIN, **arguments, "slice": TILE, "slice_full": False, "augment": augment})
+        counts[augment] = len(json.loads((tmp_path / "val/predictions.json").read_text()))
+    assert counts[True] != counts[False]
+    found = model.predict(tmp_path / "images/a.png", **SLICED | {"slice_full": False, "augment": True})[0]
+    again = model.predict(tmp_path / "images/a.png", **SLICED | {"slice_full": False})[0]
+    assert (len(found) > len(again)) == (counts[True] > counts[False])
+
+
+def test_training_without_any_object(tmp_path: Path, image: np.ndarray) -> None:
+    """As with `classes=` of which there are none: the size of its objects is not known afterwards."""
+    build(tmp_path, 1)
+    data = write_panoramas(tmp_path, "0 0.5 0.5 0.2 0.2\n")
+    model = YOLO(tmp_path / "tiny.yaml")
+    small = {"epochs": 1, "imgsz": IMGSZ, "batch": 1, "workers": 0, "plots": False, "device": "cpu", "classes": [3]}
+    model.train(data=str(data), project=str(tmp_path), name="run", **small)
+    best = YOLO(tmp_path / "run/weights/best.pt")
+    assert best.model.object_size is None
+    exported = YOLO(best.export(format="torchscript", imgsz=IMGSZ, device="cpu"), task="detect")
+    for each in (best, exported):
+        each.predict(image, imgsz=IMGSZ, slice="auto", verbose=False)
+        assert each.predictor.slicer.tile == auto_tile(IMGSZ, None, IMGSZ / 256)
+
+
+def test_a_training_mentions_boxes_that_are_too_small(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    model = build(tmp_path, 1)
+    data = write_panoramas(tmp_path, "0 0.5 0.5 0.2 0.2\n0 0.2 0.2 0.05 0.05\n0 0.8 0.8 0.07 0.09\n")
+    small = {"epochs": 1, "imgsz": IMGSZ, "batch": 1, "workers": 0, "plots": False, "device": "cpu"}
+    model.train(data=str(data), project=str(tmp_path), **small)  # heights of 0.05 and 0.09 are 2 and 3.6 px
+    assert "2 of 3 training boxes are less than 4 px wide or high at imgsz=64; augmentation drops" in caplog.text
+    caplog.clear()
+    model.train(data=str(data), project=str(tmp_path), **small | {"slice": TILE})  # 5.3 and 9.6 px
+    assert "training boxes are less than" not in caplog.text

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from math import inf
 from statistics import median
-from typing import Any
 
-from PIL import Image
 from torch.utils.data import DataLoader, Dataset
-from ultralytics.data.utils import exif_size, get_split_fraction
+from ultralytics.data.utils import get_split_fraction
 from ultralytics.models.yolo.detect.train import DetectionTrainer as StockDetectionTrainer
 from ultralytics.utils import LOGGER, RANK, colorstr
 from ultralytics.utils.loss import nwd_share
@@ -17,7 +15,7 @@ from ultralytics.utils.torch_utils import unwrap_model
 from small_object.errors import UserError
 from small_object.nwd import mean_box_size
 from small_object.sizes import SIZE_KEYS, measures_size
-from small_object.slicing.dataset import SlicedDataset, object_size
+from small_object.slicing.dataset import SlicedDataset, find_short_sides, object_size, with_shape
 from ultralytics_overlay import require_parameters
 
 require_parameters(StockDetectionTrainer.build_dataset, "img_path", "mode", "batch")
@@ -78,26 +76,18 @@ class DetectionTrainer(StockDetectionTrainer):
         if mode == "train" and self.args.task == "detect":
             if self.args.slice and not isinstance(loader.dataset, SlicedDataset):
                 raise UserError(f"slice={self.args.slice} is not supported by the training of this kind of model")
-            labels, tile = [_with_shape(label) for label in loader.dataset.labels], getattr(loader.dataset, "tile", inf)
-            self._mention_tiny_boxes(labels, tile)
+            labels, tile = [with_shape(label) for label in loader.dataset.labels], getattr(loader.dataset, "tile", inf)
+            sides = find_short_sides(labels, self.args.imgsz, tile)
+            if (tiny := int((sides < TINY).sum())) and RANK in {-1, 0}:
+                LOGGER.warning(
+                    f"{tiny} of {len(sides)} training boxes are less than {TINY} px wide or high at "
+                    f"imgsz={self.args.imgsz}; augmentation drops those of min_box={self.args.min_box:g} px and less. "
+                    "Use slice= or a larger imgsz="
+                )
             model = unwrap_model(self.model)  # these go into checkpoints; `slice=auto` asks for them
             model.object_size = object_size(labels)
             model.train_scale = median(self.args.imgsz / min(max(label["shape"]), tile) for label in labels)
         return loader
-
-    def _mention_tiny_boxes(self, labels: list[dict[str, Any]], tile: float) -> None:
-        """Say how many training boxes are too small to be learned well at this input size."""
-        sides = [
-            label["bboxes"][:, 2:] * label["shape"][::-1] * self.args.imgsz / min(max(label["shape"]), tile)
-            for label in labels
-        ]
-        count = sum(len(boxes) for boxes in sides)
-        tiny = sum(int((boxes.min(1) < TINY).sum()) for boxes in sides if len(boxes))
-        if tiny and RANK in {-1, 0}:
-            LOGGER.warning(
-                f"{tiny} of {count} training boxes are less than {TINY} px wide or high at imgsz={self.args.imgsz}; "
-                f"augmentation drops those of min_box={self.args.min_box:g} px and less. Use slice= or a larger imgsz="
-            )
 
     def save_metrics(self, metrics: dict[str, float]) -> None:
         """Add an epoch's row to `results.csv`, which has columns for the sizes also before the first validation.
@@ -122,19 +112,10 @@ class DetectionTrainer(StockDetectionTrainer):
             return
         if self.args.nwd_c is None:
             tile = getattr(loader.dataset, "tile", None)
-            model.nwd_c = mean_box_size(map(_with_shape, loader.dataset.labels), self.args.imgsz, tile)
+            model.nwd_c = mean_box_size(map(with_shape, loader.dataset.labels), self.args.imgsz, tile)
             source = "the mean size of the training boxes in input pixels"
         else:
             model.nwd_c = float(self.args.nwd_c)
             source = "argument nwd_c"
         if RANK in {-1, 0}:
             LOGGER.info(f"{colorstr('NWD:')} {used}, C = {model.nwd_c:.2f} px ({source})")
-
-
-def _with_shape(label: dict[str, Any]) -> dict[str, Any]:
-    """Return an image's labels with its (height, width), which a data set for `rect=True` has dropped."""
-    if "shape" in label:
-        return label
-    with Image.open(label["im_file"]) as image:  # reads the header only
-        width, height = exif_size(image)
-    return {**label, "shape": (height, width)}

@@ -15,7 +15,8 @@ from ultralytics.utils.patches import imread
 from ultralytics.utils.torch_utils import autocast
 
 from small_object.errors import UserError
-from small_object.ignore import find_ignored, read_regions
+from small_object.ignore import drop_ignored
+from small_object.letterbox import gain_and_pad, unscale_boxes
 from small_object.sizes import SizeRecords, measures_size, plot_size_metrics
 from small_object.slicing.slicer import Slicer, build_slicer, select_boxes
 from ultralytics_overlay import require_parameters
@@ -78,7 +79,7 @@ class DetectionValidator(StockDetectionValidator):
         outputs = super().postprocess(preds)
         started = time.perf_counter()
         for i in large:
-            gain, pad = _gain_and_pad(batch["ratio_pad"][i])
+            gain, pad = gain_and_pad(batch["ratio_pad"][i])
             image = imread(batch["im_file"][i], flags=self.dataloader.dataset.cv2_flag)
             hints = likely and self.slicer.propose([image], self._look, [(likely[i].float().cpu() - pad) / gain])
             (found,) = self.slicer.detect([image], self._detect, hints)
@@ -127,28 +128,20 @@ class DetectionValidator(StockDetectionValidator):
         """
         if self.size_records is not None:
             shapes = batch["ori_shape"], batch["ratio_pad"]
-            targets = _original(torch.cat((batch["bboxes"], batch["cls"][:, None]), 1), *shapes)
-            found = _original(_rows(preds), *shapes)
+            targets = unscale_boxes(torch.cat((batch["bboxes"], batch["cls"][:, None]), 1), *shapes)
+            found = unscale_boxes(_rows(preds), *shapes)
             columns = targets[:, :4], targets[:, 4], found[:, :4], found[:, 4], found[:, 5]
             self.size_records.add(batch["ori_shape"], *columns)
         return super()._process_batch(preds, batch)
 
     def update_metrics(self, preds: list[dict[str, torch.Tensor]], batch: dict[str, Any]) -> None:
         """Add the detections of a batch, without those in ignore regions that match no object; see upstream."""
-        super().update_metrics([self._drop_ignored(pred, i, batch) for i, pred in enumerate(preds)], batch)
-
-    def _drop_ignored(self, pred: dict[str, torch.Tensor], i: int, batch: dict[str, Any]) -> dict[str, torch.Tensor]:
-        regions = read_regions(batch["im_file"][i]) if self.args.task == "detect" else ()
-        if not len(regions):
-            return pred
-        gain, pad = _gain_and_pad(batch["ratio_pad"][i])
-        height, width = batch["ori_shape"][i]
-        in_input = torch.as_tensor(regions) * torch.tensor([width, height] * 2) * gain + pad
-        target = self._prepare_batch(i, batch)
-        boxes, targets, regions = pred["bboxes"].float(), target["bboxes"].float(), in_input.float().to(self.device)
-        classes, names = (torch.zeros_like(x["cls"]) if self.args.single_cls else x["cls"] for x in (pred, target))
-        kept = ~find_ignored(boxes, classes, targets, names, regions)
-        return {key: value[kept] for key, value in pred.items()}
+        if self.args.task == "detect":
+            preds = [
+                drop_ignored(pred, self._prepare_batch(i, batch), bool(self.args.single_cls))
+                for i, pred in enumerate(preds)
+            ]
+        super().update_metrics(preds, batch)
 
     def gather_stats(self) -> None:
         """Bring what the processes of a distributed validation have recorded to the first."""
@@ -194,16 +187,3 @@ class DetectionValidator(StockDetectionValidator):
 def _rows(preds: dict[str, torch.Tensor]) -> torch.Tensor:
     """Return detections as rows (x1, y1, x2, y2, score, class), shape (N, 6)."""
     return torch.cat((preds["bboxes"], preds["conf"][:, None], preds["cls"][:, None]), 1).float()
-
-
-def _gain_and_pad(ratio_pad: Any) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return what xyxy of the original image are multiplied by, and what is then added, in the input; shapes (4,)."""
-    gain, pad = ratio_pad  # of (height, width), of (x, y)
-    return torch.tensor(gain).flip(0).repeat(2), torch.tensor(pad).repeat(2)
-
-
-def _original(rows: torch.Tensor, ori_shape: Any, ratio_pad: Any) -> np.ndarray:
-    """Return rows that begin with xyxy in the input's pixels with xyxy in pixels of the original image."""
-    rows = rows.float().cpu()  # half precision has steps of 0.5 px and more
-    ops.scale_boxes(ori_shape, rows[:, :4], ori_shape, ratio_pad)  # in place
-    return rows.numpy()

@@ -1,0 +1,49 @@
+"""The arguments that this project adds to `yolo`: their values and defaults."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+from ultralytics.utils import YAML
+
+from small_object.slicing.tiling import MAX_OVERLAP, MIN_TILE
+
+DEFAULTS_PATH = Path(__file__).with_name("default.yaml")
+DEFAULTS: dict[str, Any] = YAML.load(DEFAULTS_PATH)
+
+
+def check_arguments(cfg: dict[str, Any]) -> None:
+    """Check what upstream's checks of types and ranges leave open.
+
+    Args:
+        cfg: Arguments, which may be some of them.
+
+    Raises:
+        TypeError: If an argument is of a wrong type.
+        ValueError: If an argument is out of its range.
+    """
+    if (c := cfg.get("nwd_c")) is not None and not 0 < c <= sys.float_info.max:  # not inf, nor more than a float holds
+        raise ValueError(f"'nwd_c={c}' is an invalid value. 'nwd_c' must be finite and greater than 0.")
+    if not 0 <= (limit := cfg.get("min_box") or 0) < sys.float_info.max:
+        raise ValueError(f"'min_box={limit}' is an invalid value. 'min_box' must be finite and at least 0.")
+    if (overlap := cfg.get("slice_overlap") or 0) > MAX_OVERLAP:
+        raise ValueError(f"'slice_overlap={overlap}' is an invalid value. It must be between 0.0 and {MAX_OVERLAP}.")
+    if (batch := cfg.get("slice_batch", 1)) < 1:
+        raise ValueError(f"'slice_batch={batch}' is an invalid value. 'slice_batch' must be >= 1.")
+    side, task = cfg.get("slice"), cfg.get("task")
+    if side is None or side == "auto":
+        pass
+    elif not isinstance(side, (int, float)) or side is True or side % 1:  # nan % 1 and inf % 1 are nan
+        raise TypeError(f"'slice={side}' is invalid. 'slice' must be a whole number of pixels, 0 or 'auto'.")
+    elif side and side < MIN_TILE:
+        raise ValueError(f"'slice={side}' is an invalid value. 'slice' must be at least {MIN_TILE} pixels, or 0.")
+    if side and task not in {None, "detect"}:
+        raise ValueError(f"'slice={side}' is invalid for task={task}. Slicing works for task=detect.")
+
+
+def drop_defaults(args: dict[str, Any]) -> dict[str, Any]:
+    """Return arguments without this fork's that have their default, so that stock Ultralytics reads the others."""
+    missing = object()
+    return {key: value for key, value in args.items() if value != DEFAULTS.get(key, missing)}

@@ -1,0 +1,44 @@
+"""Finds the model and data files of this project by path or name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from small_object.errors import UserError
+from small_object.files import replacing
+from ultralytics_overlay import FOLDER, IS_WHEEL
+
+HOME = Path(FOLDER).parent  # of `ultralytics/` and `datasets/`: the checkout, or a folder in `site-packages`
+
+
+def find_by_path(name: str) -> Path | None:
+    """Return this fork's file of a path such as `ultralytics/cfg/models/11/yolo11.yaml`, or None."""
+    if Path(name).parts[0] not in {"ultralytics", "datasets"} or not (file := HOME / name).is_file():
+        return None
+    return _copy_from_wheel(file)
+
+
+def find_by_name(name: str, is_stock: Callable[[], Any]) -> Path | None:
+    """Return this fork's only file of a bare name such as `yolo11-smallob.yaml` if upstream has none, or None."""
+    if Path(name).name != name or is_stock():
+        return None
+    files = [*Path(FOLDER).rglob("*.yaml"), *HOME.glob("datasets/*/*.yaml")]
+    found = [file for file in files if file.name == name]
+    return _copy_from_wheel(found[0]) if len(found) == 1 else None
+
+
+def _copy_from_wheel(file: Path) -> Path:
+    """Return a file, or its copy in the working folder if it is a data YAML that lies in `site-packages`."""
+    path = file.relative_to(HOME)
+    if not IS_WHEEL or path.parts[0] != "datasets":
+        return file
+    try:
+        if not path.is_file():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with replacing(path) as new:
+                new.write_bytes(file.read_bytes())
+    except OSError as error:
+        raise UserError(f"{path.absolute()}: cannot be written: {error.strerror}") from error
+    return path.absolute()

@@ -1,0 +1,82 @@
+"""The comparison at equal time per image."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import pytest
+
+from benchmarks import compare, pareto
+from benchmarks.common import write_csv
+from benchmarks.report import COLUMNS, Entry
+from tests.benchmarks.test_speed import TINY
+
+
+def build_entry(label: str, stock: bool, *scores: float) -> Entry:
+    shared = {"model": label, "yaml": "a.yaml", "overrides": "{}", "stock": "yes" if stock else "no", "strides": "8"}
+    return Entry([shared | {"AP_small": str(score), "AP": str(2 * score)} for score in scores])
+
+
+def test_the_front_and_the_ratios_to_it() -> None:
+    slow, fast, worse, ours, first = (
+        pareto.Point(build_entry(label, label.startswith("s"), *scores), 320, "CPU", ms)
+        for label, ms, scores in (
+            ("s slow", 30, [0.2, 0.4]), ("s fast", 10, [0.1]), ("s worse", 20, [0.05]), ("ours", 25, [0.15]),
+            ("ours first", 5, [0.1]),
+        )
+    )  # fmt: skip
+    stock = [slow, worse, fast]
+    assert pareto.front(stock, "AP_small") == [fast, slow]
+    assert pareto.ratio_to_front(ours, stock, "AP_small") == pytest.approx(1.5)
+    assert pareto.ratio_to_front(worse, stock, "AP_small") == pytest.approx(0.5)
+    assert pareto.ratio_to_front(slow, stock, "AP") == pytest.approx(1)
+    assert pareto.ratio_to_front(first, stock, "AP_small") != pareto.ratio_to_front(first, stock, "AP_small")  # NaN
+    tie = pareto.Point(build_entry("s tie", True, 0.3), 448, "CPU", 30)
+    assert pareto.front([*stock, tie], "AP_small") == [fast, slow]
+
+
+def write_results(folder: Path, model: Path, imgsz: int, scores: dict[str, float], **more: str) -> None:
+    rows = [
+        {"key": f"{label}{imgsz}", "model": label, "yaml": str(model), "overrides": "{}", "data": "a.yaml",
+         "epochs": "1", "imgsz": str(imgsz), "AP": score, "AP50": score, "AP_small": score,
+         "parameters": 1000, "GFLOPs": 0.1,
+         "strides": "4", "stock": "yes" if "stock" in label else "no", "seed": 0} | more
+        for label, score in scores.items()
+    ]  # fmt: skip
+    folder.mkdir(parents=True)
+    write_csv(folder / "results.csv", COLUMNS, rows)
+
+
+def test_a_report_of_what_was_trained(tmp_path: Path) -> None:
+    model = tmp_path / "tiny.yaml"
+    model.write_text(TINY.format("Conv, [32, 3, 2]"))
+    out = tmp_path / "out"
+    write_results(out / "64", model, 64, {"stock a": 0.1, "ours": 0.3})
+    write_results(tmp_path / "more", model, 128, {"stock a": 0.2})
+    arguments = ["--only-report", "--results", str(tmp_path / "more"), "--rounds", "2", "--device", "cpu"]
+    assert pareto.main([*arguments, "--out", str(out)]) == 0
+    with (out / "pareto.csv").open(newline="") as lines:
+        rows = list(csv.DictReader(lines))
+    assert {(row["model"], row["imgsz"], row["runtime"]) for row in rows} == {
+        (label, imgsz, runtime)
+        for label, imgsz in (("stock a", "64"), ("ours", "64"), ("stock a", "128"))
+        for runtime in ("PyTorch CPU", "ONNX Runtime CPU")
+    }
+    assert all(float(row["ms"]) > 0 and row["commit"] and row["seeds"] == "1" for row in rows)
+    text = (out / "pareto.md").read_text()
+    assert "| **ours** | 64 |" in text and "| 30.0 |" in text and "--only-report" in text
+    assert (out / "pareto.png").stat().st_size > 10_000
+    write_results(out / "bad", model, 64, {"stock b": 0.2}, epochs="2")
+    with pytest.raises(SystemExit, match=r"pareto: the results differ in epochs \(1, 2\)"):
+        pareto.main(["--only-report", "--out", str(out)])
+    with pytest.raises(SystemExit, match=r"pareto: .*no such folder"):
+        pareto.main(["--only-report", "--out", str(tmp_path / "none")])
+
+
+@pytest.mark.parametrize(("preset", "epochs"), [("q", 10), ("c", 60)])
+def test_the_protocols(preset: str, epochs: int) -> None:
+    args = compare.parse_arguments(["--preset", preset, "--imgsz", "448"])
+    assert (args.epochs, args.imgsz, args.batch, args.lr0) == (epochs, 448, 8, 0.002)
+    assert [Path(data).name for data in args.data] == ["hit-uav.yaml"] and args.set == ["close_mosaic=4"]
+    assert compare.parse_arguments(["--preset", preset, "--data", "b.yaml"]).data == ["b.yaml"]
