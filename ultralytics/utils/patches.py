@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import os
-import stat
 from pathlib import Path
 from typing import Any
 
@@ -35,8 +34,7 @@ def read_image(filename: str | Path, flags: int = cv2.IMREAD_COLOR) -> np.ndarra
         UnreadableImageError: If it can't be read, or not without a loss of its contrast; see `scale_to_8_bit`.
     """
     try:
-        state = os.stat(filename)  # noqa: PTH116 - a file name may be bytes that are not UTF-8
-        if stat.S_ISREG(state.st_mode) and not state.st_size:
+        if not os.stat(filename).st_size:  # noqa: PTH116 - a file name may be bytes that are not UTF-8
             raise UnreadableImageError("is empty")
         deep = flags if flags == cv2.IMREAD_UNCHANGED else flags | cv2.IMREAD_ANYDEPTH
         pixels = stock_imread(filename, deep)
