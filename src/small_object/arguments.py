@@ -8,8 +8,6 @@ from typing import Any
 
 from ultralytics.utils import YAML
 
-from small_object.slicing.tiling import MAX_OVERLAP, MIN_TILE
-
 DEFAULTS_PATH = Path(__file__).with_name("default.yaml")
 DEFAULTS: dict[str, Any] = YAML.load(DEFAULTS_PATH)
 
@@ -24,6 +22,11 @@ def check_arguments(cfg: dict[str, Any]) -> None:
         TypeError: If an argument is of a wrong type.
         ValueError: If an argument is out of its range.
     """
+    from small_object.slicing.tiling import (
+        MAX_OVERLAP,
+        MIN_TILE,
+    )  # which imports ultralytics.utils, and that this module
+
     if (c := cfg.get("nwd_c")) is not None and not 0 < c <= sys.float_info.max:  # not inf, nor more than a float holds
         raise ValueError(f"'nwd_c={c}' is an invalid value. 'nwd_c' must be finite and greater than 0.")
     if not 0 <= (limit := cfg.get("min_box") or 0) < sys.float_info.max:
