@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import io
 import os
+import signal
 import sys
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from collections.abc import Callable, Sequence
 from dataclasses import fields
 from pathlib import Path
 
-from small_object.errors import UserError
+from small_object.errors import UserError, one_line
 
 PROGRAM = "small-object"
 RESUMABLE = {"data", "batch"}  # an interrupted command keeps what it has done
@@ -43,7 +44,7 @@ def predict(name: str, root: Path, argv: Sequence[str] | None = None) -> int:
         argv: Arguments; those of the process by default.
 
     Returns:
-        Exit status, see `main`; 1 also where no model ran over an image.
+        Exit status, see `main`; 1 also where a model failed.
     """
     program = f"predict{name.removeprefix('ASS')}.py"
     parser = ArgumentParser(
@@ -97,7 +98,7 @@ def _execute(program: str, args: Namespace, resumable: bool = False) -> int:
     except KeyboardInterrupt:
         print(f"{program}: interrupted" + "; run the same command to resume" * resumable, file=sys.stderr)
         return 130
-    print(f"{program}: {message}", file=sys.stderr)
+    print(f"{program}: {one_line(message)}", file=sys.stderr)
     return 1
 
 
@@ -285,8 +286,12 @@ def _run_models(args: Namespace, models: Sequence[Path], data: str | Path | None
     options = {name: getattr(args, name) for name in ("imgsz", "conf", "device", "slice")}
     options = {name: value for name, value in options.items() if value is not None}
     title = f"{title}: what each model finds"
-    runs = compare(models, out, data, args.source, title, save_txt=args.save_txt, **options)
-    return 0 if any(run.num_images for run in runs) else 1
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends it as Ctrl-C does
+    try:
+        runs = compare(models, out, data, args.source, title, save_txt=args.save_txt, **options)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    return 0 if runs and all(run.num_images for run in runs) else 1
 
 
 def _add_batch(parser: ArgumentParser) -> None:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import os
 import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from small_object.errors import UserError
 
 
 @contextmanager
@@ -26,6 +29,19 @@ def replacing(file: Path) -> Iterator[Path]:
         new.replace(file)
     finally:
         new.unlink(missing_ok=True)
+
+
+def make_writable(folder: Path) -> None:
+    """Make a folder for results, unless it is there.
+
+    Raises:
+        UserError: If it can't be made, or nothing can be written into it.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        raise UserError(f"{folder}: can't be written: {error.strerror}") from error
 
 
 @contextmanager

@@ -5,7 +5,7 @@ from __future__ import annotations
 import glob
 import os
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -108,17 +108,18 @@ def read_pixels(filename: str | Path, flags: int = cv2.IMREAD_COLOR) -> np.ndarr
                 pixels = cv2.cvtColor(pixels, cv2.COLOR_BGR2GRAY)[..., None]
     except UnreadableImageError:
         raise
-    except OSError as error:
-        raise UnreadableImageError(f"can't be opened: {error.strerror}") from error
-    except cv2.error as error:
+    except (OSError, ValueError, MemoryError, cv2.error) as error:  # ValueError: no name that a file can have
         raise explain_refusal(error) from error
     if pixels is None:
         raise UnreadableImageError("is no image that can be read, or damaged")
     return pixels
 
 
-def explain_refusal(error: cv2.error) -> UnreadableImageError:
-    """Return the error for an image that OpenCV refuses to decode."""
+def explain_refusal(error: Exception) -> UnreadableImageError:
+    """Return the error for an image that can't be opened, or that OpenCV refuses to decode."""
+    if not isinstance(error, cv2.error):
+        reason = getattr(error, "strerror", None) or str(error) or "not enough memory"
+        return UnreadableImageError(f"can't be opened: {reason}")
     if "MAX_IMAGE" in str(error):
         limit = f"more than {MAX_PIXELS:,} pixels or {1 << 20:,} a side"
         return UnreadableImageError(f"is too large or states a wrong size: {limit} (OPENCV_IO_MAX_IMAGE_PIXELS)")
@@ -135,15 +136,46 @@ def readable_name(name: str) -> str:
     return SURROGATE.sub(lambda match: f"%{ord(match[0]) - 0xDC00:02X}", name)
 
 
+def utf8_name(name: str) -> str:
+    r"""Return a file name as text that UTF-8 can hold, the same in every locale; see `readable_name`.
+
+    Example:
+        >>> utf8_name("\udcc3\udca9.png")  # as Python reads é.png where the locale is C
+        'é.png'
+    """
+    return readable_name(name.encode("utf-8", "surrogateescape").decode("utf-8", "surrogateescape"))
+
+
+def read_names(file: Path) -> list[str]:
+    """Return the lines of a list of file names, stripped and without empty ones; they need not be UTF-8."""
+    lines = file.read_bytes().removeprefix(b"\xef\xbb\xbf").splitlines()
+    return [os.fsdecode(line.strip()) for line in lines if line.strip()]
+
+
+def find_files(folder: str | Path, formats: Collection[str]) -> Iterator[str]:
+    """Yield the files in a folder and its subfolders that training would find: those not hidden, by their suffix.
+
+    Links to folders are followed; each folder is read once. One that can't be read is named in the log.
+    """
+    from ultralytics.utils import LOGGER  # which imports this module
+
+    def warn(error: OSError) -> None:
+        LOGGER.warning(f"{error.filename}: can't be read: {error.strerror}; what is in it is left out")
+
+    seen = set()
+    for path, subfolders, names in os.walk(folder, onerror=warn, followlinks=True):
+        real = os.path.realpath(path)
+        subfolders[:] = sorted(name for name in subfolders if real not in seen and not name.startswith("."))
+        for name in () if real in seen else names:
+            if name.rpartition(".")[-1].lower() in formats and not name.startswith("."):
+                yield os.path.join(path, name)  # noqa: PTH118 - ten million of them
+        seen.add(real)
+
+
 def find_nested_image(folder: str | Path, suffixes: Collection[str]) -> str | None:
     """Return an image in a subfolder that is not hidden, relative to the folder, or None."""
-    for path, subfolders, files in os.walk(folder):
-        subfolders[:] = [name for name in subfolders if not name.startswith(".")]
-        if Path(path) != Path(folder):
-            for file in files:
-                if file.rpartition(".")[-1].lower() in suffixes and not file.startswith("."):
-                    return os.path.relpath(os.path.join(path, file), folder)  # noqa: PTH118
-    return None
+    nested = (file for file in find_files(folder, suffixes) if Path(file).parent != Path(folder))
+    return next((os.path.relpath(file, folder) for file in nested), None)
 
 
 def is_deep(im_file: str) -> bool:
@@ -158,3 +190,25 @@ def literal_glob(pattern: str, **options: Any) -> list[str]:
     if os.path.exists(pattern):  # noqa: PTH110
         return [pattern]
     return glob.glob(pattern, **options)  # noqa: PTH207
+
+
+def resolve_names(file: Path) -> tuple[list[str], list[str]]:
+    """Return the files and patterns in a list, relative to the working folder or else to the list, and those missing.
+
+    The latter are named in the log.
+
+    Raises:
+        UserError: If all are missing.
+    """
+    from ultralytics.utils import LOGGER  # which imports this module
+
+    found: list[str] = []
+    missing: list[str] = []
+    for name in sorted(read_names(file)):
+        paths = [path for path in (name, str(file.parent / name)) if literal_glob(path, recursive=True)]
+        if not paths:
+            LOGGER.warning(f"{file}: {name}: no such file")
+        (found if paths else missing).append((paths or [name])[0])
+    if not found:
+        raise UserError(f"{file}: names no file that there is")
+    return found, missing

@@ -2,11 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import cv2
 import numpy as np
 from ultralytics.utils import LOGGER
+
+from small_object.images import readable_name
+
+
+@contextmanager
+def openable_name(path: str) -> Iterator[str]:
+    """Yield a path to a video that OpenCV can open: it crashes on a name that is not UTF-8."""
+    if readable_name(path) == path:
+        yield path
+        return
+    with TemporaryDirectory() as folder:
+        link = Path(folder, f"video{Path(path).suffix}")
+        link.symlink_to(Path(path).absolute())
+        yield str(link)
 
 
 class Capture:

@@ -1,11 +1,11 @@
-"""Reads a list of image files in batches, as a folder is read, where upstream opens all of them at once."""
+"""Reads a list of image and video files in batches, as a folder is, where upstream opens all at once as images."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
-from ultralytics.data.build import IMG_FORMATS
+from ultralytics.data.build import IMG_FORMATS, VID_FORMATS
 from ultralytics.data.build import check_source as stock_check_source
 
 
@@ -15,13 +15,13 @@ def check_source(source: Any) -> tuple[Any, bool, bool, bool, bool, bool]:
     Returns:
         The source; then whether it is a webcam, a screenshot, images in memory, a loader, a tensor.
     """
-    if isinstance(source, (list, tuple)) and source and all(map(_is_image_file, source)):
+    if isinstance(source, (list, tuple)) and source and all(map(_is_file, source)):
         return list(source), False, False, False, False, False
     return stock_check_source(source)
 
 
-def _is_image_file(source: Any) -> bool:
-    """Return whether a source is the path of an image file, which need not exist."""
+def _is_file(source: Any) -> bool:
+    """Return whether a source is the path of an image or a video file, which need not exist."""
     if not isinstance(source, (str, Path)) or str(source).lower().startswith(("https://", "http://")):
         return False
-    return Path(source).suffix[1:].lower() in IMG_FORMATS
+    return Path(source).suffix[1:].lower() in IMG_FORMATS | VID_FORMATS

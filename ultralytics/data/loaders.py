@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from types import SimpleNamespace
 from typing import Any
 
@@ -15,8 +15,8 @@ from ultralytics.data.loaders import LoadImagesAndVideos as StockLoadImagesAndVi
 from ultralytics.data.loaders import glob as stock_glob
 from ultralytics.utils import LOGGER
 
-from small_object.images import find_nested_image, literal_glob, readable_name
-from small_object.video import Capture
+from small_object.images import find_nested_image, literal_glob, resolve_names
+from small_object.video import Capture, openable_name
 from ultralytics_overlay import require_parameters
 
 require_parameters(StockLoadImagesAndVideos._new_video, "path")
@@ -33,12 +33,14 @@ class LoadImagesAndVideos(StockLoadImagesAndVideos):
     but mentioned.
 
     Attributes:
-        unreadable: Image files that could not be read so far; `imread` has warned with the reason.
+        unreadable: Files that could not be read so far; a warning has named each with the reason.
     """
 
     def __init__(self, path: str | Path | Sequence[str | Path], *args: Any, **kwargs: Any) -> None:
         """Open the files; see upstream's arguments."""
         self.unreadable: list[str] = []
+        if isinstance(path, (str, Path)) and Path(path).suffix.lower() == ".txt":
+            path, self.unreadable = resolve_names(Path(path))
         super().__init__(path, *args, **kwargs)
         if isinstance(path, (list, tuple)):
             files = [str(Path(file).absolute()) for file in path]
@@ -56,11 +58,9 @@ class LoadImagesAndVideos(StockLoadImagesAndVideos):
             super()._append_image(paths, imgs, info, path, im0, idx)
 
     def _new_video(self, path: str) -> None:
-        if readable_name(path) == path:
-            super()._new_video(path)
-        else:  # OpenCV crashes on a name that is not UTF-8
-            with TemporaryDirectory() as folder:
-                link = Path(folder, f"video{Path(path).suffix}")
-                link.symlink_to(Path(path).absolute())
-                super()._new_video(str(link))
+        with suppress(FileNotFoundError), openable_name(path) as name:
+            super()._new_video(name)
+        if not self.cap.isOpened() and hasattr(self, "count"):  # not in the constructor: iteration opens it again
+            LOGGER.warning(f"{path}: is no video that can be read, or damaged")
+            self.unreadable.append(path)
         self.cap = Capture(self.cap, path, self)

@@ -27,9 +27,11 @@ class BasePredictor(StockBasePredictor):
 
     Attributes:
         slices: Whether predictors of this class run large images by tiles.
+        picture: File of the last picture that was saved, None if it could not be written.
     """
 
     slices = False
+    picture: Path | None = None
 
     def setup_source(self, *args: Any, **kwargs: Any) -> None:
         """Set up the source; refuse `slice` if this predictor does not slice."""
@@ -45,7 +47,8 @@ class BasePredictor(StockBasePredictor):
         """
         super().predict_cli(source, model)
         if unreadable := len(getattr(self.dataset, "unreadable", ())):
-            message = f"{unreadable} of {self.dataset.nf} files could not be read; the warnings above say why"
+            num_files = len({*self.dataset.files, *self.dataset.unreadable})
+            message = f"{unreadable} of {num_files} files could not be read; the warnings above say why"
             if not self.seen:
                 raise UserError(message)
             LOGGER.warning(message)
@@ -63,5 +66,6 @@ class BasePredictor(StockBasePredictor):
         if max(self.plotted_img.shape) > MAX_JPEG_SIDE:
             file = save_path.with_suffix(".png")
             LOGGER.warning(f"{file}: is a PNG file, since JPEG holds at most {MAX_JPEG_SIDE} pixels a side")
-        if not imwrite(file, self.plotted_img):
+        self.picture = file if imwrite(file, self.plotted_img) else None
+        if self.picture is None:
             LOGGER.warning(f"{file}: can't be written")

@@ -13,5 +13,5 @@ DEFAULT_CFG_DICT.update(DEFAULTS)
 vars(DEFAULT_CFG).update(DEFAULTS)
 
 for _stream in (sys.stdout, sys.stderr):
-    if getattr(_stream, "errors", None) == "strict":
+    if getattr(_stream, "errors", None) in {"strict", "surrogateescape"}:  # the latter in the C locale
         _stream.reconfigure(errors="backslashreplace")

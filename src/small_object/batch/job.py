@@ -27,6 +27,7 @@ from ultralytics.utils import LOGGER, TQDM
 from small_object.batch.store import TILES, Output, Source
 from small_object.batch.worker import Allocation, Job, Journal, Summary, Task, Worker, model_digest
 from small_object.errors import UserError, one_line
+from small_object.images import BITS_VARIABLE, read_bits
 
 __all__ = ["Job", "run"]
 
@@ -67,7 +68,7 @@ def run(job: Job) -> dict[str, Any]:
             LOGGER.info(f"{num_before} of {num_images} images are done; resuming with the others.")
         if len(todo):
             with cluster(job) as allocation:
-                running = run_parts(Task(job, digest, run_id, allocation), todo, unreadable)
+                running = run_parts(Task(job, digest, run_id, allocation, read_bits()), todo, unreadable)
         found, detections, tiles = out.scan()
         num_done = pc.sum(pc.is_in(names, value_set=found)).as_py() or 0
         num_found, duplicated = len(pc.unique(found)), len(found) - len(pc.unique(found))
@@ -86,7 +87,7 @@ def run(job: Job) -> dict[str, Any]:
             "running_seconds": round(running, 3),  # without the start and the end of Ray
             "images_per_second": round(num_now / running, 4) if running else 0.0,
             "model_sha256": digest,
-            "arguments": asdict(job),
+            "arguments": asdict(job) | {BITS_VARIABLE: read_bits()},
             "versions": {name: version(name) for name in ("ultralytics", "torch", "ray", "pyarrow")}
             | {"python": platform.python_version()},
             "unreadable": [{"image": name, "reason": reason} for name, reason in sorted(unreadable.items())],
@@ -108,7 +109,7 @@ def run(job: Job) -> dict[str, Any]:
 
 def begin(out: Output, job: Job, digest: str) -> None:
     """Write `job.json`, or refuse to resume what another model or other arguments have begun."""
-    ours = {"model_sha256": digest, "source": job.source, **job.settings()}
+    ours = {"model_sha256": digest, "source": job.source, **job.settings(), BITS_VARIABLE: read_bits()}
     if not out.parts():
         out.write_json("job.json", {"model": job.model, **ours})
         return
@@ -118,7 +119,7 @@ def begin(out: Output, job: Job, digest: str) -> None:
     if theirs is None:
         raise UserError(f"--out {job.out}: holds parts but no readable job.json; give another --out")
     differences = [
-        f"--{name.replace('_', '-')} {theirs.get(name)} (now {value})"
+        f"{name if name.isupper() else '--' + name.replace('_', '-')} {theirs.get(name)} (now {value})"
         for name, value in ours.items()
         if value != theirs.get(name) and name != "model_sha256"
     ]

@@ -14,17 +14,17 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-import cv2
 import numpy as np
 import pyarrow as pa
 import pyarrow.fs
 import pyarrow.parquet as pq
 from ultralytics.data.utils import IMG_FORMATS
 from ultralytics.utils import LOGGER
-from ultralytics.utils.patches import imread
+from ultralytics.utils.patches import read_image
 
 from small_object.errors import UserError, one_line
-from small_object.files import replacing
+from small_object.files import make_writable, replacing
+from small_object.images import SURROGATE, UnreadableImageError, find_files, read_names, utf8_name
 
 try:
     import fcntl
@@ -32,6 +32,7 @@ except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
 S3 = "s3://"
+ESCAPED = re.compile("%([89A-F][0-9A-F])")  # see `readable_name`
 TILES = "tiles_run", "tiles_skipped"
 SCHEMA = pa.schema(
     [
@@ -44,10 +45,6 @@ SCHEMA = pa.schema(
     ]
 )
 """One row per detection, boxes xyxy in pixels of the image; an image without has one row whose class to y2 are null."""
-
-
-class UnreadableError(Exception):
-    """An image can't be read; the message says why."""
 
 
 @functools.lru_cache(maxsize=64)
@@ -66,6 +63,9 @@ def open_s3(url: str) -> tuple[pa.fs.FileSystem, str]:
 class Source:
     """The images of a job: a folder, a list of files and S3 URLs (.txt, one per line), or an S3 prefix.
 
+    An image has the name that the results store: its path in the folder, with `/`; its line of the list; or its URL
+    without options. Bytes that are not UTF-8 are written as `%XX`.
+
     Args:
         text: Absolute path of the folder or list, or URL.
     """
@@ -82,48 +82,48 @@ class Source:
             raise UserError(f"--source {text}: must be a folder, a .txt with one image per line, or an {S3} prefix")
 
     def names(self) -> tuple[list[str], dict[str, str]]:
-        """Return the images' names, sorted, and those that can't be used, with the reason.
-
-        A name is the path in the folder, with `/`; the line of the list; or the URL without options.
-        """
+        """Return the images' names, sorted, and those that can't be used, with the reason."""
         try:
             if self._is_s3:
                 names = list(self._list_s3())
             elif self._is_folder:
-                names = list(self._list_folder())
+                start = len(os.path.join(self.text, ""))  # noqa: PTH118
+                names = [file[start:].replace(os.sep, "/") for file in find_files(self.text, IMG_FORMATS)]
             else:
-                lines = Path(self.text).read_text(encoding="utf-8-sig").splitlines()
-                names = list({line.strip(): None for line in lines if line.strip()})
-        except (OSError, pa.ArrowException, UnicodeDecodeError) as error:
+                names = list(dict.fromkeys(read_names(Path(self.text))))
+        except (OSError, pa.ArrowException) as error:
             raise UserError(f"--source {self.text}: can't be read: {one_line(error)}") from error
         if not names:
             raise UserError(f"--source {self.text}: holds no image ({', '.join(sorted(IMG_FORMATS))})")
+        unusable = {}
+        if odd := [name for name in names if SURROGATE.search(name)]:
+            stored = set(names).difference(odd)
+            for name in odd:
+                if (text := utf8_name(name)) in stored:
+                    unusable[ascii(name)[1:-1]] = f"would be stored as {text}, as another image is; rename it"
+                stored.add(text)
+            names = list(stored)
         names.sort()
-        is_undecodable = re.compile("[\ud800-\udfff]").search  # how Python shows bytes that are not UTF-8
-        unusable = {ascii(name)[1:-1]: "its name is not UTF-8; rename it" for name in names if is_undecodable(name)}
-        return [name for name in names if not is_undecodable(name)] if unusable else names, unusable
-
-    def _list_folder(self) -> Iterator[str]:
-        for folder, _, files in os.walk(self.text):
-            for name in files:
-                if name.rpartition(".")[-1].lower() in IMG_FORMATS:
-                    yield Path(folder, name).relative_to(self.text).as_posix()
+        return names, unusable
 
     def _list_s3(self) -> Iterator[str]:
         system, path = open_s3(self.text)
         folders = [path]
         while folders:  # one at a time: pyarrow returns a listing as a whole
             for info in system.get_file_info(pa.fs.FileSelector(folders.pop())):
+                if info.base_name.startswith("."):  # as of a folder
+                    continue
                 if info.type == pa.fs.FileType.Directory:
                     folders.append(info.path)
                 elif info.path.rpartition(".")[-1].lower() in IMG_FORMATS:
                     yield S3 + info.path
 
     def read(self, name: str, flags: int) -> np.ndarray:
-        """Return an image as `yolo predict` reads it with OpenCV's flags, (H, W, C), BGR; may raise UnreadableError."""
+        """Return an image as `read_image` does, or raise UnreadableImageError."""
         try:
             if not name.startswith(S3):
-                return _decode(self._folder / name, flags)
+                image: np.ndarray = read_image(self._find_file(name), flags)
+                return image
             system, path = open_s3(self.text if self._is_s3 else name)
             if self._is_s3:
                 path = name.removeprefix(S3)
@@ -131,21 +131,19 @@ class Source:
                 file = Path(folder, "image" + PurePosixPath(path).suffix)
                 with system.open_input_file(path) as stream:
                     file.write_bytes(stream.read())
-                return _decode(file, flags)
-        except FileNotFoundError as error:
-            raise UnreadableError("no such file") from error
-        except (OSError, pa.ArrowException, cv2.error, MemoryError) as error:
-            raise UnreadableError(one_line(getattr(error, "strerror", None) or error)) from error
+                image = read_image(file, flags)
+                return image
+        except UnreadableImageError:
+            raise
+        except (OSError, pa.ArrowException) as error:  # of S3
+            raise UnreadableImageError(f"can't be opened: {one_line(error)}") from error
 
-
-def _decode(file: Path, flags: int) -> np.ndarray:
-    with file.open("rb") as stream:  # upstream's reader does not say why it can't
-        if not stream.read(1):
-            raise UnreadableError("empty file")
-    image: np.ndarray | None = imread(file, flags)
-    if image is None:
-        raise UnreadableError("not an image that can be decoded")
-    return image
+    def _find_file(self, name: str) -> Path:
+        file = self._folder / os.fsdecode(name.encode())
+        if ESCAPED.search(name) and not file.exists():
+            raw = re.sub(ESCAPED.pattern.encode(), lambda match: bytes.fromhex(match[1].decode()), name.encode())
+            file = self._folder / os.fsdecode(raw)
+        return file
 
 
 class Output:
@@ -157,12 +155,14 @@ class Output:
 
     def __init__(self, text: str) -> None:
         self.text, self._is_s3 = text, "://" in text
-        self._system, self._base = pa.fs.LocalFileSystem(), text
+        self._system, self._base = pa.fs.LocalFileSystem(), utf8_name(text)
         try:
             if self._is_s3:
                 self._system, self._base = open_s3(text)
             elif Path(text).exists() and not Path(text).is_dir():
                 raise UserError(f"--out {text}: must be a folder")
+            elif ESCAPED.search(self._base) and not ESCAPED.search(text):
+                raise UserError(f"--out {text}: its name is not UTF-8; give another")
         except (OSError, pa.ArrowException) as error:
             raise UserError(f"--out {text}: {one_line(error)}") from error
 
@@ -186,7 +186,8 @@ class Output:
 
     def write_json(self, name: str, content: dict[str, Any]) -> None:
         """Write a JSON file in one step."""
-        self.write(name, (json.dumps(content, indent=1, ensure_ascii=False) + "\n").encode())
+        text = json.dumps(content, indent=1, ensure_ascii=False) + "\n"
+        self.write(name, text.encode(errors="backslashreplace"))  # paths that are not UTF-8, as JSON escapes them
 
     @contextmanager
     def lock(self, run: str) -> Iterator[None]:
@@ -197,7 +198,7 @@ class Output:
         """
         with ExitStack() as stack:
             if not self._is_s3:
-                Path(self.text).mkdir(parents=True, exist_ok=True)
+                make_writable(Path(self.text))
                 file = stack.enter_context((Path(self.text) / "lock").open("a"))  # closing it unlocks it
                 try:
                     if fcntl is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import time
 import traceback
 from collections import Counter
@@ -22,8 +23,9 @@ from ultralytics import YOLO
 from ultralytics.engine.results import Results
 from ultralytics.utils import LOGGER
 
-from small_object.batch.store import SCHEMA, Output, Source, UnreadableError
+from small_object.batch.store import SCHEMA, Output, Source
 from small_object.errors import UserError, one_line
+from small_object.images import BITS_VARIABLE, UnreadableImageError
 from small_object.slicing.slicer import max_batch
 
 MAX_DEATHS = 3  # of workers over one image, before it is left out
@@ -76,6 +78,7 @@ class Task:
     digest: str  # the `model_digest` of its model, which must be the same on every machine
     run: str  # see `Output.lock`
     allocation: Allocation
+    bits: int | None = None  # see `read_bits`
 
 
 @dataclass
@@ -152,6 +155,7 @@ class Worker:
         if ray.get(self._journal.starting.remote()) > MAX_DEATHS * num_workers:
             raise UserError(f"{path}: the workers die while they load it; is there memory for {num_workers}?")
         LOGGER.setLevel("ERROR")
+        os.environ[BITS_VARIABLE] = str(self._task.bits or "")
         if not hasattr(Results, "num_full"):
             raise UserError(f"machine {machine} runs stock Ultralytics; unset ULTRALYTICS_OVERLAY there")
         if not path.exists() or model_digest(path) != self._task.digest:
@@ -221,7 +225,7 @@ class Worker:
             for name in batch:
                 try:
                     images[name] = futures.pop(name).result()
-                except UnreadableError as error:
+                except UnreadableImageError as error:
                     summary.unreadable[name] = str(error)
             yield images
             images.clear()  # before more are read

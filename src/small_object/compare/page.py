@@ -23,6 +23,7 @@ from ultralytics.utils.ops import xywh2xyxy
 from small_object.datasets.labels import read_labels
 from small_object.errors import UserError
 from small_object.files import replacing
+from small_object.images import read_bits, utf8_name
 from small_object.sizes import SIZE_GROUPS
 
 FOLDER = "index_files"  # next to the page: thumbnails, and copies of images that browsers can't show
@@ -47,7 +48,7 @@ class PageModel:
 
     names: dict[int, str]
     boxes: dict[str, np.ndarray] = field(default_factory=dict)  # as `Results.boxes.data`, by falling confidence
-    annotated: dict[str, Path] = field(default_factory=dict)  # files of the annotated images
+    annotated: dict[str, Path | None] = field(default_factory=dict)  # files of the annotated images
     milliseconds: float = 0.0  # of all images
 
 
@@ -63,23 +64,25 @@ class ComparisonPage:
         title: Title of the page.
         names: Class names of the labels; those of the first model by default.
         num_fields: Fields of a label line with a box and keypoints, see `DataSet.num_fields`.
+        notes: Lines on what is not shown, and why.
     """
 
     folder: Path
     title: str
     names: dict[int, str] | None = None
     num_fields: int = 5
+    notes: list[str] = field(default_factory=list)
     _images: dict[str, PageImage] = field(default_factory=dict)
     _models: dict[str, PageModel] = field(default_factory=dict)
     _written: set[Path] = field(default_factory=set)
 
-    def add(self, model: str, result: Results, annotated: Path) -> None:
+    def add(self, model: str, result: Results, annotated: Path | None) -> None:
         """Put what a model finds in an image on the page, and the image too unless it is there.
 
         Args:
             model: Name of the model.
             result: Upstream's result of the image.
-            annotated: File of the annotated image.
+            annotated: File of the annotated image, if there is one.
         """
         if result.path not in self._images:
             self._add_image(result.path, result.orig_img)
@@ -89,9 +92,10 @@ class ComparisonPage:
         entry.annotated[result.path] = annotated
         entry.milliseconds += sum(result.speed.values())
 
-    def remove_model(self, model: str) -> None:
-        """Take a model from the page, if it is there."""
+    def drop_model(self, model: str, reason: str) -> None:
+        """Take a model that was not finished from the page, and say why."""
         self._models.pop(model, None)
+        self.notes.append(f"{model}: {reason}")
 
     def write(self) -> Path | None:
         """Write `index.html` and return it; None if there is no image or no model to show."""
@@ -105,7 +109,8 @@ class ComparisonPage:
         data = json.dumps(self._data(), separators=(",", ":")).replace("<", "\\u003c")
         digest = base64.b64encode(hashlib.sha256(f"\n{script}".encode()).digest()).decode()
         fields = {
-            "TITLE": html.escape(self.title),
+            "TITLE": html.escape(utf8_name(self.title)),
+            "NOTES": "".join(f"<li>{html.escape(utf8_name(note))}</li>" for note in self.notes),
             "STYLE": style,
             "SCRIPT": script,
             "SCRIPT_HASH": digest,
@@ -126,7 +131,8 @@ class ComparisonPage:
         size = max(1, round(width * scale)), max(1, round(height * scale))
         thumbnail = self._write_image(f"{number}.jpg", cv2.resize(image, size, interpolation=cv2.INTER_AREA))
         source = file
-        if file.suffix[1:].lower() not in BROWSER_FORMATS:
+        is_scaled = file.suffix.lower() == ".png" and read_bits()  # else it may be all but black
+        if is_scaled or file.suffix[1:].lower() not in BROWSER_FORMATS:
             source = self._write_image(f"{number}.png", image)
         truth = read_truth(file, width, height, self.num_fields)
         self._images[path] = PageImage(file, source, thumbnail, (width, height), truth)
@@ -170,9 +176,10 @@ class ComparisonPage:
         for model in self._models.values():
             rows = model.boxes.get(path, np.zeros((0, 6))).tolist()
             detections.append([[indices[model.names[int(c)]], round(s, 3), *_tenths(xyxy)] for *xyxy, s, c in rows])
-            annotated.append(_url(model.annotated[path], self.folder) if path in model.annotated else None)
+            picture = model.annotated.get(path)
+            annotated.append(picture and _url(picture, self.folder))
         return {
-            "name": image.file.name,
+            "name": utf8_name(image.file.name),
             "source": _url(image.source, self.folder),
             "thumbnail": _url(image.thumbnail, self.folder),
             "size": image.size,

@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 import glob
-import tempfile
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import cv2
 from ultralytics import YOLO
+from ultralytics.data.loaders import LoadImagesAndVideos
 from ultralytics.data.utils import IMG_FORMATS, VID_FORMATS
 from ultralytics.utils import LOGGER, TQDM
-from ultralytics.utils.patches import imread
+from ultralytics.utils.patches import read_image
 
+from small_object.compare.page import FOLDER as PICTURES
 from small_object.compare.page import ComparisonPage
 from small_object.datasets.dataset import count_fields, read_data_yaml
 from small_object.errors import UserError, one_line
+from small_object.files import make_writable
+from small_object.images import find_files, read_names, readable_name
+from small_object.parallel import map_threads
 
+TASKS = {"detect", "segment", "pose"}  # of models that find boxes
+FORMATS = IMG_FORMATS | VID_FORMATS
 MAX_COLUMNS = 12  # classes in the table before those without an object are left out
 
 
@@ -33,6 +38,7 @@ class ModelRun:
     milliseconds: float  # mean time per image: preprocessing, inference and postprocessing
     folder: Path  # of the annotated images
     num_full: int | None = None  # objects that the pass over whole images finds alone, None without slicing
+    error: str = ""  # why it failed
 
 
 def compare(
@@ -54,28 +60,45 @@ def compare(
         **options: See `predict`.
 
     Returns:
-        The runs; models that fail are left out and named in the log.
+        The runs, one per model. A model that fails does not stop the others.
 
     Raises:
-        UserError: If there is no model or nothing to run.
+        UserError: If there is no model or nothing to run, or `out` can't be written.
+        KeyboardInterrupt: After Ctrl-C; the page shows the models that were finished.
     """
     if not data and not source:
         raise UserError("give --data, --source or both")
-    weights = find_weights(models)
+    weights, out = find_weights(models), out.absolute()
     info = read_data_yaml(data) if data else {}
-    files = find_images(source) if source else find_images(info["val"], recursive=True)
-    page = ComparisonPage(out.absolute(), title, info.get("names"), count_fields(info))
-    runs = []
-    for name, path in weights.items():
-        try:
-            runs.append(predict(name, path, files, out.absolute() / name, page, **options))
-        except Exception as error:  # a model that can't be loaded or run must not stop the others
-            page.remove_model(name)
-            LOGGER.error(f"{path}: skipped: {one_line(error)}")
-    if runs:
-        LOGGER.info(format_table(runs))
-    if file := page.write():
-        LOGGER.info(f"side by side, to open in a browser: {file}")
+    files = find_images(source or info["val"], [out, *(out / name for name in (*weights, PICTURES))])
+    unreadable = find_unreadable(files)
+    for file, reason in unreadable.items():
+        LOGGER.warning(f"{file}: left out: {reason}")
+    files = [file for file in files if file not in unreadable]
+    if not files:
+        raise UserError(f"source {source or info['val']}: none of {len(unreadable)} files can be read")
+    make_writable(out)
+    page = ComparisonPage(out, title, info.get("names"), count_fields(info))
+    page.notes += [f"{file.name}: left out: {reason}" for file, reason in unreadable.items()]
+    runs: list[ModelRun] = []
+    try:
+        for name, path in weights.items():
+            try:
+                runs.append(predict(name, path, files, out / name, page, **options))
+            except Exception as error:
+                reason = one_line(error) or type(error).__name__
+                runs.append(ModelRun(name, 0, Counter(), 0.0, out / name, error=reason))
+                page.drop_model(name, f"failed: {reason}")
+                LOGGER.error(f"{path}: failed: {reason}")
+    except KeyboardInterrupt:
+        for name in list(weights)[len(runs) :]:
+            page.drop_model(name, "interrupted")
+        raise
+    finally:
+        if any(not run.error for run in runs):
+            LOGGER.info(format_table([run for run in runs if not run.error]))
+        if page_file := page.write():
+            LOGGER.info(f"side by side, to open in a browser: {page_file}")
     return runs
 
 
@@ -99,7 +122,7 @@ def find_weights(models: Sequence[Path]) -> dict[str, Path]:
             raise UserError(f"{path}: no weights, and no folder of runs with */weights/best.pt; {advice}")
         for file in files:
             folder = file.absolute().parent
-            stem = folder.parent.name if folder.name == "weights" else file.stem
+            stem = readable_name(folder.parent.name if folder.name == "weights" else file.stem)
             name, number = stem, 1
             while name in weights:
                 number += 1
@@ -117,54 +140,63 @@ def airport_data(name: str, root: Path) -> Path:
     return root / "datasets" / name / f"{name}.yaml"
 
 
-def find_images(source: str | Path | Sequence[str], recursive: bool = False) -> list[Path]:
-    """Return images and videos; those that can't be read are named and left out.
+def find_images(source: str | Path | Sequence[str], exclude: Sequence[Path] = ()) -> list[Path]:
+    """Return images and videos, whether they can be read or not.
 
     Args:
-        source: File, folder, list of files (.txt) or glob, or several of these.
-        recursive: Whether to search the folders in a folder too.
+        source: File, folder with its subfolders, list of files (.txt) or glob, or several of these.
+        exclude: Folders inside a folder that are not searched.
 
     Raises:
-        UserError: If a source is missing or none holds anything readable.
+        UserError: If a source is missing, or there is no image and no video.
     """
     sources = [source] if isinstance(source, (str, Path)) else source
-    files = [file for each in sources for file in _expand(each, recursive)]
-    readable = []
-    for file in TQDM(files, desc="checking images", leave=False):
-        if _is_readable(file):
-            readable.append(file)
-        else:
-            LOGGER.warning(f"{file}: skipped: not a readable image or video")
-    if not readable:
-        raise UserError(f"source {', '.join(map(str, sources))}: holds no readable image or video")
-    return readable
+    files = [file for each in sources for file in _expand(each, exclude)]
+    if not files:
+        raise UserError(f"source {', '.join(map(str, sources))}: holds no image or video")
+    return files
 
 
-def _expand(source: str | Path, recursive: bool) -> list[Path]:
-    """Return the files with the suffix of an image or a video that a source stands for."""
+def _expand(source: str | Path, exclude: Sequence[Path]) -> list[Path]:
+    """Return the files that a source stands for; of a folder or a glob those with the suffix of an image or a video."""
     path = Path(source)
     if path.is_dir():
-        files = sorted(path.rglob("*") if recursive else path.iterdir())
+        folder = path.absolute()
+        without = {each for each in exclude if each != folder and each.is_relative_to(folder)}
+        found = (Path(file) for file in find_files(path, FORMATS))
+        files = sorted(file for file in found if not without.intersection(file.absolute().parents))
+        if nested := sum(file.parent != path for file in files):
+            LOGGER.info(f"{path}: {nested} of {len(files)} files lie in subfolders")
     elif path.suffix == ".txt" and path.is_file():
-        try:
-            lines = [line for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
-        except UnicodeDecodeError as error:
-            raise UserError(f"source {source}: not a text file in UTF-8") from error
         # relative to the working folder, or to the list after `./`, as in upstream
-        files = [path.parent / line if line.startswith("./") else Path(line) for line in lines]
+        files = [path.parent / name if name.startswith("./") else Path(name) for name in read_names(path)]
     elif path.is_file():
         files = [path]
     elif names := glob.glob(str(source), recursive=True):  # noqa: PTH207 - Path.glob takes no absolute pattern
-        files = [Path(name) for name in sorted(names)]
+        files = [Path(name) for name in sorted(names) if name.rpartition(".")[-1].lower() in FORMATS]
     else:
         raise UserError(f"source {source}: no such image, folder, video or glob")
-    return [file for file in files if file.suffix[1:].lower() in IMG_FORMATS | VID_FORMATS]
+    return files
 
 
-def _is_readable(file: Path) -> bool:
-    if file.suffix[1:].lower() in IMG_FORMATS:
-        return imread(str(file)) is not None
-    return cv2.VideoCapture(str(file)).isOpened()
+def find_unreadable(files: Sequence[Path]) -> dict[Path, str]:
+    """Return which images and videos can't be read, and why."""
+    reasons = zip(files, map_threads(_explain, files, "checking images"), strict=True)
+    return {file: reason for file, reason in reasons if reason}
+
+
+def _explain(file: Path) -> str:
+    """Return why an image or video can't be read; an empty text if it can."""
+    try:
+        if file.suffix[1:].lower() in IMG_FORMATS:
+            read_image(file)
+        elif file.suffix[1:].lower() not in VID_FORMATS:
+            return "has no suffix of an image or a video"
+        elif not LoadImagesAndVideos(str(file)).cap.isOpened():
+            return "is no video that can be read, or damaged"
+    except OSError as error:
+        return str(error)
+    return ""
 
 
 def predict(
@@ -191,38 +223,33 @@ def predict(
         UserError: If the model doesn't find boxes.
     """
     model = YOLO(weights)
+    if model.task not in TASKS:
+        raise UserError(f"a model of task {model.task} has no boxes to compare")
     if model.task != "detect":
         options.pop("slice", None)
     is_sliced = bool(options.get("slice"))
     num_images, num_full, milliseconds = 0, 0, 0.0
     num_objects = Counter(dict.fromkeys(model.names.values(), 0))
-    with tempfile.TemporaryDirectory() as scratch:
-        manifest = Path(scratch) / "files.txt"
-        manifest.write_text("\n".join(str(file.absolute()) for file in files), encoding="utf-8")
-        results = model.predict(
-            source=str(manifest),
-            stream=True,
-            save=True,
-            save_txt=save_txt,
-            project=str(folder.parent.absolute()),
-            name=folder.name,
-            exist_ok=True,
-            verbose=False,
-            line_width=2,  # objects of a few pixels would vanish under upstream's width for large images
-            **options,
-        )
-        has_videos = any(file.suffix[1:].lower() in VID_FORMATS for file in files)
-        for result in TQDM(results, desc=name, total=None if has_videos else len(files)):
-            if result.boxes is None:
-                raise UserError(f"a model of task {model.task} has no boxes to compare")
-            num_images += 1
-            num_objects.update(result.names[int(c)] for c in result.boxes.cls)
-            if is_sliced:
-                num_full += len(result.boxes) if result.num_full is None else result.num_full
-            milliseconds += sum(result.speed.values())
-            if page is not None and Path(result.path).suffix[1:].lower() in IMG_FORMATS:
-                # upstream numbers the files of equal stems
-                page.add(name, result, folder / f"{model.predictor.txt_path.name}.jpg")
+    results = model.predict(
+        source=[str(file.absolute()) for file in files],
+        stream=True,
+        save=True,
+        save_txt=save_txt,
+        project=str(folder.parent.absolute()),
+        name=folder.name,
+        exist_ok=True,
+        verbose=False,
+        **options,
+    )
+    has_videos = any(file.suffix[1:].lower() in VID_FORMATS for file in files)
+    for result in TQDM(results, desc=name, total=None if has_videos else len(files)):
+        num_images += 1
+        num_objects.update(result.names[int(c)] for c in result.boxes.cls)
+        if is_sliced:
+            num_full += len(result.boxes) if result.num_full is None else result.num_full
+        milliseconds += sum(result.speed.values())
+        if page is not None and Path(result.path).suffix[1:].lower() in IMG_FORMATS:
+            page.add(name, result, model.predictor.picture)
     mean = milliseconds / max(num_images, 1)
     return ModelRun(name, num_images, num_objects, mean, folder, num_full if is_sliced else None)
 

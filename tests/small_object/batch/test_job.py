@@ -1,6 +1,7 @@
 """Batch jobs on Ray Data, against a plain loop of `model.predict`."""
 
 import contextlib
+import fcntl
 import json
 import os
 import re
@@ -25,6 +26,7 @@ from ultralytics.engine.results import Results
 from ultralytics.utils import LOGGER
 
 from tests.helpers.common import Run
+from tests.helpers.odd_images import READABLE, UNREADABLE, write_odd_images
 from tests.ultralytics.models.test_sliced_prediction import IMGSZ, TILE, build, same
 
 pytest.importorskip("ray.data", reason="Ray is missing: pip install 'small-object-detection[batch]'")
@@ -33,9 +35,10 @@ import pyarrow.parquet as pq
 import ray
 
 from small_object.batch.job import allocate, begin, run
-from small_object.batch.store import SCHEMA, Output, Source, UnreadableError
+from small_object.batch.store import SCHEMA, Output, Source
 from small_object.batch.worker import Allocation, Job, Journal, Task, Worker, model_digest
 from small_object.errors import UserError
+from small_object.images import UnreadableImageError, readable_name
 
 CONF = 0.72
 OPTIONS = {"imgsz": IMGSZ, "conf": CONF, "slice": TILE, "slice_overlap": 0.25, "slice_batch": 3}
@@ -148,22 +151,25 @@ def expected(weights: Path, file: Path) -> Any:
 
 def test_results_are_those_of_a_loop_and_unreadable_images_are_tried_again(weights: Path, tmp_path: Path) -> None:
     images, out = draw_images(tmp_path / "in"), tmp_path / "out"
-    good, text = (images / "small.png").read_bytes(), "not an image that can be decoded"
+    good, text = (images / "small.png").read_bytes(), "is no image that can be read, or damaged"
     reasons = {
-        "text.jpg": text, "cut.png": text, "empty.jpg": "empty file", "vanished.jpg": "no such file",
-        "\\udcff.png": "its name is not UTF-8; rename it",
+        "text.jpg": text, "cut.png": text, "empty.jpg": "is empty",
+        "vanished.jpg": "can't be opened: No such file or directory",
+        "\\udcff.png": "would be stored as %FF.png, as another image is; rename it",
     }  # fmt: skip
     (images / "text.jpg").write_text("not an image")
     (images / "cut.png").write_bytes(good[:2000])
     (images / "empty.jpg").touch()
     (images / "vanished.jpg").symlink_to("nowhere")
-    Path(os.fsdecode(os.fsencode(images) + b"/\xff.png")).write_bytes(good)
+    for name in ("\udcff.png", "%FF.png", "._small.png", ".hidden/small.png"):
+        (images / name).parent.mkdir(exist_ok=True)
+        (images / name).write_bytes(good)
     job = build_job(weights, images, out)
     told, found = run(job), rows(out)
     assert {each["image"]: each["reason"] for each in told["unreadable"]} == reasons
     names = {file.relative_to(images).as_posix() for file in images.rglob("*") if file.suffix in (".png", ".jpg")}
-    names -= reasons.keys() | {"\udcff.png"}
-    assert found.keys() == names and len(names) == len(ODD_NAMES) + 5
+    names -= reasons.keys() | {"\udcff.png", "._small.png", ".hidden/small.png"}
+    assert found.keys() == names and len(names) == len(ODD_NAMES) + 6
     detections, tiles = Counter(), 0
     for name, image in found.items():
         plain = expected(weights, images / name)
@@ -183,7 +189,7 @@ def test_results_are_those_of_a_loop_and_unreadable_images_are_tried_again(weigh
     assert found["turned.jpg"][0]["height"] == 256 and found["small.png"][0]["tiles_run"] == 0 < tiles
     assert told == report(out)
     assert told["detections"] == dict(detections) and told["tiles_run"] == tiles
-    assert [told[key] for key in ("images", "done", "done_now", "missing", "duplicated")] == [15, 10, 10, 0, 0]
+    assert [told[key] for key in ("images", "done", "done_now", "missing", "duplicated")] == [16, 11, 11, 0, 0]
 
     (images / "cut.png").write_bytes(good)
     told = run(job)
@@ -194,7 +200,36 @@ def test_results_are_those_of_a_loop_and_unreadable_images_are_tried_again(weigh
             file.unlink()
     told = run(job)  # nothing is left to do
     keys = "images", "done", "done_before", "done_now", "no_longer_in_source", "missing", "duplicated"
-    assert [told[key] for key in keys] == [2, 2, 2, 0, 9, 0, 0] and told["unreadable"] == []
+    assert [told[key] for key in keys] == [2, 2, 2, 0, 10, 0, 0] and told["unreadable"] == []
+
+
+def test_odd_files(weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Images in are those done and those unreadable; a camera's bits belong to the job."""
+    odd = write_odd_images(tmp_path / "in")
+    job = build_job(weights, odd, tmp_path / "out", slice=0)
+    told, found = run(job), rows(tmp_path / "out")
+    assert found.keys() == {readable_name(name) for name in READABLE}
+    unreadable = {each["image"]: each["reason"] for each in told["unreadable"]}
+    assert unreadable.keys() == UNREADABLE.keys()
+    assert all(re.search(UNREADABLE[name], reason) for name, reason in unreadable.items())
+    assert (told["images"], told["done"]) == (len(READABLE | UNREADABLE.keys()), len(READABLE))
+    monkeypatch.setenv("SMALL_OBJECT_BITS", "12")
+    with pytest.raises(UserError, match=r"was begun with SMALL_OBJECT_BITS None \(now 12\)"):
+        run(job)
+    (tmp_path / "list.txt").write_bytes(b"in/deep12.tif\nin/caf\xe9.png\nin/float.tif\n")
+    told = run(replace(job, source=str(tmp_path / "list.txt"), out=str(tmp_path / "12")))
+    assert rows(tmp_path / "12").keys() == {"in/deep12.tif", "in/caf%E9.png"}  # workers of a Ray that knew no bits
+    assert told["arguments"]["SMALL_OBJECT_BITS"] == 12 and told["unreadable"][0]["image"] == "in/float.tif"
+
+
+def test_paths_that_are_not_utf_8(weights: Path, tmp_path: Path) -> None:
+    """A source of such a name is run, and resumed; such an output is refused."""
+    source = tmp_path / "caf\udce9"
+    draw(source / "a.png", 0)
+    job = build_job(weights, source, tmp_path / "out", slice=0)
+    assert run(job)["done_now"] == 1 and run(job)["done_before"] == 1
+    with pytest.raises(UserError, match="its name is not UTF-8"):
+        run(replace(job, out=str(source / "out")))
 
 
 @pytest.fixture(scope="module")
@@ -219,14 +254,15 @@ def test_lists_and_s3(weights: Path, tmp_path: Path, s3: tuple[Any, str]) -> Non
     for i, key in enumerate(keys):
         content = b"" if "empty" in key else draw(tmp_path / f"s3/{i}{Path(key).suffix}", i + 2).read_bytes()
         client.put_object(Bucket="year", Key=key, Body=content)
-    client.put_object(Bucket="year", Key="2024/notes.txt", Body=b"not an image")
+    for key in ("2024/notes.txt", "2024/._a.jpg", "2024/.hidden/a.jpg"):
+        client.put_object(Bucket="year", Key=key, Body=b"not an image")
 
     prefix = Source(f"s3://year/2024?{options}")
     names = [f"s3://year/{key}" for key in sorted(keys[:3])]
     assert prefix.names() == (names, {})
     for name, file in ((f"s3://year/{keys[0]}", "0.jpg"), (f"s3://year/{keys[1]}", "1.png")):
         assert np.array_equal(prefix.read(name, cv2.IMREAD_COLOR), cv2.imread(str(tmp_path / "s3" / file)))
-    with pytest.raises(UnreadableError, match="empty file"):
+    with pytest.raises(UnreadableImageError, match="is empty"):
         prefix.read(f"s3://year/{keys[2]}", cv2.IMREAD_COLOR)
 
     url, gone = f"s3://year/2025/d.png?{options}", f"s3://year/2025/gone.png?{options}"
@@ -281,7 +317,7 @@ def test_other_work_is_refused(weights: Path, tmp_path: Path) -> None:
     assert {file: file.read_bytes() for file in (tmp_path / "out").rglob("*.*")} == files
     (tmp_path / "out/job.json").write_text("{")
     refused("no readable job.json")
-    with pytest.raises(OSError, match=r"tiny\.pt"):
+    with pytest.raises(UserError, match=r"tiny\.pt/out: can't be written: Not a directory"):
         run(replace(first, out=str(weights / "out")))
 
 
@@ -324,27 +360,31 @@ def until(happened: Callable[[], Any], seconds: float = 120) -> Any:
     return result
 
 
-def reader_of(pipe: Path) -> int:
-    """Return a descriptor of a named pipe once a worker has begun to read it, where it waits; else 0."""
-    with contextlib.suppress(OSError):
-        return os.open(pipe, os.O_WRONLY | os.O_NONBLOCK)
-    return 0
+def block(file: Path) -> int:
+    """Write a file that others wait to open until the returned descriptor is closed (for up to 45 s)."""
+    file.write_text("not an image")
+    signal.signal(signal.SIGIO, signal.SIG_IGN)  # which tells that another waits
+    descriptor = os.open(file, os.O_WRONLY)
+    fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_WRLCK)
+    return descriptor
+
+
+def wait_for_reader(blocked: int) -> None:
+    until(lambda: fcntl.fcntl(blocked, fcntl.F_GETLEASE) != fcntl.F_WRLCK)
 
 
 def test_killed_workers_lose_and_double_nothing(weights: Path, tmp_path: Path) -> None:
     """Another worker runs the images of the one that was killed, and those that it held alone."""
     for i in range(9):
         draw(tmp_path / f"in/{i}.png", i)
-    pipe = tmp_path / "in/4b.png"
-    os.mkfifo(pipe)
+    blocked = block(tmp_path / "in/4b.png")
 
     def kill() -> None:
-        writer = until(lambda: reader_of(pipe))
+        wait_for_reader(blocked)
         (worker,) = workers_of(os.getpid())
         worker.kill()
         worker.wait()
-        os.close(writer)
-        os.close(until(lambda: reader_of(pipe)))  # the next worker finds nothing in it
+        os.close(blocked)
 
     killer = threading.Thread(target=kill)
     killer.start()
@@ -352,7 +392,7 @@ def test_killed_workers_lose_and_double_nothing(weights: Path, tmp_path: Path) -
     killer.join()
     found = rows(tmp_path / "out")
     assert found.keys() == {f"{i}.png" for i in range(9)}
-    assert told["unreadable"] == [{"image": "4b.png", "reason": "empty file"}]
+    assert told["unreadable"] == [{"image": "4b.png", "reason": "is no image that can be read, or damaged"}]
     for name in ("4.png", "5.png", "8.png"):  # in its batch, in its part, in another part
         same(boxes_of(found[name]), expected(weights, tmp_path / "in" / name).boxes.data)
 
@@ -361,19 +401,17 @@ def test_stopped_jobs_resume(weights: Path, tmp_path: Path) -> None:
     """The job's own process is interrupted, started again, killed, and started again."""
     for i in range(9):
         draw(tmp_path / f"in/{i}.png", i)
-    pipe = tmp_path / "in/4b.png"
-    os.mkfifo(pipe)
     address = ray.get_runtime_context().gcs_address
     job = build_job(weights, tmp_path / "in", tmp_path / "out", part=2, address=address)
     script = [sys.executable, *command(job)]
     files: dict[Path, bytes] = {}
     signal.signal(signal.SIGINT, signal.default_int_handler)  # else a child of a background process ignores it
     for stop in (signal.SIGINT, signal.SIGKILL):
-        log = tmp_path / f"{stop}.txt"
+        blocked, log = block(tmp_path / "in/4b.png"), tmp_path / f"{stop}.txt"
         with log.open("w") as stream:
             process = subprocess.Popen(script, stdout=stream, stderr=stream, start_new_session=True)
         try:
-            writer = until(lambda: reader_of(pipe))
+            wait_for_reader(blocked)
             workers = workers_of(os.getpid())
             assert workers
             if stop == signal.SIGINT:
@@ -382,7 +420,7 @@ def test_stopped_jobs_resume(weights: Path, tmp_path: Path) -> None:
                 process.kill()
             status = process.wait(60)
             psutil.wait_procs(workers, 60)
-            os.close(writer)
+            os.close(blocked)
             assert not any(worker.is_running() for worker in workers)
         finally:
             process.kill()
@@ -395,8 +433,7 @@ def test_stopped_jobs_resume(weights: Path, tmp_path: Path) -> None:
         assert len(done) % 2 == 0 and not done & {"4.png", "4b.png"}  # whole parts, in no certain order
     (tmp_path / "out/parts/.123-half.parquet").write_bytes(b"PAR1")
     (tmp_path / "out/parts/damaged.parquet").write_bytes(b"PAR1")
-    pipe.unlink()
-    draw(pipe, 20)
+    draw(tmp_path / "in/4b.png", 20)
     assert run(replace(job, part=4))["done_before"] == len(done)
     assert rows(tmp_path / "out").keys() == {*(f"{i}.png" for i in range(9)), "4b.png"}
     assert files.items() <= read_parts(tmp_path / "out").items()

@@ -175,7 +175,7 @@ def test_nothing_to_show_is_no_page(tmp_path: Path) -> None:
     page = ComparisonPage(tmp_path, "t")
     assert page.write() is None
     page.add("m", result(tmp_path / "a.png"), tmp_path / "a.png")
-    page.remove_model("m")
+    page.drop_model("m", "failed")
     assert page.write() is None
     assert not (tmp_path / "index.html").exists()
 

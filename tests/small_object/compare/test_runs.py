@@ -1,7 +1,11 @@
 """What `small-object compare`, `predict1.py` and `predict2.py` do, run in this process on tiny images."""
 
+import html
 import json
+import os
 import re
+import shutil
+import signal
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -14,9 +18,11 @@ from ultralytics.utils import ops
 
 from small_object import cli
 from small_object.compare import runs
+from small_object.compare.page import ComparisonPage
 from small_object.errors import UserError
 from tests.helpers.common import TINY_MODEL, write_tree
 
+Log = pytest.LogCaptureFixture
 DATA = "train: images/train\nval: images/val\nnames: [airplane, truck]\n"
 
 
@@ -47,6 +53,13 @@ def root(tmp_path: Path, weights: Path) -> Path:
     write_images(tmp_path / "datasets/ASS2/images/val", 3)
     (tmp_path / "datasets/ASS2/ASS2.yaml").write_text(DATA)
     return tmp_path
+
+
+def read_page(file: Path) -> dict[str, Any]:
+    """Return the data of a page, with its notes."""
+    text = file.read_text(encoding="utf-8")
+    data = json.loads(re.search(r'type="application/json">(.*?)</script>', text, re.DOTALL)[1])
+    return data | {"notes": [html.unescape(note) for note in re.findall("<li>(.*?)</li>", text, re.DOTALL)]}
 
 
 def run(root: Path, *argv: str | Path) -> int:
@@ -115,7 +128,7 @@ def test_only_panoramas_are_sliced_by_default(
     assert given["slice"] == expected
 
 
-def test_the_page_shows_what_the_saved_labels_say(root: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_the_page_shows_what_the_saved_labels_say(root: Path, caplog: Log) -> None:
     (root / "datasets/ASS2/labels/val").mkdir(parents=True)
     (root / "datasets/ASS2/labels/val/1.txt").write_text("1 0.5 0.5 0.25 0.5")
     assert run(root, "--conf", "0", "--save-txt") == 0
@@ -123,8 +136,7 @@ def test_the_page_shows_what_the_saved_labels_say(root: Path, caplog: pytest.Log
     assert str(page) in caplog.text
     rows = [line.split()[:2] for line in caplog.text.splitlines()]
     assert ["big", "3"] in rows and ["small", "3"] in rows
-    text = re.search(r'type="application/json">(.*?)</script>', page.read_text(encoding="utf-8"), re.DOTALL)[1]
-    data = json.loads(text)
+    data = read_page(page)
     assert [model["name"] for model in data["models"]] == ["big", "small"]
     assert [image["truth"] for image in data["images"]] == [[], [[data["classes"].index("truck"), 24, 12, 40, 36]], []]
     for image in data["images"]:
@@ -163,31 +175,118 @@ def test_missing_models_are_one_line(root: Path, capsys: pytest.CaptureFixture[s
     assert "train one: yolo detect train ... project=" in capsys.readouterr().err
 
 
-def test_broken_weights_do_not_stop_the_others(root: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_models_that_fail_are_named_and_do_not_stop_the_others(root: Path, weights: Path, caplog: Log) -> None:
     broken = root / "runs/ASS2/broken/weights/best.pt"
     broken.parent.mkdir(parents=True)
-    broken.write_bytes(b"not a checkpoint")
-    assert run(root) == 0
-    assert f"{broken}: skipped: " in caplog.text
-    assert len(list((root / "runs/predict/ASS2/small").iterdir())) == 3
+    broken.write_bytes(weights.read_bytes()[:9000])
+    for task in ("cls", "obb"):
+        YOLO(f"yolo11n-{task}.yaml").save(root / f"{task}.pt")
+    models = broken, root / "cls.pt", root / "obb.pt", weights
+    assert run(root, "--weights", *models, "--slice", "64") == 1
+    assert f"{broken}: failed: " in caplog.text
+    page = read_page(root / "runs/predict/ASS2/index.html")
+    assert [model["name"] for model in page["models"]] == ["best"] and len(page["images"]) == 3
+    assert [note.partition(":")[0] for note in page["notes"]] == ["broken", "cls", "obb"]
+    assert page["notes"][1:] == [
+        f"{name}: failed: a model of task {task} has no boxes to compare"
+        for name, task in (("cls", "classify"), ("obb", "obb"))
+    ]
     assert run(root, "--models", "broken") == 1
 
 
-def test_an_unreadable_image_is_named_and_left_out(root: Path, caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize(("number", "finished"), [(signal.SIGINT, 1), (signal.SIGTERM, 1), (signal.SIGTERM, 0)])
+def test_a_stop_leaves_the_page_of_what_is_finished(
+    number: int, finished: int, root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    seen: list[Path] = []
+    add = ComparisonPage.add
+
+    def add_and_stop(page: ComparisonPage, *args: Any) -> None:
+        add(page, *args)
+        seen.append(args[2])
+        if len(seen) == 3 * finished + 2:
+            os.kill(os.getpid(), number)
+
+    monkeypatch.setattr(ComparisonPage, "add", add_and_stop)
+    before = signal.getsignal(signal.SIGTERM)
+    assert run(root) == 130
+    assert signal.getsignal(signal.SIGTERM) == before
+    assert capsys.readouterr().err.strip().endswith("predict2.py: interrupted") and all(map(Path.is_file, seen))
+    file = root / "runs/predict/ASS2/index.html"
+    assert file.is_file() == bool(finished)
+    if finished:
+        page = read_page(file)
+        assert [model["name"] for model in page["models"]] == ["big"] and len(page["images"]) == 3
+        assert page["notes"] == ["small: interrupted"]
+
+
+def test_an_unreadable_image_is_named_and_left_out(root: Path, caplog: Log) -> None:
     bad = root / "datasets/ASS2/images/val/1.png"
     bad.write_bytes(bad.read_bytes()[:20])
     assert run(root, "--models", "big") == 0
     (message,) = [r.getMessage() for r in caplog.records if str(bad) in r.getMessage()]
-    assert message.endswith(f"{bad}: skipped: not a readable image or video")
+    reason = "left out: is no image that can be read, or damaged"
+    assert message.endswith(f"{bad}: {reason}")
+    assert read_page(root / "runs/predict/ASS2/index.html")["notes"] == [f"1.png: {reason}"]
     assert sorted(path.stem for path in (root / "runs/predict/ASS2/big").iterdir()) == ["0", "2"]
 
 
 def test_a_source_without_images_is_an_error(root: Path) -> None:
     (root / "empty").mkdir()
-    (root / "list.txt").write_bytes(b"\xff.png")
+    (root / "list.txt").write_bytes(b"\n")
     for source in ("missing.jpg", "missing/*.jpg", "empty", "list.txt"):
-        with pytest.raises(UserError, match=rf"source {re.escape(str(root / source))}: (no such|holds no|not a text)"):
+        with pytest.raises(UserError, match=rf"source {re.escape(str(root / source))}: (no such|holds no)"):
             runs.find_images(root / source)
+
+
+def test_images_in_subfolders_are_run_but_not_those_of_earlier_results(root: Path, caplog: Log) -> None:
+    frames = root / "frames"
+    for name in ("day", "day/deeper", ".hidden"):
+        write_images(frames / name, 1)
+    (frames / "._a.png").write_bytes(b"resource fork")
+    (frames / "day/link").symlink_to(frames)
+    write_images(root / "elsewhere", 1)
+    (frames / "linked").symlink_to(root / "elsewhere")
+    for out in (frames, frames / "out"):
+        for _ in range(2):
+            assert run(root, "--source", frames, "--out", out) == 0
+            assert f"{frames}: 3 of 3 files lie in subfolders" in caplog.text
+            caplog.clear()
+            page = read_page(out / "index.html")
+            assert [image["name"] for image in page["images"]] == ["0.png"] * 3
+            assert {path.name for path in (out / "big").iterdir()} == {"0.jpg", "0-2.jpg", "0-3.jpg"}
+        for name in ("big", "small", "index_files"):
+            shutil.rmtree(out / name)
+
+
+def test_odd_names_in_lists(root: Path) -> None:
+    content = (root / "datasets/ASS2/images/val/0.png").read_bytes()
+    (root / "caf\udce9.png").write_bytes(content)
+    lines = b"\xef\xbb\xbf./caf\xe9.png\r\n  gone.png \nnotes\n" + os.fsencode(root / "datasets/ASS2/images/val/1.png")
+    (root / "list.txt").write_bytes(lines)
+    files = runs.find_images(root / "list.txt")
+    unreadable = runs.find_unreadable(files)
+    assert unreadable == {
+        Path("gone.png"): "can't be opened: No such file or directory",
+        Path("notes"): "has no suffix of an image or a video",
+    }
+    assert [file.name for file in files if file not in unreadable] == ["caf\udce9.png", "1.png"]
+
+
+def test_a_folder_that_cannot_be_written_is_named(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (root / "file").touch()
+    for folder in (root / "file/out", Path("/proc/self")):  # one that can't be made, one in which no file can be
+        assert run(root, "--out", folder) == 1
+        line = capsys.readouterr().err.splitlines()[-1]
+        assert re.match(rf"predict2\.py: {folder}: can't be written: (Not a directory|No such file|Perm)", line)
+
+
+def test_the_page_links_to_the_png_of_a_picture_too_wide_for_jpeg(root: Path, weights: Path) -> None:
+    cv2.imwrite(str(root / "wide.png"), np.zeros((32, 66_000, 3), np.uint8))
+    assert run(root, "--weights", weights, "--source", root / "wide.png", "--slice", "0", "--out", root / "out") == 0
+    (image,) = read_page(root / "out/index.html")["images"]
+    assert image["annotated"] == ["best/wide.png"] and (root / "out/best/wide.png").is_file()
+    assert image["size"] == [66_000, 32]
 
 
 def test_sources_image_glob_list_and_video(root: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 
@@ -113,6 +114,31 @@ def test_images_in_subfolders_are_mentioned(tmp_path: Path, caplog: Log) -> None
     assert load_inference_source(tmp_path).nf == 1
     assert f"such as day/b.png, are not read; source='{tmp_path}/**/*.*' reads all" in caplog.text
     assert load_inference_source(f"{tmp_path}/**/*.*").nf == 2
+
+
+def test_a_list_may_name_missing_files_and_bytes_that_are_not_utf_8(
+    odd: Path, model: YOLO, tmp_path: Path, caplog: Log
+) -> None:
+    lines = b"\xef\xbb\xbf" + b"\r\n".join(
+        (b"caf\xe9.png", b"", b" gone.png", os.fsencode(odd / "good.png"), b"ax*.png")
+    )
+    (odd / "list.txt").write_bytes(lines)
+    predict_as_command(model, odd / "list.txt", tmp_path)
+    assert "list.txt: gone.png: no such file" in caplog.text and "1 of 4 files could not be read" in caplog.text
+    assert {path.name for path in (tmp_path / "run").iterdir()} == {"caf%E9.jpg", "good.jpg", "axb.jpg"}
+    (odd / "list.txt").write_text("gone.png\n")
+    with pytest.raises(UserError, match=r"list\.txt: names no file that there is"):
+        predict_as_command(model, odd / "list.txt", tmp_path)
+    (odd / "list.txt").unlink()
+
+
+def test_a_broken_video_does_not_end_a_prediction(odd: Path, model: YOLO, tmp_path: Path, caplog: Log) -> None:
+    for name in ("a.mp4", "caf\udce9.avi"):
+        (tmp_path / name).write_bytes(b"no video")
+    results = model.predict([odd / "good.png", *sorted(tmp_path.glob("*.??[4i]"))], imgsz=64, stream=True)
+    assert [Path(result.path).name for result in results] == ["good.png"]
+    assert [Path(path).name for path in model.predictor.dataset.unreadable] == ["a.mp4", "caf\udce9.avi"]
+    assert len(re.findall("is no video that can be read, or damaged", caplog.text)) == 2
 
 
 def test_a_list_of_files_is_read_in_batches_and_in_its_order(odd: Path) -> None:
