@@ -2,7 +2,6 @@
 
 import math
 
-import numpy as np
 import pytest
 import torch
 from ultralytics.utils.tal import TaskAlignedAssigner
@@ -16,16 +15,6 @@ def configured(share: float, c: float = DEFAULT_C, kind: type = TaskAlignedAssig
     assigner = kind(**{"num_classes": CLASSES, "alpha": 0.5, "beta": 6.0, "stride": list(STRIDES)} | arguments)
     assigner.nwd_assign, assigner.nwd_c = share, c
     return assigner
-
-
-def pairs(n: int, smallest: float, largest: float, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return n boxes of objects and boxes nearby of similar sizes, xyxy, float64."""
-    rng = np.random.default_rng(seed)
-    centre, size = rng.uniform(40, 200, (n, 2)), rng.uniform(smallest, largest, (n, 2))
-    near, near_size = centre + rng.normal(0, 0.4, (n, 2)) * size, size * rng.uniform(0.6, 1.6, (n, 2))
-    boxes = (np.concatenate((c - s / 2, c + s / 2), 1) for c, s in ((centre, size), (near, near_size)))
-    truth, predicted = map(torch.from_numpy, boxes)
-    return truth, predicted
 
 
 def anchors() -> tuple[torch.Tensor, torch.Tensor]:
@@ -111,26 +100,6 @@ def slow_assignment(
             best = max(metric[g][b] for b in mine), max(overlap[g][b] for b in mine)
             targets[a] = g, metric[g][a] * best[1] / (best[0] + 1e-9)
     return targets
-
-
-@pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
-def test_overlap_against_a_slow_reference(share):
-    truth, predicted = pairs(300, 2, 60)
-    overlap = configured(share, 9.0).iou_calculation(truth, predicted)
-    expected = [slow_overlap(*boxes, share, 9.0) for boxes in zip(truth.tolist(), predicted.tolist(), strict=True)]
-    np.testing.assert_allclose(overlap.numpy(), expected, atol=1e-6)
-    assert 0 <= overlap.min() <= overlap.max() <= 1
-
-
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
-def test_overlap_has_upstreams_type(dtype):
-    truth, predicted = (boxes.to(dtype) - 30 for boxes in pairs(50, 4, 25))
-    overlap = configured(0.7).iou_calculation(truth, predicted)
-    assert overlap.dtype == dtype
-    if dtype.itemsize > 2:
-        return
-    expected = configured(0.7).iou_calculation(truth.double(), predicted.double())
-    torch.testing.assert_close(overlap.double(), expected, atol=0.05, rtol=0)
 
 
 MIXED = [3, 3, 10, 12, 20, 26, 40, 3]
