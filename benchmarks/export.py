@@ -27,7 +27,6 @@ from typing import Any
 import numpy as np
 import torch
 from ultralytics import YOLO
-from ultralytics.cfg import MIN_TILE
 from ultralytics.data import YOLODataset
 from ultralytics.utils import LOGGER, TQDM
 from ultralytics.utils.patches import imread
@@ -47,6 +46,7 @@ from benchmarks.common import (
 from benchmarks.training import validate
 from small_object.datasets.dataset import read_data_yaml
 from small_object.errors import UserError
+from small_object.slicing.tiling import MIN_TILE
 
 NMS = {"nms": True, "conf": 0.001, "iou": 0.7}
 MAX_DET = 1000

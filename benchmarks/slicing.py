@@ -34,7 +34,6 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 from ultralytics import YOLO
-from ultralytics.cfg import MIN_TILE
 from ultralytics.data import YOLODataset
 from ultralytics.utils import LOGGER, TQDM
 from ultralytics.utils.ops import xywhn2xyxy
@@ -57,7 +56,7 @@ from small_object.datasets.dataset import read_data_yaml
 from small_object.errors import UserError
 from small_object.files import replacing
 from small_object.sizes import COCO_SMALL_NAME, SizeRecords, load_coco_eval
-from small_object.slicing.tiling import tile_grid, tiles_over
+from small_object.slicing.tiling import MIN_TILE, tile_grid, tiles_over
 
 MAX_DET = 1000
 Run = Callable[[np.ndarray], np.ndarray]  # an image (H, W, 3), BGR, to rows x1, y1, x2, y2, score, class
