@@ -6,14 +6,16 @@ Data sets have four noisy images per split, each with one object.
 
 from __future__ import annotations
 
+import shutil
 import sys
 from pathlib import Path
 
 import cv2
+import matplotlib
 import numpy as np
 import torch
 from ultralytics import YOLO
-from ultralytics.utils import DEFAULT_CFG_DICT, ROOT, SETTINGS, YAML
+from ultralytics.utils import DEFAULT_CFG_DICT, ROOT, SETTINGS, USER_CONFIG_DIR, YAML
 from ultralytics.utils.torch_utils import init_seeds
 
 DATA = {"": "coco8", "-seg": "coco8-seg", "-pose": "coco8-pose", "-obb": "dota8", "-cls": ""}  # by task
@@ -52,8 +54,9 @@ def save_data(folder: Path, task: str, keypoints: int) -> None:
 
 
 def main(folder: Path) -> None:
-    """Make `weights` and `datasets` in a folder, and point upstream's settings at them."""
+    """Make `weights` and `datasets` in a folder and a font, and point upstream's settings at them."""
     (folder / "weights").mkdir()
+    shutil.copy(f"{matplotlib.get_data_path()}/fonts/ttf/DejaVuSans.ttf", USER_CONFIG_DIR / "Arial.ttf")
     SETTINGS.update({f"{name}_dir": str(folder / name) for name in ("weights", "datasets", "runs")})
     for task, name in DATA.items():
         stated = YAML.load(ROOT / f"cfg/datasets/{name}.yaml") if name else {"path": "imagenet10", "names": {}}
