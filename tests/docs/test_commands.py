@@ -1,7 +1,7 @@
 """Every command of README.md and docs/ runs, on data of a few tiny images in a folder that is laid out like this one.
 
 A command is a line of a code block that begins with one of `PROGRAMS`, or code in a sentence that does so and has
-arguments (for `yolo`: with a `=`; `yolo export` alone is a name). Python in code blocks runs, too. A new command in a
+arguments (`yolo export` and `small-object check` are names). Python in code blocks runs, too. A new command in a
 document is found and run automatically. If it fails here:
 
 - it takes long, or names something that is not here: add a row to `SMALLER`;
@@ -154,7 +154,8 @@ def parse(text: str) -> Iterator[tuple[str, bool]]:
     for token in MarkdownIt().enable("table").parse(text):
         if token.type == "inline":
             for code in (" ".join(part.content.split()) for part in token.children if part.type == "code_inline"):
-                if is_command(code) and (not code.startswith("yolo ") or "=" in code):
+                is_name = code.endswith("...") or re.fullmatch(r"small-object \w+|yolo [^=]+", code)
+                if is_command(code) and not is_name:
                     yield code, False
         elif token.type in {"fence", "code_block"} and token.info.partition(" ")[0] in LANGUAGES:
             code = ""  # parts of Python between empty lines are one
@@ -268,7 +269,9 @@ def template(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name, classes in (("ASS1-demo", ("airplane", "person", "truck")), ("ASS2-demo", ("airplane", "truck"))):
         yaml = (folder / "datasets" / name / f"{name}.yaml").read_bytes()
         write_data(folder / "datasets" / name, classes, {"train": 2, "val": 2}).write_bytes(yaml)
-    coco(folder, [{"image_id": i, "category_id": 7, "bbox": [10, 10, 50, 40]} for i in (1, 2, 3)])
+    for name, images in (("train", ["d.png"]), ("val", ["e.png"]), ("annotations", None)):
+        annotations = [{"image_id": 1, "category_id": 7, "bbox": [10, 10, 50, 40]}]
+        coco(folder, annotations, images).rename(folder / f"{name}.json")
     voc(folder / "VOC2012", dict.fromkeys("abc", "truck 10 10 60 50"))
     (folder / "ASS1.zip").write_bytes(make_zip(make_files("ASS1")))
     (folder / "tiny.yaml").write_text(TINY_MODEL)
