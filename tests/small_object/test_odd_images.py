@@ -56,7 +56,7 @@ def run_compare(data: Path, log: pytest.LogCaptureFixture) -> Counts:
     suffixes = {utf8_name(name).partition(".")[0]: utf8_name(name) for name in READABLE}
     notes = re.findall("<li>(.*?): left out: (.*?)</li>", (data.parent / "out/index.html").read_text(encoding="utf-8"))
     assert all(re.search(UNREADABLE[name], reason) for name, reason in notes)
-    return {suffixes.get(name, "deep16.tif") for name in used}, len(notes)  # deep16-2 is that of the other deep16
+    return {suffixes[name] for name in used}, len(notes)
 
 
 def run_batch(data: Path, log: pytest.LogCaptureFixture) -> Counts:
