@@ -11,7 +11,7 @@ import numpy as np
 
 READABLE = {
     "good.png", "a*b.png", "axb.png", "caf\udce9.png", "li\nne.png", "quo'te\".png", "grey.png", "rgba.png",
-    "deep16.png", "deep16.tif", "bands16.tif",
+    "deep16.png", "grey16.tif", "bands16.tif",
 }  # fmt: skip
 UNREADABLE = {
     "bomb.png": "is too large or states a wrong size",
@@ -51,7 +51,7 @@ def write_odd_images(folder: Path) -> Path:
         "grey.png": colour[..., 0],
         "rgba.png": np.dstack([colour, colour[..., 0]]),
         "deep16.png": (share * 65535).astype(np.uint16),
-        "deep16.tif": (share * 65535).astype(np.uint16),
+        "grey16.tif": (share * 65535).astype(np.uint16),
         "bands16.tif": colour.astype(np.uint16) * 257,
         "float.tif": colour.astype(np.float32) / 255,
         "double.tif": colour.astype(np.float64),

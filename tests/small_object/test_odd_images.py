@@ -11,6 +11,8 @@ from ultralytics.data.dataset import YOLODataset
 from ultralytics.data.utils import check_det_dataset
 
 from small_object import cli
+from small_object.datasets.check import check
+from small_object.datasets.stats import stats
 from small_object.images import UnreadableImageError, utf8_name
 from tests.helpers.common import TINY_MODEL, Run
 from tests.helpers.odd_images import READABLE, UNREADABLE, write_odd_images
@@ -56,7 +58,7 @@ def run_compare(data: Path, log: pytest.LogCaptureFixture) -> Counts:
     suffixes = {utf8_name(name).partition(".")[0]: utf8_name(name) for name in READABLE}
     notes = re.findall("<li>(.*?): left out: (.*?)</li>", (data.parent / "out/index.html").read_text(encoding="utf-8"))
     assert all(re.search(UNREADABLE[name], reason) for name, reason in notes)
-    return {suffixes.get(name, "deep16.tif") for name in used}, len(notes)  # deep16-2 is that of the other deep16
+    return {suffixes[name] for name in used}, len(notes)
 
 
 def run_batch(data: Path, log: pytest.LogCaptureFixture) -> Counts:
@@ -77,7 +79,23 @@ def run_batch(data: Path, log: pytest.LogCaptureFixture) -> Counts:
     return used, len(unreadable)
 
 
-@pytest.mark.parametrize("tool", [run_predict, run_train, run_compare, run_batch])
+def run_check(data: Path, log: pytest.LogCaptureFixture) -> Counts:
+    report = check(data, out=data.parent / "check")
+    kinds = {"unreadable-image", "empty-image", "dark-16-bit"}
+    named = {Path(finding.file).name for finding in report.findings if finding.kind in kinds}
+    counts = report.counts
+    assert named <= UNREADABLE.keys() and counts["images"]["val"] == len(READABLE | UNREADABLE.keys())
+    return {utf8_name(name) for name in READABLE | UNREADABLE.keys() - named}, counts["left_out"]["val"]
+
+
+def run_stats(data: Path, log: pytest.LogCaptureFixture) -> Counts:
+    found = stats(data, out=data.parent / "stats")
+    left_out = {Path(file).name for file in found.skipped}
+    assert f"{len(READABLE)} objects in {len(READABLE)} images" in found.table() and left_out == {*UNREADABLE}
+    return {utf8_name(name) for name in READABLE | UNREADABLE.keys() - left_out}, len(found.skipped)
+
+
+@pytest.mark.parametrize("tool", [run_predict, run_train, run_compare, run_batch, run_check, run_stats])
 def test_counts_add_up(tool: Callable[..., Counts], data: Path, caplog: pytest.LogCaptureFixture) -> None:
     assert tool(data, caplog) == ({utf8_name(name) for name in READABLE}, len(UNREADABLE))
 

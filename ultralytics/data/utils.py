@@ -36,4 +36,8 @@ def check_image(im_file: str) -> tuple[str, tuple[int, int]]:
         return "", (height, width)
     if is_deep(im_file):
         read_image(im_file)
-    return stock_check_image(im_file)
+    try:
+        return stock_check_image(im_file)
+    except Exception:
+        read_image(im_file)  # names the reason; PIL's is often a package for formats that the file is not of
+        raise
