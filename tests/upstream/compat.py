@@ -54,12 +54,12 @@ def try_version(version: str, tests: list[str]) -> list[str]:
 
 def main(argv: list[str] | None = None) -> int:
     """Try the versions and write the document; return 1 if a test failed with one of them."""
-    pinned = re.search(r"^ultralytics==(\S+)", (ROOT / "requirements.txt").read_text(encoding="utf-8"), re.M)[1]
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--versions", nargs="+", metavar="VERSION", help="default: the pinned and the newest one")
     parser.add_argument("--tests", nargs="+", default=CONTRACT, metavar="PATH", help="tests to run")
     args = parser.parse_args(argv)
     try:
+        pinned = re.search(r"^ultralytics==(\S+)", (ROOT / "requirements.txt").read_text(encoding="utf-8"), re.M)[1]
         versions = args.versions or dict.fromkeys([pinned, newest_version()])
         rows = [try_version(version, list(args.tests)) for version in versions]
     except subprocess.CalledProcessError as error:
