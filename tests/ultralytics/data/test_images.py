@@ -61,6 +61,13 @@ def test_unreadable_images_are_named_with_the_reason(odd: Path, name: str, caplo
         check_image(str(odd / name))
 
 
+@pytest.mark.parametrize("name", ["float.tif", "deep12.tif", "deep10.png"])
+def test_the_content_counts_and_not_the_suffix(odd: Path, name: str, tmp_path: Path) -> None:
+    (tmp_path / "a.jpg").write_bytes((odd / name).read_bytes())
+    with pytest.raises(UnreadableImageError, match=UNREADABLE[name]):
+        check_image(str(tmp_path / "a.jpg"))
+
+
 def test_one_scale_for_all_images_of_a_camera(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SMALL_OBJECT_BITS", "12")
     frame = np.tile(np.arange(0, 4000, 40, np.uint16), (16, 1))
