@@ -68,6 +68,15 @@ def test_the_content_counts_and_not_the_suffix(odd: Path, name: str, tmp_path: P
         check_image(str(tmp_path / "a.jpg"))
 
 
+def test_half_of_a_bmp_is_left_out_of_training(tmp_path: Path) -> None:
+    data = cv2.imencode(".bmp", np.zeros((*SIZE, 3), np.uint8))[1].tobytes()
+    (tmp_path / "a.bmp").write_bytes(data)
+    assert check_image(str(tmp_path / "a.bmp")) == ("", SIZE)
+    (tmp_path / "a.bmp").write_bytes(data[: len(data) // 2])
+    with pytest.raises(UnreadableImageError, match="damaged"):
+        check_image(str(tmp_path / "a.bmp"))
+
+
 def test_one_scale_for_all_images_of_a_camera(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SMALL_OBJECT_BITS", "12")
     frame = np.tile(np.arange(0, 4000, 40, np.uint16), (16, 1))
