@@ -107,13 +107,13 @@ def find_nested_image(folder: str | Path, suffixes: Collection[str]) -> str | No
 def is_deep(im_file: str) -> bool:
     """Return whether an image must be decoded to know whether it can be used, by its first bytes, whatever its suffix.
 
-    That is so for more than 8 bits a channel, and for BMP, of which PIL checks the header alone.
+    That is so for more than 8 bits a channel, and for BMP and AVIF, of which PIL checks the header alone.
     """
     with open(im_file, "rb") as file:  # noqa: PTH123 - any name
         head = file.read(PNG_DEPTH + 1)
     if head[1:4] == b"PNG":
         return head[PNG_DEPTH:] == b"\x10"
-    return head[4:8] == b"jP  " or head.startswith(DEEP_FORMATS)
+    return head[4:8] in {b"jP  ", b"ftyp"} or head.startswith(DEEP_FORMATS)
 
 
 def literal_glob(pattern: str, **options: Any) -> list[str]:

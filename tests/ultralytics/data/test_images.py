@@ -68,13 +68,15 @@ def test_the_content_counts_and_not_the_suffix(odd: Path, name: str, tmp_path: P
         check_image(str(tmp_path / "a.jpg"))
 
 
-def test_half_of_a_bmp_is_left_out_of_training(tmp_path: Path) -> None:
-    data = cv2.imencode(".bmp", np.zeros((*SIZE, 3), np.uint8))[1].tobytes()
-    (tmp_path / "a.bmp").write_bytes(data)
-    assert check_image(str(tmp_path / "a.bmp")) == ("", SIZE)
-    (tmp_path / "a.bmp").write_bytes(data[: len(data) // 2])
+@pytest.mark.parametrize("suffix", ["bmp", "avif"])
+def test_what_pil_checks_by_its_header_alone(suffix: str, tmp_path: Path) -> None:
+    file = tmp_path / f"a.{suffix}"
+    data = cv2.imencode(file.suffix, np.random.default_rng(0).integers(0, 256, (*SIZE, 3), np.uint8))[1].tobytes()
+    file.write_bytes(data)
+    assert check_image(str(file)) == ("", SIZE)
+    file.write_bytes(data[: len(data) * 3 // 4])
     with pytest.raises(UnreadableImageError, match="damaged"):
-        check_image(str(tmp_path / "a.bmp"))
+        check_image(str(file))
 
 
 def test_one_scale_for_all_images_of_a_camera(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
