@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 import pytest
 import torch
 from ultralytics import YOLO
+from ultralytics.data.base import BaseDataset
 from ultralytics.data.build import load_inference_source
 from ultralytics.data.utils import check_image
 from ultralytics.engine.results import Results
@@ -191,3 +193,22 @@ def test_lines_leave_a_small_object_visible() -> None:
     assert (drawn[500:508, 1000:1008] == 200).all(2).sum() >= 9
     thick = Results(image, path="", names={0: "a"}, boxes=box).plot(labels=False, line_width=7)
     assert (thick[500:508, 1000:1008] == 200).all(2).sum() == 0
+
+
+def test_data_sets_that_add_to_a_label_are_upstreams() -> None:
+    """What they add is of the index asked for, not of an image in its place."""
+
+    class Masks(BaseDataset):
+        im_files, augment, ni, prefix = ("a.png", "b.png"), True, 2, ""
+
+        def __init__(self) -> None:
+            self.labels = [{"shape": (1, 1)}] * 2
+
+        def load_image(self, i: int) -> None:
+            raise FileNotFoundError("a.png")
+
+        def get_image_and_label(self, index: int) -> dict[str, Any]:
+            return super().get_image_and_label(index) | {"mask": index}
+
+    with pytest.raises(FileNotFoundError):
+        Masks().get_image_and_label(0)
