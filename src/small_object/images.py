@@ -17,6 +17,7 @@ from small_object.errors import UserError
 BITS_VARIABLE = "SMALL_OBJECT_BITS"
 DARK = 64  # 16-bit images of which no high byte reaches this leave three quarters of the range empty
 MAX_PIXELS = int(os.environ.get("OPENCV_IO_MAX_IMAGE_PIXELS") or 1 << 30)  # OpenCV's own limit
+DEEP_FORMATS = b"II*\0", b"MM\0*", b"II+\0", b"MM\0+", b"\xff\x4f\xff\x51", b"BM"  # TIFF, JPEG 2000 and BMP
 PNG_DEPTH = 24  # offset of the byte in a PNG that holds its bits a channel
 SURROGATE = re.compile("[\udc80-\udcff]")
 
@@ -179,10 +180,15 @@ def find_nested_image(folder: str | Path, suffixes: Collection[str]) -> str | No
 
 
 def is_deep(im_file: str) -> bool:
-    """Return whether an image may have more than 8 bits a channel, by its first bytes."""
+    """Return whether an image must be decoded to know whether it can be used, by its first bytes, whatever its suffix.
+
+    That is so for more than 8 bits a channel, and for BMP and AVIF, of which PIL checks the header alone.
+    """
     with open(im_file, "rb") as file:  # noqa: PTH123 - any name
         head = file.read(PNG_DEPTH + 1)
-    return head[4:8] == b"jP  " or (head[1:4] == b"PNG" and head[PNG_DEPTH:] == b"\x10")
+    if head[1:4] == b"PNG":
+        return head[PNG_DEPTH:] == b"\x10"
+    return head[4:8] in {b"jP  ", b"ftyp"} or head.startswith(DEEP_FORMATS)
 
 
 def literal_glob(pattern: str, **options: Any) -> list[str]:

@@ -14,12 +14,9 @@ import torch
 from torch._utils import ExceptionWrapper
 from ultralytics import YOLO
 from ultralytics import cfg as our_cfg
-from ultralytics.data.base import BaseDataset
 from ultralytics.engine.trainer import BaseTrainer
-from ultralytics.utils.patches import torch_save
 
 from small_object.errors import UserError
-from small_object.files import cut_results
 from tests.helpers.command_server import Server
 from tests.helpers.common import TINY_MODEL, write_data
 from tests.stress import faults
@@ -159,45 +156,6 @@ def test_a_full_disk(data: Path, tmp_path: Path, at: str, monkeypatch: pytest.Mo
     assert_complete(tmp_path / "run")
 
 
-def test_files_of_pytorch_are_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    file, value = tmp_path / "x.pt", {"a": torch.arange(3)}
-    torch.save(value, file)
-    assert torch.save is torch_save and torch.equal(torch.load(file)["a"], value["a"])
-    link = tmp_path / "link.pt"
-    link.symlink_to(file)
-    torch.save({"a": torch.ones(1)}, str(link))
-    assert link.is_symlink() and torch.load(file)["a"] == 1
-    content = file.read_bytes()
-
-    def full(path: Path, content: Any) -> None:
-        raise OSError(errno.ENOSPC, "full", str(path))
-
-    monkeypatch.setattr(Path, "write_bytes", full)
-    with pytest.raises(OSError, match="full"):
-        torch.save(value, file)
-    assert file.read_bytes() == content and sorted(path.name for path in tmp_path.iterdir()) == ["link.pt", "x.pt"]
-    with (tmp_path / "open.pt").open("wb") as opened:
-        torch.save(value, opened)
-    assert torch.equal(torch.load(tmp_path / "open.pt")["a"], value["a"])
-    with pytest.raises((RuntimeError, OSError)):
-        torch.save(value, "/dev/full")
-
-
-@pytest.mark.parametrize(
-    ("rows", "left"),
-    [
-        ("1,2.5,0.1\n2,3.5,0.2\n", 2), ("1,2.5,0.1\n2,3.5,0.2\n3,4,0.3\n3,5,0.3\n", 2), ("1,2,3\n2,3,4\n3,0", 2),
-        ("1,2,3\n2,3\n", 1),
-    ],
-)  # fmt: skip
-def test_results_end_with_the_checkpoint(tmp_path: Path, rows: str, left: int) -> None:
-    cut_results(tmp_path / "results.csv", 2)
-    assert not (tmp_path / "results.csv").exists()
-    (tmp_path / "results.csv").write_text("epoch,time,loss\n" + rows)
-    cut_results(tmp_path / "results.csv", 2)
-    assert faults.read_results(tmp_path) == [row.split(",") for row in rows.split()[:left]]
-
-
 @pytest.mark.parametrize("slice", [0, 64])
 def test_an_image_that_can_not_be_read_any_more(tmp_path: Path, caplog: pytest.LogCaptureFixture, slice: int) -> None:
     own = write_data(tmp_path / "set", ("thing",), faults.IMAGES)
@@ -226,25 +184,6 @@ def test_an_image_that_can_not_be_read_any_more(tmp_path: Path, caplog: pytest.L
         dataset = trainer.train_loader.dataset
         dataset.ims[:] = [None] * dataset.ni
         [dataset[i] for i in range(dataset.ni)]
-
-
-def test_data_sets_that_add_to_a_label_are_upstreams() -> None:
-    """What they add is of the index asked for, not of an image in its place."""
-
-    class Masks(BaseDataset):
-        im_files, augment, ni, prefix = ("a.png", "b.png"), True, 2, ""
-
-        def __init__(self) -> None:
-            self.labels = [{"shape": (1, 1)}] * 2
-
-        def load_image(self, i: int) -> None:
-            raise FileNotFoundError("a.png")
-
-        def get_image_and_label(self, index: int) -> dict[str, Any]:
-            return super().get_image_and_label(index) | {"mask": index}
-
-    with pytest.raises(FileNotFoundError):
-        Masks().get_image_and_label(0)
 
 
 def test_a_loss_that_is_not_a_number(data: Path, tmp_path: Path) -> None:

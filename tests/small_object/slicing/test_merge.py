@@ -222,6 +222,8 @@ def test_nothing_found_is_nothing_merged():
         ({"sources": torch.tensor([4])}, "4 tiles"),
         ({"classes": torch.zeros(2)}, "shapes"),
         ({"boxes": torch.tensor([[5.0, 0, 4, 9]])}, "x1 <= x2"),
+        ({"scores": torch.tensor([torch.nan])}, "finite"),
+        ({"boxes": torch.tensor([[5.0, 0, torch.inf, 9]])}, "finite"),
         ({"margin": 0.0}, "margin"),
     ],
 )
@@ -229,6 +231,16 @@ def test_wrong_input_is_refused(changes, said):
     right = {"boxes": torch.ones(1, 4), "scores": torch.ones(1), "classes": torch.zeros(1), "sources": torch.zeros(1)}
     with pytest.raises(ValueError, match=said):
         merge(**right | changes, tiles=tile_grid(100, 100, 64, 0.2), image_hw=(100, 100))
+
+
+def test_huge_boxes_take_no_time_and_do_not_affect_others():
+    small = torch.tensor([[10.0, 10, 20, 20], [11, 10, 20, 20], [40, 40, 50, 50]])
+    huge = torch.tensor([[0.0, 1e9, 3e38, 1e9], [-3e38, 0, 0, 1]])
+    boxes, scores = torch.cat((small, huge)), torch.tensor([0.9, 0.8, 0.7, 0.6, 0.5])
+    started = time.perf_counter()
+    found = merge(boxes, scores, torch.zeros(5), torch.full((5,), -1), tile_grid(64, 64, 64, 0.0), (64, 64))
+    assert time.perf_counter() - started < 5
+    assert found.index.tolist() == [0, 2, 3, 4]
 
 
 def test_ten_thousand_boxes_merge_fast():

@@ -21,6 +21,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
+from unittest import mock
 
 import hypothesis
 import numpy as np
@@ -31,7 +32,7 @@ from hypothesis.strategies import SearchStrategy
 from ultralytics.utils import LOGGER, TQDM
 
 from benchmarks.common import build_parser, markdown_table, module_command, write_text
-from tests.stress.fuzz import arguments, data, images, models
+from tests.stress.fuzz import arguments, data, files, images, models
 from tests.stress.fuzz.values import ERROR, RESULT
 
 LIMIT = 30  # seconds that an input may take
@@ -59,12 +60,24 @@ KINDS = {
         arguments.run_arguments,
     ),
     "labels": Kind(
-        "label files, by `check`, `stats`, `fix` and training with and without slices", data.label_files(),
+        "label files, with and without keypoints, by `check`, `stats`, `fix` and training with and without slices",
+        data.label_files(),
         data.run_labels,
     ),
     "data": Kind("data YAMLs, by `check` and `stats`", data.data_files(), data.run_data),
     "images": Kind(
         "shapes and types of images, sliced in every way, by prediction", images.images(), images.run_image
+    ),
+    "exports": Kind(
+        "TorchScript models whose inputs are not square, by prediction and validation with and without slices",
+        images.exports, images.run_export,
+    ),
+    "files": Kind(
+        "names, formats, depths, sizes and bands of image files, by prediction, `check`, `stats`, `fix` and training",
+        files.folders, files.run_folder,
+    ),
+    "lists": Kind(
+        "lists of images, by prediction, `check`, `stats` and training", files.lists, files.run_list
     ),
     "coco": Kind("COCO files, by `convert` and `check`", data.coco_files(), data.run_coco),
     "voc": Kind("VOC files, by `convert` and `check`", data.voc_files(), data.run_voc),
@@ -99,7 +112,10 @@ def run(kind: str, case: Any) -> str:
     level = LOGGER.level
     LOGGER.setLevel(logging.CRITICAL + 1)
     try:
-        with tempfile.TemporaryDirectory(prefix="fuzz-") as folder, np.errstate(all="ignore"), limited():
+        with (
+            tempfile.TemporaryDirectory(prefix="fuzz-") as folder, np.errstate(all="ignore"), limited(),
+            mock.patch("small_object.datasets.stats.draw_stats"),  # takes most of the time
+        ):  # fmt: skip
             return KINDS[kind].run(case, Path(folder))
     finally:
         LOGGER.setLevel(level)

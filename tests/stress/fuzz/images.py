@@ -1,10 +1,11 @@
-"""Images that are predicted by tiles."""
+"""Images that are predicted by tiles, and exports whose inputs are not square."""
 
 from __future__ import annotations
 
 import contextlib
 import functools
 import math
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,7 @@ import torch
 from hypothesis import strategies as st
 from ultralytics import YOLO
 
-from small_object.slicing.tiling import tile_grid
+from tests.stress.fuzz.data import write_set
 from tests.stress.fuzz.models import tiny_model
 from tests.stress.fuzz.values import ERROR, RESULT
 
@@ -63,13 +64,20 @@ def tiny_detector() -> YOLO:
     return model
 
 
+def assert_inside(boxes: torch.Tensor, width: int, height: int) -> None:
+    """Assert that boxes (N, 4), xyxy in pixels, lie in an image."""
+    assert boxes.isfinite().all() and (boxes[:, :2] >= 0).all() and (boxes[:, :2] <= boxes[:, 2:]).all()
+    assert (boxes[:, 2] <= width).all() and (boxes[:, 3] <= height).all(), boxes
+
+
 def run_image(case: ImageCase, folder: Path) -> str:
     """Predict an image by tiles; where stock prediction takes it, slicing must."""
     rng = np.random.default_rng(case.noise)
     image = (rng.integers(0, 256, case.shape) * (case.noise > 0)).astype(case.dtype)
     source: Any = image
     if case.file:
-        image = image.astype(np.uint16 if case.dtype == "uint16" else np.uint8)
+        image = image.astype(np.uint16) * 257 if case.dtype == "uint16" else image.astype(np.uint8)
+        image[0, 0] = np.iinfo(image.dtype).max  # not too dark for 16 bits
         if image.ndim > 2 and image.shape[2] == 2:  # OpenCV writes none of two channels
             image = image[..., 0]
         source = folder / "image.png"
@@ -86,10 +94,8 @@ def run_image(case: ImageCase, folder: Path) -> str:
     (result,) = model.predict(source, **plain_args | case.args)
     height, width = result.orig_shape
     assert (height, width) == case.shape[:2]
-    boxes = result.boxes.xyxy
-    assert boxes.isfinite().all() and (boxes[:, :2] >= 0).all() and (boxes[:, :2] <= boxes[:, 2:]).all()
-    assert (boxes[:, 2] <= width).all() and (boxes[:, 3] <= height).all(), boxes
-    assert len(boxes) <= case.args["max_det"]
+    assert_inside(result.boxes.xyxy, width, height)
+    assert len(result.boxes) <= case.args["max_det"]
     tile, overlap = case.args["slice"], case.args["slice_overlap"]
     tile = max(64, int(np.max(case.args["imgsz"]))) if tile == "auto" else int(tile)
     if max(height, width) <= tile:
@@ -97,10 +103,54 @@ def run_image(case: ImageCase, folder: Path) -> str:
         return RESULT
     step = tile - math.ceil(round(overlap * tile, 6))
     fewest = math.prod(1 + max(0, math.ceil((length - tile) / step)) for length in (height, width))
-    covered = np.zeros((height, width), bool)
-    for x1, y1, x2, y2 in tile_grid(height, width, tile, overlap):
-        assert 0 <= x1 < x2 <= width and 0 <= y1 < y2 <= height
-        covered[y1:y2, x1:x2] = True
-    assert covered.all()
     assert sum(result.tiles) == fewest and (case.args["slice_skip"] or result.tiles[1] == 0), result.tiles
+    return RESULT
+
+
+@functools.cache
+def tiny_export(imgsz: tuple[int, int]) -> YOLO:
+    """Return a TorchScript of the tiny model whose inputs have a (height, width)."""
+    weights = Path(tempfile.mkdtemp(prefix="fuzz-export-")) / "tiny.pt"
+    tiny_detector().save(weights)
+    file = YOLO(weights).export(format="torchscript", imgsz=list(imgsz), device="cpu", verbose=False)
+    return YOLO(file, task="detect")
+
+
+@dataclass(frozen=True)
+class ExportCase:
+    """A (height, width) of an export, those of two images, and arguments."""
+
+    imgsz: tuple[int, int]
+    sizes: tuple[tuple[int, int], ...]
+    args: dict[str, Any]
+
+
+exports = st.builds(
+    ExportCase,
+    st.sampled_from([(64, 128), (128, 64), (96, 64), (64, 64)]),
+    st.tuples(*[st.tuples(*[st.integers(10, 300)] * 2)] * 2),
+    st.fixed_dictionaries({
+        "slice": st.sampled_from([0, 64, 96, 127, 200, "auto"]), "slice_overlap": st.sampled_from([0, 0.2, 0.5]),
+        "slice_full": st.booleans(), "batch": st.sampled_from([1, 2, 3]), "augment": st.booleans(),
+        "rect": st.booleans(), "slice_skip": st.sampled_from([0, 0.3]),
+    }),
+)  # fmt: skip
+
+
+def run_export(case: ExportCase, folder: Path) -> str:
+    """Predict and validate two images by an export; `imgsz` follows from it."""
+    write_set(folder)
+    for i, (height, width) in enumerate(case.sizes):
+        image = np.random.default_rng(i).integers(0, 256, (height, width, 3), dtype=np.uint8)
+        assert cv2.imwrite(str(folder / f"images/train/{i}.png"), image)
+    (folder / "set.yaml").write_text("train: images/train\nval: images/train\nnames: [a, b]\n")
+    model = tiny_export(case.imgsz)
+    args = case.args | {"imgsz": list(case.imgsz), "conf": 0.4, "device": "cpu", "verbose": False, "save": False}
+    for result, (height, width) in zip(model.predict(folder / "images/train", **args), case.sizes, strict=True):
+        assert result.orig_shape == (height, width)
+        assert_inside(result.boxes.xyxy, width, height)
+        tile = max(case.imgsz) if args["slice"] == "auto" else args["slice"]
+        assert (result.tiles is not None) == (0 < tile < max(height, width)), result.tiles
+    metrics = model.val(data=folder / "set.yaml", plots=False, workers=0, project=str(folder), **args)
+    assert metrics.nt_per_class.sum() == 4 and 0 <= metrics.box.map <= 1, metrics.results_dict
     return RESULT

@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import re
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 import pytest
 import torch
 from ultralytics import YOLO
+from ultralytics.data.base import BaseDataset
 from ultralytics.data.build import load_inference_source
 from ultralytics.data.utils import check_image
 from ultralytics.engine.results import Results
@@ -60,6 +62,24 @@ def test_unreadable_images_are_named_with_the_reason(odd: Path, name: str, caplo
     assert re.search(f"{name}: .*{UNREADABLE[name]}", caplog.text)
     with pytest.raises(UnreadableImageError, match=UNREADABLE[name]):
         check_image(str(odd / name))  # the scan of a training
+
+
+@pytest.mark.parametrize("name", ["float.tif", "deep12.tif", "deep10.png"])
+def test_the_content_counts_and_not_the_suffix(odd: Path, name: str, tmp_path: Path) -> None:
+    (tmp_path / "a.jpg").write_bytes((odd / name).read_bytes())
+    with pytest.raises(UnreadableImageError, match=UNREADABLE[name]):
+        check_image(str(tmp_path / "a.jpg"))
+
+
+@pytest.mark.parametrize("suffix", ["bmp", "avif"])
+def test_what_pil_checks_by_its_header_alone(suffix: str, tmp_path: Path) -> None:
+    file = tmp_path / f"a.{suffix}"
+    data = cv2.imencode(file.suffix, np.random.default_rng(0).integers(0, 256, (*SIZE, 3), np.uint8))[1].tobytes()
+    file.write_bytes(data)
+    assert check_image(str(file)) == ("", SIZE)
+    file.write_bytes(data[: len(data) * 3 // 4])
+    with pytest.raises(UnreadableImageError, match="damaged"):
+        check_image(str(file))
 
 
 def test_one_scale_for_all_images_of_a_camera(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -175,3 +195,22 @@ def test_lines_leave_a_small_object_visible() -> None:
     assert (drawn[500:508, 1000:1008] == 200).all(2).sum() >= 9
     thick = Results(image, path="", names={0: "a"}, boxes=box).plot(labels=False, line_width=7)
     assert (thick[500:508, 1000:1008] == 200).all(2).sum() == 0
+
+
+def test_data_sets_that_add_to_a_label_are_upstreams() -> None:
+    """What they add is of the index asked for, not of an image in its place."""
+
+    class Masks(BaseDataset):
+        im_files, augment, ni, prefix = ("a.png", "b.png"), True, 2, ""
+
+        def __init__(self) -> None:
+            self.labels = [{"shape": (1, 1)}] * 2
+
+        def load_image(self, i: int) -> None:
+            raise FileNotFoundError("a.png")
+
+        def get_image_and_label(self, index: int) -> dict[str, Any]:
+            return super().get_image_and_label(index) | {"mask": index}
+
+    with pytest.raises(FileNotFoundError):
+        Masks().get_image_and_label(0)
