@@ -24,7 +24,7 @@ CORE = [  # works without the overlay
 ]
 MAX_FILE_LINES = 600
 # Only downwards: the goal is 9,000 lines for both and 11,000 for tests.
-MAX_LINES = {("ultralytics", "src"): 10900, ("ultralytics",): 2000, ("tests",): 13300}
+MAX_LINES = {("ultralytics", "src"): 10400, ("ultralytics",): 2000, ("tests",): 12400}
 IMPORT_FIRST = """
 import importlib, os, sys
 import cv2, torch, torchvision
