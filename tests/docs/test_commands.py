@@ -59,6 +59,7 @@ SMALLER = {
     r"DATA\.yaml": "my/data.yaml",
     r"WEIGHTS": "best.pt",
     r"--out DIR": "--out tiles",
+    r"data=thermal\.yaml \.\.\.": "model=tiny.yaml data=my/data.yaml epochs=1 imgsz=64 plots=False",
     r"-m venv": "-m venv --without-pip",
     r'\.predict\("panorama.jpg", slice=64\)': r'.predict("panorama.jpg", slice=64, imgsz=64)',
     # options added at the end
@@ -154,8 +155,7 @@ def parse(text: str) -> Iterator[tuple[str, bool]]:
     for token in MarkdownIt().enable("table").parse(text):
         if token.type == "inline":
             for code in (" ".join(part.content.split()) for part in token.children if part.type == "code_inline"):
-                is_name = code.endswith("...") or re.fullmatch(r"small-object \w+|yolo [^=]+", code)
-                if is_command(code) and not is_name:
+                if is_command(code) and not re.fullmatch(r"small-object \w+|yolo [^=]+", code):
                     yield code, False
         elif token.type in {"fence", "code_block"} and token.info.partition(" ")[0] in LANGUAGES:
             code = ""  # parts of Python between empty lines are one
