@@ -168,7 +168,12 @@ def _save_anew(file: Path, target: Path, channels: int, bits: int | None) -> Pat
     if Image.registered_extensions().get(target.suffix.lower()) not in Image.SAVE:
         target = target.with_suffix(".png")
     picture = Image.fromarray(np.ascontiguousarray(pixels[..., ::-1] if channels == 3 else pixels[..., 0]))
-    picture.save(target, quality=95, subsampling=0, lossless=True)
+    try:
+        picture.save(target, quality=95, subsampling=0, lossless=True)
+    except (OSError, ValueError):  # a format that can't hold so many pixels a side
+        target.unlink(missing_ok=True)
+        target = target.with_suffix(".png")
+        picture.save(target)
     return target
 
 

@@ -59,7 +59,7 @@ def scan_image(file: Path, bits: int | None = None) -> tuple[int, int]:
         if not file.stat().st_size:
             raise UnreadableImageError("is empty")
         if is_tiff(file):
-            return check_size(scale_to_8_bit(read_pixels(file), bits))
+            return check_size(*scale_to_8_bit(read_pixels(file), bits).shape[1::-1])
         if is_deep(str(file)):
             scale_to_8_bit(read_pixels(file), bits)
     except UnreadableImageError:
@@ -74,9 +74,8 @@ def is_tiff(file: Path) -> bool:
     return file.suffix.lower() in TIFF_SUFFIXES
 
 
-def check_size(pixels: np.ndarray) -> tuple[int, int]:
+def check_size(width: int, height: int) -> tuple[int, int]:
     """Return the width and height of an image; refuse those that are too small for training."""
-    height, width = pixels.shape[:2]
     if min(width, height) < MIN_SIDE:
         raise UnreadableImageError(f"is {width}x{height} pixels; training leaves out images of less than {MIN_SIDE}")
     return width, height
@@ -87,13 +86,15 @@ def _scan_header(file: Path) -> tuple[int, int]:
     try:
         if _has_trailing_bytes(file):  # training would save it anew, if it can
             with Image.open(file) as image:
-                size: tuple[int, int] = exif_size(image)
+                size = exif_size(image)
                 image.draft("L", (max(image.width // 8, 1), max(image.height // 8, 1)))  # takes half of the time
                 image.load()
-            return size
+            return check_size(*size)
         if file.suffix.lower() not in HEIF_SUFFIXES:
             patches._image_open(file).close()  # upstream's own would install pi-heif for any unknown file
         height, width = stock_check_image(str(file))[1]
+    except UnreadableImageError:
+        raise
     except UnidentifiedImageError as error:
         raise UnreadableImageError("is no image that can be read, or damaged") from error
     except Image.DecompressionBombError as error:
@@ -138,7 +139,7 @@ def _inspect(file: Path, channels: int, bits: int | None) -> tuple[Picture | Non
         pixels = read_pixels(file, read_flags(channels))
         depth = pixels.dtype
         pixels = scale_to_8_bit(pixels, bits)
-        size = check_size(pixels)
+        size = check_size(*pixels.shape[1::-1])
         if pixels.shape[2] != channels:
             raise UnreadableImageError(f"has {pixels.shape[2]} bands; `channels` in the data YAML is {channels}")
         if channels not in (1, 3):  # the scan reads these in colour
