@@ -1,4 +1,4 @@
-"""Checks this fork's arguments as upstream checks its own, and puts a relative `project` where the user stands."""
+"""Checks this fork's arguments as upstream checks its own, and takes a relative `project` from the current folder."""
 
 from __future__ import annotations
 

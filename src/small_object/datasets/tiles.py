@@ -61,7 +61,7 @@ def cut_tiles(
         data: Its data YAML.
         out: Folder of the new set.
         tile: Side of a tile in pixels; a smaller image is one tile.
-        overlap: Least overlap of neighbouring tiles as a fraction of their side, 0..0.9.
+        overlap: Minimum overlap of neighbouring tiles as a fraction of their side, 0..0.9.
         keep: Fraction of its area from which on a box stays in a tile.
         empty: Number of tiles without objects to keep, per tile with objects.
 

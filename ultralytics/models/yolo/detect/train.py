@@ -51,7 +51,7 @@ class DetectionTrainer(StockDetectionTrainer):
         return dataset
 
     def _set_slice(self, tile: int) -> None:
-        """Put the side of a tile in pixels in the place of `auto`, for the validation, `args.yaml` and checkpoints."""
+        """Replace `auto` by the side of a tile in pixels, for the validation, `args.yaml` and checkpoints."""
         self.args.slice = tile
         if RANK in {-1, 0}:
             self._save_args()  # again: upstream wrote them before the labels were read
