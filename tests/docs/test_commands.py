@@ -55,7 +55,7 @@ SMALLER = {
     r"model=runs/\.\.\./": "model=runs/interrupted/",
     r"--(imgsz|tile) \d+": r"--\1 64",
     r"--(train|val) \d+": r"--\1 2",
-    r"--examples 2000 --seconds 20": "--kinds arguments --examples 1 --seconds 1",
+    r"--examples 2000 --seconds \d+": "--kinds arguments --examples 1 --seconds 1",
     r"DATA\.yaml": "my/data.yaml",
     r"WEIGHTS": "best.pt",
     r"--out DIR": "--out tiles",
