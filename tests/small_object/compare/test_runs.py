@@ -7,6 +7,7 @@ import re
 import shutil
 import signal
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -194,6 +195,15 @@ def test_models_that_fail_are_named_and_do_not_stop_the_others(root: Path, weigh
     assert run(root, "--models", "broken") == 1
 
 
+@pytest.fixture
+def can_be_interrupted() -> Iterator[None]:
+    """Take Ctrl-C, which a process started in the background ignores."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("can_be_interrupted")
 @pytest.mark.parametrize(("number", "finished"), [(signal.SIGINT, 1), (signal.SIGTERM, 1), (signal.SIGTERM, 0)])
 def test_a_stop_leaves_the_page_of_what_is_finished(
     number: int, finished: int, root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
