@@ -35,7 +35,7 @@ SLOW = {  # files whose tests train, install or run many commands
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark tests by what they need."""
+    """Mark tests by what they need; start with the slow files, so that no process is left with one at the end."""
     for item in items:
         if item.path.name in SLOW:
             item.add_marker("slow")
@@ -43,6 +43,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker("ray")
         if "chromium" in getattr(item, "fixturenames", ()):
             item.add_marker("browser")
+    items.sort(key=lambda item: not {"slow", "ray"} & {mark.name for mark in item.iter_markers()})
 
 
 @pytest.hookimpl(wrapper=True)
