@@ -23,7 +23,7 @@ demo: env ## train, fine-tune, validate and predict on the demo sets (at most 15
 pictures: env ## draw the pictures of docs, and take those of what the demo found
 	$(BIN)/python -m docs.tools.pictures
 
-test: env ## run all tests (about 10 minutes on 2 cores)
+test: env ## run all tests (about 6 minutes on 2 cores)
 	$(BIN)/python -m pytest -n auto --dist loadfile
 
 test-fast: env ## run the tests that need no training, installation, browser or Ray
