@@ -8,13 +8,7 @@ from ultralytics.solutions.solutions import BaseSolution as StockBaseSolution
 
 
 class BaseSolution(StockBaseSolution):
-    """Upstream's base of all solutions, which also tracks by tiles.
-
-    Attributes:
-        track_add_args: Arguments of `YOLO.track`.
-    """
-
-    track_add_args: dict[str, Any]
+    """Upstream's base of all solutions, which also tracks by tiles."""
 
     def __init__(self, is_cli: bool = False, **kwargs: Any) -> None:
         """Set up the model; see upstream's `BaseSolution`."""

@@ -343,6 +343,14 @@ def test_training_without_any_object(tmp_path: Path, image: np.ndarray) -> None:
         assert each.predictor.slicer.tile == auto_tile(IMGSZ, None, IMGSZ / 256)
 
 
+@pytest.mark.parametrize("slice", [0, TILE])
+def test_a_training_without_labels_ends_with_advice(tmp_path: Path, slice: int) -> None:
+    model, data = build(tmp_path, 1), write_panoramas(tmp_path, "")
+    (tmp_path / "labels").rename(tmp_path / "label")
+    with pytest.raises(UserError, match=f"No labels found in .* To find out why: small-object check {data}"):
+        model.train(data=str(data), epochs=1, imgsz=IMGSZ, workers=0, project=str(tmp_path), slice=slice)
+
+
 def test_a_training_mentions_boxes_that_are_too_small(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     model = build(tmp_path, 1)
     data = write_panoramas(tmp_path, "0 0.5 0.5 0.2 0.2\n0 0.2 0.2 0.05 0.05\n0 0.8 0.8 0.07 0.09\n")

@@ -68,9 +68,12 @@ class DetectionTrainer(StockDetectionTrainer):
             mode: `train` or `val`.
 
         Raises:
-            UserError: If `slice` is given to a model whose trainer builds data sets of its own.
+            UserError: If there is no label, or `slice` is given to a model whose trainer builds data sets of its own.
         """
-        loader = super().get_dataloader(dataset_path, batch_size, rank, mode)
+        try:
+            loader = super().get_dataloader(dataset_path, batch_size, rank, mode)
+        except ValueError as error:  # upstream's, without any label
+            raise UserError(f"{error} To find out why: small-object check {self.args.data}") from error
         if mode == "train" and self.args.task in {"detect", "segment", "pose"}:  # their losses hold a BboxLoss
             self._set_nwd_scale(loader)
         if mode == "train" and self.args.task == "detect":
