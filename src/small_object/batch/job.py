@@ -9,6 +9,7 @@ import logging
 import math
 import os
 import platform
+import sys
 import time
 import uuid
 from collections.abc import Iterator
@@ -230,6 +231,7 @@ def run_parts(task: Task, names: pa.ChunkedArray, unreadable: dict[str, str]) ->
                 bar.update(summary.images + len(summary.unreadable))
                 began, ended = min(began, summary.began), time.time()
     except KeyboardInterrupt:
+        sys.unraisablehook = lambda _: None  # Ray's executor, destroyed halfway, would print a traceback
         LOGGER.warning(f"Interrupted: {done} images done in this run.")
         raise
     except RayError as error:
