@@ -80,7 +80,7 @@ def skipping(panorama: Path) -> np.ndarray:
         options = {"slice": 640, "imgsz": 640, "slice_skip": skip, "verbose": False}
         result = model.predict(ROOT / "datasets/ASS2-demo/images/val" / panorama.name, **options)[0]
         picture = result.plot(line_width=4, labels=False, conf=False)
-        for number, (x1, y1, x2, y2) in enumerate(model.predictor.found[0].tiles.tolist()):
+        for number, (x1, y1, x2, y2) in enumerate(model.predictor.tile_detections[0].tiles.tolist()):
             inset = 6 * (number % 4)  # so that edges do not hide each other
             corners = (x1 + inset, y1 + inset), (x2 - 1 - inset, y2 - 1 - inset)
             cv2.rectangle(picture, *corners, TILE_COLOURS[number % len(TILE_COLOURS)], 6)
@@ -114,7 +114,7 @@ def main() -> int:
     diagrams.main()
     panoramas = sorted((PREDICTED / "ASS2/demo").glob("*.jpg"))
     views = sorted((PREDICTED / "ASS1/demo").glob("*.jpg"))
-    compared = PREDICTED / "ASS2/smallob"
+    compared = PREDICTED / "ASS2/stock"
     if not panoramas or len(views) < 2 or not WEIGHTS.is_file() or not compared.is_dir():
         print(
             f"only drawings written: what the models found is not under {PREDICTED}; "
