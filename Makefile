@@ -17,7 +17,7 @@ $(VENV)/installed: requirements.txt pyproject.toml
 
 env: $(VENV)/installed ## make the environment in .venv
 
-demo: env ## train, fine-tune, validate and predict on the demo sets (at most 15 minutes on 2 cores)
+demo: env ## train, fine-tune, validate and predict on the demo sets (about 9 minutes on 2 cores)
 	$(BIN)/python -m benchmarks.demo
 
 pictures: env ## draw the pictures of docs, and take those of what the demo found

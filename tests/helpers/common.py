@@ -24,6 +24,18 @@ head:
 """
 """A model YAML of our blocks that trains in a moment; a data set's number of classes takes the place of `nc`."""
 
+STOCK_MODEL = """
+nc: {}
+reg_max: 1
+backbone:
+  - [-1, 1, Conv, [8, 3, 2]]
+  - [-1, 1, Conv, [16, 3, 2]]
+  - [-1, 1, Conv, [16, 3, 2]]
+head:
+  - [[1, 2], 1, Detect, [nc]]
+"""
+"""A model YAML of stock blocks, to be formatted with the number of classes."""
+
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
 

@@ -20,7 +20,7 @@ Image.MAX_IMAGE_PIXELS = MAX_PIXELS // 2
 
 
 def read_image(filename: str | Path, flags: int = cv2.IMREAD_COLOR) -> np.ndarray:
-    """Read an image as every command does.
+    """Read an image by the rules that all commands share.
 
     Args:
         filename: The file.

@@ -12,21 +12,11 @@ import yaml
 from ultralytics import YOLO
 
 from small_object.arguments import DEFAULTS
-from tests.helpers.common import write_data
-
-STOCK_MODEL = """
-nc: 1
-backbone:
-  - [-1, 1, Conv, [8, 3, 2]]
-  - [-1, 1, Conv, [16, 3, 2]]
-  - [-1, 1, Conv, [16, 3, 2]]
-head:
-  - [[1, 2], 1, Detect, [nc]]
-"""
+from tests.helpers.common import STOCK_MODEL, write_data
 
 
 def test_stock_resumes_a_stock_model_and_takes_its_arguments(tmp_path: Path) -> None:
-    (tmp_path / "stock.yaml").write_text(STOCK_MODEL)
+    (tmp_path / "stock.yaml").write_text(STOCK_MODEL.format(1))
     data = write_data(tmp_path / "set", ("a",), {"train": 4, "val": 2})
     model = YOLO(tmp_path / "stock.yaml")
     model.add_callback("on_fit_epoch_end", lambda trainer: setattr(trainer, "stop", trainer.epoch == 0))

@@ -19,17 +19,8 @@ from small_object.sizes import SIZE_GROUPS
 from small_object.slicing.dataset import SlicedDataset
 from small_object.slicing.merge import merge
 from small_object.slicing.tiling import auto_tile, tile_grid, tiles_over
+from tests.helpers.common import STOCK_MODEL
 
-TINY = """
-nc: {}
-reg_max: 1
-backbone:
-  - [-1, 1, Conv, [8, 3, 2]]
-  - [-1, 1, Conv, [16, 3, 2]]
-  - [-1, 1, Conv, [16, 3, 2]]
-head:
-  - [[1, 2], 1, Detect, [nc]]
-"""
 TILE, IMGSZ = 96, 64
 SHARPNESS = 8.0
 PLAIN = {"imgsz": IMGSZ, "conf": 0.6, "iou": 0.7, "max_det": 1000, "verbose": False, "device": "cpu", "rect": True}
@@ -39,7 +30,7 @@ SLICED = PLAIN | {"slice": TILE, "slice_overlap": 0.25, "slice_batch": 3}
 
 def build(folder: Path, classes: int, width: int = 16) -> YOLO:
     """Return a model of random weights that finds much in noise."""
-    (folder / "tiny.yaml").write_text(TINY.format(classes).replace("[16,", f"[{width},"))
+    (folder / "tiny.yaml").write_text(STOCK_MODEL.format(classes).replace("[16,", f"[{width},"))
     torch.manual_seed(3)
     model = YOLO(folder / "tiny.yaml", task="detect")
     network = model.model.train()
