@@ -76,9 +76,10 @@ def run() -> Run:
 
 
 @pytest.fixture(scope="session")
-def server() -> Server:
-    """Return what runs `yolo`, `small-object` and Python commands without the seconds of importing PyTorch."""
-    return Server()
+def server() -> Iterator[Server]:
+    """Yield what runs `yolo`, `small-object` and Python commands without the seconds of importing PyTorch."""
+    with Server() as server:
+        yield server
 
 
 @pytest.fixture(autouse=True, scope="session")

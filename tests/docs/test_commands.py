@@ -35,7 +35,7 @@ from ultralytics.cfg import DEFAULT_CFG_DICT
 from benchmarks.common import ROOT
 from docs.tools import browser
 from tests.helpers.command_server import Server
-from tests.helpers.common import TINY_MODEL, write_data
+from tests.helpers.common import TINY_MODEL, draw_blocks, write_data
 from tests.helpers.record_server import RecordServer
 from tests.small_object.datasets.test_airport import make_files, make_zip
 from tests.small_object.datasets.test_convert import coco, voc
@@ -227,9 +227,8 @@ except KeyboardInterrupt:
 
 def paint(file: Path, width: int, height: int) -> np.ndarray:
     """Write a picture of random blocks; return it (H, W, 3)."""
-    blocks = np.random.default_rng(len(file.name)).integers(0, 256, (9, 16, 3), np.uint8)
-    image = cv2.resize(blocks, (width, height), interpolation=cv2.INTER_CUBIC)
-    file.parent.mkdir(parents=True, exist_ok=True)
+    image = draw_blocks(width, height, 9, 16, len(file.name))
+    file.parent.mkdir(exist_ok=True)
     cv2.imwrite(str(file), image)
     return image
 

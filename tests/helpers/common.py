@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -48,22 +48,46 @@ def write_tree(folder: Path, files: dict[str, str]) -> Path:
     return folder
 
 
+def write_set(folder: Path, samples: dict[str, tuple[np.ndarray, str]], names: Iterable[str]) -> Path:
+    """Write a data set.
+
+    Args:
+        folder: Its folder.
+        samples: Pixels and the lines of the label file by an image's name, such as `train/0`. Without such a folder in
+            its name an image is both trained on and validated.
+        names: The classes.
+
+    Returns:
+        Its YAML.
+    """
+    for name, (pixels, labels) in samples.items():
+        image = folder / f"images/{name}.png"
+        image.parent.mkdir(parents=True, exist_ok=True)
+        assert cv2.imwrite(str(image), pixels)
+        write_tree(folder, {f"labels/{name}.txt": labels})
+    train, val = ("images" + f"/{split}" * (folder / "images" / split).is_dir() for split in ("train", "val"))
+    file = folder / f"{folder.name}.yaml"
+    file.write_text(f"train: {train}\nval: {val}\nnames: {list(names)}\n")
+    return file
+
+
+def draw_blocks(width: int, height: int, rows: int, columns: int, seed: int = 1) -> np.ndarray:
+    """Return an image (H, W, 3) of blocks of noise, so that what is found differs from place to place."""
+    noise = np.random.default_rng(seed).integers(0, 256, (rows, columns, 3), dtype=np.uint8)
+    return cv2.resize(noise, (width, height), interpolation=cv2.INTER_CUBIC)
+
+
 def write_data(folder: Path, names: tuple[str, ...], images: dict[str, int]) -> Path:
     """Write a data set of 96x72 px images with one bright rectangle each; return its YAML."""
-    rng = np.random.default_rng(len(names))
+    rng, samples = np.random.default_rng(len(names)), {}
     for split, count in images.items():
-        for kind in ("images", "labels"):
-            (folder / kind / split).mkdir(parents=True)
         for i in range(count):
             image = rng.integers(0, 60, (72, 96, 3), dtype=np.uint8)
             x, y = rng.integers(4, 40, 2)
             image[y : y + 20, x : x + 30] = 220
-            cv2.imwrite(str(folder / f"images/{split}/{i}.png"), image)
             label = f"{i % len(names)} {(x + 15) / 96:.6f} {(y + 10) / 72:.6f} {30 / 96:.6f} {20 / 72:.6f}\n"
-            (folder / f"labels/{split}/{i}.txt").write_text(label)
-    file = folder / f"{folder.name}.yaml"
-    file.write_text(f"train: images/train\nval: images/val\nnames: {list(names)}\n")
-    return file
+            samples[f"{split}/{i}"] = image, label
+    return write_set(folder, samples, names)
 
 
 def build_batch(task: str = "detect", objects: int = 4, images: int = 2, imgsz: int = 64) -> dict[str, torch.Tensor]:

@@ -128,6 +128,7 @@ def test_what_batch_needs_is_named(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "command", ["batch --model none.pt --source none --out out", "compare --models none.pt --source x"]
 )

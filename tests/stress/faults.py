@@ -58,29 +58,23 @@ def train(model: Path, data: Path, folder: Path, phases: Connection) -> None:
 
 
 def run(model: Path, data: Path, folder: Path, kill: tuple[str, int, float] | None = None) -> bool:
-    """Train in a process of its own.
+    """Train in a process of its own; return whether it was killed.
 
-    Args:
-        model: The model YAML.
-        data: The data YAML.
-        folder: Folder of the run.
-        kill: Phase, which of its times, and seconds after its beginning when the process is killed; None: never.
-
-    Returns:
-        Whether it was killed.
+    `kill` is a phase, which of its times, and the seconds after its beginning when that happens; None: never.
     """
     context = multiprocessing.get_context("fork")  # imports once; this process runs no thread
     receiver, sender = context.Pipe(duplex=False)
     process = context.Process(target=train, args=(model, data, folder, sender))
     process.start()
     sender.close()
-    times = 0
+    phase, left, seconds = kill or ("", 0, 0.0)
     try:
         while True:
-            phase = receiver.recv()
-            times += kill is not None and phase == kill[0]
-            if kill is not None and phase == kill[0] and times == kill[1]:
-                time.sleep(kill[2])
+            if receiver.recv() != phase:
+                continue
+            left -= 1
+            if left == 0:
+                time.sleep(seconds)
                 process.kill()
     except EOFError:
         process.join()

@@ -74,13 +74,9 @@ TEXTS = "", " \n", "a: [", "- a\n- b\n", "text", "\x00", "{", "!!python/x y"
 SLICES = math.nan, -math.inf, [], "", frozenset(), [640], 64.5, "64", b"auto", True
 BOX, POLYGON = b"0 0.5 0.5 0.2 0.2\n", b"1 0.1 0.1 0.4 0.1 0.4 0.3\n"
 LABELS = (
-    BOX + POLYGON,
-    POLYGON + BOX,
-    BOX + b"\n" + POLYGON,
-    b"0 .4 1e39 0 0.5",
-    b"0 0.5 -0.5 0.1 0",
+    BOX + POLYGON, POLYGON + BOX, BOX + b"\n" + POLYGON, b"0 .4 1e39 0 0.5", b"0 0.5 -0.5 0.1 0",
     b"0 0.5 0.5 0.1 -0.005",
-)
+)  # fmt: skip
 CLASSES = "train: images/train\nval: images/val\n"
 CHANNELS = "[]", "{a: 1}", "text", "0", "3.0", "true", "null"
 NAMES = "a\x85b", "\u2028.png", "../a\nb.png", "a\nb.png"
@@ -95,9 +91,7 @@ REGRESSIONS = [  # inputs that end with a clear error
     ("data", ("train: ''\nval: ''\nnames: [a, b]\n", False)),
     *(("data", (f"{CLASSES}nc: {count}\n", False)) for count in (10**9, 1e9, 10**400)),
     *(("data", (f"{CLASSES}names: [a, b]\nchannels: {channels}\n", False)) for channels in CHANNELS),
-    *(
-        ("coco", (json.dumps(COCO | {"images": [COCO["images"][0] | {"file_name": name}]}), False)) for name in NAMES
-    ),
+    *(("coco", (json.dumps(COCO | {"images": [COCO["images"][0] | {"file_name": name}]}), False)) for name in NAMES),
 ]  # fmt: skip
 
 

@@ -188,6 +188,7 @@ def reports(run: Run, tmp_path_factory: pytest.TempPathFactory) -> dict[str, lis
         return dict(zip(RENAMES, pool.map(report, RENAMES), strict=True))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", RENAMES)
 def test_upstream_of_another_shape_is_refused(reports: dict[str, list[str]], root: Path, case: str) -> None:
     kind, message = reports[case]  # one line

@@ -101,6 +101,7 @@ def test_stock_yamls_pass_the_row_checks() -> None:
     assert is_module("torchvision.ops.Permute", {}) and not is_module("torchvision.ops.Quux", {})
 
 
+@pytest.mark.slow
 def test_an_import_loads_no_more_packages_than_upstreams(run: Run, tmp_path: Path) -> None:
     code = "import json, sys; from ultralytics import YOLO; print(json.dumps([*sys.modules]))"
     loaded = {}

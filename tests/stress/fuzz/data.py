@@ -60,10 +60,8 @@ def label_files(draw: Callable[..., Any]) -> tuple[bytes, tuple[int, int] | None
     shape = draw(st.sampled_from([None, None, (1, 2), (1, 3), (2, 2), (2, 3), (5, 3), (0, 3)]))
     if draw(st.integers(0, 9)) == 0:
         return draw(st.binary(max_size=40)), shape
-    kinds = draw(
-        st.sampled_from(["g", "g", "p", "gp", "ggggpmo"] if shape is None else ["k", "k", "gk", "kp", "kkgpmo"])
-    )
-    lines = draw(st.lists(label_lines(kinds, math.prod(shape or (0,))), max_size=5))
+    kinds = ["g", "g", "p", "gp", "ggggpmo"] if shape is None else ["k", "k", "gk", "kp", "kkgpmo"]
+    lines = draw(st.lists(label_lines(draw(st.sampled_from(kinds)), math.prod(shape or (0,))), max_size=5))
     lines += draw(st.lists(st.sampled_from(lines), max_size=1)) if lines else []
     text = draw(st.sampled_from(["\n"] * 6 + ["\r\n", "\r", "\x0b", "\u2028", "\x85", "\n\n"])).join(lines)
     text += draw(st.sampled_from(["\n", ""]))
@@ -229,10 +227,8 @@ VOC = """<annotation><filename>0.png</filename><size><width>96</width><height>72
 @st.composite
 def voc_files(draw: Callable[..., Any]) -> tuple[str, bool]:
     """Make the text of a VOC annotation, and whether nothing is wrong with it."""
-    text = VOC
-    for old in draw(
-        st.sets(st.sampled_from(["96<", "72<", "10<", "40<", "30<", "truck<", "person<", "3<"]), max_size=3)
-    ):
+    text, values = VOC, ["96<", "72<", "10<", "40<", "30<", "truck<", "person<", "3<"]
+    for old in draw(st.sets(st.sampled_from(values), max_size=3)):
         new = escape(str(draw(plain.filter(lambda v: not isinstance(v, int) or abs(v) < 10**300))))
         text = text.replace(f">{old}", f">{new}<", 1)
     if text != VOC and draw(st.booleans()):

@@ -64,10 +64,8 @@ class OddFile:
             image, stream = Image.fromarray((share[..., 0] * 255).astype(np.uint8)).convert("RGB"), io.BytesIO()
             exif = Image.Exif()
             exif[274] = self.turn
-            keeps = {"jpg": ["L", "CMYK"], "bmp": MODES[:3], "webp": ["RGBA"], "jp2": MODES[2:5]}.get(
-                self.form, MODES[:5]
-            )
-            mode = self.kind if self.kind in keeps else "RGB"
+            keeps = {"jpg": ["L", "CMYK"], "bmp": MODES[:3], "webp": ["RGBA"], "jp2": MODES[2:5]}
+            mode = self.kind if self.kind in keeps.get(self.form, MODES[:5]) else "RGB"
             form = {"jpg": "JPEG", "tif": "TIFF", "jp2": "JPEG2000"}.get(self.form, self.form)
             image.convert("L" if mode == "1" else "RGB").convert(mode).save(stream, form, exif=exif.tobytes())
             data = stream.getvalue()
@@ -147,16 +145,13 @@ def training_set(images: Path, channels: int = 3) -> YOLODataset:
     return YOLODataset(img_path=str(images), imgsz=64, batch_size=2, augment=False, hyp=hyp, data=data)
 
 
+@mock.patch.dict(os.environ)
 def run_folder(case: FolderCase, folder: Path) -> str:
     """Read a folder by prediction, check, stats, fix and training; each file is used by all, or named and left out."""
-    with mock.patch.dict(os.environ, {} if case.bits is None else {BITS_VARIABLE: str(case.bits)}):
-        return read_folder(case, folder)
-
-
-def read_folder(case: FolderCase, folder: Path) -> str:
-    """Do so with the bits that are set."""
     root, images = folder / "set", folder / "set/images/train"
     write_set(root)
+    if case.bits is not None:
+        os.environ[BITS_VARIABLE] = str(case.bits)
     good = "good.tif" if case.channels not in FLAGS else "0.png"
     for split, seed in (("train", 90), ("val", 91)) if good == "good.tif" else ():
         for file in (root / "images" / split).iterdir():
@@ -193,9 +188,8 @@ def read_folder(case: FolderCase, folder: Path) -> str:
         except Exception as error:
             raise AssertionError(f"training takes {file}, but: {error!r}") from error
     assert kept <= readable, f"training takes {kept - readable}"
-    blamed = {
-        Path(f.image).name for f in report.findings if f.kind.endswith(("-image", "16-bit")) and f.level == "error"
-    }
+    errors = [f for f in report.findings if f.level == "error" and f.kind.endswith(("-image", "16-bit"))]
+    blamed = {Path(f.image).name for f in errors}
     assert blamed >= set(names) - kept, f"check is silent about {set(names) - kept - blamed}"
     counted = report.counts["images"]["train"], report.counts["left_out"]["train"]
     assert counted == (len(names), len(names) - len(kept)), f"{counted}: training takes {kept} of {names}"
@@ -215,22 +209,9 @@ class ListCase:
     mark: bool  # whether it begins with a byte order mark
 
 
-LINES = ["{}"] * 8 + [
-    " {}",
-    "{} ",
-    "{}\t",
-    "# {}",
-    "#",
-    "",
-    "  ",
-    "'{}'",
-    '"{}"',
-    "{} 0",
-    "{},1",
-    "{}.bak",
-    "{}x.png",
-    "x",
-]
+LINES = ["{}"] * 8 + ["#", "", "  ", "x"] + [
+    " {}", "{} ", "{}\t", "# {}", "'{}'", '"{}"', "{} 0", "{},1", "{}.bak", "{}x.png",
+]  # fmt: skip
 lists = st.builds(
     ListCase,
     st.lists(st.tuples(st.sampled_from(LINES), st.integers(0, 8)), max_size=6).map(tuple),

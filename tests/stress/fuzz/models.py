@@ -18,6 +18,7 @@ from ultralytics.nn.modules import Detect
 from ultralytics.nn.tasks import DetectionModel
 
 from small_object.errors import UserError
+from tests.helpers.common import TINY_MODEL
 from tests.stress.fuzz.values import RESULT, clear, odd, spoil, spoil_text
 
 FORK_BLOCKS = {"DualConv", "DWR", "C3k2DWR", "ScreeningLateral", "ScreeningFusion", "LightDetect"}
@@ -62,9 +63,7 @@ def models(draw: Callable[..., Any]) -> ModelCase:
     def has_our_block(value: dict[str, Any], path: tuple) -> bool:
         if path[0] in {"nwd", "nwd_assign", "scales"}:
             return True
-        if path[0] not in {"backbone", "head"}:
-            return False
-        if len(path) == 1 or not isinstance(value[path[0]], list):
+        if path[0] not in {"backbone", "head"} or len(path) == 1 or not isinstance(value[path[0]], list):
             return False
         row = value[path[0]][path[1]]
         return isinstance(row, list) and any(isinstance(part, str) and part in FORK_BLOCKS for part in row)
@@ -107,22 +106,11 @@ def run_model(case: ModelCase, folder: Path) -> str:
     return RESULT
 
 
-TINY = """
-nc: 2
-backbone:
-  - [-1, 1, Conv, [8, 3, 2]]
-  - [-1, 1, DualConv, [16, 2]]
-  - [-1, 1, DualConv, [16, 2]]
-head:
-  - [[1, 2], 1, Detect, [nc]]
-"""
-
-
 @functools.cache
 def tiny_model() -> Path:
-    """Return the YAML of a tiny model."""
+    """Return the YAML of a tiny model of two classes."""
     file = Path(tempfile.mkdtemp(prefix="fuzz-model-")) / "tiny.yaml"
-    file.write_text(TINY)
+    file.write_text(TINY_MODEL.replace("nc: 1", "nc: 2"))
     return file
 
 

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 import torch
 import yaml
 from ultralytics import YOLO
@@ -15,6 +16,7 @@ from small_object.arguments import DEFAULTS
 from tests.helpers.common import STOCK_MODEL, write_data
 
 
+@pytest.mark.slow
 def test_stock_resumes_a_stock_model_and_takes_its_arguments(tmp_path: Path) -> None:
     (tmp_path / "stock.yaml").write_text(STOCK_MODEL.format(1))
     data = write_data(tmp_path / "set", ("a",), {"train": 4, "val": 2})

@@ -19,7 +19,7 @@ from small_object.sizes import SIZE_GROUPS
 from small_object.slicing.dataset import SlicedDataset
 from small_object.slicing.merge import merge
 from small_object.slicing.tiling import auto_tile, tile_grid, tiles_over
-from tests.helpers.common import STOCK_MODEL
+from tests.helpers.common import STOCK_MODEL, draw_blocks, write_set
 
 TILE, IMGSZ = 96, 64
 SHARPNESS = 8.0
@@ -54,9 +54,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> YOLO:
 
 @pytest.fixture(scope="module")
 def image() -> np.ndarray:
-    """Return blocks of noise, so that boxes differ from place to place."""
-    noise = np.random.default_rng(1).integers(0, 256, (21, 34, 3), dtype=np.uint8)
-    return cv2.resize(noise, (256, 160), interpolation=cv2.INTER_CUBIC)
+    return draw_blocks(256, 160, 21, 34)
 
 
 def one_by_one(model: YOLO, image: np.ndarray, full: bool = True, tiles: np.ndarray | None = None) -> torch.Tensor:
@@ -188,15 +186,9 @@ def test_tracks_over_the_frames_of_a_video(model: YOLO, image: np.ndarray, tmp_p
 
 def test_validation_measures_what_prediction_finds(tmp_path: Path, image: np.ndarray) -> None:
     model = build(tmp_path, 1)
-    for split in ("train", "val"):
-        (tmp_path / f"data/images/{split}").mkdir(parents=True)
-        (tmp_path / f"data/labels/{split}").mkdir(parents=True)
     pictures = {"large": image, "small": image[:60, :90], "high": np.ascontiguousarray(image.transpose(1, 0, 2))}
-    for name, picture in pictures.items():
-        cv2.imwrite(str(tmp_path / f"data/images/val/{name}.png"), picture)
-        (tmp_path / f"data/labels/val/{name}.txt").write_text("0 0.5 0.5 0.2 0.2\n")
-    data = tmp_path / "data/data.yaml"
-    data.write_text("train: images/val\nval: images/val\nnames: [thing]\n")
+    labels = "0 0.5 0.5 0.2 0.2\n"
+    data = write_set(tmp_path / "data", {name: (picture, labels) for name, picture in pictures.items()}, ["thing"])
     shared = SLICED | {"iou": 0.6, "slice_full": False, "exist_ok": True}
     shared |= {"project": str(tmp_path / "runs"), "name": "val"}
     metrics = model.val(data=str(data), batch=2, save_json=True, plots=False, **shared)
@@ -222,7 +214,7 @@ def test_validation_measures_what_prediction_finds(tmp_path: Path, image: np.nda
 
 def test_training_validates_by_tiles(tmp_path: Path, image: np.ndarray, caplog: pytest.LogCaptureFixture) -> None:
     seen, model = [], build(tmp_path, 1)
-    data = write_panoramas(tmp_path, "0 0.5 0.5 0.2 0.2\n")
+    data = write_panorama(tmp_path)
     model.add_callback("on_val_end", lambda validator: seen.append((validator.training, validator.tiles)))
     small = {"epochs": 1, "imgsz": IMGSZ, "batch": 1, "workers": 0, "plots": False, "device": "cpu", "max_det": 100}
     model.train(data=str(data), slice=TILE, slice_overlap=0.25, project=str(tmp_path), **small)
@@ -282,19 +274,13 @@ def test_a_model_that_cannot_slice_says_so(image: np.ndarray) -> None:
         predictor.setup_source(image)
 
 
-def write_panoramas(folder: Path, labels: str) -> Path:
+def write_panorama(folder: Path, labels: str = "0 0.5 0.5 0.2 0.2\n") -> Path:
     """Write a set of one image of 256x160 px for training and validation; return its YAML."""
-    for kind in ("images", "labels"):
-        (folder / kind).mkdir()
-    noise = np.random.default_rng(1).integers(0, 256, (21, 34, 3), dtype=np.uint8)
-    cv2.imwrite(str(folder / "images/a.png"), cv2.resize(noise, (256, 160), interpolation=cv2.INTER_CUBIC))
-    (folder / "labels/a.txt").write_text(labels)
-    (folder / "data.yaml").write_text("train: images\nval: images\nnames: [thing]\n")
-    return folder / "data.yaml"
+    return write_set(folder, {"a": (draw_blocks(256, 160, 21, 34), labels)}, ["thing"])
 
 
 def test_an_export_of_another_height_than_width_is_sliced(tmp_path: Path, image: np.ndarray) -> None:
-    model, data = build(tmp_path, 1), write_panoramas(tmp_path, "0 0.5 0.5 0.2 0.2\n")
+    model, data = build(tmp_path, 1), write_panorama(tmp_path)
     model.save(tmp_path / "tiny.pt")
     shape = [64, 128]
     exported = YOLO(YOLO(tmp_path / "tiny.pt").export(format="torchscript", imgsz=shape, device="cpu"), task="detect")
@@ -307,7 +293,7 @@ def test_an_export_of_another_height_than_width_is_sliced(tmp_path: Path, image:
 
 
 def test_validation_by_tiles_is_augmented(tmp_path: Path) -> None:
-    model, data = build(tmp_path, 1), write_panoramas(tmp_path, "0 0.5 0.5 0.2 0.2\n")
+    model, data = build(tmp_path, 1), write_panorama(tmp_path)
     arguments = {"data": str(data), "save_json": True, "plots": False, "project": str(tmp_path), "exist_ok": True}
     counts = {}
     for augment in (False, True):
@@ -322,7 +308,7 @@ def test_validation_by_tiles_is_augmented(tmp_path: Path) -> None:
 def test_training_without_any_object(tmp_path: Path, image: np.ndarray) -> None:
     """As with `classes=` of which there are none: the size of its objects is not known afterwards."""
     build(tmp_path, 1)
-    data = write_panoramas(tmp_path, "0 0.5 0.5 0.2 0.2\n")
+    data = write_panorama(tmp_path)
     model = YOLO(tmp_path / "tiny.yaml")
     small = {"epochs": 1, "imgsz": IMGSZ, "batch": 1, "workers": 0, "plots": False, "device": "cpu", "classes": [3]}
     model.train(data=str(data), project=str(tmp_path), name="run", **small)
@@ -336,7 +322,7 @@ def test_training_without_any_object(tmp_path: Path, image: np.ndarray) -> None:
 
 @pytest.mark.parametrize("slice", [0, TILE])
 def test_a_training_without_labels_ends_with_advice(tmp_path: Path, slice: int) -> None:
-    model, data = build(tmp_path, 1), write_panoramas(tmp_path, "")
+    model, data = build(tmp_path, 1), write_panorama(tmp_path, "")
     (tmp_path / "labels").rename(tmp_path / "label")
     with pytest.raises(UserError, match=f"No labels found in .* To find out why: small-object check {data}"):
         model.train(data=str(data), epochs=1, imgsz=IMGSZ, workers=0, project=str(tmp_path), slice=slice)
@@ -344,7 +330,7 @@ def test_a_training_without_labels_ends_with_advice(tmp_path: Path, slice: int) 
 
 def test_a_training_mentions_boxes_that_are_too_small(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     model = build(tmp_path, 1)
-    data = write_panoramas(tmp_path, "0 0.5 0.5 0.2 0.2\n0 0.2 0.2 0.05 0.05\n0 0.8 0.8 0.07 0.09\n")
+    data = write_panorama(tmp_path, "0 0.5 0.5 0.2 0.2\n0 0.2 0.2 0.05 0.05\n0 0.8 0.8 0.07 0.09\n")
     small = {"epochs": 1, "imgsz": IMGSZ, "batch": 1, "workers": 0, "plots": False, "device": "cpu"}
     model.train(data=str(data), project=str(tmp_path), **small)  # heights of 0.05 and 0.09 are 2 and 3.6 px
     assert "2 of 3 training boxes are less than 4 px wide or high at imgsz=64; augmentation drops" in caplog.text
