@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 import atexit
 import importlib.metadata
 import importlib.util
@@ -76,10 +74,9 @@ def run() -> Run:
 
 
 @pytest.fixture(scope="session")
-def server() -> Iterator[Server]:
-    """Yield what runs `yolo`, `small-object` and Python commands without the seconds of importing PyTorch."""
-    with Server() as server:
-        yield server
+def server() -> Server:
+    """Return what runs `yolo`, `small-object` and Python commands without the seconds of importing PyTorch."""
+    return Server()
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -1,6 +1,5 @@
 """The benchmark that compares models, its report, the tiles and the stock opponent with a P2 head."""
 
-import csv
 import json
 import logging
 import re
@@ -17,17 +16,12 @@ import pytest
 import torch
 
 from benchmarks import compare, report, training
-from tests.helpers.common import write_data
+from tests.helpers.common import read_csv, write_data
 
 ROOT = Path(__file__).resolve().parents[2]
 HEAD = "head:\n  - [-1, 1, Conv, [16, 3, 2]]\n  - [[1, 2], 1, Detect, [nc]]\n"
 OURS = "ultralytics/cfg/models/11/yolo11n.yaml"
 TINY = "nc: 80\nbackbone:\n  - [-1, 1, Conv, [8, 3, 2]]\n  - [-1, 1, {}]\n" + HEAD
-
-
-def rows_of(file: Path) -> list[dict[str, str]]:
-    with file.open(newline="") as lines:
-        return list(csv.DictReader(lines))
 
 
 def children_of(folder: Path) -> list[psutil.Process]:
@@ -59,7 +53,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
         time.sleep(0.02)
     process.kill()
     process.wait()
-    found: dict[str, Any] = {"out": out, "killed": rows_of(out / "results.csv")}
+    found: dict[str, Any] = {"out": out, "killed": read_csv(out / "results.csv")}
     end = time.monotonic() + 30  # a child that is still importing ends when it has done so
     while children_of(out) and time.monotonic() < end:
         time.sleep(0.02)
@@ -76,7 +70,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
         start = time.monotonic()
         status = compare.main([*command, *more])
         found[name] = status, "\n".join(said), time.monotonic() - start
-        found[f"{name} rows"] = rows_of(out / "results.csv")
+        found[f"{name} rows"] = read_csv(out / "results.csv")
     compare.LOGGER.removeHandler(handler)
     return found
 
@@ -119,7 +113,7 @@ def test_weights_are_validated_again_without_training(runs: dict[str, Any]) -> N
     for row in one[1:]:
         assert 0 <= float(row["AR_small"]) <= float(one[0]["AR_small"]) and float(row["AP50"]) >= 0
         assert row["AP_last"] == row["AP50_last"] == ""
-    assert len(rows_of(runs["out"] / "curves.csv")) == 4
+    assert len(read_csv(runs["out"] / "curves.csv")) == 4
 
 
 def test_rows_hold_what_was_asked_for_and_measured(runs: dict[str, Any]) -> None:
@@ -130,7 +124,7 @@ def test_rows_hold_what_was_asked_for_and_measured(runs: dict[str, Any]) -> None
     asked = {"epochs": "1", "imgsz": "32", "batch": "2", "strides": "4 8", "objects small": "2"}
     assert {name: one[name] for name in asked} == asked
     assert float(one["parameters"]) > 1000 and float(one["GFLOPs"]) > 0 and two["settings"] == one["settings"]
-    curves = rows_of(runs["out"] / "curves.csv")
+    curves = read_csv(runs["out"] / "curves.csv")
     assert sorted(row["key"] for row in curves) == sorted(row["key"] for row in runs["third rows"])
 
 

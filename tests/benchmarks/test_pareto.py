@@ -1,8 +1,5 @@
 """The comparison at equal time per image."""
 
-from __future__ import annotations
-
-import csv
 from pathlib import Path
 
 import pytest
@@ -11,6 +8,7 @@ from benchmarks import pareto
 from benchmarks.common import write_csv
 from benchmarks.report import COLUMNS, Entry
 from tests.benchmarks.test_speed import TINY
+from tests.helpers.common import read_csv
 
 
 def build_entry(label: str, stock: bool, *scores: float) -> Entry:
@@ -56,8 +54,7 @@ def test_a_report_of_what_was_trained(tmp_path: Path) -> None:
     write_results(tmp_path / "more", model, 128, {"stock a": 0.2})
     arguments = ["--only-report", "--results", str(tmp_path / "more"), "--rounds", "2", "--device", "cpu"]
     assert pareto.main([*arguments, "--out", str(out)]) == 0
-    with (out / "pareto.csv").open(newline="") as lines:
-        rows = list(csv.DictReader(lines))
+    rows = read_csv(out / "pareto.csv")
     assert {(row["model"], row["imgsz"], row["runtime"]) for row in rows} == {
         (label, imgsz, runtime)
         for label, imgsz in (("stock a", "64"), ("ours", "64"), ("stock a", "128"))

@@ -1,6 +1,5 @@
 """The benchmark that times models: its rounds, tables and profile."""
 
-import csv
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +8,7 @@ import pytest
 import torch
 
 from benchmarks import speed
+from tests.helpers.common import one_line, read_csv
 
 ROOT = Path(__file__).resolve().parents[2]
 TINY = """nc: 3
@@ -41,8 +41,7 @@ def done(models: list[str], tmp_path_factory: pytest.TempPathFactory) -> dict[st
     """Run the benchmark once."""
     out = tmp_path_factory.mktemp("speed") / "out"
     assert speed.main(command(models, out)) == 0
-    with (out / "speed.csv").open(newline="") as lines:
-        return {"out": out, "rows": list(csv.DictReader(lines)), "md": (out / "speed.md").read_text()}
+    return {"out": out, "rows": read_csv(out / "speed.csv"), "md": (out / "speed.md").read_text()}
 
 
 def test_rows(done: dict[str, Any]) -> None:
@@ -91,8 +90,6 @@ def test_profile(done: dict[str, Any]) -> None:
     ],
 )
 def test_mistakes_are_one_line(tmp_path: Path, arguments: list[str], message: str) -> None:
-    with pytest.raises(SystemExit) as stopped:
+    with one_line("speed", message):
         speed.main([*arguments, "--out", str(tmp_path / "out")])
-    text = str(stopped.value)
-    assert text.startswith("speed: ") and message in text and "\n" not in text
     assert not (tmp_path / "out").exists()

@@ -12,8 +12,6 @@ document is found and run automatically. If it fails here:
 run one after the other in a folder of their own, as some need what those before them made.
 """
 
-from __future__ import annotations
-
 import ast
 import os
 import re
@@ -40,7 +38,6 @@ from tests.helpers.record_server import RecordServer
 from tests.small_object.datasets.test_airport import make_files, make_zip
 from tests.small_object.datasets.test_convert import coco, voc
 
-pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 PROGRAMS = "yolo", "python", "python3", "pip", "make", "jupyter", "ray", "small-object", "mkdocs", "ruff", "git", "."
 
 LANGUAGES = "", "bash", "sh", "shell", "console", "python", "py"  # of fenced blocks that are looked at
@@ -237,8 +234,8 @@ def paint(file: Path, width: int, height: int) -> np.ndarray:
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     files = {f"{name}.zip": make_zip(make_files(name)) for name in ("ASS1", "ASS2")}
     folder = str(tmp_path_factory.mktemp("server"))
-    with RecordServer(files) as record, Server(ASS_RECORD_URL=record.url, ASS_CACHE=folder) as server:
-        yield server
+    with RecordServer(files) as record:
+        yield Server(ASS_RECORD_URL=record.url, ASS_CACHE=folder)
 
 
 @pytest.fixture(scope="module")

@@ -1,7 +1,5 @@
 """The examples in the docstrings of this fork run, and give what they say."""
 
-from __future__ import annotations
-
 import ast
 import doctest
 import importlib

@@ -1,15 +1,16 @@
 """Tiny models, data sets and processes that many tests share."""
 
-from __future__ import annotations
-
+import csv
 import subprocess
 import zlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
+import pytest
 import torch
 
 TINY_MODEL = """
@@ -36,7 +37,25 @@ head:
 """
 """A model YAML of stock blocks, to be formatted with the number of classes."""
 
+QUICK = {"epochs": 1, "imgsz": 64, "batch": 2, "workers": 0, "plots": False, "device": "cpu"}
+"""Arguments of a training that takes a moment."""
+
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@contextmanager
+def one_line(program: str, *parts: str) -> Iterator[None]:
+    """Expect that a program ends with one line of text that begins with its name and has some parts."""
+    with pytest.raises(SystemExit) as stopped:
+        yield
+    text = str(stopped.value.code)
+    assert text.startswith(f"{program}: ") and "\n" not in text and all(part in text for part in parts), text
+
+
+def read_csv(file: Path) -> list[dict[str, str]]:
+    """Return the rows of a CSV file by the names of their columns."""
+    with file.open(newline="") as lines:
+        return [{name.strip(): cell.strip() for name, cell in row.items()} for row in csv.DictReader(lines)]
 
 
 def write_tree(folder: Path, files: dict[str, str]) -> Path:

@@ -1,7 +1,5 @@
 """Ignore regions in training and in validation."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

@@ -1,9 +1,6 @@
 """Accuracy by object size: the scores, how a validation collects them, and where they are shown."""
 
-from __future__ import annotations
-
 import copy
-import csv
 import pickle
 import sys
 import time
@@ -25,7 +22,7 @@ from ultralytics.utils.plotting import plot_results
 
 from small_object import sizes as size_metrics
 from small_object.sizes import SIZE_GROUPS, SIZE_KEYS, SIZE_RANGES, SizeMetrics, SizeRecords, load_coco_eval
-from tests.helpers.common import TINY_MODEL, predict_objects, write_set, write_tree
+from tests.helpers.common import QUICK, TINY_MODEL, predict_objects, read_csv, write_set, write_tree
 
 NAMES = {0: "airplane", 1: "person", 2: "truck"}
 SCORES = ("ap", "ap50", "ar")
@@ -310,16 +307,10 @@ def test_without_the_library_it_goes_on_with_one_warning(
     assert sum("pip install faster-coco-eval" in line for line in warnings) == 1
 
 
-def read_csv(path: Path) -> list[dict[str, str]]:
-    with path.open() as file:
-        return list(csv.DictReader(file, strict=True))
-
-
 def test_a_training_writes_the_sizes_of_each_epoch(data: Path, tmp_path: Path) -> None:
-    write_tree(tmp_path, {"tiny.yaml": TINY_MODEL})
-    made = {"data": str(data), "model": str(tmp_path / "tiny.yaml"), "project": str(tmp_path), "name": "t"}
-    made |= {"epochs": 2, "imgsz": 64, "batch": 2, "plots": False, "workers": 0, "device": "cpu"}
-    trainer = DetectionTrainer(overrides=made)
+    model = write_tree(tmp_path, {"tiny.yaml": TINY_MODEL}) / "tiny.yaml"
+    made = {"data": str(data), "model": str(model), "project": str(tmp_path), "name": "t", "epochs": 2}
+    trainer = DetectionTrainer(overrides=QUICK | made)
     trainer.train()
     rows = read_csv(trainer.csv)
     assert len(rows) == 2

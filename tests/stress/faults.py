@@ -5,10 +5,7 @@ validation, and resumed with `resume=True`; every other one is killed again then
 checkpoint starts again. No checkpoint may ever be unreadable, and at the end `results.csv` has one row for each epoch.
 """
 
-from __future__ import annotations
-
 import argparse
-import csv
 import multiprocessing
 import random
 import signal
@@ -25,7 +22,7 @@ from ultralytics import YOLO
 from ultralytics.engine.trainer import BaseTrainer
 from ultralytics.utils import LOGGER, TQDM
 
-from tests.helpers.common import write_data
+from tests.helpers.common import read_csv, write_data
 
 PHASES = "step", "checkpoint", "validation"
 MODEL = Path(__file__).resolve().parents[2] / "ultralytics/cfg/models/11/yolo11.yaml"
@@ -85,12 +82,6 @@ def run(model: Path, data: Path, folder: Path, kill: tuple[str, int, float] | No
     return bool(process.exitcode)
 
 
-def read_results(folder: Path) -> list[list[str]]:
-    """Return the rows of `results.csv`, the header left out."""
-    with (folder / "results.csv").open(newline="") as file:
-        return [[cell.strip() for cell in row] for row in csv.reader(file)][1:]
-
-
 def count_unreadable(folder: Path) -> int:
     """Return how many of the checkpoints of a run can't be loaded."""
     count = 0
@@ -118,7 +109,8 @@ def measure(model: Path, kills: int, seed: int, folder: Path) -> dict[str, int]:
         if not last.exists() or torch.load(last, map_location="cpu", weights_only=False)["epoch"] >= 0:
             run(model, data, run_dir)
         counts["unreadable checkpoints"] += count_unreadable(run_dir)
-        counts["wrong results.csv"] += [row[0] for row in read_results(run_dir)] != [*map(str, range(1, EPOCHS + 1))]
+        epochs = [int(row["epoch"]) for row in read_csv(run_dir / "results.csv")]
+        counts["wrong results.csv"] += epochs != [*range(1, EPOCHS + 1)]
     return counts
 
 

@@ -1,7 +1,5 @@
 """What an installation holds, and what happens where it cannot work."""
 
-from __future__ import annotations
-
 import shutil
 import subprocess
 import sys

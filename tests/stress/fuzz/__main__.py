@@ -7,8 +7,6 @@ unhandled: any other exception, a wrong result, or more than `LIMIT` seconds. Th
 and version of Hypothesis. `tests/stress/test_fuzz.py` runs fewer of the same.
 """
 
-from __future__ import annotations
-
 import logging
 import math
 import signal
@@ -53,7 +51,7 @@ KINDS = {
         arguments.arguments(), arguments.run_arguments,
     ),
     "labels": Kind(
-        "label files, with and without keypoints, by `check`, `stats`, `fix` and training with and without slices",
+        "label files, with and without keypoints, by `check`, `stats`, `fix` and training",
         data.label_files(), data.run_labels,
     ),
     "data": Kind("data YAMLs, by `check` and `stats`", data.data_files(), data.run_data),

@@ -1,7 +1,5 @@
 """Values of this fork's arguments, given to `get_cfg` and to the `yolo` command."""
 
-from __future__ import annotations
-
 import contextlib
 import io
 import math

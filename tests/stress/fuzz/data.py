@@ -1,7 +1,5 @@
 """Label files, data YAML files and annotations in the COCO and VOC formats."""
 
-from __future__ import annotations
-
 import functools
 import json
 import math
@@ -15,8 +13,6 @@ import cv2
 import numpy as np
 import yaml
 from hypothesis import strategies as st
-from ultralytics import cfg
-from ultralytics.data.dataset import YOLODataset
 from ultralytics.data.utils import verify_image_label
 
 from small_object.datasets.check import check
@@ -24,7 +20,6 @@ from small_object.datasets.convert import from_coco, from_voc
 from small_object.datasets.fix import fix
 from small_object.datasets.stats import stats
 from small_object.errors import UserError
-from small_object.slicing.dataset import SlicedDataset
 from tests.stress.fuzz.values import ERROR, RESULT, clear, odd, plain, spoil, spoil_text
 
 CLASSES = ["a", "b"]
@@ -89,19 +84,6 @@ def read_files(folder: Path) -> dict[str, bytes]:
     return {str(file.relative_to(folder)): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
 
 
-def train_on(kind: type[YOLODataset], folder: Path, info: dict[str, Any]) -> list[tuple[int, int]] | str:
-    """Return image number and objects of each sample of a training set, or the error's type."""
-    options = {"slice": 64, "slice_full_ratio": 0.5, "mosaic": 0.0, "imgsz": 64}
-    try:
-        data = kind(
-            img_path=str(folder / "images/train"), imgsz=64, batch_size=2, augment=True, rect=False,
-            hyp=cfg.get_cfg(overrides=options), data={"names": dict(enumerate(CLASSES)), "channels": 3} | info,
-        )  # fmt: skip
-    except Exception as error:
-        return type(error).__name__
-    return [(len(label["cls"]), len(data[i]["cls"])) for i, label in enumerate(data.labels)]
-
-
 def run_labels(case: tuple[bytes, tuple[int, int] | None], folder: Path) -> str:
     """Check, count, repair and train on a set of three images, of which one has the labels."""
     content, shape = case
@@ -134,14 +116,6 @@ def run_labels(case: tuple[bytes, tuple[int, int] | None], folder: Path) -> str:
     assert refused or found.splits["train"].objects >= 2 + solid, (found.splits["train"].objects, seen[1])
     for why in found.skipped.values():
         clear(why, "0.txt")
-
-    stock, sliced = (train_on(kind, root, info) for kind in (YOLODataset, SlicedDataset))
-    assert isinstance(stock, list) == isinstance(sliced, list) and len(stock) == len(sliced), (stock, sliced)
-    if isinstance(sliced, list):
-        assert [number for number, _ in stock] == [number for number, _ in sliced]
-        assert len(sliced) == 2 - refused
-    for cache in root.glob("labels/*.cache*"):
-        cache.unlink()
 
     new, again = folder / "fixed", folder / "again"
     repaired = fix(file, new, 64)

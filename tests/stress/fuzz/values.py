@@ -1,7 +1,5 @@
 """Odd values, the mistakes that are made of them, and how an input may end."""
 
-from __future__ import annotations
-
 import functools
 import math
 import operator

@@ -1,7 +1,5 @@
 """Image files of every kind: what the model sees of them, and that none stops a prediction or distorts a training."""
 
-from __future__ import annotations
-
 import os
 import re
 from pathlib import Path

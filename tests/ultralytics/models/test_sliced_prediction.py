@@ -19,7 +19,7 @@ from small_object.sizes import SIZE_GROUPS
 from small_object.slicing.dataset import SlicedDataset
 from small_object.slicing.merge import merge
 from small_object.slicing.tiling import auto_tile, tile_grid, tiles_over
-from tests.helpers.common import STOCK_MODEL, draw_blocks, write_set
+from tests.helpers.common import QUICK, STOCK_MODEL, draw_blocks, write_set
 
 TILE, IMGSZ = 96, 64
 SHARPNESS = 8.0
@@ -216,8 +216,7 @@ def test_training_validates_by_tiles(tmp_path: Path, image: np.ndarray, caplog: 
     seen, model = [], build(tmp_path, 1)
     data = write_panorama(tmp_path)
     model.add_callback("on_val_end", lambda validator: seen.append((validator.training, validator.tiles)))
-    small = {"epochs": 1, "imgsz": IMGSZ, "batch": 1, "workers": 0, "plots": False, "device": "cpu", "max_det": 100}
-    model.train(data=str(data), slice=TILE, slice_overlap=0.25, project=str(tmp_path), **small)
+    model.train(data=str(data), slice=TILE, slice_overlap=0.25, max_det=100, project=str(tmp_path), **QUICK)
     assert (True, (8, 0)) in seen
     tiles, val = model.trainer.train_loader.dataset, model.trainer.test_loader.dataset
     assert (type(tiles), type(val), tiles.tile) == (SlicedDataset, YOLODataset, TILE)
@@ -252,10 +251,8 @@ def test_corrupt_frames_of_a_video_are_named_and_skipped(
     video.release()
     corrupt_frames(file, b"00dc", corrupt)
     caplog.set_level(logging.WARNING, "ultralytics")
-    logging.getLogger("ultralytics").addHandler(caplog.handler)
     save = {"save_txt": True, "project": str(tmp_path), "name": "x", "conf": 0.0001, "save_conf": True}
     results = model.predict(file, **SLICED | save | {"vid_stride": stride, "save": True})
-    logging.getLogger("ultralytics").removeHandler(caplog.handler)
     sampled = [number for number in range(count) if (number + 1) % stride == 0]
     read = [number for number in sampled if number not in corrupt]
     assert [round(result.orig_img.mean() / 30) for result in results] == read
@@ -310,8 +307,7 @@ def test_training_without_any_object(tmp_path: Path, image: np.ndarray) -> None:
     build(tmp_path, 1)
     data = write_panorama(tmp_path)
     model = YOLO(tmp_path / "tiny.yaml")
-    small = {"epochs": 1, "imgsz": IMGSZ, "batch": 1, "workers": 0, "plots": False, "device": "cpu", "classes": [3]}
-    model.train(data=str(data), project=str(tmp_path), name="run", **small)
+    model.train(data=str(data), classes=[3], project=str(tmp_path), name="run", **QUICK)
     best = YOLO(tmp_path / "run/weights/best.pt")
     assert best.model.object_size is None
     exported = YOLO(best.export(format="torchscript", imgsz=IMGSZ, device="cpu"), task="detect")
@@ -325,15 +321,14 @@ def test_a_training_without_labels_ends_with_advice(tmp_path: Path, slice: int) 
     model, data = build(tmp_path, 1), write_panorama(tmp_path, "")
     (tmp_path / "labels").rename(tmp_path / "label")
     with pytest.raises(UserError, match=f"No labels found in .* To find out why: small-object check {data}"):
-        model.train(data=str(data), epochs=1, imgsz=IMGSZ, workers=0, project=str(tmp_path), slice=slice)
+        model.train(data=str(data), project=str(tmp_path), slice=slice, **QUICK)
 
 
 def test_a_training_mentions_boxes_that_are_too_small(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     model = build(tmp_path, 1)
     data = write_panorama(tmp_path, "0 0.5 0.5 0.2 0.2\n0 0.2 0.2 0.05 0.05\n0 0.8 0.8 0.07 0.09\n")
-    small = {"epochs": 1, "imgsz": IMGSZ, "batch": 1, "workers": 0, "plots": False, "device": "cpu"}
-    model.train(data=str(data), project=str(tmp_path), **small)  # heights of 0.05 and 0.09 are 2 and 3.6 px
+    model.train(data=str(data), project=str(tmp_path), **QUICK)  # heights of 0.05 and 0.09 are 2 and 3.6 px
     assert "2 of 3 training boxes are less than 4 px wide or high at imgsz=64; augmentation drops" in caplog.text
     caplog.clear()
-    model.train(data=str(data), project=str(tmp_path), **small | {"slice": TILE})  # 5.3 and 9.6 px
+    model.train(data=str(data), project=str(tmp_path), slice=TILE, **QUICK)  # 5.3 and 9.6 px
     assert "training boxes are less than" not in caplog.text
