@@ -7,8 +7,7 @@ import pytest
 from benchmarks import pareto
 from benchmarks.common import write_csv
 from benchmarks.report import COLUMNS, Entry
-from tests.benchmarks.test_speed import TINY
-from tests.helpers.common import read_csv
+from tests.helpers.common import STOCK_MODEL, read_csv
 
 
 def build_entry(label: str, stock: bool, *scores: float) -> Entry:
@@ -48,7 +47,7 @@ def write_results(folder: Path, model: Path, imgsz: int, scores: dict[str, float
 
 def test_a_report_of_what_was_trained(tmp_path: Path) -> None:
     model = tmp_path / "tiny.yaml"
-    model.write_text(TINY.format("Conv, [32, 3, 2]"))
+    model.write_text(STOCK_MODEL.format(3))
     out = tmp_path / "out"
     write_results(out / "64", model, 64, {"stock a": 0.1, "ours": 0.3})
     write_results(tmp_path / "more", model, 128, {"stock a": 0.2})

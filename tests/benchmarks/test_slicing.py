@@ -8,8 +8,7 @@ import pytest
 from ultralytics import YOLO
 
 from benchmarks import slicing
-from tests.helpers.common import draw_blocks, one_line, read_csv, write_set
-from tests.ultralytics.models.test_sliced_prediction import build
+from tests.helpers.common import build_detector, draw_blocks, one_line, read_csv, write_set
 
 
 @pytest.fixture(scope="module")
@@ -19,7 +18,7 @@ def command(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     labels = "0 0.5 0.5 0.25 0.25\n1 0.2 0.3 0.1 0.2\n"
     images = [draw_blocks(width, height, 12, 16, width) for width, height in ((160, 120), (128, 150))]
     data = write_set(folder / "set", {str(i): (image, labels) for i, image in enumerate(images)}, "ab")
-    build(folder, 2).save(folder / "tiny.pt")
+    build_detector(folder, 2).save(folder / "tiny.pt")
     values = {"model": folder / "tiny.pt", "data": data, "tile": 64, "imgsz": 64, "device": "cpu"}
     options = [text for key, value in values.items() for text in (f"--{key}", str(value))]
     return [*options, "--no-sahi", "--out", str(folder / "out")]

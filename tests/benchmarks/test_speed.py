@@ -8,26 +8,17 @@ import pytest
 import torch
 
 from benchmarks import speed
-from tests.helpers.common import one_line, read_csv
+from tests.helpers.common import STOCK_MODEL, TINY_MODEL, one_line, read_csv, write_tree
 
 ROOT = Path(__file__).resolve().parents[2]
-TINY = """nc: 3
-backbone:
-  - [-1, 1, Conv, [16, 3, 2]]
-  - [-1, 1, {}]
-  - [-1, 1, nn.MaxPool2d, [2]]
-head:
-  - [[1, 2], 1, Detect, [nc]]
-"""
 MEASUREMENTS = ["PyTorch CPU", "ONNX Runtime CPU", "training step CPU"]
 
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     """Write two tiny models; return them as the command line names them."""
-    folder = tmp_path_factory.mktemp("models")
-    for name, block in (("plain", "Conv, [32, 3, 2]"), ("dual", "DualConv, [32, 2]")):
-        (folder / f"{name}.yaml").write_text(TINY.format(block))
+    texts = {"plain.yaml": STOCK_MODEL.format(3), "dual.yaml": TINY_MODEL}
+    folder = write_tree(tmp_path_factory.mktemp("models"), texts)
     return [str(folder / "plain.yaml"), str(folder / "dual.yaml") + "+nwd=0.5"]
 
 

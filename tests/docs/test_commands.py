@@ -33,7 +33,7 @@ from ultralytics.cfg import DEFAULT_CFG_DICT
 from benchmarks.common import ROOT
 from docs.tools import browser
 from tests.helpers.command_server import Server
-from tests.helpers.common import TINY_MODEL, draw_blocks, write_data
+from tests.helpers.common import TINY_MODEL, draw_blocks, write_data, write_video
 from tests.helpers.record_server import RecordServer
 from tests.small_object.datasets.test_airport import make_files, make_zip
 from tests.small_object.datasets.test_convert import coco, voc
@@ -257,11 +257,7 @@ def template(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Path:
     for i in range(2):
         paint(folder / f"panoramas/{i}.jpg", 200, 90)
         paint(folder / f"frames/{i}.jpg", 96, 72)
-    frame = paint(folder / "panorama.jpg", 160, 96)
-    video = cv2.VideoWriter(str(folder / "video.mp4"), cv2.VideoWriter_fourcc(*"mp4v"), 5, frame.shape[1::-1])
-    for _ in range(2):
-        video.write(frame)
-    video.release()
+    write_video(folder / "video.mp4", [paint(folder / "panorama.jpg", 160, 96)] * 2, "mp4v")
     for name, classes in (("ASS1-demo", ("airplane", "person", "truck")), ("ASS2-demo", ("airplane", "truck"))):
         yaml = (folder / "datasets" / name / f"{name}.yaml").read_bytes()
         write_data(folder / "datasets" / name, classes, {"train": 2, "val": 2}).write_bytes(yaml)

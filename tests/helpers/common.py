@@ -96,6 +96,16 @@ def draw_blocks(width: int, height: int, rows: int, columns: int, seed: int = 1)
     return cv2.resize(noise, (width, height), interpolation=cv2.INTER_CUBIC)
 
 
+def write_video(file: Path, frames: Iterable[np.ndarray], codec: str = "MJPG") -> Path:
+    """Write frames (H, W, 3) of one size as a video of 5 frames a second; return the file."""
+    video = None
+    for frame in frames:
+        video = video or cv2.VideoWriter(str(file), cv2.VideoWriter_fourcc(*codec), 5, frame.shape[1::-1])
+        video.write(frame)
+    video.release()
+    return file
+
+
 def write_data(folder: Path, names: tuple[str, ...], images: dict[str, int]) -> Path:
     """Write a data set of 96x72 px images with one bright rectangle each; return its YAML."""
     rng, samples = np.random.default_rng(len(names)), {}
@@ -107,6 +117,27 @@ def write_data(folder: Path, names: tuple[str, ...], images: dict[str, int]) -> 
             label = f"{i % len(names)} {(x + 15) / 96:.6f} {(y + 10) / 72:.6f} {30 / 96:.6f} {20 / 72:.6f}\n"
             samples[f"{split}/{i}"] = image, label
     return write_set(folder, samples, names)
+
+
+def build_detector(folder: Path, classes: int, width: int = 16) -> Any:
+    """Return a `YOLO` of random weights that finds much in noise."""
+    from ultralytics import YOLO  # after `conftest.py` has set what it reads
+
+    (folder / "tiny.yaml").write_text(STOCK_MODEL.format(classes).replace("[16,", f"[{width},"))
+    torch.manual_seed(3)
+    model = YOLO(folder / "tiny.yaml", task="detect")
+    network = model.model.train()
+    for module in network.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.momentum = 1.0  # take the statistics of the next images, so that what follows varies
+    with torch.no_grad():
+        network(torch.rand(4, 3, 64, 64))
+        for boxes, scores in zip(network.eval().model[-1].cv2, network.model[-1].cv3, strict=True):
+            boxes[-1].bias.fill_(1.5)
+            scores[-1].weight.mul_(8.0)
+            scores[-1].bias.fill_(-2.0)
+    model.model.names = {i: f"class{i}" for i in range(classes)}
+    return model
 
 
 def build_batch(task: str = "detect", objects: int = 4, images: int = 2, imgsz: int = 64) -> dict[str, torch.Tensor]:

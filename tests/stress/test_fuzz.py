@@ -11,7 +11,6 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.stress.fuzz import __main__ as fuzz
-from tests.stress.fuzz.arguments import ArgumentCase
 from tests.stress.fuzz.data import COCO
 from tests.stress.fuzz.values import ERROR, RESULT, clear
 
@@ -80,10 +79,8 @@ NAMES = "a\x85b", "\u2028.png", "../a\nb.png", "a\nb.png"
 REGRESSIONS = [  # inputs that end with a clear error
     *(("models", (GOOD | change, False)) for change in MODELS),
     *(("models", (text, False)) for text in TEXTS),
-    *(("arguments", ArgumentCase({"slice": value})) for value in SLICES),
-    *(("arguments", ArgumentCase({"nwd_c": value})) for value in (10**400, math.inf)),
-    *(("arguments", ArgumentCase({name: "[1"}, "train")) for name in ("slice", "nwd", "slice_batch")),
-    ("arguments", ArgumentCase({"size_metrics": "a\nb"}, "predict")),
+    *(("arguments", {"task": "detect", "slice": value}) for value in SLICES),
+    *(("arguments", {"task": "detect", "nwd_c": value}) for value in (10**400, math.inf)),
     *(("labels", (lines, None)) for lines in LABELS),
     ("data", ("train: ''\nval: ''\nnames: [a, b]\n", False)),
     *(("data", (f"{CLASSES}nc: {count}\n", False)) for count in (10**9, 1e9, 10**400)),

@@ -47,8 +47,7 @@ class Kind(NamedTuple):
 KINDS = {
     "models": Kind("rows and keys of model YAMLs, as dictionaries and as files", models.models(), models.run_model),
     "arguments": Kind(
-        "values of this fork's arguments, by `get_cfg` and the `yolo` command",
-        arguments.arguments(), arguments.run_arguments,
+        "values of this fork's arguments, by `get_cfg`", arguments.arguments(), arguments.run_arguments
     ),
     "labels": Kind(
         "label files, with and without keypoints, by `check`, `stats`, `fix` and training",

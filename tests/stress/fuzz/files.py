@@ -1,6 +1,5 @@
 """Files of images: their names, formats, depths, sizes and bands, in folders and in lists."""
 
-import io
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,7 +10,6 @@ from unittest import mock
 import cv2
 import numpy as np
 from hypothesis import strategies as st
-from PIL import Image
 from ultralytics import cfg
 from ultralytics.data.build import load_inference_source
 from ultralytics.data.dataset import YOLODataset
@@ -28,7 +26,6 @@ from tests.stress.fuzz.values import ERROR, RESULT, clear
 
 FLAGS = {1: cv2.IMREAD_GRAYSCALE, 3: cv2.IMREAD_COLOR}  # by the channels of a data set
 SUFFIXES = ["png", "png", "jpg", "tif", "tif", "bmp", "webp", "jp2", "avif"]
-MODES = ["P", "1", "L", "LA", "RGBA", "CMYK"]  # of PIL
 DEPTHS = ["uint8", "uint16"]
 DTYPES = {"png": DEPTHS, "jp2": DEPTHS, "tif": [*DEPTHS, "int8", "int16", "int32", "float32", "float64"]}
 BANDS = {"tif": [1, 3, 3, 4, 2, 5], "png": [1, 3, 3, 4], "bmp": [1, 3, 3, 4]}
@@ -42,14 +39,13 @@ sides = st.sampled_from([1, 9, 10, 11, 64, 100]) | st.integers(1, 120)
 
 @dataclass(frozen=True)
 class OddFile:
-    """An image file: its name, pixels (H, W, bands) from 0 to `top` of a type, or of a mode of PIL, and damage."""
+    """An image file: its name, pixels (H, W, bands) from 0 to `top` of a type, and damage."""
 
     name: str
     form: str  # suffix of its format
     kind: str
     shape: tuple[int, int, int]
     top: float
-    turn: int  # EXIF orientation
     damage: str
 
     def encode(self, seed: int) -> bytes:
@@ -58,21 +54,11 @@ class OddFile:
             bomb = build_png(*(min(65_537 * side, 2**31 - 1) for side in self.shape[:2]))
             return {"empty": b"", "text": b"no image", "bomb": bomb}[self.damage]
         share = np.random.default_rng(seed).random(self.shape)
-        if self.kind in MODES:
-            image, stream = Image.fromarray((share[..., 0] * 255).astype(np.uint8)).convert("RGB"), io.BytesIO()
-            exif = Image.Exif()
-            exif[274] = self.turn
-            keeps = {"jpg": ["L", "CMYK"], "bmp": MODES[:3], "webp": ["RGBA"], "jp2": MODES[2:5]}
-            mode = self.kind if self.kind in keeps.get(self.form, MODES[:5]) else "RGB"
-            form = {"jpg": "JPEG", "tif": "TIFF", "jp2": "JPEG2000"}.get(self.form, self.form)
-            image.convert("L" if mode == "1" else "RGB").convert(mode).save(stream, form, exif=exif.tobytes())
-            data = stream.getvalue()
-        else:
-            pixels = (share * self.top).astype(self.kind)
-            if self.shape[2] in {1, 3, 4}:
-                data = bytes(cv2.imencode(f".{self.form}", pixels)[1])  # empty where the format can't hold them
-            else:  # bands as pages
-                data = bytes(cv2.imencodemulti(".tif", [*np.moveaxis(pixels, 2, 0).copy()])[1])
+        pixels = (share * self.top).astype(self.kind)
+        if self.shape[2] in {1, 3, 4}:
+            data = bytes(cv2.imencode(f".{self.form}", pixels)[1])  # empty where the format can't hold them
+        else:  # bands as pages
+            data = bytes(cv2.imencodemulti(".tif", [*np.moveaxis(pixels, 2, 0).copy()])[1])
         middle = len(data) // 2
         flipped = data[:middle] + b"\xff\0" + data[middle + 2 :]
         return {"cut": data[:middle], "tail": data + b"\0\0tail", "flip": flipped}.get(self.damage, data)
@@ -82,17 +68,16 @@ class OddFile:
 def odd_files(draw: Callable[..., Any]) -> OddFile:
     """Make an image file."""
     form = draw(st.sampled_from(SUFFIXES))
-    modes = draw(st.sampled_from([[], MODES if form != "avif" else []]))
-    kind = draw(st.sampled_from(DTYPES.get(form, DEPTHS[:1]) + modes))
+    kind = draw(st.sampled_from(DTYPES.get(form, DEPTHS[:1])))
     bands = draw(st.sampled_from(BANDS.get(form, [1, 3, 3])))
     height, width = draw(sides), draw(sides)
     if draw(st.integers(0, 9)) == 0:
         height, width = draw(st.sampled_from(LARGE[: 5 if form in {"png", "tif"} else 4]))
-    top = 255 if "8" in kind or kind in MODES else draw(st.sampled_from([1, 255, 1023, 4095, 16_383, 32_767, 65_535]))
+    top = 255 if "8" in kind else draw(st.sampled_from([1, 255, 1023, 4095, 16_383, 32_767, 65_535]))
     suffix = draw(st.sampled_from([form] * 6 + [form.upper(), "jpeg", "tiff", "png"]))
     name = draw(stems)[: 250 // 3 if form == "tif" else 200] + f".{suffix}"
     damage = draw(st.sampled_from([""] * 15 + BROKEN))
-    return OddFile(name, form, kind, (height, width, bands), top, draw(st.sampled_from([1, 1, 3, 6, 8])), damage)
+    return OddFile(name, form, kind, (height, width, bands), top, damage)
 
 
 # image files of a folder, the channels that the data set's YAML asks for, and `SMALL_OBJECT_BITS`
@@ -144,7 +129,7 @@ def run_folder(case: tuple[list[OddFile], int, int | None], folder: Path) -> str
     for split, seed in (("train", 90), ("val", 91)) if good == "good.tif" else ():
         for file in (root / "images" / split).iterdir():
             file.unlink()
-        content = OddFile(good, "tif", "uint8", (40, 60, channels), 255, 1, "").encode(seed)
+        content = OddFile(good, "tif", "uint8", (40, 60, channels), 255, "").encode(seed)
         (root / "images" / split / good).write_bytes(content)
         (root / "labels" / split / "good.txt").write_bytes(OBJECTS)
     for seed, odd_file in enumerate(odd):

@@ -15,8 +15,8 @@ import torch
 from hypothesis import strategies as st
 from ultralytics import YOLO
 
+from tests.helpers.common import build_detector
 from tests.stress.fuzz.data import write_set
-from tests.stress.fuzz.models import tiny_model
 from tests.stress.fuzz.values import ERROR, RESULT
 
 
@@ -54,12 +54,7 @@ def images(draw: Callable[..., Any]) -> ImageCase:
 @functools.cache
 def tiny_detector() -> YOLO:
     """Return a model of random weights that finds something nearly everywhere."""
-    torch.manual_seed(0)
-    model = YOLO(tiny_model(), task="detect")
-    for branch in model.model.model[-1].cv3:
-        branch[-1].weight.data.mul_(20)
-        branch[-1].bias.data.fill_(0.2)
-    return model
+    return build_detector(Path(tempfile.mkdtemp(prefix="fuzz-model-")), 2)
 
 
 def assert_inside(boxes: torch.Tensor, width: int, height: int) -> None:

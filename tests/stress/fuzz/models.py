@@ -1,7 +1,5 @@
 """Model YAML files with mistakes in the rows of this fork's blocks."""
 
-import functools
-import tempfile
 from collections.abc import Callable
 from copy import deepcopy
 from pathlib import Path
@@ -15,7 +13,6 @@ from ultralytics.nn.modules import Detect
 from ultralytics.nn.tasks import DetectionModel
 
 from small_object.errors import UserError
-from tests.helpers.common import TINY_MODEL
 from tests.stress.fuzz.values import RESULT, clear, odd, spoil, spoil_text
 
 FORK_BLOCKS = {"DualConv", "DWR", "C3k2DWR", "ScreeningLateral", "ScreeningFusion", "LightDetect"}
@@ -97,19 +94,3 @@ def run_model(case: tuple[dict[str, Any] | str, bool], folder: Path) -> str:
     anchors = sum(round(side / stride) ** 2 for stride in strides)
     assert output[0].shape == (1, 4 + model.model[-1].nc, anchors), output[0].shape
     return RESULT
-
-
-@functools.cache
-def tiny_model() -> Path:
-    """Return the YAML of a tiny model of two classes."""
-    file = Path(tempfile.mkdtemp(prefix="fuzz-model-")) / "tiny.yaml"
-    file.write_text(TINY_MODEL.replace("nc: 1", "nc: 2"))
-    return file
-
-
-@functools.cache
-def tiny_weights() -> Path:
-    """Return the weights of a tiny model."""
-    file = tiny_model().with_suffix(".pt")
-    YOLO(tiny_model(), task="detect").save(file)
-    return file

@@ -87,6 +87,8 @@ MISTAKES = {
     "value": ("model=yolo11n.yaml data=data.yaml nwd=2", ("'nwd=2' is an invalid value", "between 0.0 and 1.0")),
     "side of tiles": ("model=yolo11n.yaml data=data.yaml slice=63", ("'slice=63' is an invalid value", "64 pixels")),
     "upstream's value": ("model=yolo11n.yaml data=data.yaml mosaic=2", ("'mosaic=2' is an invalid value",)),
+    "text of a list": ("model=yolo11n.yaml data=data.yaml slice=[1", ("'slice=[1'",)),
+    "two lines": ("model=yolo11n.yaml data=data.yaml size_metrics=a\nb", ("'size_metrics=a b'",)),
     "argument": ("model=yolo11n.yaml nwdd=1", ("'nwdd' is not a valid YOLO argument", "'nwd'")),
     "model": (
         "model=yolo11n-wrong.yaml data=data.yaml",
