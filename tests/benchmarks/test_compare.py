@@ -16,9 +16,9 @@ import pytest
 import torch
 
 from benchmarks import compare, report, training
+from benchmarks.common import ROOT
 from tests.helpers.common import QUICK, STOCK_MODEL, TINY_MODEL, one_line, read_csv, write_data, write_tree
 
-ROOT = Path(__file__).resolve().parents[2]
 OURS = "ultralytics/cfg/models/11/yolo11n.yaml"
 
 

@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from benchmarks import speed
+from benchmarks.common import ROOT
 from tests.helpers.common import STOCK_MODEL, TINY_MODEL, one_line, read_csv, write_tree
 
-ROOT = Path(__file__).resolve().parents[2]
 MEASUREMENTS = ["PyTorch CPU", "ONNX Runtime CPU", "training step CPU"]
 
 

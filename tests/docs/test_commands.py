@@ -1,15 +1,9 @@
 """Every command of README.md and docs/ runs, on data of a few tiny images in a folder that is laid out like this one.
 
-A command is a line of a code block that begins with one of `PROGRAMS`, or code in a sentence that does so and has
-arguments (`yolo export` and `small-object check` are names). Python in code blocks runs, too. A new command in a
-document is found and run automatically. If it fails here:
-
-- it takes long, or names something that is not here: add a row to `SMALLER`;
-- it cannot run in a test: add it to `NOT_RUN`;
-- it is not a command: add the first line of its block to `TEXTS`.
-
-`PROMISES` states what a command writes or prints. Rows that no document needs any more fail. The commands of a document
-run one after the other in a folder of their own, as some need what those before them made.
+A command is a line of a code block, or code in a sentence, that begins with one of `PROGRAMS`. Python in code blocks
+runs, too. New ones are found. One that takes long, or names something that is not here, needs a row in `SMALLER`, one
+that can't run in a test is added to `NOT_RUN`, and the first line of a block that is no command to `TEXTS`. `PROMISES`
+states what a command writes or prints. The commands of a document run one after the other in a folder of their own.
 """
 
 import ast
@@ -42,8 +36,7 @@ PROGRAMS = "yolo", "python", "python3", "pip", "make", "jupyter", "ray", "small-
 
 LANGUAGES = "", "bash", "sh", "shell", "console", "python", "py"  # of fenced blocks that are looked at
 
-# Regular expressions of what is made smaller, or given a value that is here, in the order in which they are applied. A
-# command is looked for with those before already applied. What they leave is run as it is written.
+# Regular expressions of what is made smaller, or given a value that is here, applied one after the other.
 SMALLER = {
     r"\bepochs=\d+": "epochs=1",
     r"imgsz=640": "imgsz=64",

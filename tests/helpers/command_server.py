@@ -78,13 +78,16 @@ def execute(argv: list[str], folder: Path, environment: dict[str, str]) -> None:
             sys.argv[:] = argv
             runpy.run_path(shutil.which(program), run_name="__main__")
         elif first == "-m":
-            sys.argv[:], sys.path[0] = rest, str(folder)
+            sys.argv[:] = rest
+            sys.path.insert(0, str(folder))
             runpy.run_module(rest[0], run_name="__main__", alter_sys=True)
         elif first == "-c":
-            sys.argv[:], sys.path[0] = ["-c", *rest[1:]], ""
+            sys.argv[:] = ["-c", *rest[1:]]
+            sys.path.insert(0, "")
             exec(compile(rest[0], "<string>", "exec"), {"__name__": "__main__"})
         else:
-            sys.argv[:], sys.path[0] = [first, *rest], str(Path(first).resolve().parent)
+            sys.argv[:] = [first, *rest]
+            sys.path.insert(0, str(Path(first).resolve().parent))
             runpy.run_path(first, run_name="__main__")
     finally:
         atexit._run_exitfuncs()

@@ -1,7 +1,6 @@
 """Trainings that are killed, stopped, out of disk or given bad data: what is left, and what comes of it."""
 
 import errno
-import multiprocessing
 import os
 import re
 import signal
@@ -92,32 +91,31 @@ def test_killed_after_the_last_epoch(data: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("at", ["last.pt", "move"])
-def test_killed_in_the_writing_of_a_checkpoint(data: Path, tmp_path: Path, at: str) -> None:
+def test_killed_in_the_writing_of_a_checkpoint(server: Server, data: Path, tmp_path: Path, at: str) -> None:
     """A real SIGKILL, when half of a file is written, and between two moves."""
-    folder, write, move = tmp_path / "run", Path.write_bytes, Path.replace
-
-    def is_last_epoch() -> bool:
-        return len(read_csv(folder / "results.csv")) == 3
-
-    def write_half(path: Path, content: bytes) -> int:
-        if path.name == at and is_last_epoch():
-            write(path, content[: len(content) // 2])
-            os.kill(os.getpid(), signal.SIGKILL)
-        return write(path, content)
-
-    def replace(path: Path, target: Path) -> Path:
-        if at == "move" and Path(target).name == "last.pt" and is_last_epoch():
-            os.kill(os.getpid(), signal.SIGKILL)
-        return move(path, target)
-
-    def train_and_die() -> None:
-        Path.write_bytes, Path.replace = write_half, replace
-        train(data, folder)
-
-    process = multiprocessing.get_context("fork").Process(target=train_and_die)
-    process.start()
-    process.join()
-    assert process.exitcode == -signal.SIGKILL and read_epoch(folder) == 1
+    folder = tmp_path / "run"
+    code = f"""
+import os, signal
+from pathlib import Path
+from tests.stress import test_faults
+write, move = Path.write_bytes, Path.replace
+def late():
+    return Path({str(folder / "results.csv")!r}).read_text().count("\\n") == 4
+def half(path, content):
+    if path.name == {at!r} and late():
+        write(path, content[: len(content) // 2])
+        os.kill(os.getpid(), signal.SIGKILL)
+    return write(path, content)
+def replace(path, target):
+    if {at == "move"} and Path(target).name == "last.pt" and late():
+        os.kill(os.getpid(), signal.SIGKILL)
+    return move(path, target)
+Path.write_bytes, Path.replace = half, replace
+test_faults.train(Path({str(data)!r}), Path({str(folder)!r}))
+"""
+    status, said = server.run(["python", "-c", code], tmp_path)
+    assert status == -signal.SIGKILL, said
+    assert read_epoch(folder) == 1
     train(data, folder)
     assert_complete(folder)
 

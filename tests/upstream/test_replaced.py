@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 import ultralytics
 
-ROOT = Path(__file__).resolve().parents[2]
+from benchmarks.common import ROOT
+
 UPSTREAM = Path(ultralytics.__file__).parents[1]
 FILES = [path for path in sorted((ROOT / "ultralytics").rglob("*.py")) if (UPSTREAM / path.relative_to(ROOT)).is_file()]
 ADDED = "DetMetrics.size"  # new by intent; the file requires that upstream has none

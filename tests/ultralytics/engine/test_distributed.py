@@ -13,10 +13,10 @@ from ultralytics import YOLO
 from ultralytics.engine import trainer
 from ultralytics.utils import YAML
 
+from benchmarks.common import ROOT
 from tests.helpers.common import read_csv, write_data
 from tests.helpers.ddp_on_cpu import Record
 
-ROOT = Path(__file__).resolve().parents[3]
 MODEL = ROOT / "ultralytics/cfg/models/11/yolo11.yaml"
 SMALL = {"imgsz": 64, "batch": 4, "workers": 0, "amp": False, "deterministic": True}
 

@@ -24,8 +24,7 @@ def model(data: Path) -> Path:
 
 
 def run_python(server: Server, code: str, folder: Path) -> str:
-    (folder / "script.py").write_text(code)
-    status, said = server.run("python script.py", folder)
+    status, said = server.run(["python", "-c", code], folder)
     assert status == 0, said
     return said
 
