@@ -335,6 +335,19 @@ def _batch(args: Namespace) -> int:
     return 0 if run(Job(**options))["done"] else 1
 
 
+def _add_transfer(parser: ArgumentParser) -> None:
+    parser.add_argument("weights", help="weights of a detection model, such as yolo11n.pt")
+    parser.add_argument("model", help="YAML of the model to receive them")
+
+
+def _transfer(args: Namespace) -> int:
+    """Show what a model takes from the weights of another, row by row."""
+    from small_object.transfer import describe, load_models
+
+    print(describe(*load_models(args.weights, args.model)))
+    return 0
+
+
 def _status(args: Namespace) -> int:
     """Show whether the overlay is active, from which folder and over which version of Ultralytics."""
     from small_object.status import is_active, status
@@ -353,6 +366,7 @@ COMMANDS: dict[Callable[[Namespace], int], tuple[Callable[[ArgumentParser], None
     _scenes: (_add_scenes, "scenes ASS1-demo --train 500 --val 100 --out datasets/ASS1-demo"),
     _compare: (_add_compare, "compare --data my/data.yaml --models a.pt runs/ASS2"),
     _batch: (_add_batch, "batch --model best.pt --source panoramas --out found"),
+    _transfer: (_add_transfer, "transfer yolo11n.pt ultralytics/cfg/models/11/yolo11n.yaml"),
     _status: (None, "status"),
 }
 """What runs each subcommand (its docstring is the help), what adds its arguments, and an example."""
