@@ -6,10 +6,8 @@ import math
 
 import numpy as np
 
+from small_object.arguments import MAX_OVERLAP, MIN_TILE
 from small_object.sizes import COCO_SMALL
-
-MIN_TILE = 64  # minimum side of a tile in pixels
-MAX_OVERLAP = 0.9  # of the side of a tile
 
 MAGNIFICATION = 2.0
 """How much larger than in its training `slice=auto` shows objects to a model, at most. Upstream scales images at random
