@@ -138,20 +138,16 @@ class SizeMetrics(SizeScores):
         scores = {key: getattr(self, score)[name] for (score, name), key in SIZE_KEYS.items()}
         return {key: -1.0 if np.isnan(value) else value for key, value in scores.items()}
 
-    def summary(self, decimals: int = 5) -> list[dict[str, Any]]:
+    def summary(self) -> list[dict[str, Any]]:
         """Return a row for each class and size range: first the mean of all classes, then the mean by object.
 
-        Args:
-            decimals: Decimal places of the scores.
-
-        Returns:
-            Rows with the keys Class, Size, Area (in pixels), Objects, AP, AP50 and AR; scores are NaN without objects.
+        A row has the keys Class, Size, Area (in pixels), Objects, AP, AP50 and AR; scores are NaN without objects.
         """
         classes = [("all", self), (BY_OBJECT, self.by_object)]
         classes += [(self.names.get(c, str(c)), scores) for c, scores in self.per_class.items()]
         return [
             {"Class": label, "Size": name, "Area": area_limits(name), "Objects": scores.counts[name]}
-            | {column: round(getattr(scores, score)[name], decimals) for score, column in SCORES.items()}
+            | {column: round(getattr(scores, score)[name], 5) for score, column in SCORES.items()}
             for label, scores in classes
             for name in SIZE_RANGES
         ]
@@ -159,8 +155,7 @@ class SizeMetrics(SizeScores):
     def table(self, per_class: bool = False) -> str:
         """Return the scores as text, in columns as wide as those of Ultralytics' own table.
 
-        Args:
-            per_class: Whether to add rows for each class and size of which there are objects.
+        With `per_class`, rows for each class and size of which there are objects follow.
         """
         rows = self.summary()
         first, others = rows[: len(SIZE_RANGES)], rows[len(SIZE_RANGES) :]
@@ -208,7 +203,7 @@ class SizeRecords:
             shape: Height and width of the original image in pixels, to which all boxes are cut.
             targets: Objects, xyxy in pixels of the original image, shape (N, 4).
             target_cls: Their classes, shape (N,).
-            boxes: Predictions, xyxy in pixels of the original image, shape (M, 4).
+            boxes: Predictions, likewise, shape (M, 4).
             conf: Their confidences, 0..1, shape (M,).
             cls: Their classes, shape (M,).
         """
