@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import functools
 import gc
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
@@ -51,6 +52,21 @@ def size_group(area: np.ndarray) -> np.ndarray:
         ['very tiny', 'tiny', 'medium']
     """
     return np.searchsorted([low for low, _ in SIZE_GROUPS.values()][1:], area, side="right")
+
+
+def box_sides(labels: Iterable[Mapping[str, Any]], imgsz: int | None = None, tile: float = math.inf) -> np.ndarray:
+    """Return the width and height of each box of a data set, shape (N, 2), in pixels of its image or of the input.
+
+    Args:
+        labels: Per image, `bboxes`, normalised xywh, shape (N, 4), and `shape`, the original (height, width).
+        imgsz: Side of the input, to which the longer side of an image or a tile is scaled; None: pixels of the image.
+        tile: Side in pixels of the tiles that larger images are cut into first.
+    """
+    sides = [np.zeros((0, 2))]
+    for label in labels:
+        scale = imgsz / min(max(label["shape"]), tile) if imgsz else 1.0
+        sides.append(np.asarray(label["bboxes"], float)[:, 2:] * label["shape"][::-1] * scale)
+    return np.concatenate(sides)
 
 
 COCO_SMALL_NAME = "COCO small"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import itertools
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -54,7 +55,7 @@ def compare(
         models: See `find_weights`.
         out: Folder for the results; gets one folder per model and `index.html`.
         data: Data YAML, whose validation images are run; made or fetched if it has a `download:`.
-        source: Image, video, folder, glob or list to run instead.
+        source: What to run instead, see `find_images`.
         title: Title of the page.
         **options: See `predict`.
 
@@ -104,8 +105,7 @@ def compare(
 def find_weights(models: Sequence[Path]) -> dict[str, Path]:
     """Return the weights to run by the name of their model.
 
-    Args:
-        models: Weights, in any format that `yolo predict` takes; runs, each with `weights/best.pt`; folders of runs.
+    A model is weights, in any format that `yolo predict` takes, a run with `weights/best.pt`, or a folder of runs.
 
     Raises:
         UserError: If one is none of these.
@@ -122,11 +122,8 @@ def find_weights(models: Sequence[Path]) -> dict[str, Path]:
         for file in files:
             folder = file.absolute().parent
             stem = readable_name(folder.parent.name if folder.name == "weights" else file.stem)
-            name, number = stem, 1
-            while name in weights:
-                number += 1
-                name = f"{stem}-{number}"
-            weights[name] = file
+            names = itertools.chain([stem], (f"{stem}-{number}" for number in itertools.count(2)))
+            weights[next(name for name in names if name not in weights)] = file
     return weights
 
 
