@@ -15,10 +15,7 @@ DEFAULTS: dict[str, Any] = yaml.safe_load(DEFAULTS_PATH.read_text(encoding="utf-
 
 
 def check_arguments(cfg: dict[str, Any]) -> None:
-    """Check what upstream's checks of types and ranges leave open.
-
-    Args:
-        cfg: Arguments, which may be some of them.
+    """Check what upstream's checks of types and ranges leave open, for all or some arguments.
 
     Raises:
         TypeError: If an argument is of a wrong type.

@@ -57,9 +57,9 @@ def region_lines(boxes: np.ndarray, width: int, height: int) -> str:
 
 
 def paint_regions(image: np.ndarray, regions: np.ndarray, boxes: np.ndarray) -> None:
-    """Paint regions, shape (N, 4), of an image (H, W, C) grey in place, except for what lies in boxes, shape (M, 4).
+    """Paint regions of an image (H, W, C), uint8, grey in place, except for what lies in boxes of labelled objects.
 
-    Both are xyxy in pixels.
+    Regions (N, 4) and boxes (M, 4) are xyxy in pixels.
     """
     old = image.copy()
     for painted, corners in ((True, regions), (False, boxes)):

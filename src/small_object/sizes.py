@@ -39,13 +39,7 @@ are COCO's (https://cocodataset.org/#detection-eval).
 
 
 def size_group(area: np.ndarray) -> np.ndarray:
-    """Return the index in `SIZE_GROUPS` of each box.
-
-    Args:
-        area: Areas of boxes in square pixels, any shape.
-
-    Returns:
-        Indices of the same shape, int64.
+    """Return the index in `SIZE_GROUPS` of each box by its area in square pixels; any shape, int64.
 
     Example:
         >>> [list(SIZE_GROUPS)[group] for group in size_group(np.array([50, 100, 5000]))]

@@ -134,7 +134,8 @@ def require(name: str, holds: bool, what: str) -> None:
     """Refuse an upstream version in which a full name no longer has the shape that an overlay file relies on.
 
     Raises:
-        UpstreamMismatch: Unless it `holds`. Names the installed version and the supported ones, and says "`name` what".
+        UpstreamMismatch: Unless that `holds`. Gives the installed and the supported versions, the name and `what` it
+            lacks, as the end of a sentence that begins with the name.
     """
     if not holds:
         raise _mismatch(f"`{name}` {what}")

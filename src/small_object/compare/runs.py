@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import glob
-import itertools
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -122,8 +121,11 @@ def find_weights(models: Sequence[Path]) -> dict[str, Path]:
         for file in files:
             folder = file.absolute().parent
             stem = readable_name(folder.parent.name if folder.name == "weights" else file.stem)
-            names = itertools.chain([stem], (f"{stem}-{number}" for number in itertools.count(2)))
-            weights[next(name for name in names if name not in weights)] = file
+            name, number = stem, 1
+            while name in weights:
+                number += 1
+                name = f"{stem}-{number}"
+            weights[name] = file
     return weights
 
 

@@ -169,16 +169,13 @@ def object_size(labels: Iterable[Mapping[str, Any]]) -> float | None:
 
 
 def cut_boxes(xyxy: np.ndarray, window: Window, keep: float) -> tuple[np.ndarray, np.ndarray, bool]:
-    """Cut boxes to a tile.
+    """Cut boxes, shape (N, 4), to a tile; all are xyxy in pixels of the image.
 
-    Args:
-        xyxy: Boxes, xyxy in pixels of the image, shape (N, 4).
-        window: The tile, xyxy in pixels.
-        keep: Minimum fraction of its area, 0..1, that a box must keep; a box without area never stays.
+    A box stays if it keeps the fraction `keep` of its area, 0..1, and has any.
 
     Returns:
-        Indices of the boxes that stay, shape (K,); what is left of them, xyxy in pixels of the image, shape (K, 4);
-        whether any box reaches into the tile.
+        Indices of the boxes that stay, shape (K,); what is left of them, shape (K, 4); whether any box reaches into the
+        tile.
 
     Example:
         >>> cut_boxes(np.array([[0, 0, 20, 10], [90, 0, 110, 10], [0, 0, 5, 5]]), (10, 0, 100, 100), 0.5)
