@@ -24,7 +24,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "odd.yaml"
 
 
-def test_a_comparison_uses_or_names_each_file(data: Path) -> None:
+def test_a_comparison_uses_or_names_each_file(data: Path, caplog: pytest.LogCaptureFixture) -> None:
     out = data.parent / "out"
     arguments = ["compare", "--data", data, "--models", data.with_name("tiny.pt"), "--imgsz", 64, "--out", out]
     assert cli.main([*map(str, arguments)]) == 0
@@ -32,6 +32,7 @@ def test_a_comparison_uses_or_names_each_file(data: Path) -> None:
     assert sorted(stems) == sorted(utf8_name(name).partition(".")[0] for name in READABLE)
     notes = re.findall("<li>(.*?): left out: (.*?)</li>", (out / "index.html").read_text(encoding="utf-8"))
     assert len(notes) == len(UNREADABLE) and all(re.search(UNREADABLE[name], reason) for name, reason in notes)
+    assert all(re.search(f"{name}: left out: .*{UNREADABLE[name]}", caplog.text) for name in UNREADABLE)
 
 
 @pytest.mark.slow
