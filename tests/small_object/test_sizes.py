@@ -29,9 +29,6 @@ SCORES = ("ap", "ap50", "ar")
 Image = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]  # as `SizeRecords.add` takes it
 
 
-EMPTY: Image = (np.zeros((0, 4)), np.zeros(0), np.zeros((0, 4)), np.zeros(0), np.zeros(0))
-
-
 def random_images(seed: int, count: int = 6, objects: int = 12, classes: int = 2) -> list[Image]:
     """Return images of 400x300 px with objects of all sizes, predictions near most of them, and false ones."""
     rng = np.random.default_rng(seed)
@@ -93,7 +90,7 @@ def plain_scores(images: list[Image], c: int, low: float, high: float, threshold
 
 CASES = {f"seed {seed}": random_images(seed) for seed in (10, 11)}
 CASES["many"] = random_images(2, count=12, objects=30)
-CASES["no predictions"] = [(t, c, *EMPTY[2:]) for t, c, *_ in random_images(3)]
+CASES["no predictions"] = [(t, c, np.zeros((0, 4)), np.zeros(0), np.zeros(0)) for t, c, *_ in random_images(3)]
 
 
 @pytest.mark.parametrize("case", CASES)
