@@ -154,6 +154,10 @@ def build_parser() -> ArgumentParser:
     add("--device", choices=("cpu", "cuda"), help="device (default: cuda if there is a GPU)")
     add("--address", help="Ray cluster to run on, such as auto (default: this machine alone)")
 
+    add = command(_transfer, "yolo11n.pt ultralytics/cfg/models/11/yolo11n.yaml")
+    add("weights", help="weights of a detection model, such as yolo11n.pt")
+    add("model", help="YAML of the model to receive them")
+
     command(_status, "")
     return parser
 
@@ -323,6 +327,14 @@ def _batch(args: Namespace) -> int:
         if "://" not in options[name]:
             options[name] = str(Path(options[name]).absolute())
     return 0 if run(Job(**options))["done"] else 1
+
+
+def _transfer(args: Namespace) -> int:
+    """Show what a model takes from the weights of another, row by row."""
+    from small_object.transfer import describe, load_models
+
+    print(describe(*load_models(args.weights, args.model)))
+    return 0
 
 
 def _status(args: Namespace) -> int:
