@@ -47,7 +47,8 @@ SMALLER = {
     r"--(train|val) \d+": r"--\1 2",
     r"--examples 2000 --seconds \d+": "--kinds arguments --examples 1 --seconds 1",
     r"DATA\.yaml": "my/data.yaml",
-    r"WEIGHTS": "best.pt",
+    r"WEIGHTS|\byolo11n\.pt": "best.pt",
+    r"frame\.jpg": "panorama.jpg",
     r"--out DIR": "--out tiles",
     r"data=thermal\.yaml \.\.\.": "model=tiny.yaml data=my/data.yaml epochs=1 imgsz=64 plots=False",
     r"-m venv": "-m venv --without-pip",
@@ -82,6 +83,8 @@ PROMISES = {
     r"python predict1.py$": ["runs/predict/ASS1/yolo11n/*.jpg", "said:airplane  person  truck"],
     r"python predict2.py$": ["runs/predict/ASS2/yolo11n/*.jpg", "said:gained"],
     r"python predict([12]).py": [r"runs/predict/ASS\1/earlier/*.jpg", r"runs/predict/ASS\1/index.html"],
+    r"yolo detect train .*pretrained=best.pt": ["said:Weights taken by role: backbone"],
+    r"small-object transfer": ["said:backbone"],
     r"small-object data ASS1": ["datasets/ASS1/split.csv", "datasets/ASS1/images/val/*.jpg"],
     r"small-object stats": ["runs/stats/**/stats.png"],
     r"small-object convert": ["datasets/mine/mine.yaml", "datasets/mine/images/train/*"],
@@ -93,7 +96,7 @@ PROMISES = {
 }
 
 # Documents that go on from what the commands of another have made.
-CONTINUED = {"docs/batch.md": "README.md"}
+CONTINUED = {"docs/batch.md": "README.md", "docs/deployment.md": "README.md"}
 
 # What a command would not make anew, and is removed before it.
 ANEW = {
