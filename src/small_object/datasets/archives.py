@@ -100,8 +100,6 @@ def _chunks(stream: IO[bytes]) -> Iterator[bytes]:
 
 def _read_zip(archive: Path) -> Iterator[Member]:
     with zipfile.ZipFile(archive) as opened:
-        if min((info.header_offset for info in opened.infolist()), default=opened.start_dir):
-            raise ValueError("the listing leaves out the beginning")  # it is that of a zip inside a truncated one
         for info in opened.infolist():
             if not info.filename.endswith(("/", "\\")):
                 with opened.open(info) as stream:

@@ -8,7 +8,6 @@ good to know. `fix` repairs what can be repaired without a look at the pictures.
 from __future__ import annotations
 
 import json
-import os
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
@@ -29,10 +28,9 @@ from small_object.datasets.labels import NO_OBJECT, check_lines
 from small_object.errors import UserError
 from small_object.files import replacing
 from small_object.ignore import ignore_file, read_regions
-from small_object.images import read_bits, readable_name
+from small_object.images import find_files, read_bits, readable_name
 from small_object.parallel import map_threads
 
-MAX_FILES = 1_000_000  # to search for labels
 NEAR_BITS = 8  # of 256: saved anew, resized or brightened, an image differs in 0 to 2; another scene in 65 and more
 
 
@@ -185,19 +183,8 @@ def find_missing_labels(dataset: DataSet) -> Iterator[Finding]:
 
 def find_label_folders(dataset: DataSet, names: set[str]) -> Counter[str]:
     """Count the files of some names in each folder of a data set."""
-    folders: Counter[str] = Counter()
-    seen: set[str] = set()
-    num_files = 0
-    for folder, subfolders, files in os.walk(dataset.root, followlinks=True):
-        real = os.path.realpath(folder)
-        if real in seen or num_files > MAX_FILES:
-            subfolders.clear()
-            continue
-        seen.add(real)
-        num_files += len(files)
-        if number := len(names.intersection(files)):
-            folders[dataset.relative_path(Path(folder))] += number
-    return folders
+    files = (Path(file) for file in find_files(dataset.root, {"txt"}))
+    return Counter(dataset.relative_path(file.parent) for file in files if file.name in names)
 
 
 def find_lone_labels(dataset: DataSet) -> list[Path]:

@@ -1,22 +1,20 @@
-"""Counts the objects of a data set by class and size, and prints them as a table."""
+"""Counts the objects of a data set by class and size."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
 from small_object.datasets.dataset import DataSet
 from small_object.datasets.labels import count_sizes
-from small_object.images import readable_name
 from small_object.sizes import COCO_SMALL, SIZE_GROUPS
 
 QUANTILES = (5, 25, 50, 75, 95)
 STRIDE = 4  # pixels of a cell of the finest head; an object with a shorter side is thin
 MAX_THIN = 0.05  # share of the objects that may be thin at a suggested size
-MAX_SHOWN = 12  # classes that the table and the picture show
+MAX_SHOWN = 12  # classes that a table or a picture shows
 
 
 @dataclass(frozen=True)
@@ -57,32 +55,8 @@ class SplitStats(ObjectStats):
         return sorted(order[:MAX_SHOWN])
 
 
-@dataclass(frozen=True)
-class Stats:
-    """What is known of the objects of a data set."""
-
-    data: str  # the data set's YAML file
-    imgsz: int  # length that the longest side of an image is resized to, pixels
-    total: SplitStats  # all splits together; an image in several splits counts once
-    splits: dict[str, SplitStats]  # train, val and, where the YAML has it, test
-    skipped: dict[str, str]  # images that were left out, with the reason
-
-    def title(self) -> str:
-        """Return the data set's name with the numbers of objects and images."""
-        name = shorten(readable_name(Path(self.data).name), 40)
-        return f"{name}: {self.total.objects:,} objects in {self.total.images:,} images"
-
-    def table(self) -> str:
-        """Return the numbers as a text of at most 110 columns."""
-        return "\n".join(line.rstrip() for line in _table(self))
-
-
 def gather_objects(rows: Sequence[np.ndarray], sizes: Sequence[tuple[int, int]]) -> np.ndarray:
-    """Gather the objects of images.
-
-    Args:
-        rows: Objects of each image (N, 3): class, width and height in pixels.
-        sizes: Width and height of each image in pixels.
+    """Gather the objects of images: class, width and height in pixels, (N, 3) each; `sizes` are the images'.
 
     Returns:
         Objects (N, 5): class, width and height in pixels, index of the image, longest side of the image.
@@ -98,13 +72,9 @@ def gather_objects(rows: Sequence[np.ndarray], sizes: Sequence[tuple[int, int]])
 def count_dataset(
     objects: np.ndarray, splits: Sequence[Sequence[str]], dataset: DataSet, imgsz: int
 ) -> tuple[SplitStats, dict[str, SplitStats]]:
-    """Count the objects of a data set, of all its splits together and of each.
+    """Count the objects of a data set, see `gather_objects`, of all its splits together and of each.
 
-    Args:
-        objects: The objects, see `gather_objects`.
-        splits: The splits that each image is in.
-        dataset: The data set.
-        imgsz: Length that the longest side of an image is resized to, pixels.
+    `splits` are those that each image is in; `imgsz` is what the longest side of an image is resized to, in pixels.
     """
     total = _count_split("all", objects, np.arange(len(splits)), dataset.class_titles, imgsz)
     images = {split: np.flatnonzero([split in own for own in splits]) for split in dataset.splits}
@@ -161,40 +131,3 @@ def _quantiles(values: np.ndarray) -> dict[int, float]:
     if not len(values):
         return {}
     return dict(zip(QUANTILES, np.percentile(values, QUANTILES).round(3).tolist(), strict=True))
-
-
-def _table(found: Stats) -> Iterator[str]:
-    """Yield the lines of `Stats.table`."""
-    total, imgsz = found.total, found.imgsz
-    yield f"{found.title()}; imgsz {imgsz}"
-    if found.skipped:
-        yield f"{len(found.skipped):,} images left out"
-    if sum(part.images for part in found.splits.values()) > total.images:
-        yield "images are in more than one split; they count once in all"
-    parts = [*found.splits.values(), total]
-    for part in parts:
-        mean = part.objects / max(part.images, 1)
-        yield f"{part.name}: {part.images:,} images, {part.empty:,} without objects, {mean:.1f} objects in an image"
-
-    yield f"\n{'':23}  {'original pixels':-^41}   {f'at imgsz {imgsz}':-^41}"
-    names = "".join(f"{name.replace('very ', 'v.'):>7}" for name in (*SIZE_GROUPS, "median"))
-    limits = "".join(f"{limit:>7}" for limit in ("<8²", "<16²", "<32²", "<96²", "≥96²", "√area"))
-    yield f"{'':16}{'objects':>7} {names}  {names}"
-    yield f"{'':23} {limits}  {limits}"
-    for row in [*(total.classes[i] for i in total.shown_classes()), *parts]:
-        blocks = []
-        for sizes, side in ((row.sizes, row.side), (row.sizes_at_imgsz, row.side_at_imgsz)):
-            median = f"{side[50]:>7.1f}" if side else ""
-            blocks.append("".join(f"{count:>7}" for count in sizes.values()) + median)
-        name = shorten(row.name, 16) if row not in parts else f"- {row.name}"
-        yield f"{name:16}{row.objects:>7} {blocks[0]:42}  {blocks[1]}"
-    if len(total.classes) > MAX_SHOWN:
-        yield f"{len(total.classes) - MAX_SHOWN} rarer classes: see stats.json"
-    if total.objects:
-        yield f"\nsmall to COCO: {total.coco_small:.1%}, at imgsz {imgsz} {total.coco_small_at_imgsz:.1%}"
-        yield f"thinner than {STRIDE} px, a cell at stride {STRIDE}, at imgsz {imgsz}: {total.thin:.1%}{total.advice()}"
-
-
-def shorten(name: str, length: int) -> str:
-    """Shorten a name in its middle, as names of classes often differ at the end."""
-    return name if len(name) <= length else f"{name[: length - 6]}…{name[-5:]}"

@@ -180,13 +180,7 @@ def _save_anew(file: Path, target: Path, channels: int, bits: int | None) -> Pat
 def repair_lines(
     text: str, num_classes: int, size: tuple[int, int], num_fields: int = 5
 ) -> tuple[str, list[tuple[int, str, str]]]:
-    """Repair label lines; those without a fault stay as they are.
-
-    Args:
-        text: Content of a label file.
-        num_classes: Number of classes.
-        size: Width and height of the image in pixels.
-        num_fields: Fields of a box with its keypoints, which stay as they are.
+    """Repair label lines; those without a fault stay as they are, as do keypoints. See `labels.parse_lines`.
 
     Returns:
         The repaired content, and for each change the line, what was and what was done.
@@ -196,7 +190,7 @@ def repair_lines(
     rows = dict(enumerate(text.splitlines(keepends=True), 1))
     repaired: dict[int, str | None] = dict(rows)
     for number, line in lines.items():
-        if line.has(*NO_OBJECT) and not _is_repeated_pose(line):
+        if line.has(*(NO_OBJECT - {"duplicate-box"} if line.keypoints else NO_OBJECT)):  # a pose may differ
             repaired[number] = None
         elif line.has("outside", "leaves-image") or (boxes_only and line.is_polygon):
             repaired[number] = _clip(line, boxes_only)
@@ -211,11 +205,6 @@ def repair_lines(
             done = "dropped" if new is None else f"written as `{new.strip()}`"
             changes.append((number, f"`{rows[number].strip()}` {', '.join(messages)}", done))
     return "".join(row or "" for row in repaired.values()), changes
-
-
-def _is_repeated_pose(line: LabelLine) -> bool:
-    """Return whether a line is usable, but repeats the box of another, maybe with other keypoints."""
-    return bool(line.keypoints) and line.has("duplicate-box")
 
 
 def _clip(line: LabelLine, boxes_only: bool) -> str | None:
