@@ -20,11 +20,11 @@ from ultralytics.data.utils import IMG_FORMATS
 from ultralytics.utils import LOGGER
 
 from small_object.datasets.check_pictures import draw_sheet
-from small_object.datasets.counts import STRIDE, SplitStats, count_dataset, gather_objects
 from small_object.datasets.dataset import DataSet, Entry, load_dataset, readable_path
 from small_object.datasets.findings import LEFT_OUT, Finding, Report
 from small_object.datasets.images import Picture, inspect_image, near_pairs
-from small_object.datasets.labels import NO_OBJECT, check_lines
+from small_object.datasets.labels import NO_OBJECT, parse_lines
+from small_object.datasets.stats import STRIDE, SplitStats, count_dataset, gather_objects
 from small_object.errors import UserError
 from small_object.files import replacing
 from small_object.ignore import ignore_file, read_regions
@@ -132,7 +132,7 @@ def check_image(entry: Entry, dataset: DataSet) -> CheckedImage:
     except UnicodeDecodeError:
         image.findings.append(Finding("unreadable-labels", label, f"is no text in UTF-8: {LEFT_OUT}", image=shown))
         return image
-    lines = check_lines(text, len(dataset.names), picture.size if picture else None, dataset.num_fields)
+    lines = parse_lines(text, len(dataset.names), picture.size if picture else None, dataset.num_fields)
     for line in lines:
         box = None
         if picture and line.xyxy is not None:

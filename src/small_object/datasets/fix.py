@@ -21,7 +21,7 @@ from small_object.datasets.check import check, find_lone_labels
 from small_object.datasets.dataset import DataSet, Entry, load_dataset, put_in_place, readable_path
 from small_object.datasets.findings import Fault, Report
 from small_object.datasets.images import JPEG_END, inspect_image, largest_value, read_flags
-from small_object.datasets.labels import NO_OBJECT, LabelLine, check_lines
+from small_object.datasets.labels import NO_OBJECT, LabelLine, parse_lines
 from small_object.errors import UserError
 from small_object.files import staging_dir
 from small_object.ignore import ignore_file
@@ -185,7 +185,7 @@ def repair_lines(
     Returns:
         The repaired content, and for each change the line, what was and what was done.
     """
-    lines = {line.number: line for line in check_lines(text, num_classes, size, num_fields)}
+    lines = {line.number: line for line in parse_lines(text, num_classes, size, num_fields)}
     boxes_only = any(line.has("mixed-labels") for line in lines.values())
     rows = dict(enumerate(text.splitlines(keepends=True), 1))
     repaired: dict[int, str | None] = dict(rows)
@@ -195,7 +195,7 @@ def repair_lines(
         elif line.has("outside", "leaves-image") or (boxes_only and line.is_polygon):
             repaired[number] = _clip(line, boxes_only)
     clipped = "".join(row or "\n" for row in repaired.values())
-    for line in check_lines(clipped, num_classes, size, num_fields):
+    for line in parse_lines(clipped, num_classes, size, num_fields):
         if line.has("duplicate-box") and not line.keypoints:  # what was clipped may repeat another box now
             repaired[line.number] = None
     changes = []

@@ -142,7 +142,7 @@ def inspect_image(file: Path, channels: int = 3, bits: int | None = None) -> tup
     faults = list(_find_format_faults(file, channels))
     if depth == np.uint16:
         faults.append(Fault("16-bit", f"has 16 bits a channel, of which training keeps the upper 8 of {bits or 16}"))
-    grey = cv2.cvtColor(pixels, cv2.COLOR_BGR2GRAY) if pixels.shape[2] == 3 else pixels
+    grey = cv2.cvtColor(pixels, cv2.COLOR_BGR2GRAY) if channels == 3 else pixels.mean(2, dtype=np.float32)
     digest = hashlib.sha256(str(pixels.shape).encode())
     digest.update(np.ascontiguousarray(pixels).data)
     return Picture(size, digest.digest(), difference_hash(grey)), faults
@@ -180,18 +180,13 @@ def largest_value(file: Path) -> int:
 
 
 def difference_hash(image: np.ndarray) -> np.ndarray:
-    """Hash a picture by where it gets brighter from left to right, on a grid of 16x16.
+    """Hash a grey picture (height, width) by where it gets brighter from left to right, on a grid of 16x16.
 
     The method is known as dHash (https://www.hackerfactor.com/blog/index.php?/archives/529-Kind-of-Like-That.html).
-
-    Args:
-        image: Picture of shape (height, width) or (height, width, channels), any depth.
 
     Returns:
         The hash's bits (256,), bool.
     """
-    if image.ndim == 3:
-        image = image[..., 0] if image.shape[2] == 1 else image.astype(np.float32).mean(2)
     if image.size > MAX_HASHED:
         image = cv2.resize(image, None, fx=1 / 8, fy=1 / 8, interpolation=cv2.INTER_AREA)
     small = cv2.resize(image.astype(np.float32), (SIDE + 1, SIDE), interpolation=cv2.INTER_AREA)

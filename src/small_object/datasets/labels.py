@@ -65,6 +65,7 @@ def parse_lines(
     if num_classes is not None:
         for line in read:
             line.faults += _find_faults(line, num_classes, size)
+        _find_repeats([line for line in lines if not line.has(*NO_OBJECT)], size)
     if odd := next((line for line in read if line.is_polygon != read[0].is_polygon), None):
         what = "polygon among boxes" if odd.is_polygon else "box among polygons"
         odd.faults.append(Fault("mixed-labels", f"is a {what}: {LEFT_OUT}"))
@@ -123,17 +124,11 @@ def _find_faults(line: LabelLine, num_classes: int, size: tuple[int, int] | None
     return faults
 
 
-def check_lines(text: str, num_classes: int, size: tuple[int, int] | None, num_fields: int = 5) -> list[LabelLine]:
-    """Read label lines as `parse_lines` does, and find those that repeat an earlier one as well.
-
-    They do so exactly, as training compares them (float32), or nearly, see `near_duplicates`.
-    """
-    lines = parse_lines(text, num_classes, size, num_fields)
+def _find_repeats(lines: Sequence[LabelLine], size: tuple[int, int] | None) -> None:
+    """Find the lines that repeat an earlier one, exactly as training compares them (float32), or nearly."""
     first: dict[bytes, int] = {}
     different = []
     for line in lines:
-        if line.has(*NO_OBJECT):
-            continue
         number = first.setdefault(np.array(line.values, np.float32).tobytes(), line.number)
         if number == line.number:
             different.append(line)
@@ -144,7 +139,6 @@ def check_lines(text: str, num_classes: int, size: tuple[int, int] | None, num_f
         for later, earlier in near_duplicates(boxes, np.array([line.values[0] for line in different])):
             message = f"is nearly the box of line {different[earlier].number}"
             different[later].faults.append(Fault("near-duplicate-box", message))
-    return lines
 
 
 def near_duplicates(boxes: np.ndarray, classes: np.ndarray) -> list[tuple[int, int]]:

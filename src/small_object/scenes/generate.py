@@ -8,20 +8,21 @@ its own random stream, so a set is the same each time it is made.
 
 from __future__ import annotations
 
+import os
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
 import cv2
 import numpy as np
-from ultralytics.utils import LOGGER, YAML
+from ultralytics.utils import LOGGER, TQDM, YAML
 
 from small_object.datasets.dataset import SPLITS, put_in_place
 from small_object.datasets.labels import yolo_lines
 from small_object.errors import UserError
 from small_object.files import staging_dir
-from small_object.parallel import map_threads
 from small_object.scenes.layout import panorama_scene, surface_scene
 from small_object.scenes.render import render_scene
 from small_object.scenes.scene import Scene
@@ -97,9 +98,8 @@ def build_scene(demo: DemoSet, split: str, index: int, wanted: list[tuple[str, i
     return surface_scene(demo.width, demo.height, demo.names, wanted, rng)
 
 
-def _write_image(job: tuple[int, list[tuple[str, int]]], root: Path, demo: DemoSet, split: str, seed: int) -> None:
-    """Render one image, given by its index and what it shows; its labels are those of what is visible."""
-    index, wanted = job
+def _write_image(index: int, wanted: list[tuple[str, int]], root: Path, demo: DemoSet, split: str, seed: int) -> None:
+    """Render one image; its labels are those of what is visible."""
     scene = build_scene(demo, split, index, wanted, seed)
     image, boxes, classes = render_scene(scene, np.random.default_rng([seed, demo.key, SPLITS.index(split), index, 1]))
     stem = f"{split}_{index:05d}"
@@ -159,8 +159,9 @@ def make_demo(
             for kind in ("images", "labels"):
                 (made / kind / split).mkdir(parents=True)
             write = partial(_write_image, root=made, demo=demo, split=split, seed=seed)
-            jobs = list(enumerate(plan_split(demo, split, count, seed)))
-            list(map_threads(write, jobs, f"{name} {split}", threads=threads))
+            with ThreadPoolExecutor(threads or os.cpu_count()) as pool:  # waits for its threads before clean-up
+                images = pool.map(write, range(count), plan_split(demo, split, count, seed))
+                list(TQDM(images, desc=f"{name} {split}", total=count))
         if not (root / f"{name}.yaml").exists():
             data = {split: f"images/{split}" for split in SPLITS} | {"names": dict(enumerate(demo.names))}
             header = "# Synthetic airport scenes. Paths are relative to this file's folder.\n"

@@ -12,11 +12,13 @@ import zipfile
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from threading import RLock
 from types import SimpleNamespace
 
 import cv2
 import numpy as np
 import pytest
+from tqdm import tqdm
 
 from small_object.datasets import airport
 from small_object.datasets.airport import prepare, read_samples
@@ -290,6 +292,7 @@ def test_killed_at_any_moment_and_started_again_it_ends_in_the_same_state(server
             return child
         try:
             cv2.setNumThreads(0)  # its threads did not come along
+            tqdm.set_lock(RLock())  # tqdm's own is shared: a killed child that held it would stop all others
             os.environ["ASS_CACHE"] = str(folder / "cache")
             prepare("ASS1", folder / "ASS1")
         finally:
