@@ -173,18 +173,15 @@ def find_missing_labels(dataset: DataSet) -> Iterator[Finding]:
             continue
         folders = ", ".join(sorted({dataset.relative_path(entry.label.parent) for entry in entries})[:3])
         message = f"no image of {split} has a label file where training looks, in {folders}"
-        if found := find_label_folders(dataset, {f"{entry.label.stem}.txt" for entry in entries}):
+        names = {f"{entry.label.stem}.txt" for entry in entries}
+        files = (Path(file) for file in find_files(dataset.root, {"txt"}))
+        found = Counter(dataset.relative_path(file.parent) for file in files if file.name in names)
+        if found:
             places = [f"{folder} ({number})" for folder, number in found.most_common(3)]
             message += f"; files of these names lie in {', '.join(places)}"
         else:
             message += f"; no file of these names lies in {readable_path(dataset.root)}"
         yield Finding("no-labels", dataset.relative_path(dataset.yaml), message)
-
-
-def find_label_folders(dataset: DataSet, names: set[str]) -> Counter[str]:
-    """Count the files of some names in each folder of a data set."""
-    files = (Path(file) for file in find_files(dataset.root, {"txt"}))
-    return Counter(dataset.relative_path(file.parent) for file in files if file.name in names)
 
 
 def find_lone_labels(dataset: DataSet) -> list[Path]:

@@ -21,7 +21,6 @@ HEIF_SUFFIXES = (".heic", ".heif")
 JPEG_END = b"\xff\xd9"
 MIN_SIDE = 10  # pixels of an image, as in upstream
 SIDE = 16  # of the grid of a perceptual hash
-BITS = SIDE * SIDE
 MAX_HASHED = 1 << 27  # pixels; a larger picture is made smaller first, since hashing takes four bytes for each
 
 
@@ -82,7 +81,6 @@ def _scan_header(file: Path) -> tuple[int, int]:
         if _has_trailing_bytes(file):  # training would save it anew, if it can
             with Image.open(file) as image:
                 size = exif_size(image)
-                image.draft("L", (max(image.width // 8, 1), max(image.height // 8, 1)))  # takes half of the time
                 image.load()
             return check_size(*size)
         if file.suffix.lower() not in HEIF_SUFFIXES:

@@ -142,14 +142,11 @@ def _find_repeats(lines: Sequence[LabelLine], size: tuple[int, int] | None) -> N
 
 
 def near_duplicates(boxes: np.ndarray, classes: np.ndarray) -> list[tuple[int, int]]:
-    """Find boxes that are nearly an earlier one of the same class: one object that was labelled twice.
+    """Find boxes (N, 4), xyxy in pixels, that are nearly an earlier one of the same class: one object labelled twice.
 
     That is an IoU of at least 0.95, or all four edges within half a pixel: rounding alone takes two boxes of a few
-    pixels below that IoU, while the boxes of two objects that both can be seen lie further apart.
-
-    Args:
-        boxes: Boxes (N, 4), xyxy in pixels; those without area match none.
-        classes: Their classes (N,).
+    pixels below that IoU, while the boxes of two objects that both can be seen lie further apart. Boxes without area
+    match none.
 
     Returns:
         Index of each such box with that of an earlier one which is not itself such a box.

@@ -224,7 +224,7 @@ def write_dataset(
     split: str | Path | None = None,
     move: bool = False,
 ) -> list[str]:
-    """Split a data set and write it with its `split.csv`, in one step.
+    """Split a data set and write it with its `split.csv` to its folder, in one step.
 
     Args:
         samples: Images with their labels.
@@ -236,9 +236,6 @@ def write_dataset(
 
     Returns:
         The side of each sample.
-
-    Raises:
-        UserError: If the split file cannot be used.
     """
     frames = read_frames(samples)
     sides, groups = split_frames(frames)

@@ -10,6 +10,8 @@ import numpy as np
 
 from small_object.scenes.solids import Model, ModelBuilder, ring
 
+Section = tuple[tuple[float, float, float], float]  # of a wing: its leading edge and its chord
+
 
 @dataclass(frozen=True)
 class Airframe:
@@ -113,11 +115,8 @@ def _add_fuselage(model: ModelBuilder, frame: Airframe) -> None:
             model.paint([(u, r * math.cos(a), axis + abs(r) * math.sin(a)) for u, a in corners], "window")
 
 
-def _add_surface(
-    model: ModelBuilder, root: tuple[tuple[float, float, float], float], tip: tuple[tuple[float, float, float], float],
-    thickness: float, material: str,
-) -> None:  # fmt: skip
-    """Add a wing or a fin between two sections, each given by its leading edge and its chord."""
+def _add_surface(model: ModelBuilder, root: Section, tip: Section, thickness: float, material: str) -> None:
+    """Add a wing or a fin between two sections."""
     (_, root_y, root_z), (_, tip_y, tip_z) = root[0], tip[0]
     upright = abs(tip_z - root_z) > abs(tip_y - root_y)
     rings = []

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from small_object.datasets.dataset import Sample
-from small_object.datasets.images import BITS, difference_hash, near_pairs
+from small_object.datasets.images import SIDE, difference_hash, near_pairs
 from small_object.datasets.split import (
     ALIKE_BITS,
     Frame,
@@ -25,6 +25,8 @@ from small_object.datasets.split import (
 )
 from small_object.errors import UserError
 from small_object.files import staging_dir
+
+BITS = SIDE * SIDE  # of a hash
 
 
 def make_frame(name: str, content: int, look: int, objects: list[int]) -> Frame:
