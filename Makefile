@@ -38,8 +38,8 @@ docs: env ## build the documents as a site, site/index.html
 notebook: env ## run docs/notebook.ipynb and keep what it shows
 	YOLO_VERBOSE=false $(BIN)/jupyter nbconvert --config docs/tools/nbconvert_config.py --to notebook --execute --inplace docs/notebook.ipynb
 
-tables: env ## write the table of models in docs/models.md
-	$(BIN)/python -m docs.tools.model_table
+tables: env ## write the tables of docs/models.md and docs/arguments.md
+	$(BIN)/python -m docs.tools.tables
 
 compat: env ## run the contract tests with the pinned and the newest Ultralytics (from the package index)
 	$(BIN)/python -m tests.upstream.compat

@@ -8,22 +8,19 @@ from typing import Any
 
 import yaml
 
+MIN_TILE = 64  # minimum side of a tile in pixels
+MAX_OVERLAP = 0.9  # of the side of a tile
 DEFAULTS_PATH = Path(__file__).with_name("default.yaml")
 DEFAULTS: dict[str, Any] = yaml.safe_load(DEFAULTS_PATH.read_text(encoding="utf-8"))
 
 
 def check_arguments(cfg: dict[str, Any]) -> None:
-    """Check what upstream's checks of types and ranges leave open.
-
-    Args:
-        cfg: Arguments, which may be some of them.
+    """Check what upstream's checks of types and ranges leave open, for all or some arguments.
 
     Raises:
         TypeError: If an argument is of a wrong type.
         ValueError: If an argument is out of its range.
     """
-    from small_object.slicing.tiling import MAX_OVERLAP, MIN_TILE  # imports ultralytics.utils, which imports this
-
     if (c := cfg.get("nwd_c")) is not None and not 0 < c <= sys.float_info.max:  # not inf, nor more than a float holds
         raise ValueError(f"'nwd_c={c}' is an invalid value. 'nwd_c' must be finite and greater than 0.")
     if not 0 <= (limit := cfg.get("min_box") or 0) < sys.float_info.max:

@@ -1,7 +1,7 @@
 """The `small-object` command: everything in this project that is not a mode of `yolo`.
 
-Each subcommand has a function that adds its arguments and one that runs it, see `COMMANDS`. The latter imports what it
-needs, so that `small-object --help` does not wait for PyTorch.
+Each subcommand has a function that runs it. It imports what it needs, so that `small-object --help` does not wait for
+PyTorch.
 """
 
 from __future__ import annotations
@@ -13,11 +13,17 @@ import sys
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from collections.abc import Callable, Sequence
 from dataclasses import fields
+from functools import partial
 from pathlib import Path
+from typing import TypeAlias
 
+from small_object.arguments import MAX_OVERLAP, MIN_TILE
 from small_object.errors import UserError, one_line
 
+Add: TypeAlias = Callable[..., object]  # `ArgumentParser.add_argument`
+
 PROGRAM = "small-object"
+SLICE_HELP = "also run tiles of this side in pixels; 0: none; auto: chosen for the model (default: %(default)s)"
 RESUMABLE = {"data", "batch"}  # an interrupted command keeps what it has done
 
 
@@ -54,10 +60,11 @@ def predict(name: str, root: Path, argv: Sequence[str] | None = None) -> int:
         epilog=f'example: python {program} --models yolo11n yolo11n-smallob --source "frames/*.jpg" --conf 0.4',
     )
     runs = root / "runs" / name
-    parser.add_argument("--models", nargs="+", metavar="RUN", help=f"names of runs under runs/{name} (default: all)")
-    parser.add_argument("--weights", nargs="+", type=Path, help=f"weights to run instead of those under runs/{name}")
-    parser.add_argument("--out", type=Path, help=f"folder for the results (default: runs/predict/{name})")
-    _add_prediction(parser, default_slice="auto" if name == "ASS2" else 0)  # the images of ASS2 are panoramas
+    add = parser.add_argument
+    add("--models", nargs="+", metavar="RUN", help=f"names of runs under runs/{name} (default: all)")
+    add("--weights", nargs="+", type=Path, help=f"weights to run instead of those under runs/{name}")
+    add("--out", type=Path, help=f"folder for the results (default: runs/predict/{name})")
+    _add_prediction(add, default_slice="auto" if name == "ASS2" else 0)  # the images of ASS2 are panoramas
 
     def run(args: Namespace) -> int:
         from small_object.compare.runs import airport_data
@@ -74,13 +81,96 @@ def build_parser() -> ArgumentParser:
     """Return the parser of the `small-object` command."""
     parser = ArgumentParser(prog=PROGRAM, description="Data sets, comparisons and batch jobs for small objects.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for run, (add_arguments, example) in COMMANDS.items():
+
+    def command(run: Callable[[Namespace], int], example: str) -> Add:
+        """Add the subcommand that a function runs, whose docstring is the help; return what adds its arguments."""
         name, text = run.__name__.lstrip("_"), run.__doc__
-        command = commands.add_parser(name, help=text, description=text, epilog=f"example: {PROGRAM} {example}")
-        if add_arguments:
-            add_arguments(command)
-        command.set_defaults(run=run)
+        added = commands.add_parser(name, help=text, description=text, epilog=f"example: {PROGRAM} {name} {example}")
+        added.set_defaults(run=run)
+        return added.add_argument
+
+    add = command(_data, "ASS1")
+    add("names", nargs="+", metavar="ASS1|ASS2|all", help="data sets to fetch")
+    add("--archive", type=Path, help="zip, tar, 7z or rar file of the data set that you downloaded yourself")
+    add("--split", type=Path, help="split to follow: CSV with the columns image and split (train or val)")
+    add("--cache", type=Path, help="folder that keeps downloads (default: ~/.cache/small-object-detection)")
+    add("--overwrite", action="store_true", help="replace a data set that is there already")
+    add("--out", type=Path, help="folder of the data set, of several their parent (default: datasets/NAME)")
+
+    for run, example in (
+        (_check, "my/data.yaml --imgsz 1280"),
+        (_fix, "my/data.yaml --out my-fixed"),
+        (_stats, "my/data.yaml"),
+    ):
+        add = command(run, example)
+        add("data", help="data YAML")
+        add("--imgsz", type=whole_number(32), default=640, help="input size of the training (default: 640)")
+        add("--out", type=Path, help="folder for the result")
+
+    add = command(_convert, "coco train.json val.json --out datasets/mine")
+    add("format", choices=("coco", "voc"), help="format of the annotations")
+    add("path", nargs="+", help="COCO's JSON file, or one for each split (train.json or val=FILE); or VOC's folder")
+    add("--out", type=Path, required=True, help="folder of the new data set")
+    add("--images", type=Path, help="coco: folder of the images, if they are not next to the JSON file")
+    add("--skip-missing", action="store_true", help="coco: leave out images whose files are missing")
+    add("--split", type=Path, help="split to follow: CSV with the columns image and split (train or val)")
+
+    add = command(_tiles, "my/data.yaml --tile 640 --out tiles")
+    add("data", help="data YAML")
+    add("--out", type=Path, required=True, metavar="DIR", help="folder of the new data set")
+    add("--tile", type=whole_number(MIN_TILE), default=640, help="side of a tile in pixels (default: 640)")
+    add("--overlap", type=tile_overlap, default=0.2, help="minimum overlap of neighbouring tiles (default: 0.2)")
+    add("--keep", type=fraction, default=0.4, help="drop a box of which less than this fraction is left (default: 0.4)")
+    add("--empty", type=float, default=0.1, help="tiles without objects, per tile with objects (default: 0.1)")
+
+    add = command(_scenes, "ASS1-demo --train 500 --val 100 --out datasets/ASS1-demo")
+    add("name", help="ASS1-demo or ASS2-demo")
+    add("--train", type=whole_number(1), help="number of training images (default: ASS1-demo 160, ASS2-demo 24)")
+    add("--val", type=whole_number(1), help="number of validation images (default: ASS1-demo 40, ASS2-demo 8)")
+    add("--out", type=Path, help="folder of the data set (default: datasets/NAME)")
+    add("--seed", type=whole_number(0), default=0, help="another seed gives another data set (default: 0)")
+    add("--overwrite", action="store_true", help="replace images that are there already")
+
+    add = command(_compare, "--data my/data.yaml --models a.pt runs/ASS2")
+    add("--models", nargs="+", type=Path, required=True, metavar="MODEL", help="weights, or folders of training runs")
+    add("--data", help="data YAML, whose validation images are run and which names the classes")
+    _add_prediction(add, default_slice=0)
+    add("--out", type=Path, help="folder for the results (default: runs/compare/ and the name of the data)")
+
+    add = command(_batch, "--model best.pt --source panoramas --out found")
+    add("--model", required=True, help="weights, in any format that `yolo predict` takes")
+    add("--source", required=True, help="folder, list of images (.txt) or s3://bucket/prefix?region=eu-west-1")
+    add("--out", required=True, help="folder for the results, or s3://bucket/prefix")
+    add("--imgsz", type=whole_number(32), help="input size in pixels (default: that of the training)")
+    add("--conf", type=fraction, default=0.25, help="minimum confidence (default: 0.25)")
+    add("--iou", type=fraction, default=0.7, help="maximum IoU of two objects of a class (default: 0.7)")
+    add("--max-det", type=whole_number(1), default=300, help="maximum number of objects per image (default: 300)")
+    add("--slice", type=tile_size, default="auto", help=SLICE_HELP)
+    add("--slice-skip", type=fraction, default=0.0, help="skip tiles where nothing may score this (default: 0, none)")
+    add("--slice-overlap", type=tile_overlap, default=0.2, help="minimum overlap of neighbouring tiles (default: 0.2)")
+    add("--slice-batch", type=whole_number(1), default=8, help="tiles per batch of the model (default: 8)")
+    add("--batch", type=whole_number(1), default=8, help="images that a worker runs together (default: 8)")
+    add("--part", type=whole_number(1), help="images per Parquet file, lost with a killed worker (default: 8 to 256)")
+    add("--workers", type=whole_number(1), help="processes (default: one per GPU, or one per two cores)")
+    add("--device", choices=("cpu", "cuda"), help="device (default: cuda if there is a GPU)")
+    add("--address", help="Ray cluster to run on, such as auto (default: this machine alone)")
+
+    add = command(_transfer, "yolo11n.pt ultralytics/cfg/models/11/yolo11n.yaml")
+    add("weights", help="weights of a detection model, such as yolo11n.pt")
+    add("model", help="YAML of the model to receive them")
+
+    command(_status, "")
     return parser
+
+
+def _add_prediction(add: Add, default_slice: int | str) -> None:
+    """Add the arguments that `compare` and the predict scripts share."""
+    add("--source", help="image, folder, video or glob to run instead of the validation images")
+    add("--imgsz", type=whole_number(32), help="input size in pixels (default: that of the training)")
+    add("--slice", type=tile_size, default=default_slice, help=SLICE_HELP)
+    add("--conf", type=fraction, default=0.25, help="minimum confidence (default: 0.25)")
+    add("--device", help="device, as in yolo (default: a GPU if there is one)")
+    add("--save-txt", action="store_true", help="also save labels in YOLO format under labels/")
 
 
 def _execute(program: str, args: Namespace, resumable: bool = False) -> int:
@@ -89,8 +179,7 @@ def _execute(program: str, args: Namespace, resumable: bool = False) -> int:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     try:
-        status: int = args.run(args)
-        return status
+        return args.run(args)
     except UserError as error:
         message = str(error)
     except OSError as error:
@@ -124,32 +213,16 @@ def fraction(text: str, maximum: float = 1.0) -> float:
     return value
 
 
-def tile_overlap(text: str) -> float:
-    """Convert the overlap of tiles, a fraction of their side."""
-    from small_object.slicing.tiling import MAX_OVERLAP
-
-    return fraction(text, MAX_OVERLAP)
+tile_overlap = partial(fraction, maximum=MAX_OVERLAP)
 
 
 def tile_size(text: str) -> int | str:
     """Convert `--slice`: the side of tiles in pixels, 0 or auto."""
-    from small_object.slicing.tiling import MIN_TILE
-
     if text == "auto":
         return text
     if not text.isdecimal() or 0 < int(text) < MIN_TILE:
         raise ArgumentTypeError(f"'{text}' must be auto, 0 or a whole number of pixels, at least {MIN_TILE}")
     return int(text)
-
-
-def _add_data(parser: ArgumentParser) -> None:
-    add = parser.add_argument
-    add("names", nargs="+", metavar="ASS1|ASS2|all", help="data sets to fetch")
-    add("--archive", type=Path, help="zip, tar, 7z or rar file of the data set that you downloaded yourself")
-    add("--split", type=Path, help="split to follow: CSV with the columns image and split (train or val)")
-    add("--cache", type=Path, help="folder that keeps downloads (default: ~/.cache/small-object-detection)")
-    add("--overwrite", action="store_true", help="replace a data set that is there already")
-    add("--out", type=Path, help="folder of the data set, of several their parent (default: datasets/NAME)")
 
 
 def _data(args: Namespace) -> int:
@@ -163,12 +236,6 @@ def _data(args: Namespace) -> int:
         folder = args.out if args.out and len(names) == 1 else (args.out or Path("datasets")) / name
         prepare(name, folder, args.archive, args.split, args.cache, args.overwrite)
     return 0
-
-
-def _add_check(parser: ArgumentParser) -> None:
-    parser.add_argument("data", help="data YAML")
-    parser.add_argument("--imgsz", type=whole_number(32), default=640, help="input size of the training (default: 640)")
-    parser.add_argument("--out", type=Path, help="folder for the result")
 
 
 def _check(args: Namespace) -> int:
@@ -195,17 +262,6 @@ def _stats(args: Namespace) -> int:
     return 0
 
 
-def _add_convert(parser: ArgumentParser) -> None:
-    add = parser.add_argument
-    add("format", choices=("coco", "voc"), help="format of the annotations")
-    help = "COCO's JSON file, or one for each split (such as train.json val.json, or val=FILE); or VOC's folder"
-    add("path", nargs="+", help=help)
-    add("--out", type=Path, required=True, help="folder of the new data set")
-    add("--images", type=Path, help="coco: folder of the images, if they are not next to the JSON file")
-    add("--skip-missing", action="store_true", help="coco: leave out images whose files are missing")
-    add("--split", type=Path, help="split to follow: CSV with the columns image and split (train or val)")
-
-
 def _convert(args: Namespace) -> int:
     """Import COCO or Pascal VOC annotations."""
     from small_object.datasets.convert import from_coco, from_voc
@@ -219,16 +275,6 @@ def _convert(args: Namespace) -> int:
     return 0
 
 
-def _add_tiles(parser: ArgumentParser) -> None:
-    add = parser.add_argument
-    add("data", help="data YAML")
-    add("--out", type=Path, required=True, metavar="DIR", help="folder of the new data set")
-    add("--tile", type=whole_number(64), default=640, help="side of a tile in pixels (default: 640)")
-    add("--overlap", type=tile_overlap, default=0.2, help="minimum overlap of neighbouring tiles (default: 0.2)")
-    add("--keep", type=fraction, default=0.4, help="drop a box of which less than this fraction is left (default: 0.4)")
-    add("--empty", type=float, default=0.1, help="tiles without objects, per tile with objects (default: 0.1)")
-
-
 def _tiles(args: Namespace) -> int:
     """Cut a data set into tiles."""
     from small_object.datasets.tiles import cut_tiles
@@ -237,41 +283,12 @@ def _tiles(args: Namespace) -> int:
     return 0
 
 
-def _add_scenes(parser: ArgumentParser) -> None:
-    add = parser.add_argument
-    add("name", help="ASS1-demo or ASS2-demo")
-    add("--train", type=whole_number(1), help="number of training images (default: ASS1-demo 160, ASS2-demo 24)")
-    add("--val", type=whole_number(1), help="number of validation images (default: ASS1-demo 40, ASS2-demo 8)")
-    add("--out", type=Path, help="folder of the data set (default: datasets/NAME)")
-    add("--seed", type=whole_number(0), default=0, help="another seed gives another data set (default: 0)")
-    add("--overwrite", action="store_true", help="replace images that are there already")
-
-
 def _scenes(args: Namespace) -> int:
     """Make a demo data set of synthetic airport scenes."""
     from small_object.scenes.generate import make_demo
 
     make_demo(args.name, args.out, args.train, args.val, args.seed, args.overwrite)
     return 0
-
-
-def _add_prediction(parser: ArgumentParser, default_slice: int | str) -> None:
-    add = parser.add_argument
-    add("--source", help="image, folder, video or glob to run instead of the validation images")
-    add("--imgsz", type=whole_number(32), help="input size in pixels (default: that of the training)")
-    help = f"also run tiles of this side in pixels; 0: none; auto: chosen for the model (default: {default_slice})"
-    add("--slice", type=tile_size, default=default_slice, help=help)
-    add("--conf", type=fraction, help="minimum confidence (default: 0.25)")
-    add("--device", help="device, as in yolo (default: a GPU if there is one)")
-    add("--save-txt", action="store_true", help="also save labels in YOLO format under labels/")
-
-
-def _add_compare(parser: ArgumentParser) -> None:
-    add = parser.add_argument
-    add("--models", nargs="+", type=Path, required=True, metavar="MODEL", help="weights, or folders of training runs")
-    add("--data", help="data YAML, whose validation images are run and which names the classes")
-    _add_prediction(parser, default_slice=0)
-    add("--out", type=Path, help="folder for the results (default: runs/compare/ and the name of the data)")
 
 
 def _compare(args: Namespace) -> int:
@@ -294,28 +311,6 @@ def _run_models(args: Namespace, models: Sequence[Path], data: str | Path | None
     return 0 if runs and all(run.num_images for run in runs) else 1
 
 
-def _add_batch(parser: ArgumentParser) -> None:
-    add = parser.add_argument
-    add("--model", required=True, help="weights, in any format that `yolo predict` takes")
-    add("--source", required=True, help="folder, list of images (.txt) or s3://bucket/prefix?region=eu-west-1")
-    add("--out", required=True, help="folder for the results, or s3://bucket/prefix")
-    add("--imgsz", type=whole_number(32), help="input size in pixels (default: that of the training)")
-    add("--conf", type=fraction, default=0.25, help="minimum confidence (default: 0.25)")
-    add("--iou", type=fraction, default=0.7, help="maximum IoU of two objects of a class (default: 0.7)")
-    add("--max-det", type=whole_number(1), default=300, help="maximum number of objects per image (default: 300)")
-    help = "also run tiles of this side in pixels; 0: none; auto: chosen for the model (default: auto)"
-    add("--slice", type=tile_size, default="auto", help=help)
-    help = "run only tiles where the whole image may hold an object of this score (default: 0, all tiles)"
-    add("--slice-skip", type=fraction, default=0.0, help=help)
-    add("--slice-overlap", type=tile_overlap, default=0.2, help="minimum overlap of neighbouring tiles (default: 0.2)")
-    add("--slice-batch", type=whole_number(1), default=8, help="tiles per batch of the model (default: 8)")
-    add("--batch", type=whole_number(1), default=8, help="images that a worker runs together (default: 8)")
-    add("--part", type=whole_number(1), help="images per Parquet file, lost with a killed worker (default: 8 to 256)")
-    add("--workers", type=whole_number(1), help="processes (default: one per GPU, or one per two cores)")
-    add("--device", choices=("cpu", "cuda"), help="device (default: cuda if there is a GPU)")
-    add("--address", help="Ray cluster to run on, such as auto (default: this machine alone)")
-
-
 def _batch(args: Namespace) -> int:
     """Find objects in any number of images with Ray Data; resumes after an interruption."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # before Ray is imported
@@ -335,6 +330,14 @@ def _batch(args: Namespace) -> int:
     return 0 if run(Job(**options))["done"] else 1
 
 
+def _transfer(args: Namespace) -> int:
+    """Show what a model takes from the weights of another, row by row."""
+    from small_object.transfer import describe, load_models
+
+    print(describe(*load_models(args.weights, args.model)))
+    return 0
+
+
 def _status(args: Namespace) -> int:
     """Show whether the overlay is active, from which folder and over which version of Ultralytics."""
     from small_object.status import is_active, status
@@ -342,20 +345,6 @@ def _status(args: Namespace) -> int:
     print("\n".join(f"{name:<23}{value}" for name, value in status().items()))
     return 0 if is_active() else 1
 
-
-COMMANDS: dict[Callable[[Namespace], int], tuple[Callable[[ArgumentParser], None] | None, str]] = {
-    _data: (_add_data, "data ASS1"),
-    _check: (_add_check, "check my/data.yaml --imgsz 1280"),
-    _fix: (_add_check, "fix my/data.yaml --out my-fixed"),
-    _stats: (_add_check, "stats my/data.yaml"),
-    _convert: (_add_convert, "convert coco train.json val.json --out datasets/mine"),
-    _tiles: (_add_tiles, "tiles my/data.yaml --tile 640 --out tiles"),
-    _scenes: (_add_scenes, "scenes ASS1-demo --train 500 --val 100 --out datasets/ASS1-demo"),
-    _compare: (_add_compare, "compare --data my/data.yaml --models a.pt runs/ASS2"),
-    _batch: (_add_batch, "batch --model best.pt --source panoramas --out found"),
-    _status: (None, "status"),
-}
-"""What runs each subcommand (its docstring is the help), what adds its arguments, and an example."""
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import psutil
+
 from small_object.errors import UserError
 
 
@@ -48,7 +50,8 @@ def make_writable(folder: Path) -> None:
 def staging_dir(root: Path) -> Iterator[Path]:
     """Yield a folder inside `root` to build in; it is removed afterwards, as are those that killed processes left."""
     for old in root.glob(".staging-*"):
-        if not _is_running(old.name.rpartition("-")[2]):
+        pid = old.name.rpartition("-")[2]
+        if not pid.isdecimal() or not psutil.pid_exists(int(pid)):
             shutil.rmtree(old, ignore_errors=True)
     made = root / f".staging-{os.getpid()}"
     shutil.rmtree(made, ignore_errors=True)  # an earlier process may have had this number
@@ -57,19 +60,6 @@ def staging_dir(root: Path) -> Iterator[Path]:
         yield made
     finally:
         shutil.rmtree(made, ignore_errors=True)
-
-
-def _is_running(pid: str) -> bool:
-    """Return whether there is a process of this number."""
-    if os.name == "nt":
-        return True  # there a signal of 0 would end it
-    try:
-        os.kill(int(pid), 0)
-    except (ValueError, ProcessLookupError):
-        return False
-    except OSError:  # another user's
-        return True
-    return True
 
 
 def cut_results(file: Path, epochs: int) -> None:

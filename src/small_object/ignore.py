@@ -33,10 +33,7 @@ def ignore_file(image: str | Path) -> Path:
 
 
 def read_regions(image: str | Path) -> np.ndarray:
-    """Read the ignore regions of an image.
-
-    Returns:
-        Regions (N, 4), xyxy as shares of the image's sides, float64.
+    """Return the ignore regions of an image, xyxy as shares of its sides, shape (N, 4), float64.
 
     Raises:
         UserError: If the file has a line that is no region.
@@ -48,34 +45,21 @@ def read_regions(image: str | Path) -> np.ndarray:
         rows = np.array([line.split() for line in file.read_text(encoding="utf-8").splitlines() if line.strip()], float)
         if rows.size and (rows.ndim != 2 or rows.shape[1] != 4 or not np.isfinite(rows).all()):
             raise ValueError("no region")
-        regions: np.ndarray = xywh2xyxy(rows.reshape(-1, 4)).clip(0, 1)
     except ValueError as error:
         raise UserError(f"{file}: write one ignore region a line, cx cy w h as shares of the image") from error
-    return regions
+    return xywh2xyxy(rows.reshape(-1, 4)).clip(0, 1)
 
 
 def region_lines(boxes: np.ndarray, width: int, height: int) -> str:
-    """Write ignore regions as `read_regions` reads them.
-
-    Args:
-        boxes: Regions (N, 4), xyxy in pixels.
-        width: Width of the image in pixels.
-        height: Height of the image in pixels.
-
-    Returns:
-        One line a region.
-    """
+    """Return ignore regions, xyxy in pixels of an image, shape (N, 4), as text that `read_regions` reads."""
     rows = xyxy2xywh(boxes.astype(np.float64).reshape(-1, 4)) / ((width, height) * 2)
     return "".join(" ".join(f"{value:.6f}" for value in row) + "\n" for row in rows.tolist())
 
 
 def paint_regions(image: np.ndarray, regions: np.ndarray, boxes: np.ndarray) -> None:
-    """Paint regions grey, except for what lies in boxes.
+    """Paint regions of an image (H, W, C), uint8, grey in place, except for what lies in boxes of labelled objects.
 
-    Args:
-        image: The image (H, W, C), uint8, changed in place.
-        regions: Regions (N, 4), xyxy in pixels.
-        boxes: Boxes of labelled objects (M, 4), likewise.
+    Regions (N, 4) and boxes (M, 4) are xyxy in pixels.
     """
     old = image.copy()
     for painted, corners in ((True, regions), (False, boxes)):
@@ -85,35 +69,22 @@ def paint_regions(image: np.ndarray, regions: np.ndarray, boxes: np.ndarray) -> 
 
 
 def find_ignored(
-    boxes: torch.Tensor,
-    classes: torch.Tensor,
-    targets: torch.Tensor,
-    target_classes: torch.Tensor,
+    boxes: torch.Tensor, classes: torch.Tensor, targets: torch.Tensor, target_classes: torch.Tensor,
     regions: torch.Tensor,
-) -> torch.Tensor:
-    """Find the detections that neither count as right nor as wrong.
+) -> torch.Tensor:  # fmt: skip
+    """Return whether each detection neither counts as right nor as wrong, shape (N,).
 
-    Args:
-        boxes: Detections (N, 4), xyxy in pixels.
-        classes: Their classes (N,).
-        targets: Objects (M, 4), likewise.
-        target_classes: Their classes (M,).
-        regions: Ignore regions (K, 4), likewise.
-
-    Returns:
-        Whether each detection lies at least half in regions and has no object of its class at an IoU of 0.5, (N,).
+    It does not if it lies at least half in regions and has no object of its class at an IoU of 0.5. The detections
+    `boxes` (N, 4), the objects `targets` (M, 4) and the `regions` (K, 4) are xyxy in pixels.
     """
     low, high = torch.max(boxes[:, None, :2], regions[:, :2]), torch.min(boxes[:, None, 2:], regions[:, 2:])
     covered = (high - low).clamp(0).prod(2).sum(1)
     area = (boxes[:, 2:] - boxes[:, :2]).prod(1)
     matches = (box_iou(boxes, targets) >= MIN_IOU) & (classes[:, None] == target_classes)
-    ignored: torch.Tensor = (covered >= MIN_COVER * area) & ~matches.any(1)
-    return ignored
+    return (covered >= MIN_COVER * area) & ~matches.any(1)
 
 
-def drop_ignored(
-    pred: dict[str, torch.Tensor], target: dict[str, Any], single_cls: bool = False
-) -> dict[str, torch.Tensor]:
+def drop_ignored(pred: dict[str, torch.Tensor], target: dict[str, Any], single_cls: bool) -> dict[str, torch.Tensor]:
     """Return the detections of an image without those in its ignore regions that match no object.
 
     Args:

@@ -31,10 +31,7 @@ class DarkImageError(UnreadableImageError):
 
 
 def read_bits() -> int | None:
-    """Return how many bits of a 16-bit image the camera uses, from the environment variable `SMALL_OBJECT_BITS`.
-
-    Returns:
-        8 to 16, None where it is not set.
+    """Return how many bits of a 16-bit image the camera uses, 8 to 16, or None where `SMALL_OBJECT_BITS` is not set.
 
     Raises:
         UserError: If it is something else.
@@ -77,8 +74,7 @@ def scale_to_8_bit(pixels: np.ndarray, bits: int | None = None) -> np.ndarray:
             f"has 16 bits, but no value above {brightest}, so the model would see it almost black; set the bits that "
             f"the camera uses, {BITS_VARIABLE}={max(8, brightest.bit_length())}, for training and prediction alike"
         )
-    scaled: np.ndarray = np.minimum(pixels >> ((bits or 16) - 8), 255).astype(np.uint8)
-    return scaled
+    return np.minimum(pixels >> ((bits or 16) - 8), 255).astype(np.uint8)
 
 
 def read_pixels(filename: str | Path, flags: int = cv2.IMREAD_COLOR) -> np.ndarray:
@@ -109,22 +105,18 @@ def read_pixels(filename: str | Path, flags: int = cv2.IMREAD_COLOR) -> np.ndarr
                 pixels = cv2.cvtColor(pixels, cv2.COLOR_BGR2GRAY)[..., None]
     except UnreadableImageError:
         raise
-    except (OSError, ValueError, MemoryError, cv2.error) as error:  # ValueError: no name that a file can have
-        raise explain_refusal(error) from error
+    except cv2.error as error:
+        reason = "can't be decoded by OpenCV"
+        if "MAX_IMAGE" in str(error):
+            limit = f"more than {MAX_PIXELS:,} pixels or {1 << 20:,} a side"
+            reason = f"is too large or states a wrong size: {limit} (OPENCV_IO_MAX_IMAGE_PIXELS)"
+        raise UnreadableImageError(reason) from error
+    except (OSError, ValueError, MemoryError) as error:  # ValueError: no name that a file can have
+        reason = getattr(error, "strerror", None) or str(error) or "not enough memory"
+        raise UnreadableImageError(f"can't be opened: {reason}") from error
     if pixels is None:
         raise UnreadableImageError("is no image that can be read, or damaged")
     return pixels
-
-
-def explain_refusal(error: Exception) -> UnreadableImageError:
-    """Return the error for an image that can't be opened, or that OpenCV refuses to decode."""
-    if not isinstance(error, cv2.error):
-        reason = getattr(error, "strerror", None) or str(error) or "not enough memory"
-        return UnreadableImageError(f"can't be opened: {reason}")
-    if "MAX_IMAGE" in str(error):
-        limit = f"more than {MAX_PIXELS:,} pixels or {1 << 20:,} a side"
-        return UnreadableImageError(f"is too large or states a wrong size: {limit} (OPENCV_IO_MAX_IMAGE_PIXELS)")
-    return UnreadableImageError("can't be decoded by OpenCV")
 
 
 def readable_name(name: str) -> str:
@@ -201,7 +193,7 @@ def literal_glob(pattern: str, **options: Any) -> list[str]:
 def resolve_names(file: Path) -> tuple[list[str], list[str]]:
     """Return the files and patterns in a list, relative to the working folder or else to the list, and those missing.
 
-    The latter are named in the log.
+    A warning names each of the latter.
 
     Raises:
         UserError: If all are missing.

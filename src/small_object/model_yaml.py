@@ -23,12 +23,7 @@ GIVEN_PARAMETERS = {"c1", "channels", "n"}  # of blocks: the parser gives them, 
 
 
 def check_model_yaml(d: Mapping[str, Any], modules: Mapping[str, Any], blocks: Collection[Any]) -> list[Any]:
-    """Check the keys and rows of a model YAML.
-
-    Args:
-        d: The model YAML as a dictionary.
-        modules: Modules that a row may name.
-        blocks: Those of which the arguments are checked, too.
+    """Check the keys and rows of a model YAML, which may name `modules`, and the arguments of `blocks`.
 
     Returns:
         A copy of the rows.

@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 import numpy as np
 import torch
+
+from small_object.sizes import box_sides
 
 DEFAULT_C = 12.8  # pixels; the paper's C (section 4): the mean size of AI-TOD's objects
 
@@ -45,28 +48,15 @@ def nwd(box1: torch.Tensor, box2: torch.Tensor, c: float, xywh: bool = False) ->
     return torch.exp(-distance / c)
 
 
-def mean_box_size(labels: Iterable[Mapping[str, np.ndarray]], imgsz: int, tile: int | None = None) -> float:
+def mean_box_size(labels: Iterable[Mapping[str, Any]], imgsz: int, tile: float | None = None) -> float:
     """Return the mean √(w·h) of a data set's boxes in input pixels, the scale C of the NWD.
 
-    Args:
-        labels: Per image, `bboxes`, normalised xywh, shape (N, 4), and `shape`, the original (height, width); the
-            `labels` of an Ultralytics data set.
-        imgsz: Side in pixels to which the longer side of each image is scaled.
-        tile: Side in pixels of the tiles that larger images are cut into first; None: whole images.
-
-    Returns:
-        The mean size in pixels, or `DEFAULT_C` where there is no box of any size.
+    It is `DEFAULT_C` where there is no box of any size. See `box_sides` for the arguments.
 
     Example:
         >>> label = {"bboxes": np.array([[0.5, 0.5, 0.05, 0.1]]), "shape": (480, 640)}
         >>> round(mean_box_size([label], imgsz=320), 1)
         19.6
     """
-    total, count = 0.0, 0
-    for label in labels:
-        height, width = label["shape"]
-        boxes = np.asarray(label["bboxes"], dtype=np.float64)
-        scale = imgsz / min(max(height, width), tile or math.inf)
-        total += float(np.sqrt(boxes[:, 2] * width * boxes[:, 3] * height).sum()) * scale
-        count += len(boxes)
-    return total / count if total > 0 else DEFAULT_C
+    sizes = np.sqrt(box_sides(labels, imgsz, tile or math.inf).prod(1))
+    return float(sizes.mean()) if sizes.any() else DEFAULT_C

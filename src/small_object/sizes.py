@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import functools
 import gc
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
@@ -38,19 +39,28 @@ are COCO's (https://cocodataset.org/#detection-eval).
 
 
 def size_group(area: np.ndarray) -> np.ndarray:
-    """Return the index in `SIZE_GROUPS` of each box.
-
-    Args:
-        area: Areas of boxes in square pixels, any shape.
-
-    Returns:
-        Indices of the same shape, int64.
+    """Return the index in `SIZE_GROUPS` of each box by its area in square pixels; any shape, int64.
 
     Example:
         >>> [list(SIZE_GROUPS)[group] for group in size_group(np.array([50, 100, 5000]))]
         ['very tiny', 'tiny', 'medium']
     """
     return np.searchsorted([low for low, _ in SIZE_GROUPS.values()][1:], area, side="right")
+
+
+def box_sides(labels: Iterable[Mapping[str, Any]], imgsz: int | None = None, tile: float = math.inf) -> np.ndarray:
+    """Return the width and height of each box of a data set, shape (N, 2), in pixels of its image or of the input.
+
+    Args:
+        labels: Per image, `bboxes`, normalised xywh, shape (N, 4), and `shape`, the original (height, width).
+        imgsz: Side of the input, to which the longer side of an image or a tile is scaled; None: pixels of the image.
+        tile: Side in pixels of the tiles that larger images are cut into first.
+    """
+    sides = [np.zeros((0, 2))]
+    for label in labels:
+        scale = imgsz / min(max(label["shape"]), tile) if imgsz else 1.0
+        sides.append(np.asarray(label["bboxes"], float)[:, 2:] * label["shape"][::-1] * scale)
+    return np.concatenate(sides)
 
 
 COCO_SMALL_NAME = "COCO small"
@@ -138,20 +148,16 @@ class SizeMetrics(SizeScores):
         scores = {key: getattr(self, score)[name] for (score, name), key in SIZE_KEYS.items()}
         return {key: -1.0 if np.isnan(value) else value for key, value in scores.items()}
 
-    def summary(self, decimals: int = 5) -> list[dict[str, Any]]:
+    def summary(self) -> list[dict[str, Any]]:
         """Return a row for each class and size range: first the mean of all classes, then the mean by object.
 
-        Args:
-            decimals: Decimal places of the scores.
-
-        Returns:
-            Rows with the keys Class, Size, Area (in pixels), Objects, AP, AP50 and AR; scores are NaN without objects.
+        A row has the keys Class, Size, Area (in pixels), Objects, AP, AP50 and AR; scores are NaN without objects.
         """
         classes = [("all", self), (BY_OBJECT, self.by_object)]
         classes += [(self.names.get(c, str(c)), scores) for c, scores in self.per_class.items()]
         return [
             {"Class": label, "Size": name, "Area": area_limits(name), "Objects": scores.counts[name]}
-            | {column: round(getattr(scores, score)[name], decimals) for score, column in SCORES.items()}
+            | {column: round(getattr(scores, score)[name], 5) for score, column in SCORES.items()}
             for label, scores in classes
             for name in SIZE_RANGES
         ]
@@ -159,8 +165,7 @@ class SizeMetrics(SizeScores):
     def table(self, per_class: bool = False) -> str:
         """Return the scores as text, in columns as wide as those of Ultralytics' own table.
 
-        Args:
-            per_class: Whether to add rows for each class and size of which there are objects.
+        With `per_class`, rows for each class and size of which there are objects follow.
         """
         rows = self.summary()
         first, others = rows[: len(SIZE_RANGES)], rows[len(SIZE_RANGES) :]
@@ -208,7 +213,7 @@ class SizeRecords:
             shape: Height and width of the original image in pixels, to which all boxes are cut.
             targets: Objects, xyxy in pixels of the original image, shape (N, 4).
             target_cls: Their classes, shape (N,).
-            boxes: Predictions, xyxy in pixels of the original image, shape (M, 4).
+            boxes: Predictions, likewise, shape (M, 4).
             conf: Their confidences, 0..1, shape (M,).
             cls: Their classes, shape (M,).
         """

@@ -131,15 +131,11 @@ def _mismatch(what: str) -> UpstreamMismatch:
 
 
 def require(name: str, holds: bool, what: str) -> None:
-    """Refuse an upstream version in which a name no longer has the shape that an overlay file relies on.
-
-    Args:
-        name: Full name of what the overlay relies on, e.g. `ultralytics.utils.loss.BboxLoss.forward`.
-        holds: Whether it still has the expected shape.
-        what: What it lacks, as the end of the sentence "`name` ...".
+    """Refuse an upstream version in which a full name no longer has the shape that an overlay file relies on.
 
     Raises:
-        UpstreamMismatch: If it does not hold. Names the installed version, the supported versions and the name.
+        UpstreamMismatch: Unless that `holds`. Gives the installed and the supported versions, the name and `what` it
+            lacks, as the end of a sentence that begins with the name.
     """
     if not holds:
         raise _mismatch(f"`{name}` {what}")

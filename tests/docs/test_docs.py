@@ -15,7 +15,7 @@ import pytest
 from ultralytics.cfg import DEFAULT_CFG_DICT
 
 from benchmarks.common import ROOT
-from docs.tools import diagrams, model_table, pictures
+from docs.tools import diagrams, pictures, tables
 from small_object.arguments import DEFAULTS
 from small_object.sizes import SIZE_RANGES
 from small_object.slicing.tiling import tile_grid
@@ -30,13 +30,13 @@ def links(document: Path) -> list[str]:
     return [link for link in found if "://" not in link]
 
 
-def test_the_table_of_models_is_the_one_that_the_command_writes() -> None:
-    text = (ROOT / "docs/models.md").read_text(encoding="utf-8")
-    assert model_table.BEGIN + model_table.table() + model_table.END in text
+@pytest.mark.parametrize("document", tables.TABLES, ids=lambda document: document.name)
+def test_a_table_is_the_one_that_the_command_writes(document: Path) -> None:
+    assert tables.BEGIN + tables.TABLES[document]() + tables.END in document.read_text(encoding="utf-8")
 
 
-def test_every_new_argument_is_in_the_readme() -> None:
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
+def test_every_new_argument_is_in_the_documents() -> None:
+    text = (ROOT / "docs/arguments.md").read_text(encoding="utf-8")
     for name in DEFAULTS:
         assert f"| `{name}` |" in text
         assert name in DEFAULT_CFG_DICT

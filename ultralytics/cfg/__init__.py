@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import errno
 import functools
 import signal
 import sys
@@ -21,7 +20,7 @@ from ultralytics.cfg import merge_equals_args as stock_merge_equals_args
 from ultralytics.utils import LOGGER, YAML
 
 from small_object.arguments import DEFAULTS_PATH, check_arguments
-from small_object.errors import UserError
+from small_object.errors import UserError, explain
 from ultralytics_overlay import require_parameters
 
 require_parameters(stock_check_cfg, "cfg", "hard")
@@ -33,9 +32,6 @@ CFG_FRACTION_KEYS |= {"slice_overlap", "slice_empty"}
 CFG_INT_KEYS = CFG_INT_KEYS | {"slice_batch"}
 CFG_FLOAT_KEYS = CFG_FLOAT_KEYS | {"nwd_c", "min_box"}
 CFG_BOOL_KEYS = CFG_BOOL_KEYS | {"size_metrics", "slice_full"}
-
-
-NOT_WRITABLE = {errno.EACCES, errno.EPERM, errno.EROFS}
 
 
 class WrongTypeError(UserError, TypeError):
@@ -110,19 +106,9 @@ def entrypoint(debug: str = "") -> None:
     try:
         stock_entrypoint(debug)
     except Exception as error:
-        cause: BaseException | None = error
-        while cause is not None and not isinstance(cause, UserError):
-            cause = cause.__cause__
-        if cause is None and isinstance(error, OSError) and error.errno in NOT_WRITABLE:
-            sys.exit(
-                f"yolo: {error.filename}: {error.strerror}; if results go there, name another folder with project="
-            )
-        if cause is None:
+        if (message := explain(error)) is None:
             raise
-        # The error of a loader process holds its traceback as text, and the message at the end. Other messages may
-        # explain the whole command line after an empty line.
-        message = str(cause).rpartition(f"{UserError.__name__}: ")[2].strip().partition("\n\n")[0]
-        sys.exit(f"yolo: {' '.join(message.split())}")
+        sys.exit(f"yolo: {message}")
     except KeyboardInterrupt:
         LOGGER.info("yolo: stopped")
         sys.exit(128 + signal.SIGINT)

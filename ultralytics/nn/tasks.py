@@ -19,6 +19,7 @@ from ultralytics.nn.tasks import yaml_model_load as stock_yaml_model_load
 
 from small_object.errors import UserError
 from small_object.model_yaml import check_model_yaml, find_misfit, row_error, yaml_error
+from small_object.transfer import transfer
 from ultralytics_overlay import require, require_parameters
 
 require_parameters(stock_yaml_model_load, "path")
@@ -153,6 +154,20 @@ def _init(
 
 
 DetectionModel.__init__ = _init  # in place: the models of the other tasks inherit from upstream's class
+
+
+_stock_load = DetectionModel.load
+
+
+@functools.wraps(_stock_load)
+def _load(self: DetectionModel, weights: Any, verbose: bool = True) -> None:
+    """Load weights; from a model of other rows, each row takes those of the row that plays its part."""
+    source = (weights.get("ema") or weights["model"]) if isinstance(weights, dict) else weights
+    if not transfer(source, self, verbose):
+        _stock_load(self, weights, verbose)
+
+
+DetectionModel.load = _load
 
 
 def _check_rows(d: dict[str, Any]) -> list[Any]:

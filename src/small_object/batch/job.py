@@ -39,13 +39,7 @@ MAX_SHOWN = 10  # unreadable images that are named at the end; the report has al
 
 
 def run(job: Job) -> dict[str, Any]:
-    """Run the model over all images that are not done, and write the report.
-
-    Args:
-        job: What to do; paths are absolute.
-
-    Returns:
-        The content of `report.json`.
+    """Run the model over all images that are not done; write the report, and return it.
 
     Raises:
         UserError: If the arguments can't be used, or not with this output, or the job can't continue.
@@ -137,7 +131,8 @@ def cluster(job: Job) -> Iterator[Allocation]:
     if owned:
         options: dict[str, Any] = {"address": job.address}
         if job.address is None:
-            options = {"address": "local", "num_cpus": max(num_cores(), job.workers or 1)}
+            cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+            options = {"address": "local", "num_cpus": max(cores, job.workers or 1)}
             options |= {"object_store_memory": OBJECT_STORE, "include_dashboard": False}
         try:
             ray.init(**options, log_to_driver=False, logging_level="ERROR")
@@ -149,11 +144,6 @@ def cluster(job: Job) -> Iterator[Allocation]:
     finally:
         if owned:
             ray.shutdown()
-
-
-def num_cores() -> int:
-    """Return how many cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def allocate(job: Job, resources: dict[str, float]) -> Allocation:
@@ -187,15 +177,9 @@ def silenced() -> Iterator[None]:
 
 
 def run_parts(task: Task, names: pa.ChunkedArray, unreadable: dict[str, str]) -> float:
-    """Have the workers run images and write the parts.
+    """Have the workers run images and write the parts; return the seconds from the first worker's start to the end.
 
-    Args:
-        task: What to do.
-        names: Names of the images.
-        unreadable: Receives those that can't be read, with the reason.
-
-    Returns:
-        Seconds from the start of the first worker to the end of the last one.
+    Images that can't be read are added to `unreadable`, with the reason.
     """
     allocation, batch = task.allocation, task.job.batch
     fair = math.ceil(len(names) / (allocation.workers * MIN_PARTS * batch)) * batch  # full batches

@@ -18,6 +18,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.fs
 import pyarrow.parquet as pq
+from filelock import FileLock, Timeout
 from ultralytics.data.utils import IMG_FORMATS
 from ultralytics.utils import LOGGER
 from ultralytics.utils.patches import read_image
@@ -25,11 +26,6 @@ from ultralytics.utils.patches import read_image
 from small_object.errors import UserError, one_line
 from small_object.files import make_writable, replacing
 from small_object.images import SURROGATE, UnreadableImageError, find_files, read_names, utf8_name
-
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None  # type: ignore[assignment]
 
 S3 = "s3://"
 ESCAPED = re.compile("%([89A-F][0-9A-F])")  # see `readable_name`
@@ -122,8 +118,7 @@ class Source:
         """Return an image as `read_image` does, or raise UnreadableImageError."""
         try:
             if not name.startswith(S3):
-                image: np.ndarray = read_image(self._find_file(name), flags)
-                return image
+                return read_image(self._find_file(name), flags)
             system, path = open_s3(self.text if self._is_s3 else name)
             if self._is_s3:
                 path = name.removeprefix(S3)
@@ -131,8 +126,7 @@ class Source:
                 file = Path(folder, "image" + PurePosixPath(path).suffix)
                 with system.open_input_file(path) as stream:
                     file.write_bytes(stream.read())
-                image = read_image(file, flags)
-                return image
+                return read_image(file, flags)
         except UnreadableImageError:
             raise
         except (OSError, pa.ArrowException) as error:  # of S3
@@ -199,13 +193,11 @@ class Output:
         with ExitStack() as stack:
             if not self._is_s3:
                 make_writable(Path(self.text))
-                file = stack.enter_context((Path(self.text) / "lock").open("a"))  # closing it unlocks it
                 try:
-                    if fcntl is not None:
-                        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                except BlockingIOError as error:
+                    stack.enter_context(FileLock(Path(self.text, "lock")).acquire(timeout=0))
+                except Timeout as error:
                     raise UserError(f"--out {self.text}: another job is writing into it; wait for its end") from error
-                except OSError as error:
+                except (OSError, NotImplementedError) as error:  # the file system has no locks
                     LOGGER.warning(f"--out {self.text}: can't be locked ({error}); start no other job on it")
             self.write("run", run.encode())
             stack.callback(self.write, "run", b"")  # workers of an interrupted job may still be running

@@ -34,7 +34,7 @@ READERS = 4  # threads that read the next images while the model runs
 
 @dataclass(frozen=True)
 class Job:
-    """The arguments of a batch job, see `small-object batch --help`."""
+    """The arguments of a batch job, see `small-object batch --help`; paths are absolute."""
 
     model: str
     source: str

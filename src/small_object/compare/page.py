@@ -32,23 +32,12 @@ THUMBNAIL = 288, 96  # largest width and height in pixels
 
 
 @dataclass
-class PageImage:
-    """An image on the page."""
-
-    file: Path
-    source: Path  # the file to show: the image, or a copy if browsers don't know its format
-    thumbnail: Path
-    size: tuple[int, int]  # width and height in pixels
-    truth: np.ndarray | None  # labelled objects, class and xyxy in pixels, shape (N, 5); None without labels
-
-
-@dataclass
 class PageModel:
     """A model on the page: its class names, and its results by the path of the image."""
 
     names: dict[int, str]
     boxes: dict[str, np.ndarray] = field(default_factory=dict)  # as `Results.boxes.data`, by falling confidence
-    annotated: dict[str, Path | None] = field(default_factory=dict)  # files of the annotated images
+    annotated: dict[str, str | None] = field(default_factory=dict)  # URLs of the annotated images
     milliseconds: float = 0.0  # of all images
 
 
@@ -72,24 +61,18 @@ class ComparisonPage:
     names: dict[int, str] | None = None
     num_fields: int = 5
     notes: list[str] = field(default_factory=list)
-    _images: dict[str, PageImage] = field(default_factory=dict)
+    _images: dict[str, dict[str, Any]] = field(default_factory=dict)  # what the page knows of each, by its path
+    _truths: dict[str, np.ndarray | None] = field(default_factory=dict)  # see `read_truth`
     _models: dict[str, PageModel] = field(default_factory=dict)
-    _written: set[Path] = field(default_factory=set)
 
     def add(self, model: str, result: Results, annotated: Path | None) -> None:
-        """Put what a model finds in an image on the page, and the image too unless it is there.
-
-        Args:
-            model: Name of the model.
-            result: Upstream's result of the image.
-            annotated: File of the annotated image, if there is one.
-        """
+        """Put what a model finds in an image on the page, with the file of the annotated image if there is one."""
         if result.path not in self._images:
             self._add_image(result.path, result.orig_img)
         entry = self._models.setdefault(model, PageModel(result.names))
         boxes = result.boxes.cpu().numpy().data
         entry.boxes[result.path] = boxes[np.argsort(-boxes[:, 4], kind="stable")]
-        entry.annotated[result.path] = annotated
+        entry.annotated[result.path] = self._url(annotated) if annotated else None
         entry.milliseconds += sum(result.speed.values())
 
     def drop_model(self, model: str, reason: str) -> None:
@@ -119,8 +102,9 @@ class ComparisonPage:
         text = re.sub(r"\{\{(\w+)\}\}", lambda match: fields[match[1]], template)
         with replacing(page) as new:
             new.write_text(text, encoding="utf-8")
+        written = {image[key] for image in self._images.values() for key in ("source", "thumbnail")}
         for file in (self.folder / FOLDER).iterdir():  # of an earlier page of more images
-            if re.fullmatch(r"\d{5,}\.(jpg|png)", file.name) and file not in self._written:
+            if re.fullmatch(r"\d{5,}\.(jpg|png)", file.name) and f"{FOLDER}/{file.name}" not in written:
                 file.unlink()
         return page
 
@@ -130,31 +114,41 @@ class ComparisonPage:
         scale = min(1.0, THUMBNAIL[0] / width, THUMBNAIL[1] / height)
         size = max(1, round(width * scale)), max(1, round(height * scale))
         thumbnail = self._write_image(f"{number}.jpg", cv2.resize(image, size, interpolation=cv2.INTER_AREA))
-        source = file
+        source = self._url(file)
         is_scaled = file.suffix.lower() == ".png" and read_bits()  # else it may be all but black
         if is_scaled or file.suffix[1:].lower() not in BROWSER_FORMATS:
             source = self._write_image(f"{number}.png", image)
-        truth = read_truth(file, width, height, self.num_fields)
-        self._images[path] = PageImage(file, source, thumbnail, (width, height), truth)
+        self._truths[path] = read_truth(file, width, height, self.num_fields)
+        name = utf8_name(file.name)
+        self._images[path] = {"name": name, "source": source, "thumbnail": thumbnail, "size": (width, height)}
 
-    def _write_image(self, name: str, image: np.ndarray) -> Path:
+    def _write_image(self, name: str, image: np.ndarray) -> str:
+        """Write an image, and return its URL."""
         file = self.folder / FOLDER / name
         file.parent.mkdir(parents=True, exist_ok=True)
         with replacing(file) as new:
             new.write_bytes(cv2.imencode(file.suffix, image, [cv2.IMWRITE_JPEG_QUALITY, 80])[1].tobytes())
-        self._written.add(file)
-        return file
+        return self._url(file)
+
+    def _url(self, file: Path) -> str:
+        """Return the URL of a file for the page, relative if both are on one drive."""
+        try:
+            return quote(os.fsencode(Path(os.path.relpath(file, self.folder)).as_posix()))
+        except ValueError:
+            return file.absolute().as_uri()
 
     def _data(self) -> dict[str, Any]:
         """Return what the page shows; classes of models and labels are matched by name."""
         models = self._models.values()
         names = self.names or next(iter(models)).names
-        truths = [image.truth[:, 0] for image in self._images.values() if image.truth is not None]
-        if unnamed := {int(c) for array in truths for c in np.unique(array)} - names.keys():
+        labelled = {int(c) for truth in self._truths.values() if truth is not None for c in np.unique(truth[:, 0])}
+        if unnamed := labelled - names.keys():
             LOGGER.warning(f"labels: class {min(unnamed)} has no name and is left out of the page")
-        columns = [(names, truths), *((model.names, [rows[:, 5] for rows in model.boxes.values()]) for model in models)]
-        used = {known[int(c)] for known, arrays in columns for a in arrays for c in np.unique(a) if int(c) in known}
-        classes = [name for name in dict.fromkeys(n for known, _ in columns for n in known.values()) if name in used]
+        used = {names[c] for c in labelled & names.keys()}
+        for model in models:
+            used |= {model.names[int(c)] for rows in model.boxes.values() for c in np.unique(rows[:, 5])}
+        known = dict.fromkeys(name for each in (names, *(model.names for model in models)) for name in each.values())
+        classes = [name for name in known if name in used]
         indices = {name: index for index, name in enumerate(classes)}
         limits = [(name, low**0.5, high**0.5) for name, (low, high) in SIZE_GROUPS.items()]
         return {
@@ -169,28 +163,22 @@ class ComparisonPage:
         }
 
     def _image_data(self, path: str, names: dict[int, str], indices: dict[str, int]) -> dict[str, Any]:
-        image, truth = self._images[path], None
-        if image.truth is not None:
-            truth = [[indices[names[int(c)]], *_tenths(xyxy)] for c, *xyxy in image.truth.tolist() if int(c) in names]
-        detections, annotated = [], []
+        labelled, truth = self._truths[path], None
+        if labelled is not None:
+            truth = [[indices[names[int(c)]], *_tenths(xyxy)] for c, *xyxy in labelled.tolist() if int(c) in names]
+        detections = []
         for model in self._models.values():
             rows = model.boxes.get(path, np.zeros((0, 6))).tolist()
             detections.append([[indices[model.names[int(c)]], round(s, 3), *_tenths(xyxy)] for *xyxy, s, c in rows])
-            picture = model.annotated.get(path)
-            annotated.append(picture and _url(picture, self.folder))
-        return {
-            "name": utf8_name(image.file.name),
-            "source": _url(image.source, self.folder),
-            "thumbnail": _url(image.thumbnail, self.folder),
-            "size": image.size,
-            "truth": truth,
-            "detections": detections,
-            "annotated": annotated,
-        }
+        annotated = [model.annotated.get(path) for model in self._models.values()]
+        return self._images[path] | {"truth": truth, "detections": detections, "annotated": annotated}
 
 
 def read_truth(file: Path, width: int, height: int, num_fields: int = 5) -> np.ndarray | None:
-    """Return the objects in the label file of an image, see `PageImage.truth`; an unusable file counts as missing."""
+    """Return the objects in the label file of an image, class and xyxy in pixels, shape (N, 5); None without labels.
+
+    An unusable file counts as missing.
+    """
     label = Path(img2label_paths([str(file.absolute())])[0])
     if not label.is_file():  # in a folder of labels an image without a file has no objects
         return np.zeros((0, 5)) if label.parent.is_dir() and label.parent != file.parent else None
@@ -202,14 +190,6 @@ def read_truth(file: Path, width: int, height: int, num_fields: int = 5) -> np.n
         LOGGER.warning(f"{error}: the page shows {file.name} without ground truth")
         return None
     return np.column_stack((rows[:, 0], xywh2xyxy(rows[:, 1:]) * (width, height, width, height)))
-
-
-def _url(file: Path, folder: Path) -> str:
-    """Return the URL of a file for a page in a folder, relative if both are on one drive."""
-    try:
-        return quote(os.fsencode(Path(os.path.relpath(file, folder)).as_posix()))
-    except ValueError:
-        return file.absolute().as_uri()
 
 
 def _tenths(box: list[float]) -> list[float]:

@@ -33,12 +33,11 @@ class ModelRun:
     """What one model found."""
 
     name: str
-    num_images: int  # images and video frames
+    num_images: int  # images and video frames; 0 if the model failed
     num_objects: Counter[str]  # by class name
     milliseconds: float  # mean time per image: preprocessing, inference and postprocessing
     folder: Path  # of the annotated images
     num_full: int | None = None  # objects that the pass over whole images finds alone, None without slicing
-    error: str = ""  # why it failed
 
 
 def compare(
@@ -55,7 +54,7 @@ def compare(
         models: See `find_weights`.
         out: Folder for the results; gets one folder per model and `index.html`.
         data: Data YAML, whose validation images are run; made or fetched if it has a `download:`.
-        source: Image, video, folder, glob or list to run instead.
+        source: What to run instead, see `find_images`.
         title: Title of the page.
         **options: See `predict`.
 
@@ -87,7 +86,7 @@ def compare(
                 runs.append(predict(name, path, files, out / name, page, **options))
             except Exception as error:
                 reason = one_line(error) or type(error).__name__
-                runs.append(ModelRun(name, 0, Counter(), 0.0, out / name, error=reason))
+                runs.append(ModelRun(name, 0, Counter(), 0.0, out / name))
                 page.drop_model(name, f"failed: {reason}")
                 LOGGER.error(f"{path}: failed: {reason}")
     except KeyboardInterrupt:
@@ -95,8 +94,8 @@ def compare(
             page.drop_model(name, "interrupted")
         raise
     finally:
-        if any(not run.error for run in runs):
-            LOGGER.info(format_table([run for run in runs if not run.error]))
+        if finished := [run for run in runs if run.num_images]:
+            LOGGER.info(format_table(finished))
         if page_file := page.write():
             LOGGER.info(f"side by side, to open in a browser: {page_file}")
     return runs
@@ -105,8 +104,7 @@ def compare(
 def find_weights(models: Sequence[Path]) -> dict[str, Path]:
     """Return the weights to run by the name of their model.
 
-    Args:
-        models: Weights, in any format that `yolo predict` takes; runs, each with `weights/best.pt`; folders of runs.
+    A model is weights, in any format that `yolo predict` takes, a run with `weights/best.pt`, or a folder of runs.
 
     Raises:
         UserError: If one is none of these.
@@ -141,11 +139,9 @@ def airport_data(name: str, root: Path) -> Path:
 
 
 def find_images(source: str | Path | Sequence[str], exclude: Sequence[Path] = ()) -> list[Path]:
-    """Return images and videos, whether they can be read or not.
+    """Return the images and videos of a source, whether they can be read or not.
 
-    Args:
-        source: File, folder with its subfolders, list of files (.txt) or glob, or several of these.
-        exclude: Folders inside a folder that are not searched.
+    A source is a file, a folder with its subfolders but those of `exclude`, a list of files (.txt), a glob, or several.
 
     Raises:
         UserError: If a source is missing, or there is no image and no video.
@@ -205,10 +201,9 @@ def predict(
     files: Sequence[Path],
     folder: Path,
     page: ComparisonPage | None = None,
-    save_txt: bool = False,
     **options: Any,
 ) -> ModelRun:
-    """Run one model over images and videos and save them annotated.
+    """Run one model over images and videos, and save them annotated in a folder.
 
     Args:
         name: Name of the model.
@@ -216,8 +211,7 @@ def predict(
         files: Images and videos.
         folder: Folder for the annotated images.
         page: Page to put the model and the images on; videos are left out.
-        save_txt: Whether to save labels in YOLO format too, in `labels/` in `folder`.
-        **options: Arguments of `yolo predict`, such as `imgsz`, `conf`, `device` and `slice`.
+        **options: Arguments of `yolo predict`, such as `imgsz`, `conf`, `save_txt` and `slice`.
 
     Raises:
         UserError: If the model doesn't find boxes.
@@ -234,7 +228,6 @@ def predict(
         source=[str(file.absolute()) for file in files],
         stream=True,
         save=True,
-        save_txt=save_txt,
         project=str(folder.parent.absolute()),
         name=folder.name,
         exist_ok=True,

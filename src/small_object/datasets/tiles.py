@@ -19,6 +19,7 @@ from ultralytics.utils import LOGGER, TQDM, YAML
 from ultralytics.utils.ops import xywhn2xyxy
 from ultralytics.utils.patches import imread
 
+from small_object.arguments import MAX_OVERLAP, MIN_TILE
 from small_object.datasets.dataset import SPLITS, put_in_place, read_data_yaml, unique_names, write_labels
 from small_object.datasets.images import read_flags
 from small_object.datasets.labels import yolo_lines
@@ -26,7 +27,7 @@ from small_object.errors import UserError
 from small_object.files import staging_dir
 from small_object.ignore import read_regions, region_lines
 from small_object.slicing.dataset import cut_boxes
-from small_object.slicing.tiling import MAX_OVERLAP, MIN_TILE, tile_grid
+from small_object.slicing.tiling import tile_grid
 
 LOSSY = (".jpg", ".jpeg", ".webp")  # tiles of these are JPEGs of quality 95, all others are PNGs
 

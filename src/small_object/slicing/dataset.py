@@ -20,6 +20,7 @@ from ultralytics.utils.patches import imread
 
 from small_object.errors import UserError
 from small_object.ignore import paint_regions, read_regions
+from small_object.sizes import box_sides
 from small_object.slicing.tiling import auto_tile
 
 Window = tuple[int, int, int, int]
@@ -68,28 +69,18 @@ class SlicedDataset(YOLODataset):
         self.buffer = list(range(self.ni))
 
     def load_image(self, i: int, *args: Any, **kwargs: Any) -> tuple[np.ndarray, tuple[int, int], tuple[int, int]]:
-        """Return the whole image at full size, which upstream's cache in RAM then counts and holds.
+        """Return the whole image, shape (H, W, C), uint8, and twice its (height, width).
 
-        Args:
-            i: Index of the image.
-            *args: How upstream would resize it; not used.
-            **kwargs: Likewise.
-
-        Returns:
-            The image, shape (H, W, C), uint8, and twice its (height, width).
+        Upstream's cache in RAM then counts and holds it at full size. How upstream would resize it is not used.
         """
         image = np.array(self._read(i))  # a copy: a data set's worth of mapped files may be more than a process can map
         return image, image.shape[:2], image.shape[:2]
 
     def get_image_and_label(self, index: int) -> dict[str, Any]:
-        """Return a random tile of an image, or the whole image, with its labels.
+        """Return a random tile of an image, or the whole image, with its labels: upstream's dict before augmentation.
 
-        Args:
-            index: Index of the image.
-
-        Returns:
-            Upstream's dict of an image before augmentation; `ori_shape` is the (height, width) of the tile in pixels of
-            the image, `resized_shape` that of `img`, and the boxes are normalised to the tile.
+        `ori_shape` is the (height, width) of the tile in pixels of the image, `resized_shape` that of `img`, and the
+        boxes are normalised to the tile.
         """
         return self._get_readable(index, self._get_tile)
 
@@ -172,41 +163,19 @@ class SlicedDataset(YOLODataset):
 
 
 def object_size(labels: Iterable[Mapping[str, Any]]) -> float | None:
-    """Return the median √(w·h) of a data set's boxes in pixels of their images, None where there are none.
-
-    Args:
-        labels: Per image, `bboxes`, normalised xywh, shape (N, 4), and `shape`, the original (height, width).
-    """
-    sizes = [np.sqrt(np.asarray(x["bboxes"], float)[:, 2:].prod(1) * math.prod(x["shape"])) for x in labels]
-    return float(np.median(np.concatenate(sizes))) if sum(map(len, sizes)) else None
-
-
-def find_short_sides(labels: Iterable[Mapping[str, Any]], imgsz: int, tile: float) -> np.ndarray:
-    """Return the shorter side of each box of a data set in pixels of the model's input, shape (N,).
-
-    Args:
-        labels: See `object_size`.
-        imgsz: Side of the input in pixels, to which the longer side of an image or a tile is scaled.
-        tile: Side of a tile in pixels, infinite without slicing.
-    """
-    sides = [
-        (np.asarray(x["bboxes"], float)[:, 2:] * x["shape"][::-1]).min(1) * imgsz / min(max(x["shape"]), tile)
-        for x in labels
-    ]
-    return np.concatenate([np.zeros(0), *sides])
+    """Return the median √(w·h) of boxes in pixels of their images, see `box_sides`; None where there are none."""
+    sizes = np.sqrt(box_sides(labels).prod(1))
+    return float(np.median(sizes)) if len(sizes) else None
 
 
 def cut_boxes(xyxy: np.ndarray, window: Window, keep: float) -> tuple[np.ndarray, np.ndarray, bool]:
-    """Cut boxes to a tile.
+    """Cut boxes, shape (N, 4), to a tile; all are xyxy in pixels of the image.
 
-    Args:
-        xyxy: Boxes, xyxy in pixels of the image, shape (N, 4).
-        window: The tile, xyxy in pixels.
-        keep: Minimum fraction of its area, 0..1, that a box must keep; a box without area never stays.
+    A box stays if it keeps the fraction `keep` of its area, 0..1, and has any.
 
     Returns:
-        Indices of the boxes that stay, shape (K,); what is left of them, xyxy in pixels of the image, shape (K, 4);
-        whether any box reaches into the tile.
+        Indices of the boxes that stay, shape (K,); what is left of them, shape (K, 4); whether any box reaches into the
+        tile.
 
     Example:
         >>> cut_boxes(np.array([[0, 0, 20, 10], [90, 0, 110, 10], [0, 0, 5, 5]]), (10, 0, 100, 100), 0.5)

@@ -8,10 +8,7 @@ import numpy as np
 def connected(count: int, i: np.ndarray, j: np.ndarray) -> np.ndarray:
     """Return for each of `count` nodes the lowest node of its component, shape (count,), int64.
 
-    Args:
-        count: Number of nodes.
-        i: First node of each edge, shape (K,).
-        j: Second node of each edge, shape (K,).
+    Edges lead from the nodes `i` to the nodes `j`, shape (K,).
 
     Example:
         >>> connected(5, np.array([3, 1]), np.array([4, 3]))

@@ -5,12 +5,12 @@ box of these. Boxes are xyxy in pixels of the whole image. The source of a box i
 image. The rules apply in this order, among boxes of one class:
 
 1. Open. A side of a box is open if it lies within the tolerance of an inner edge of its tile, that is, one that is not
-   the image's border: the object may continue there. The tolerance is `margin` pixels or 5% of the box's side,
-   whichever is larger. A box without open sides is whole; boxes of the pass over the whole image always are.
-2. Drop. An open box is dropped if a whole box of another source covers at least the fraction `min_cover` of it and
+   the image's border: the object may continue there. The tolerance is `MARGIN` or 5% of the box's side, whichever is
+   larger. A box without open sides is whole; boxes of the pass over the whole image always are.
+2. Drop. An open box is dropped if a whole box of another source covers at least the fraction `MIN_COVER` of it and
    reaches (within twice the tolerance) every edge at which it is open.
 3. Join. Two open boxes of different sources are compared in the zone that both tiles see. They are one object if the
-   IoU of their parts there, each widened by half a `margin`, is at least `min_iou`, and if, towards each edge where
+   IoU of their parts there, each widened by half a `MARGIN`, is at least `MIN_IOU`, and if, towards each edge where
    either is open, both reach the end of the zone. Joining is transitive. Joined boxes become the box around them all,
    with the highest of their scores. So parts meet at facing edges, across a corner and over a row of tiles; neighbours
    do not, however close, because one ends before the edge or lies alongside the other.
@@ -18,7 +18,7 @@ image. The rules apply in this order, among boxes of one class:
 5. Greedy NMS of all that is left, with the threshold `iou`, by falling score; of equal scores the first in the input
    goes first.
 
-In rules 2 to 4 a box counts only if its score is at least the fraction `min_score_ratio` of the other's, so that the
+In rules 2 to 4 a box counts only if its score is at least the fraction `MIN_SCORE_RATIO` of the other's, so that the
 very uncertain boxes of a validation (confidence 0.001) neither replace nor enlarge good ones.
 """
 
@@ -36,7 +36,11 @@ MERGE_IOU = 0.5
 less about an object than two anchors do."""
 
 GROUP = 64  # boxes that are compared together
-EDGE_TOLERANCE = 0.05  # at a tile's edge, as a fraction of the box's side: large boxes are less exact
+MARGIN = 2.0  # tolerance at the edges of tiles in pixels
+EDGE_TOLERANCE = 0.05  # likewise, as a fraction of the box's side: large boxes are less exact
+MIN_COVER = 0.7  # fraction of an open box that a box must cover to replace it
+MIN_IOU = 0.5  # of two parts of one object in the zone that both tiles see
+MIN_SCORE_RATIO = 0.25  # of the score of a box that replaces or enlarges another to the other's
 
 
 @dataclass(frozen=True)
@@ -65,10 +69,6 @@ def merge(
     image_hw: tuple[int, int],
     *,
     iou: float = MERGE_IOU,
-    margin: float = 2.0,
-    min_cover: float = 0.7,
-    min_iou: float = 0.5,
-    min_score_ratio: float = 0.25,
 ) -> Merged:
     """Merge the detections of all tiles, and of the pass over the whole image if any, by the rules above.
 
@@ -80,10 +80,6 @@ def merge(
         tiles: Tiles, xyxy in pixels, shape (T, 4), as from `tile_grid`.
         image_hw: Height and width of the image in pixels.
         iou: Maximum IoU, 0..1, of two boxes of a class that both stay.
-        margin: Tolerance at the edges of tiles in pixels, more than 0.
-        min_cover: Fraction of an open box, 0..1, that a box must cover to replace it.
-        min_iou: Minimum IoU, 0..1, of two parts of one object in the zone that both tiles see.
-        min_score_ratio: Minimum score of a box that replaces or enlarges another, as a fraction 0..1 of its score.
 
     Returns:
         The detections of the image, on the device of `boxes`; boxes and scores in float32 or wider.
@@ -109,8 +105,6 @@ def merge(
         raise ValueError(f"the sources must be -1 (the whole image) or rows of the {len(tiles)} tiles")
     if not (boxes.isfinite().all() and scores.isfinite().all() and (boxes[:, :2] <= boxes[:, 2:]).all()):
         raise ValueError("boxes and scores must be finite, with x1 <= x2 and y1 <= y2")
-    if not margin > 0:
-        raise ValueError(f"the margin must be more than 0 pixels, not {margin}")
     boxes, scores = (x.to(torch.promote_types(x.dtype, torch.float32)) for x in (boxes, scores))
     score, class_id, source = (x.detach().cpu().numpy() for x in (scores, classes.double(), sources.long()))
     class_id = np.unique(class_id, return_inverse=True)[1]
@@ -120,16 +114,15 @@ def merge(
     box = boxes.detach().cpu().numpy().astype(np.float64) * outward
     frame = np.array([[0.0, 0, image_hw[1], image_hw[0]]])
     tile = np.concatenate((tiles * outward, frame))[source]
-    tolerance = np.tile(np.maximum(margin, EDGE_TOLERANCE * (box[:, :2] + box[:, 2:])), 2)
+    tolerance = np.tile(np.maximum(MARGIN, EDGE_TOLERANCE * (box[:, :2] + box[:, 2:])), 2)
     is_open = (tile - box <= tolerance) & (tile < frame)
     is_cut = is_open.any(1)
 
     def covered(i: np.ndarray, j: np.ndarray, by: np.ndarray, by_score: np.ndarray) -> np.ndarray:
         """Return for which pairs the open box i is a part of the whole or joined box j: rules 2 and 4."""
         reaches = ((by[j] >= tile[i] - 2 * tolerance[i]) | ~is_open[i]).all(1)
-        enough = _area(np.minimum(box[i], by[j])) >= min_cover * _area(box[i])
-        result: np.ndarray = reaches & enough & (by_score[j] >= min_score_ratio * score[i])
-        return result
+        enough = _area(np.minimum(box[i], by[j])) >= MIN_COVER * _area(box[i])
+        return reaches & enough & (by_score[j] >= MIN_SCORE_RATIO * score[i])
 
     seen = np.where(is_open, np.maximum(box, tile), box)
     cut = np.flatnonzero(is_cut)
@@ -147,10 +140,10 @@ def merge(
     part_i, part_j = np.minimum(seen[i], zone), np.minimum(seen[j], zone)
     need = zone - 2 * np.maximum(tolerance[i], tolerance[j])
     same = (((part_i >= need) & (part_j >= need)) | ~(is_open[i] | is_open[j])).all(1)
-    part_i, part_j = part_i + margin / 2, part_j + margin / 2
+    part_i, part_j = part_i + MARGIN / 2, part_j + MARGIN / 2
     shared = _area(np.minimum(part_i, part_j))
-    same &= shared >= min_iou * (_area(part_i) + _area(part_j) - shared)
-    same &= np.minimum(score[i], score[j]) >= min_score_ratio * np.maximum(score[i], score[j])
+    same &= shared >= MIN_IOU * (_area(part_i) + _area(part_j) - shared)
+    same &= np.minimum(score[i], score[j]) >= MIN_SCORE_RATIO * np.maximum(score[i], score[j])
     group = connected(len(box), i[same], j[same])
 
     order = np.lexsort((np.arange(len(box)), -score))
@@ -176,9 +169,7 @@ def merge(
 
 
 def _area(box: np.ndarray) -> np.ndarray:
-    size = np.clip(box[:, :2] + box[:, 2:], 0, None)
-    area: np.ndarray = size[:, 0] * size[:, 1]
-    return area
+    return np.clip(box[:, :2] + box[:, 2:], 0, None).prod(1)
 
 
 def _meeting_pairs(box1: np.ndarray, class1: np.ndarray, box2: np.ndarray, class2: np.ndarray) -> np.ndarray:

@@ -80,12 +80,8 @@ class Slicer:
     ) -> list[torch.Tensor]:
         """Return the proposals of each image for `detect`: boxes that may hold objects, xyxy in its pixels, (K, 4).
 
-        An image of more than `MAX_PROPOSAL_SHRINK` tiles a side is run in equal parts, as few as are no larger.
-
-        Args:
-            images: Images (H, W, C).
-            predict: Returns the proposals of some parts.
-            whole: The proposals of each whole image, shapes (K, 4); they stand for images that are no larger.
+        An image (H, W, C) of more than `MAX_PROPOSAL_SHRINK` tiles a side is run in equal parts, as few as are no
+        larger. For other images, the proposals of the `whole` image are taken.
         """
         parts = [self._proposal_parts(*image.shape[:2]) for image in images]
         boxes = self._run(predict, images, parts)
@@ -103,12 +99,9 @@ class Slicer:
     def detect(
         self, images: Sequence[np.ndarray], predict: Predict, proposals: Sequence[torch.Tensor] | None = None
     ) -> list[TileDetections]:
-        """Run a model on the tiles of images.
+        """Run a model, which returns (x1, y1, x2, y2, score, class) after NMS, on the tiles of images (H, W, C).
 
-        Args:
-            images: Images (H, W, C).
-            predict: Returns (x1, y1, x2, y2, score, class) of the detections in some tiles, after NMS.
-            proposals: See `propose`: tiles are put over these, see `tiles_over`. None runs all tiles.
+        With proposals, see `propose`, tiles are put over these, see `tiles_over`; else all tiles are run.
         """
         sizes = [(*image.shape[:2], self.tile, self.overlap) for image in images]
         grids = [tile_grid(*size) for size in sizes]
@@ -176,12 +169,10 @@ class Slicer:
 
 
 def build_slicer(args: Any, model: Any, imgsz: int) -> Slicer | None:
-    """Return the slicer that arguments ask for, or None.
+    """Return the slicer that the arguments `slice` and its companions ask for, or None.
 
-    Args:
-        args: Arguments with `slice` and its companions.
-        model: The model; `slice=auto` goes by its `TRAINING_ATTRIBUTES`.
-        imgsz: Shorter side of the model's input in pixels, to which a tile is scaled.
+    A tile is scaled to `imgsz`, the shorter side of the input in pixels. `slice=auto` goes by the model's
+    `TRAINING_ATTRIBUTES`.
     """
     tile = getattr(args, "slice", 0)
     if not tile:
@@ -209,11 +200,8 @@ def max_batch(model: Any) -> float:
 def select_boxes(preds: Any, min_score: float, nc: int) -> list[torch.Tensor]:
     """Return the boxes of at least a score in a model's raw output, for each image: xyxy in input pixels, (K, 4).
 
-    Args:
-        preds: Output of a detection model before NMS, (B, 4 + nc, anchors) with xywh boxes, or after, (B, N, 6) with
-            xyxy boxes, or a list that begins with such.
-        min_score: Minimum score, 0..1.
-        nc: Number of classes.
+    The output of a model of `nc` classes is (B, 4 + nc, anchors) with xywh boxes, before NMS, or (B, N, 6) with xyxy
+    boxes, after it, or a list that begins with such.
     """
     preds = preds[0] if isinstance(preds, (list, tuple)) else preds
     if preds.shape[-1] == 6 and preds.shape[1] != 4 + nc:

@@ -6,10 +6,8 @@ import math
 
 import numpy as np
 
+from small_object.arguments import MAX_OVERLAP, MIN_TILE
 from small_object.sizes import COCO_SMALL
-
-MIN_TILE = 64  # minimum side of a tile in pixels
-MAX_OVERLAP = 0.9  # of the side of a tile
 
 MAGNIFICATION = 2.0
 """How much larger than in its training `slice=auto` shows objects to a model, at most. Upstream scales images at random
@@ -85,15 +83,8 @@ def tiles_over(boxes: np.ndarray, height: int, width: int, tile: int, overlap: f
     that holds most boxes is taken and centred on these. A quarter of the overlap is kept clear around each box; of a
     box that is too large for that only the middle counts. Of the grid: the tiles that hold the middle of a box.
 
-    Args:
-        boxes: Boxes, xyxy in pixels of the image, shape (N, 4); those without area in the image do not count.
-        height: Height of the image in pixels; this and the following as in `tile_grid`.
-        width: Width of the image in pixels.
-        tile: Side of a tile in pixels.
-        overlap: Overlap as a fraction of the tile.
-
-    Returns:
-        Tiles, xyxy in pixels, shape (T, 4), int64; none without boxes.
+    Boxes, shape (N, 4), and tiles, shape (T, 4), int64, are xyxy in pixels; the other arguments are as in `tile_grid`.
+    Boxes without area in the image do not count, and without boxes there are no tiles.
 
     Example:
         >>> tiles_over(np.array([[100, 300, 120, 320], [500, 400, 520, 440]]), 1080, 1920, 640, 0.2)

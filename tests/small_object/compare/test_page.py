@@ -1,6 +1,5 @@
 """The page that compares models: what is written, and what a browser makes of it."""
 
-import json
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,6 +15,7 @@ from ultralytics.engine.results import Results
 from docs.tools import browser
 from small_object.compare.page import ComparisonPage
 from small_object.sizes import SIZE_GROUPS
+from tests.small_object.compare.test_runs import read_page
 
 NAMES = {0: "airplane", 1: "person", 2: "truck"}
 HEIGHT, WIDTH = 240, 400
@@ -45,11 +45,9 @@ def scene(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray]
 
 
 def label_text(objects: np.ndarray) -> str:
-    lines = []
-    for c, x1, y1, x2, y2 in objects.tolist():
-        box = (x1 + x2) / 2 / WIDTH, (y1 + y1 + y2 - y1) / 2 / HEIGHT, (x2 - x1) / WIDTH, (y2 - y1) / HEIGHT
-        lines.append(f"{int(c)} " + " ".join(f"{v:.9f}" for v in box))
-    return "\n".join(lines)
+    low, high = objects[:, 1:3] / (WIDTH, HEIGHT), objects[:, 3:] / (WIDTH, HEIGHT)
+    rows = np.column_stack((objects[:, 0], (low + high) / 2, high - low))
+    return "\n".join("{:.0f} {:.9f} {:.9f} {:.9f} {:.9f}".format(*row) for row in rows)
 
 
 def picture(seed: int) -> np.ndarray:
@@ -100,18 +98,13 @@ def make_page(folder: Path, count: int, labels: bool = True) -> tuple[Path, list
     return written, scenes
 
 
-def data_of(page: Path) -> dict[str, Any]:
-    text = page.read_text(encoding="utf-8")
-    return json.loads(re.search(r'<script id="data" type="application/json">(.*?)</script>', text, re.DOTALL)[1])
-
-
 @pytest.fixture(scope="module")
 def scenes_page(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list]:
     return make_page(tmp_path_factory.mktemp("page"), 5)
 
 
 def test_the_page_holds_boxes_classes_and_sizes(scenes_page: tuple[Path, list]) -> None:
-    data, names = data_of(scenes_page[0]), list(NAMES.values())
+    data, names = read_page(scenes_page[0]), list(NAMES.values())
     assert data["models"] == [{"name": f"model {i}", "milliseconds": 12.3} for i in (0, 1)]
     assert [name for name, *_ in data["sizes"]] == list(SIZE_GROUPS) and data["classes"] == names
     for image, scene in zip(data["images"], scenes_page[1], strict=True):
@@ -137,7 +130,7 @@ def test_a_format_that_browsers_do_not_know_is_copied(tmp_path: Path) -> None:
     file = tmp_path / "a.tiff"
     cv2.imwrite(str(file), picture(1))
     page.add("m", result(file, image=picture(1)), file)
-    image = data_of(page.write())["images"][0]
+    image = read_page(page.write())["images"][0]
     assert image["source"] == "index_files/00000.png"
     np.testing.assert_array_equal(cv2.imread(str(tmp_path / image["source"])), picture(1))
 
@@ -154,7 +147,7 @@ def test_truth_is_none_without_labels_and_empty_where_a_label_file_lacks(tmp_pat
     files = [*(images / f"{name}.png" for name in ("broken", "unnamed", "without", "nan")), alone]
     for file in files:
         page.add("m", result(file), file)
-    truth = [image["truth"] for image in data_of(page.write())["images"]]
+    truth = [image["truth"] for image in read_page(page.write())["images"]]
     assert truth[0] is None and truth[2] == [] and truth[3] is None and truth[4] is None
     assert len(truth[1]) == 1 and truth[1][0][1:] == [180, 108, 220, 132]
     assert "broken.txt:1" in caplog.text and "class 9 has no name" in caplog.text
@@ -166,7 +159,7 @@ def test_classes_are_brought_together_by_name(tmp_path: Path) -> None:
     rows = np.array([[1, 0.9, 0, 0, 9, 9]])
     page.add("two classes", result(file, rows, {0: "airplane", 1: "truck"}), file)
     page.add("other order", result(file, rows * (0, 1, 1, 1, 1, 1), {0: "truck", 1: "airplane"}), file)
-    data = data_of(page.write())
+    data = read_page(page.write())
     assert data["classes"] == ["truck"]
     assert data["images"][0]["detections"][0] == data["images"][0]["detections"][1]
 

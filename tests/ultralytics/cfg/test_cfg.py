@@ -146,6 +146,23 @@ def test_a_folder_that_cannot_be_written_gets_one_line(number: int, monkeypatch:
     assert stopped.value.code == expected
 
 
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [("bad.pt", "bad.pt is not a loadable checkpoint"), ("none.pt", "none.pt: No such file or directory"),
+     ("bad.txt", "'bad.txt' does not exist")],
+)  # fmt: skip
+def test_weights_that_cannot_be_loaded_get_one_line(
+    name: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("ultralytics.utils.downloads.attempt_download_asset", lambda file: file)
+    Path("bad.pt").write_text("no weights")
+    with pytest.raises(SystemExit) as stopped:
+        entrypoint(f"yolo detect predict model=yolo11n.yaml source=bad.pt pretrained={name} model={name}")
+    assert str(stopped.value.code).startswith(f"yolo: {said}")
+    assert "\n" not in str(stopped.value.code)
+
+
 def test_the_yolo_script_prints_our_arguments_too(run: Run, tmp_path: Path) -> None:
     yolo = shutil.which("yolo", path=sysconfig.get_path("scripts"))  # the stock script
     done = run("cfg", cwd=tmp_path, program=yolo)

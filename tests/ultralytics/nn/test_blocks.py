@@ -1,7 +1,5 @@
 """The blocks of `ultralytics/nn/modules/`, against references in plain functional calls."""
 
-import itertools
-
 import numpy as np
 import pytest
 import torch
@@ -32,7 +30,6 @@ MISTAKES = [
     (lambda: DWR(16, 15), "15.*even"),
     (lambda: C3k2DWR(16, 10), r"\b5\b.*even"),
     (lambda: ChannelGate(16, 3), r"reduction 3\b.*\b16\b"),
-    (lambda: ScreeningFusion([8, 8], 4, "cubic"), "transpose, nearest or bilinear, not cubic"),
 ]
 
 
@@ -137,23 +134,6 @@ def test_screening_fusion_reference(size, batch):
     y = m([high, low])
     assert y.shape == low.shape
     torch.testing.assert_close(y, up + low * gate(m.gate, up.detach()))
-
-
-@pytest.mark.parametrize("mode", ["nearest", "bilinear"])
-def test_screening_fusion_without_a_transposed_convolution(mode):
-    m = randomised(ScreeningFusion([8, 8], 4, mode))
-    g = torch.Generator().manual_seed(1)
-    high, low = torch.randn(2, 8, 3, 5, generator=g), torch.randn(2, 8, 6, 10, generator=g)
-    up = high.repeat_interleave(2, 2).repeat_interleave(2, 3)
-    if mode == "bilinear":  # a weighted mean of the four nearest, edges repeated
-        near = F.pad(high, (1, 1, 1, 1), mode="replicate")
-        up = torch.empty_like(low)
-        for dy, dx in itertools.product((0, 1), repeat=2):
-            rows, columns = slice(dy * 2, dy * 2 + 3), slice(dx * 2, dx * 2 + 5)
-            here, beside = near[:, :, 1:-1, 1:-1], near[:, :, 1:-1, columns]
-            above, corner = near[:, :, rows, 1:-1], near[:, :, rows, columns]
-            up[:, :, dy::2, dx::2] = (9 * here + 3 * beside + 3 * above + corner) / 16
-    torch.testing.assert_close(m([high, low]), up + low * gate(m.gate, up))
 
 
 def test_activation_of_the_model_yaml_reaches_every_block():

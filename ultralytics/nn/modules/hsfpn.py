@@ -80,40 +80,32 @@ class ScreeningFusion(nn.Module):
     """HS-FPN's selective feature fusion of a high level and the level below it.
 
     The high level is upsampled by 2; its channel attention, as weights only, screens the low level; the two are added.
-    Model YAML row: from `[high, low]`, arguments `[]`, `[reduction]` or `[reduction, up]`.
+    Model YAML row: from `[high, low]`, arguments `[]` or `[reduction]`.
 
     Args:
         channels: Channels of the high and the low level, which must agree.
         reduction: See `ChannelGate`. Must divide the channels.
-        up: How to upsample: `transpose`, the paper's 3x3 transposed convolution, or `nearest` or `bilinear`, which cost
-            next to nothing.
 
     Shape:
         [(B, c, H, W), (B, c, 2H, 2W)] to (B, c, 2H, 2W).
 
     Raises:
-        ValueError: If there are not two levels, their channels differ, `reduction` does not divide them, or `up` is
-            none of the three.
+        ValueError: If there are not two levels, their channels differ, or `reduction` does not divide them.
 
     Example:
         >>> ScreeningFusion([64, 64])([torch.zeros(1, 64, 10, 10), torch.zeros(1, 64, 20, 20)]).shape
         torch.Size([1, 64, 20, 20])
     """
 
-    def __init__(self, channels: Sequence[int], reduction: int = 4, up: str = "transpose") -> None:
+    def __init__(self, channels: Sequence[int], reduction: int = 4) -> None:
         super().__init__()
         if len(channels) != 2 or channels[0] != channels[1]:
             raise ValueError(
                 f"ScreeningFusion: takes a high and a low level of equal channels, not {list(channels)}; "
                 "bring both to one width with ScreeningLateral"
             )
-        if up == "transpose":
-            self.up = ConvTranspose(channels[0], channels[0], 3, 2, 1, act=Conv.default_act)  # the model's, not its own
-            self.up.conv_transpose.output_padding = (1, 1)  # exactly twice the size: upstream's block cannot ask for it
-        elif up in {"nearest", "bilinear"}:
-            self.up = nn.Upsample(scale_factor=2, mode=up)
-        else:
-            raise ValueError(f"ScreeningFusion: up must be transpose, nearest or bilinear, not {up}")
+        self.up = ConvTranspose(channels[0], channels[0], 3, 2, 1, act=Conv.default_act)  # the model's, not its own
+        self.up.conv_transpose.output_padding = (1, 1)  # exactly twice the size: upstream's block cannot ask for it
         self.gate = ChannelGate(channels[0], reduction)
 
     def forward(self, x: list[torch.Tensor]) -> torch.Tensor:

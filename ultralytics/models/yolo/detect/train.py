@@ -14,8 +14,8 @@ from ultralytics.utils.torch_utils import unwrap_model
 
 from small_object.errors import UserError
 from small_object.nwd import mean_box_size
-from small_object.sizes import SIZE_KEYS, measures_size
-from small_object.slicing.dataset import SlicedDataset, find_short_sides, object_size, with_shape
+from small_object.sizes import SIZE_KEYS, box_sides, measures_size
+from small_object.slicing.dataset import SlicedDataset, object_size, with_shape
 from ultralytics_overlay import require_parameters
 
 require_parameters(StockDetectionTrainer.build_dataset, "img_path", "mode", "batch")
@@ -80,7 +80,7 @@ class DetectionTrainer(StockDetectionTrainer):
             if self.args.slice and not isinstance(loader.dataset, SlicedDataset):
                 raise UserError(f"slice={self.args.slice} is not supported by the training of this kind of model")
             labels, tile = [with_shape(label) for label in loader.dataset.labels], getattr(loader.dataset, "tile", inf)
-            sides = find_short_sides(labels, self.args.imgsz, tile)
+            sides = box_sides(labels, self.args.imgsz, tile).min(1)
             if (tiny := int((sides < TINY).sum())) and RANK in {-1, 0}:
                 LOGGER.warning(
                     f"{tiny} of {len(sides)} training boxes are less than {TINY} px wide or high at "

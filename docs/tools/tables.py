@@ -1,0 +1,75 @@
+"""Writes the tables of docs/models.md and docs/arguments.md: python -m docs.tools.tables."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from ultralytics.nn.modules import DWR
+from ultralytics.nn.tasks import DetectionModel
+from ultralytics.utils.torch_utils import get_flops, get_num_params
+
+from benchmarks.common import ROOT, write_text
+from small_object.arguments import DEFAULTS_PATH
+
+BEGIN, END = "<!-- written by: python -m docs.tools.tables -->\n", "<!-- end of the table -->\n"
+OURS = (
+    "yolo11", "yolo11-smallob", "yolo11-dwr-smallob", "yolo11-hsfpn-smallob", "yolo11-hsfpn-dwr-smallob",
+    "yolo26-hsfpn-smallob",
+)  # fmt: skip
+STOCK = ("yolo11n.yaml", "yolov8n-p2.yaml", "yolo26n-p2.yaml")
+ARGUMENT = re.compile(r"^(\w+): *(\S*) *# \((.+?)\) (?:(train|predict, val|val): )?(.+)$")
+
+
+def at_scale_n(name: str) -> Path:
+    """Return the path of one of this fork's models at scale n."""
+    family = name[4:6]
+    return ROOT / "ultralytics/cfg/models" / family / f"{name.replace(family, f'{family}n', 1)}.yaml"
+
+
+def model_table() -> str:
+    """Return a table of all models at scale n with 80 classes: parameters, GFLOPs, DWR blocks and strides."""
+    lines = [
+        "| model, scale n, 80 classes | M parameters | GFLOPs at 640 px | DWR blocks | strides of the heads |",
+        "| --- | ---: | ---: | ---: | --- |",
+    ]
+    for label, path in [(f"`{name}.yaml`", at_scale_n(name)) for name in OURS] + [(f"stock `{n}`", n) for n in STOCK]:
+        model = DetectionModel(str(path), verbose=False)
+        blocks = sum(isinstance(module, DWR) for module in model.modules())
+        strides = ", ".join(f"{int(stride)}" for stride in model.stride)
+        size = f"{get_num_params(model) / 1e6:.2f} | {get_flops(model, 640):.1f}"
+        lines.append(f"| {label} | {size} | {blocks} | {strides} |")
+    return "\n".join(lines) + "\n"
+
+
+def argument_table() -> str:
+    """Return a table of the arguments that the fork adds to `yolo`, from the comments of their defaults."""
+    lines = ["| argument | default | modes | meaning |", "| --- | --- | --- | --- |"]
+    for line in DEFAULTS_PATH.read_text(encoding="utf-8").splitlines():
+        if match := ARGUMENT.match(line):
+            name, default, _, modes, meaning = match.groups()
+            lines.append(f"| `{name}` | {default or 'unset'} | {modes or 'all'} | {meaning} |")
+    return "\n".join(lines) + "\n"
+
+
+TABLES: dict[Path, Callable[[], str]] = {
+    ROOT / "docs/models.md": model_table, ROOT / "docs/arguments.md": argument_table
+}  # fmt: skip
+
+
+def main() -> int:
+    """Write the tables, or report that a document has no place for its table."""
+    for document, table in TABLES.items():
+        text = document.read_text(encoding="utf-8")
+        if BEGIN not in text or END not in text:
+            print(f"{document}: lacks the lines '{BEGIN.strip()}' and '{END.strip()}'", file=sys.stderr)
+            return 1
+        before, after = text.split(BEGIN)[0], text.split(END)[1]
+        write_text(document, before + BEGIN + table() + END + after)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,339 @@
+"""Takes the weights of one detection model into another of a different architecture, row by row.
+
+Upstream takes tensors by name, and a name begins with the number of a row: behind one inserted or removed row nothing
+fits. Here a row takes the weights of the row that plays its part, see `match_rows`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from fractions import Fraction
+from typing import Any
+
+import torch
+from ultralytics.utils import LOGGER
+
+from small_object.errors import UserError, one_line
+
+PROBE = 256  # pixels: side of the image that finds the stride of each row; a multiple of any stride in use
+ENOUGH = Fraction(1, 3)  # share of the tensors below which weights hardly help
+LEVELS = re.compile(r"(one2one_)?cv[2-5]")  # branches of a head that have a module for each level
+FAMILIES = {"C3k2": "yolo11", "C2f": "yolov8"}  # stock models by the block that tells them
+
+Tensors = dict[str, torch.Tensor]
+
+
+@dataclass
+class Row:
+    """What a row of a model takes from another model.
+
+    Attributes:
+        index: Number of the row.
+        module: Name of its module.
+        total: Number of its tensors.
+        part: `backbone`, `neck` or `head`.
+        source: Number of the row that the weights come from; None: of none.
+        taken: Its tensors that are taken, by their names in the row.
+        reason: Why not all are taken.
+        by_name: Whether upstream, which goes by number and name, takes the same tensors.
+    """
+
+    index: int
+    module: str
+    total: int
+    part: str
+    source: int | None = None
+    taken: Tensors = field(default_factory=dict)
+    reason: str = ""
+    by_name: bool = True
+
+
+@torch.no_grad()
+def transfer(source: Any, target: Any, verbose: bool = True) -> bool:
+    """Load the weights of a model into one of other rows; leave it to upstream where the rows are the same.
+
+    Class scores go by the names of the classes, as in upstream.
+
+    Args:
+        source: Model with the weights.
+        target: Model to receive them.
+        verbose: Whether to log what was taken and a warning where it is little.
+
+    Returns:
+        Whether the weights were loaded.
+    """
+    if not (is_transferable(source) and is_transferable(target)):
+        return False
+    rows = plan_transfer(source.float(), target)
+    if verbose and (warning := find_warning(rows, source, target)):
+        LOGGER.warning(warning)
+    if all(row.by_name for row in rows):
+        return False
+    head, old, new = rows[-1], source.model[-1], target.model[-1]
+    own, prefix = new.state_dict(), f"model.{head.index}."
+    waiting = {prefix + name: x for name, x in rename_levels(old, old.state_dict(), new).items()}
+    names = set(waiting)
+    target._remap_cls_by_names(waiting, source, verbose)  # takes out those that it loads
+    head.taken |= {name: own[name] for name in own if prefix + name in names - set(waiting)}
+    state = {f"model.{row.index}.{name}": x for row in rows for name, x in row.taken.items()}
+    target.load_state_dict(state, strict=False)
+    target.pt_path = getattr(source, "pt_path", None)
+    if verbose:
+        LOGGER.info(f"{build_table(rows)}\nWeights taken by role: {summarize(rows)}")
+    return True
+
+
+def plan_transfer(source: Any, target: Any) -> list[Row]:
+    """Return what each row of a model takes from another model's rows; both models stay as they are.
+
+    Args:
+        source: Detection model with the weights, built from a YAML, not fused.
+        target: Detection model to receive them.
+    """
+    theirs, ours = _read_layers(source), _read_layers(target)
+    _adapt_channels(theirs[0].state, ours[0].state)
+    rows = [Row(i, type(layer).__name__, len(ours[i].state), ours[i].part) for i, layer in enumerate(target.model)]
+    gains = [
+        [
+            sum(tensor.numel() for tensor in fitting(other.state, layer.state).values())
+            if (layer.part, layer.stride) == (other.part, other.stride)
+            else 0
+            for other in theirs[:-1]
+        ]
+        for layer in ours[:-1]
+    ]
+    for i, j in match_rows(gains).items():
+        rows[i].source, rows[i].taken = j, fitting(theirs[j].state, ours[i].state)
+    rows[-1].source = len(theirs) - 1
+    rows[-1].taken = fitting(rename_levels(source.model[-1], theirs[-1].state, target.model[-1]), ours[-1].state)
+    for row in rows:
+        if row.source is not None:
+            state = theirs[row.source].state
+            row.by_name = row.source == row.index and all(state.get(name) is x for name, x in row.taken.items())
+        if not row.taken:
+            row.reason = "no such tensors there" if row.total else ""
+        elif len(row.taken) < row.total:
+            row.reason = "the others differ in shape"
+    return rows
+
+
+@dataclass(frozen=True)
+class _Layer:
+    part: str
+    stride: float
+    state: Tensors
+
+
+def _adapt_channels(theirs: Tensors, ours: Tensors) -> None:
+    """Fit the first convolution to images of another number of channels as upstream does: grey ones sum the filters."""
+    new, old = ours.get("conv.weight"), theirs.get("conv.weight")
+    if (
+        new is None
+        or old is None
+        or new.shape[1] == old.shape[1]
+        or (len(new), new.shape[2:]) != (len(old), old.shape[2:])
+    ):
+        return
+    channels = min(new.shape[1], old.shape[1])
+    theirs["conv.weight"] = new.clone()
+    theirs["conv.weight"][:, :channels] = old.sum(1, keepdim=True) if channels == 1 else old[:, :channels]
+
+
+def _read_layers(model: Any) -> list[_Layer]:
+    num_backbone, last = len(model.yaml["backbone"]), len(model.model) - 1
+    parts = ["head" if i == last else "backbone" if i < num_backbone else "neck" for i in range(last + 1)]
+    states = [layer.state_dict() for layer in model.model]
+    return list(map(_Layer, parts, find_strides(model), states))
+
+
+@torch.no_grad()
+def find_strides(model: Any) -> list[float]:
+    """Return the stride of each row of a detection model: of its output, or that of the coarsest level of the head."""
+    channels = next(p for p in model.parameters() if p.ndim == 4).shape[1]
+    strides: dict[int, float] = {}
+
+    def note(layer: Any, inputs: tuple[object, ...], output: object) -> None:
+        if isinstance(output, torch.Tensor) and output.ndim == 4:
+            strides[layer.i] = PROBE / output.shape[-1]
+
+    hooks = [layer.register_forward_hook(note) for layer in model.model]
+    training = model.training
+    try:
+        model.eval()(torch.zeros(1, channels, PROBE, PROBE, device=next(model.parameters()).device))
+    finally:
+        model.train(training)
+        for hook in hooks:
+            hook.remove()
+    return [strides.get(i, 0.0) for i in range(len(model.model))]
+
+
+def match_rows(gains: Sequence[Sequence[int]]) -> dict[int, int]:
+    """Pair rows of a target with rows of a source, in order, so that the sum of the gains is the largest.
+
+    Args:
+        gains: Gain of pairing row i of the target with row j of the source, `gains[i][j]`; 0: they can't be paired.
+
+    Returns:
+        The row of the source for each paired row of the target.
+
+    Example:
+        >>> match_rows([[4, 0, 0], [0, 0, 0], [0, 4, 0], [0, 0, 9]])  # a row was inserted
+        {0: 0, 2: 1, 3: 2}
+    """
+    num, width = len(gains), len(gains[0]) if gains else 0
+    best = [[0] * (width + 1) for _ in range(num + 1)]  # of the rows from i and j on
+    for i in reversed(range(num)):
+        for j in reversed(range(width)):
+            paired = gains[i][j] + best[i + 1][j + 1] if gains[i][j] else 0
+            best[i][j] = max(paired, best[i + 1][j], best[i][j + 1])
+    pairs, i, j = {}, 0, 0
+    while i < num and j < width:
+        if gains[i][j] and best[i][j] == gains[i][j] + best[i + 1][j + 1]:
+            pairs[i] = j
+            i, j = i + 1, j + 1
+        elif best[i][j] == best[i + 1][j]:
+            i += 1
+        else:
+            j += 1
+    return pairs
+
+
+def as_dual(conv: Tensors, dual: Tensors) -> Tensors:
+    """Return the weights of a 3x3 `Conv` as those of a `DualConv`, or the same tensors where they are not two such.
+
+    Within the groups the kernels are taken whole, between them only their centres; what is left out, the BatchNorm
+    learns to make up for.
+
+    Args:
+        conv: State with the weights, `conv.weight` of shape (c2, c1, 3, 3).
+        dual: State to receive them, `conv.weight` of shape (c2, c1 / g, 3, 3) and `cv2.weight` of (c2, c1, 1, 1).
+    """
+    full, grouped, point = conv.get("conv.weight"), dual.get("conv.weight"), dual.get("cv2.weight")
+    if full is None or grouped is None or point is None or full.shape != (*point.shape[:2], 3, 3):
+        return conv
+    (c2, c1), width = full.shape[:2], grouped.shape[1]
+    groups = c1 // width
+    centre, kernels = full[:, :, 1:2, 1:2].clone(), []
+    for g in range(groups):
+        rows, columns = slice(g * c2 // groups, (g + 1) * c2 // groups), slice(g * width, (g + 1) * width)
+        kernels.append(full[rows, columns])
+        centre[rows, columns] = 0
+    return {**conv, "conv.weight": torch.cat(kernels), "cv2.weight": centre}
+
+
+def fitting(source: Tensors, target: Tensors) -> Tensors:
+    """Return the tensors of a module that fit in another, by name and shape.
+
+    A convolution and its BatchNorm are taken together or not at all: one is of no use without the other.
+
+    Args:
+        source: State of the module with the weights.
+        target: State of the module to receive them.
+    """
+    groups: dict[str, list[str]] = defaultdict(list)
+    for name in target:
+        path = name.split(".")[:-1]
+        groups[".".join(path[:-1] if path[-1:] in (["conv"], ["bn"]) else path)].append(name)
+    source = as_dual(source, target)
+    fits = {name for name in target if name in source and source[name].shape == target[name].shape}
+    return {name: source[name] for names in groups.values() if fits.issuperset(names) for name in names}
+
+
+def rename_levels(source: Any, state: Tensors, target: Any) -> Tensors:
+    """Return the tensors of a detection head by the names that they have in another, level by level, by stride.
+
+    Tensors of a level that the other head does not have are left out.
+
+    Args:
+        source: Head with the weights: a `Detect` of upstream or one that inherits from it.
+        state: Its tensors.
+        target: Head to receive them.
+    """
+    strides, levels = source.stride.tolist(), {stride: level for level, stride in enumerate(target.stride.tolist())}
+    renamed: Tensors = {}
+    for name, tensor in state.items():
+        branch, *rest = name.split(".")
+        if not (LEVELS.fullmatch(branch) and rest[0].isdigit()):
+            renamed[name] = tensor
+        elif (level := levels.get(strides[int(rest[0])])) is not None:
+            renamed[".".join([branch, str(level), *rest[1:]])] = tensor
+    return renamed
+
+
+def is_transferable(model: Any) -> bool:
+    """Return whether a model's rows can be matched: built from a YAML, with a detection head, not fused."""
+    head = getattr(model, "model", [None])[-1]
+    has_levels = all(hasattr(head, name) for name in ("stride", "cv2", "cv3"))
+    is_open = hasattr(model, "set_classes")  # its classes are texts, which its forward pass needs
+    return has_levels and not is_open and "backbone" in getattr(model, "yaml", {}) and not model.is_fused()
+
+
+def is_same(rows: Sequence[Row]) -> bool:
+    """Return whether each row takes from the row of its own number, as upstream does."""
+    return all(row.source in (row.index, None) for row in rows)
+
+
+def summarize(rows: Sequence[Row]) -> str:
+    """Return the share of the tensors taken, by part: `backbone 100 %, neck 0 %, head 31 %`."""
+    shares = []
+    for part in ("backbone", "neck", "head"):
+        here = [row for row in rows if row.part == part]
+        total = sum(row.total for row in here)
+        shares.append(f"{part} {100 * sum(len(row.taken) for row in here) / total:.0f} %" if total else f"no {part}")
+    return ", ".join(shares)
+
+
+def find_warning(rows: Sequence[Row], source: Any, target: Any) -> str:
+    """Say what other weights would fit better, or return an empty string."""
+    theirs, ours = (str(model.yaml.get("scale") or "") for model in (source, target))
+    if theirs and ours and theirs != ours:
+        return f"the weights are of scale {theirs}, this model is of scale {ours}: name weights of scale {ours}"
+    share = Fraction(sum(len(row.taken) for row in rows), sum(row.total for row in rows))
+    if share >= ENOUGH:
+        return ""
+    modules = {row.module for row in rows}
+    fits = [f"{family}{ours}.pt" for block, family in FAMILIES.items() if block in modules]
+    better = f", which {fits[0]} may do better" if fits else ""
+    return f"only {100 * float(share):.0f} % of the tensors fit{better}: this is close to training from scratch"
+
+
+def build_table(rows: Sequence[Row]) -> str:
+    """Return a table of the rows that have weights: row, module, source, tensors taken of all, and why not."""
+    lines = [f"{'row':>4}  {'module':<18}{'from row':>9}{'tensors':>12}"]
+    for row in rows:
+        if row.total:
+            source = "-" if row.source is None or not row.taken else str(row.source)
+            count = f"{len(row.taken)}/{row.total}"
+            lines.append(f"{row.index:>4}  {row.module:<18}{source:>9}{count:>12}  {row.reason}".rstrip())
+    return "\n".join(lines)
+
+
+def load_models(weights: str, yaml: str) -> tuple[Any, Any]:
+    """Return the model of some weights, and a new one of a YAML.
+
+    Raises:
+        UserError: If a file can't be used; names it.
+    """
+    from ultralytics import YOLO
+
+    models = []
+    for file in (weights, yaml):
+        try:
+            models.append(YOLO(file, task="detect" if file == yaml else None).model)
+        except UserError:
+            raise
+        except Exception as error:
+            raise UserError(f"{file}: {one_line(str(error)) or type(error).__name__}") from error
+        if not is_transferable(models[-1]):
+            raise UserError(f"{file}: holds no detection model built from a YAML")
+    return models[0], models[1]
+
+
+def describe(source: Any, target: Any) -> str:
+    """Return the table, the shares by part and the warning of a transfer."""
+    rows = plan_transfer(source, target)
+    warning = find_warning(rows, source, target)
+    return "\n".join([build_table(rows), summarize(rows), *([f"WARNING {warning}"] if warning else [])])
