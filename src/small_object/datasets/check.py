@@ -74,7 +74,7 @@ def check(data: str | Path, imgsz: int = 640, out: str | Path | None = None) -> 
     images = list(map_threads(partial(check_image, dataset=dataset), dataset.entries, "checking images"))
     found = {(f.kind, f.file, f.line): f for image in images for f in image.findings}  # once where labels are shared
     findings = [*dataset.findings, *found.values()]
-    findings += [*find_missing_labels(dataset), *find_same_names(dataset), *find_leaks(dataset, images)]
+    findings += [*find_missing_labels(dataset), *find_shared_labels(dataset), *find_leaks(dataset, images)]
     findings += [
         Finding("labels-without-image", dataset.relative_path(file), "has no image")
         for file in find_lone_labels(dataset)
@@ -148,21 +148,15 @@ def _image_finding(kind: str, dataset: DataSet, entry: Entry, message: str) -> F
     return Finding(kind, dataset.relative_path(entry.file), message, image=str(entry.file))
 
 
-def find_same_names(dataset: DataSet) -> Iterator[Finding]:
-    """Find images that share a label file, and those whose names differ only in case."""
-    groups = defaultdict(list)
+def find_shared_labels(dataset: DataSet) -> Iterator[Finding]:
+    """Find images that read the same label file as an earlier one."""
+    first: dict[Path, Entry] = {}
     for entry in dataset.entries:
-        groups[str(entry.label).casefold()].append(entry)
-    for group in groups.values():
-        for number, entry in enumerate(group[1:], 1):
-            twin = next((other for other in group[:number] if other.label == entry.label), None)
-            if twin:
-                label = dataset.relative_path(twin.label)
-                message = f"reads the same labels as {readable_path(twin.file.name)}, {label}"
-                yield _image_finding("shared-labels", dataset, entry, message)
-            else:
-                message = f"differs from {readable_path(group[0].file.name)} only in case"
-                yield _image_finding("same-name", dataset, entry, message)
+        twin = first.setdefault(entry.label, entry)
+        if twin is not entry:
+            label = dataset.relative_path(twin.label)
+            message = f"reads the same labels as {readable_path(twin.file.name)}, {label}"
+            yield _image_finding("shared-labels", dataset, entry, message)
 
 
 def find_missing_labels(dataset: DataSet) -> Iterator[Finding]:

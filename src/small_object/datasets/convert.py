@@ -202,7 +202,7 @@ def _write(
     split: str | Path | None,
 ) -> None:
     """Write the data set and say what was left out of `source`, of which `left_out` has the objects by reason."""
-    samples, sides, mismatches, kept, num_regions = [], [], [], 0, 0
+    samples, sides, mismatches = [], [], []
     unusable: dict[str, str] = {}
     files = [image.file.absolute() for image in labelled]
     new_names = unique_names(files, Path(os.path.commonpath([file.parent for file in files])))
@@ -219,7 +219,6 @@ def _write(
         regions, is_region = _clip_boxes(image.regions, size)
         classes = np.array([names.index(cls) for cls, _ in image.objects], np.int64)[has_area]
         left_out["without area in the image"] += int((~has_area).sum() + (~is_region).sum())
-        kept, num_regions = kept + len(boxes), num_regions + len(regions)
         samples.append(Sample(file, name, yolo_lines(boxes, classes, *size), region_lines(regions, *size)))
         sides.append(image.side)
     if mismatches:
@@ -242,8 +241,10 @@ def _write(
         write_dataset(samples, root, made, sides if any(sides) else None, split)
     left_out[f"images (see {root / 'left_out.csv'})"] = len(unusable)
     reasons = ", ".join(f"{number} {reason}" for reason, number in left_out.items() if number) or "nothing"
+    num_objects = sum(sample.text.count("\n") for sample in samples)
+    num_regions = sum(sample.regions.count("\n") for sample in samples)
     regions_found = f", {num_regions} ignore regions" if num_regions else ""
-    found = f"{len(samples)} images, {kept} objects of {len(names)} classes{regions_found}; left out: {reasons}"
+    found = f"{len(samples)} images, {num_objects} objects of {len(names)} classes{regions_found}; left out: {reasons}"
     LOGGER.info(readable_name(f"{source} is in {root}: {found}"))
 
 

@@ -181,7 +181,7 @@ def parse_labels(text: str, source: str | Path, num_classes: int | None = None, 
     lines = parse_lines(text, num_classes, num_fields=num_fields)
     for line in lines:
         for fault in line.faults:
-            if fault.is_fatal:
+            if fault.message.endswith(LEFT_OUT):
                 raise UserError(f"{source}:{line.number}: {fault.message}; write class cx cy w h")
     return np.array([(line.values[0], *(line.xywh or ())) for line in lines], np.float64).reshape(-1, 5)
 

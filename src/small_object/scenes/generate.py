@@ -110,7 +110,7 @@ def _write_image(index: int, wanted: list[tuple[str, int]], root: Path, demo: De
 
 def make_demo(
     name: str, root: str | Path | None = None, train: int | None = None, val: int | None = None, seed: int = 0,
-    overwrite: bool = False, threads: int | None = None,
+    overwrite: bool = False,
 ) -> Path:  # fmt: skip
     """Make a demo set: `images/{train,val}/*.jpg`, `labels/{train,val}/*.txt` in YOLO's format and `<name>.yaml`.
 
@@ -123,7 +123,6 @@ def make_demo(
         val: Number of validation images, by default the set's.
         seed: Another seed gives another set.
         overwrite: Replace images that are there already.
-        threads: Images rendered at a time, by default the number of CPUs; the result does not depend on it.
 
     Returns:
         The folder.
@@ -159,7 +158,7 @@ def make_demo(
             for kind in ("images", "labels"):
                 (made / kind / split).mkdir(parents=True)
             write = partial(_write_image, root=made, demo=demo, split=split, seed=seed)
-            with ThreadPoolExecutor(threads or os.cpu_count()) as pool:  # waits for its threads before clean-up
+            with ThreadPoolExecutor(os.cpu_count()) as pool:  # waits for its threads before clean-up
                 images = pool.map(write, range(count), plan_split(demo, split, count, seed))
                 list(TQDM(images, desc=f"{name} {split}", total=count))
         if not (root / f"{name}.yaml").exists():

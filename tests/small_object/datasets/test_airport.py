@@ -58,18 +58,12 @@ def write_files(folder: Path, files: dict[str, bytes]) -> Path:
 
 
 def state(root: Path) -> dict[str, bytes]:
-    """Every file of a data set; caches of training aside."""
-    return {
-        str(p.relative_to(root)): p.read_bytes()
-        for p in sorted(root.rglob("*"))
-        if p.is_file() and p.suffix != ".cache"
-    }
+    """Every file of a data set."""
+    return {str(path.relative_to(root)): path.read_bytes() for path in root.rglob("*") if path.is_file()}
 
 
 def classes_in(root: Path) -> Counter[int]:
-    return Counter(
-        int(line.split()[0]) for p in root.glob("labels/*/*.txt") for line in p.read_text().splitlines() if line
-    )
+    return Counter(int(line.split()[0]) for p in root.glob("labels/*/*.txt") for line in p.read_text().splitlines())
 
 
 @pytest.fixture(autouse=True)
