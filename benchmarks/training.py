@@ -26,7 +26,7 @@ CURVE_POINTS = 5
 BEST = "weights/best.pt"  # in the folder of a run
 VALIDATION = (  # training arguments that a validation takes, too
     "max_det", "iou", "conf", "single_cls", "split", "agnostic_nms", "classes", "slice", "slice_overlap", "slice_batch",
-    "slice_full", "slice_skip",
+    "slice_full", "slice_iou", "slice_skip",
 )  # fmt: skip
 
 

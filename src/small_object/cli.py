@@ -24,7 +24,6 @@ Add: TypeAlias = Callable[..., object]  # `ArgumentParser.add_argument`
 
 PROGRAM = "small-object"
 SLICE_HELP = "also run tiles of this side in pixels; 0: none; auto: chosen for the model (default: %(default)s)"
-RESUMABLE = {"data", "batch"}  # an interrupted command keeps what it has done
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -38,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         Ctrl-C. Arguments that can't be parsed end the process with status 2.
     """
     args = build_parser().parse_args(argv)
-    return _execute(PROGRAM, args, resumable=args.command in RESUMABLE)
+    return _execute(PROGRAM, args, resumable=args.command in {"data", "batch"})
 
 
 def predict(name: str, root: Path, argv: Sequence[str] | None = None) -> int:

@@ -14,7 +14,7 @@ import torch
 import yaml
 from torch import nn
 
-from small_object.errors import UserError
+from small_object.errors import UserError, one_line
 
 MAX_REPEATS, MAX_DEPTH = 1000, 10  # of a row and of a scale; more is a mistake that would take hours to build
 ARGUMENT_TYPES = {"int": (int, str), "float": (float, int, str), "bool": (bool, str), "str": (str,)}  # by annotation
@@ -48,13 +48,13 @@ def check_model_yaml(d: Mapping[str, Any], modules: Mapping[str, Any], blocks: C
 
 def yaml_error(d: Mapping[str, Any], what: str) -> UserError:
     """Return an error that names the file of a model YAML."""
-    return UserError(f"{d.get('yaml_file') or 'model YAML'}: {' '.join(what.split())}")
+    return UserError(f"{d.get('yaml_file') or 'model YAML'}: {one_line(what)}")
 
 
 def row_error(d: Mapping[str, Any], index: int, row: Any, what: str) -> UserError:
     """Return an error that names the file of a model YAML and a row of it."""
     text = yaml.safe_dump(row, default_flow_style=True, width=10_000).removesuffix("...\n")
-    return yaml_error(d, f"row {index} `{' '.join(text.split())}`: {what}")
+    return yaml_error(d, f"row {index} `{one_line(text)}`: {what}")
 
 
 def _is_scale(scales: Any, scale: Any) -> bool:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import functools
 import gc
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
@@ -134,14 +134,7 @@ class SizeMetrics(SizeScores):
     @property
     def by_object(self) -> SizeScores:
         """Means of the classes weighted by their objects, which a class with few of them doesn't decide."""
-        means: dict[str, dict[str, float]] = {score: {} for score in SCORES}
-        for name in SIZE_RANGES:
-            having = [scores for scores in self.per_class.values() if scores.counts[name]]
-            weights = [scores.counts[name] for scores in having]
-            for score in SCORES:
-                values = [getattr(scores, score)[name] for scores in having]
-                means[score][name] = float(np.average(values, weights=weights)) if having else float("nan")
-        return SizeScores(self.counts, **means)
+        return _average(self.per_class.values(), by_object=True)
 
     def results(self) -> dict[str, float]:
         """Return the scores of all classes by the names of `SIZE_KEYS`; -1 without objects, as in COCO."""
@@ -238,21 +231,25 @@ class SizeRecords:
         collecting = gc.isenabled()
         gc.disable()  # it would scan the library's many dictionaries again and again, a third of the time
         try:
-            classes = {c: _evaluate_class(*objects[c], *predictions.get(c, nothing), max_det) for c in objects}
+            per_class = {c: _evaluate_class(*objects[c], *predictions.get(c, nothing), max_det) for c in objects}
         finally:
             if collecting:
                 gc.enable()
-        counts = np.array([counts for counts, _ in classes.values()], int).reshape(-1, len(SIZE_RANGES))
-        scores = np.array([scores for _, scores in classes.values()]).reshape(-1, len(SCORES), len(SIZE_RANGES))
-        with np.errstate(invalid="ignore"):  # 0 / 0 gives the NaN of a size without objects
-            mean = np.nansum(scores, 0) / (counts > 0).sum(0)
-        per_class = {c: _scores(*result) for c, result in classes.items()}
-        return SizeMetrics(**vars(_scores(counts.sum(0), mean)), names=dict(names), per_class=per_class)
+        mean = _average(per_class.values(), by_object=False)
+        return SizeMetrics(**vars(mean), names=dict(names), per_class=per_class)
 
 
-def _scores(counts: np.ndarray, scores: np.ndarray) -> SizeScores:
-    """Name the counts, shape (ranges,), and the scores, shape (scores, ranges)."""
-    return SizeScores(*(dict(zip(SIZE_RANGES, row.tolist(), strict=True)) for row in (counts, *scores)))
+def _average(classes: Collection[SizeScores], by_object: bool) -> SizeScores:
+    """Return the means of the classes that have objects of a size, weighted by their objects or all alike."""
+    counts = {name: sum(scores.counts[name] for scores in classes) for name in SIZE_RANGES}
+    means = {score: dict.fromkeys(SIZE_RANGES, math.nan) for score in SCORES}
+    for name in SIZE_RANGES:
+        having = [scores for scores in classes if scores.counts[name]]
+        weights = [scores.counts[name] if by_object else 1 for scores in having]
+        for score in SCORES if having else ():
+            values = [getattr(scores, score)[name] for scores in having]
+            means[score][name] = float(np.average(values, weights=weights))
+    return SizeScores(counts, **means)
 
 
 def _by_class(images: list[np.ndarray], columns: int) -> dict[int, tuple[np.ndarray, np.ndarray]]:
@@ -266,8 +263,8 @@ def _by_class(images: list[np.ndarray], columns: int) -> dict[int, tuple[np.ndar
 
 def _evaluate_class(
     objects: np.ndarray, object_at: np.ndarray, predictions: np.ndarray, prediction_at: np.ndarray, max_det: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return the objects of one class by size, shape (ranges,), and its scores, shape (scores, ranges)."""
+) -> SizeScores:
+    """Score one class; its arguments are the rows of all images and the index of the image of each."""
     library = load_coco_eval()
     if library is None:
         raise RuntimeError("faster-coco-eval is missing. Run: pip install faster-coco-eval")
@@ -289,7 +286,8 @@ def _evaluate_class(
     recall = evaluator.eval["recall"][:, 0, :, 0]  # (IoU, ranges)
     counts = np.array([((low <= area) & (area < high)).sum() for low, high in SIZE_RANGES.values()])
     scores = np.stack((precision.mean((0, 1)), precision[0].mean(0), recall.mean(0)))  # IoU 0.50 comes first
-    return counts, np.where(counts > 0, scores, np.nan)
+    rows = counts, *np.where(counts > 0, scores, np.nan)
+    return SizeScores(*(dict(zip(SIZE_RANGES, row.tolist(), strict=True)) for row in rows))
 
 
 def _dataset(

@@ -271,11 +271,6 @@ def is_transferable(model: Any) -> bool:
     return has_levels and not is_open and "backbone" in getattr(model, "yaml", {}) and not model.is_fused()
 
 
-def is_same(rows: Sequence[Row]) -> bool:
-    """Return whether each row takes from the row of its own number, as upstream does."""
-    return all(row.source in (row.index, None) for row in rows)
-
-
 def summarize(rows: Sequence[Row]) -> str:
     """Return the share of the tensors taken, by part: `backbone 100 %, neck 0 %, head 31 %`."""
     shares = []

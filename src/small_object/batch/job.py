@@ -108,11 +108,10 @@ def begin(out: Output, job: Job, digest: str) -> None:
     if not out.parts():
         out.write_json("job.json", {"model": job.model, **ours})
         return
-    theirs = None
-    with contextlib.suppress(ValueError):
-        theirs = json.loads(out.read("job.json") or b"null")
-    if theirs is None:
-        raise UserError(f"--out {job.out}: holds parts but no readable job.json; give another --out")
+    try:
+        theirs = json.loads(out.read("job.json") or b"")
+    except ValueError as error:
+        raise UserError(f"--out {job.out}: holds parts but no readable job.json; give another --out") from error
     differences = [
         f"{name if name.isupper() else '--' + name.replace('_', '-')} {theirs.get(name)} (now {value})"
         for name, value in ours.items()

@@ -119,19 +119,14 @@ class Journal:
         """Record that a worker has loaded the model."""
         self._starts = 0
 
-    def open(self, part: str, names: list[str]) -> tuple[bool, dict[str, int]]:
-        """Return whether a worker has died over a part, and how many over which of its images."""
-        died = part in self._held
+    def open(self, part: str, names: list[str]) -> dict[str, int]:
+        """Return over which images of a part workers have died, and how many."""
         self._deaths.update(self._held.pop(part, ()))
-        return died, {name: self._deaths[name] for name in names if name in self._deaths}
+        return {name: self._deaths[name] for name in names if name in self._deaths}
 
     def hold(self, part: str, names: list[str]) -> None:
         """Record the images of a part that its worker holds from now on."""
         self._held[part] = names
-
-    def close(self, part: str) -> None:
-        """Record the end of a part."""
-        self._held.pop(part, None)
 
 
 class Worker:
@@ -192,7 +187,8 @@ class Worker:
         return pa.table({"summary": [json.dumps(asdict(summary))]})
 
     def _run(self, part: str, names: list[str], summary: Summary) -> None:
-        summary.retried, deaths = ray.get(self._journal.open.remote(part, names))
+        deaths = ray.get(self._journal.open.remote(part, names))
+        summary.retried = bool(deaths)
         columns: dict[str, list[Any]] = {name: [] for name in SCHEMA.names}
         for images in self._read(part, names, deaths, summary):
             for name, result in self._detect(images, summary):
@@ -202,7 +198,7 @@ class Worker:
             if not self._output.is_locked_by(self._task.run):
                 raise UserError(f"--out {self._task.job.out}: another job has taken it over")
             self._output.write_part(part, columns)
-        ray.get(self._journal.close.remote(part))
+        ray.get(self._journal.hold.remote(part, []))
 
     def _read(
         self, part: str, names: list[str], deaths: dict[str, int], summary: Summary
@@ -211,9 +207,11 @@ class Worker:
 
         Images over which workers may have died come last, one by one, so that the next death shows which it is.
         """
+        lost = {name: f"{number} workers died over it" for name, number in deaths.items() if number >= MAX_DEATHS}
+        summary.unreadable |= lost
         others = [name for name in names if name not in deaths]
         batches = [others[i : i + self._batch] for i in range(0, len(others), self._batch)]
-        batches += [[name] for name, number in deaths.items() if number < MAX_DEATHS]
+        batches += [[name] for name in deaths if name not in lost]
         futures: dict[str, Any] = {}
         for batch, following in zip(batches, [*batches, []][1:], strict=True):
             held = batch + [name for name in following if name not in deaths]
@@ -229,8 +227,6 @@ class Worker:
                     summary.unreadable[name] = str(error)
             yield images
             images.clear()  # before more are read
-        lost = {name: f"{number} workers died over it" for name, number in deaths.items() if number >= MAX_DEATHS}
-        summary.unreadable.update(lost)
 
     def _detect(self, images: dict[str, np.ndarray], summary: Summary) -> Iterator[tuple[str, Results]]:
         """Yield the detections of each image, which are those of the image alone."""

@@ -2,13 +2,14 @@
 
 Tiles overlap, so several of them see the same object: one sees it whole, another cuts it at its edge. `merge` makes one
 box of these. Boxes are xyxy in pixels of the whole image. The source of a box is its tile or the pass over the whole
-image. The rules apply in this order, among boxes of one class:
+image. The rules apply in this order; 3 and 5 among boxes of one class:
 
 1. Open. A side of a box is open if it lies within the tolerance of an inner edge of its tile, that is, one that is not
    the image's border: the object may continue there. The tolerance is `MARGIN` or 5% of the box's side, whichever is
    larger. A box without open sides is whole; boxes of the pass over the whole image always are.
-2. Drop. An open box is dropped if a whole box of another source covers at least the fraction `MIN_COVER` of it and
-   reaches (within twice the tolerance) every edge at which it is open.
+2. Drop. An open box is dropped if a whole box of another source, of any class, covers at least the fraction `MIN_COVER`
+   of it and reaches (within twice the tolerance) every edge at which it is open: a part of an object may look like
+   something else, but the whole explains it.
 3. Join. Two open boxes of different sources are compared in the zone that both tiles see. They are one object if the
    IoU of their parts there, each widened by half a `MARGIN`, is at least `MIN_IOU`, and if, towards each edge where
    either is open, both reach the end of the zone. Joining is transitive. Joined boxes become the box around them all,
@@ -126,7 +127,7 @@ def merge(
 
     seen = np.where(is_open, np.maximum(box, tile), box)
     cut = np.flatnonzero(is_cut)
-    i, j = _meeting_pairs(seen[cut], class_id[cut], seen, class_id)
+    i, j = _meeting_pairs(seen[cut], seen)
     i = cut[i]
     different = source[i] != source[j]
     i, j = i[different], j[different]
@@ -134,7 +135,7 @@ def merge(
     dropped = np.zeros(len(box), dtype=bool)
     dropped[i[whole][covered(i[whole], j[whole], box, score)]] = True
 
-    both = is_cut[j] & ~dropped[i] & ~dropped[j] & (i < j)
+    both = is_cut[j] & ~dropped[i] & ~dropped[j] & (i < j) & (class_id[i] == class_id[j])
     i, j = i[both], j[both]
     zone = np.minimum(tile[i], tile[j])
     part_i, part_j = np.minimum(seen[i], zone), np.minimum(seen[j], zone)
@@ -155,7 +156,7 @@ def merge(
     union = union[label]
 
     single, joined = np.flatnonzero((count == 1) & is_cut[best]), np.flatnonzero(count > 1)
-    i, j = _meeting_pairs(union[single], class_id[best[single]], union[joined], class_id[best[joined]])
+    i, j = _meeting_pairs(union[single], union[joined])
     keep = np.ones(len(best), dtype=bool)
     keep[single[i[covered(best[single[i]], joined[j], union, score[best])]]] = False
     best, union = best[keep], union[keep]
@@ -172,8 +173,8 @@ def _area(box: np.ndarray) -> np.ndarray:
     return np.clip(box[:, :2] + box[:, 2:], 0, None).prod(1)
 
 
-def _meeting_pairs(box1: np.ndarray, class1: np.ndarray, box2: np.ndarray, class2: np.ndarray) -> np.ndarray:
-    """Return all (i, j) for which box1[i] and box2[j] are of one class and meet, shape (2, P), int64.
+def _meeting_pairs(box1: np.ndarray, box2: np.ndarray) -> np.ndarray:
+    """Return all (i, j) for which box1[i] and box2[j] meet, shape (2, P), int64.
 
     Boxes are compared in groups along x, each with those of its stretch: comparing all with all, as torchvision does,
     takes gigabytes for the 20,000 boxes of a validation image.
@@ -184,7 +185,7 @@ def _meeting_pairs(box1: np.ndarray, class1: np.ndarray, box2: np.ndarray, class
         rows = order[start : start + GROUP]
         near = np.flatnonzero((box2[:, 2] >= -box1[rows, 0].max()) & (-box2[:, 0] <= box1[rows, 2].max()))
         shared = np.minimum(box1[rows, None], box2[near])
-        meet = (class1[rows, None] == class2[near]) & (shared[..., :2] + shared[..., 2:] >= 0).all(-1)
+        meet = (shared[..., :2] + shared[..., 2:] >= 0).all(-1)
         i, j = meet.nonzero()
         pairs.append(np.stack((rows[i], near[j])))
     return np.concatenate(pairs, 1)

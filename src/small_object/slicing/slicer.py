@@ -9,6 +9,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 import torch
+from ultralytics.utils import DEFAULT_CFG_DICT
 from ultralytics.utils.ops import xywh2xyxy
 
 from small_object.slicing.merge import MERGE_IOU, merge
@@ -56,6 +57,10 @@ class Slicer:
         batch: Tiles that the model is given at a time, at least 1.
         full: Whether the detections of the pass over the whole image belong to the result.
         skip: Minimum score, 0..1, of the proposals that tiles must cover; 0 runs all tiles.
+        classes: Classes to find, for the proposals; None finds all.
+        iou: Maximum IoU, 0..1, of two objects of a class.
+        agnostic: Whether objects of different classes are merged, too.
+        max_det: Maximum number of objects in the whole image; None sets no limit.
 
     Example:
         >>> image = np.zeros((640, 1000, 3), np.uint8)
@@ -70,6 +75,10 @@ class Slicer:
     batch: int = 8
     full: bool = True
     skip: float = 0.0
+    classes: tuple[int, ...] | None = None
+    iou: float = MERGE_IOU
+    agnostic: bool = False
+    max_det: int | None = None
 
     def is_large(self, image: np.ndarray) -> bool:
         """Return whether an image (H, W, C) is larger than a tile. Smaller images are not sliced."""
@@ -139,9 +148,8 @@ class Slicer:
         return (found[index] for index in range(len(flat)))
 
     def merge(
-        self, image_hw: tuple[int, int], detections: TileDetections, whole: torch.Tensor, *,
-        iou: float = MERGE_IOU, agnostic: bool = False, max_det: int = 300,
-    ) -> torch.Tensor:  # fmt: skip
+        self, image_hw: tuple[int, int], detections: TileDetections, whole: torch.Tensor
+    ) -> tuple[torch.Tensor, int]:
         """Merge the detections of the tiles with those of the pass over the whole image, see `merge`.
 
         Args:
@@ -149,12 +157,10 @@ class Slicer:
             detections: Those of the tiles.
             whole: (x1, y1, x2, y2, score, class) of the pass over the whole image in its pixels, shape (M, 6); ignored
                 without `full`.
-            iou: Maximum IoU of two boxes that both stay, 0..1.
-            agnostic: Whether boxes of different classes are merged.
-            max_det: Maximum number of rows, at least 1.
 
         Returns:
-            The detections of the image as rows like those of `whole`, by falling score, on its device.
+            The detections of the image as rows like those of `whole`, by falling score, on its device; and how many
+            more `max_det` left out.
         """
         rows, sources = detections.rows, detections.sources
         if self.full:
@@ -162,17 +168,18 @@ class Slicer:
             sources = torch.cat((sources, torch.full((len(whole),), -1)))
         upright = (rows[:, 0] <= rows[:, 2]) & (rows[:, 1] <= rows[:, 3])  # heads without DFL can turn a box inside out
         rows, sources = rows[upright], sources[upright]
-        classes = torch.zeros_like(rows[:, 5]) if agnostic else rows[:, 5]
-        merged = merge(rows[:, :4], rows[:, 4], classes, sources, detections.tiles, image_hw, iou=iou)
-        columns = merged.boxes, merged.scores[:, None], rows[merged.index, 5:]
-        return torch.cat(columns, 1)[:max_det].to(whole.device)
+        classes = torch.zeros_like(rows[:, 5]) if self.agnostic else rows[:, 5]
+        merged = merge(rows[:, :4], rows[:, 4], classes, sources, detections.tiles, image_hw, iou=self.iou)
+        found = torch.cat((merged.boxes, merged.scores[:, None], rows[merged.index, 5:]), 1)
+        kept = found[: self.max_det].to(whole.device)
+        return kept, len(found) - len(kept)
 
 
 def build_slicer(args: Any, model: Any, imgsz: int) -> Slicer | None:
     """Return the slicer that the arguments `slice` and its companions ask for, or None.
 
     A tile is scaled to `imgsz`, the shorter side of the input in pixels. `slice=auto` goes by the model's
-    `TRAINING_ATTRIBUTES`.
+    `TRAINING_ATTRIBUTES`. `max_det` counts for each pass; for the whole image only where it is not the default.
     """
     tile = getattr(args, "slice", 0)
     if not tile:
@@ -184,7 +191,11 @@ def build_slicer(args: Any, model: Any, imgsz: int) -> Slicer | None:
         size, scale = (float(known[name]) if known.get(name) else None for name in TRAINING_ATTRIBUTES)
         tile = auto_tile(imgsz, size, scale)
     batch = int(min(args.slice_batch, max_batch(model)))
-    return Slicer(int(tile), args.slice_overlap, batch, args.slice_full, args.slice_skip)
+    given = args.max_det if args.max_det != DEFAULT_CFG_DICT["max_det"] else None
+    classes = None if args.classes is None else tuple(args.classes)
+    agnostic = bool(args.agnostic_nms or args.single_cls)
+    options = args.slice_skip, classes, args.slice_iou, agnostic, given
+    return Slicer(int(tile), args.slice_overlap, batch, args.slice_full, *options)
 
 
 def max_batch(model: Any) -> float:
@@ -197,13 +208,17 @@ def max_batch(model: Any) -> float:
     return int(metadata.get("batch", 1))
 
 
-def select_boxes(preds: Any, min_score: float, nc: int) -> list[torch.Tensor]:
+def select_boxes(preds: Any, min_score: float, nc: int, classes: tuple[int, ...] | None = None) -> list[torch.Tensor]:
     """Return the boxes of at least a score in a model's raw output, for each image: xyxy in input pixels, (K, 4).
 
     The output of a model of `nc` classes is (B, 4 + nc, anchors) with xywh boxes, before NMS, or (B, N, 6) with xyxy
-    boxes, after it, or a list that begins with such.
+    boxes, after it, or a list that begins with such. With `classes`, only these count.
     """
     preds = preds[0] if isinstance(preds, (list, tuple)) else preds
+    chosen = torch.as_tensor(range(nc) if classes is None else classes, dtype=torch.long, device=preds.device)
+    chosen = chosen[chosen < nc]
     if preds.shape[-1] == 6 and preds.shape[1] != 4 + nc:
-        return [rows[rows[:, 4] >= min_score, :4] for rows in preds]
-    return [xywh2xyxy(image[:4, image[4 : 4 + nc].amax(0) >= min_score].T) for image in preds]
+        return [rows[(rows[:, 4] >= min_score) & torch.isin(rows[:, 5].long(), chosen), :4] for rows in preds]
+    if not len(chosen):
+        return [image.new_zeros(0, 4) for image in preds]
+    return [xywh2xyxy(image[:4, image[4 + chosen].amax(0) >= min_score].T) for image in preds]

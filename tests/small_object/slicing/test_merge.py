@@ -150,7 +150,7 @@ def brute(
 
     stays = []
     for a in range(n):
-        wholes = [f for b, f in enumerate(found) if not any(is_open[b]) and f[2] == found[a][2] and f[3] != found[a][3]]
+        wholes = [f for b, f in enumerate(found) if not any(is_open[b]) and f[3] != found[a][3]]
         stays.append(not (any(is_open[a]) and any(explained(a, f[0], f[1]) for f in wholes)))
     group = list(range(n))
     for a in range(n):
@@ -171,9 +171,7 @@ def brute(
     items = [
         (lead, union)
         for lead, union, several in items
-        if several
-        or not any(is_open[lead])
-        or not any(found[j][2] == found[lead][2] and explained(lead, u, found[j][1]) for j, u in joined)
+        if several or not any(is_open[lead]) or not any(explained(lead, u, found[j][1]) for j, u in joined)
     ]
     kept: list[tuple[int, Box]] = []
     for lead, union in sorted(items, key=lambda item: (-found[item[0]][1], item[0])):
@@ -210,6 +208,13 @@ def test_merge_follows_its_rules_one_by_one(seed, monkeypatch):
     np.testing.assert_allclose(result.boxes.numpy(), [union for union, *_ in expected])
     assert result.scores.tolist() == [score for _, score, _ in expected]
     assert result.classes.tolist() == [classes[lead] for *_, lead in expected]
+
+
+def test_a_part_of_another_class_is_explained_by_the_whole_object():
+    tiles = tile_grid(100, 180, 100, 0.2)  # 0 to 100 and 80 to 180 px
+    truck, part, beside = (85.0, 20.0, 140.0, 60.0), (86.0, 21.0, 100.0, 59.0), (90.0, 20.0, 145.0, 60.0)
+    found = merged([(truck, 0.8, 1, 1), (part, 0.9, 0, 0), (beside, 0.7, 2, -1)], tiles, (100, 180))
+    assert found.classes.tolist() == [1, 2], "the part goes, two whole objects of two classes stay"
 
 
 def test_nothing_found_is_nothing_merged():

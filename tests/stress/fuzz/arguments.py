@@ -33,7 +33,9 @@ def is_whole(value: Any, low: int) -> bool:
 # What each argument may be, as README and small_object.yaml tell users.
 ACCEPTED: dict[str, Callable[[Any], bool]] = {
     **dict.fromkeys(("nwd", "nwd_assign"), lambda v: v is None or is_number(v, 0, 1)),
-    **dict.fromkeys(("slice_skip", "slice_full_ratio", "slice_keep", "slice_empty"), lambda v: is_number(v, 0, 1)),
+    **dict.fromkeys(
+        ("slice_iou", "slice_skip", "slice_full_ratio", "slice_keep", "slice_empty"), lambda v: is_number(v, 0, 1)
+    ),
     **dict.fromkeys(("size_metrics", "slice_full"), lambda v: isinstance(v, bool)),
     "nwd_c": lambda v: v is None or (is_number(v, 0, sys.float_info.max) and v > 0),
     "slice": lambda v: v is None or v == "auto" or is_whole(v, 64) or (is_number(v) and v == 0),

@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from torchvision.ops import box_iou
 from ultralytics import YOLO
 from ultralytics.data.dataset import YOLODataset
 from ultralytics.engine.predictor import BasePredictor
@@ -141,6 +142,42 @@ def test_skipping_looks_where_the_whole_image_has_hints(model: YOLO, image: np.n
     assert model.predict(image, **SLICED | {"slice_skip": 1.0})[0].tiles == (0, len(grid))
 
 
+def test_limits_of_one_pass_are_not_those_of_the_image(
+    model: YOLO, image: np.ndarray, caplog: pytest.LogCaptureFixture
+) -> None:
+    options = SLICED | {"conf": 0.3, "slice_iou": 0.9}
+    everything = len(model.predict(image, **options | {"max_det": 300})[0])  # the default: no limit for the image
+    assert everything > 300
+    caplog.set_level(logging.WARNING, "ultralytics")
+    logging.getLogger("ultralytics").addHandler(caplog.handler)
+    few = model.predict(image, **options | {"max_det": 299})[0]
+    logging.getLogger("ultralytics").removeHandler(caplog.handler)
+    assert len(few) == 299
+    assert any("objects are left out; raise max_det=299" in message for message in caplog.messages)
+
+
+def test_slice_iou_is_the_overlap_of_the_merge(model: YOLO, image: np.ndarray) -> None:
+    for iou in (0.1, 0.5, 0.9):
+        found = model.predict(image, **SLICED | {"slice_iou": iou})[0].boxes
+        for kind in found.cls.unique():
+            boxes = found.xyxy[found.cls == kind]
+            overlaps = box_iou(boxes, boxes).fill_diagonal_(0)
+            assert float(overlaps.max()) <= iou + 1e-3
+            if iou == 0.9:
+                assert float(overlaps.max()) > 0.5
+
+
+def test_skipping_goes_by_the_classes_asked_for(model: YOLO, image: np.ndarray) -> None:
+    whole = model.predict(image, **PLAIN | {"conf": 0.001, "iou": 1.0, "max_det": 10_000})[0].boxes
+    best = [float(whole.conf[whole.cls == kind].max()) for kind in (0, 1)]
+    kind = best.index(min(best))
+    chosen = whole.xyxy[(whole.cls == kind) & (whole.conf >= best[kind])]
+    tiles = tiles_over(chosen.numpy(), *image.shape[:2], TILE, 0.25)
+    options = SLICED | {"slice_skip": best[kind]}
+    assert model.predict(image, **options | {"classes": [kind]})[0].tiles[0] == len(tiles)
+    assert len(tiles) < model.predict(image, **options)[0].tiles[0]
+
+
 EXPORTS = {  # beside the format: what it needs, and its arguments
     "torchscript, nms": ((), {"nms": True}),
     "onnx": (("onnx", "onnxruntime", "onnxslim"), {}),
@@ -268,7 +305,7 @@ def test_corrupt_frames_of_a_video_are_named_and_skipped(
     read = [number for number in sampled if number not in corrupt]
     assert [round(result.orig_img.mean() / 30) for result in results] == read
     named = [number + 1 for number in sampled if number in corrupt]
-    said = [record.getMessage() for record in caplog.records if "corrupt" in record.getMessage()]
+    said = [record.getMessage() for record in caplog.records if "is corrupt" in record.getMessage()]
     assert [message[message.index(str(file)) :] for message in said] == [
         f"{file}: frame {number} of {count} is corrupt and skipped" for number in named
     ]

@@ -33,6 +33,7 @@ class DetectionPredictor(StockDetectionPredictor):
     """
 
     slices = True
+    has_warned = False  # of features that a tracker will not get
     slicer: Slicer | None = None
     tile_detections: dict[int, TileDetections]
 
@@ -66,7 +67,7 @@ class DetectionPredictor(StockDetectionPredictor):
         preds = run(im, *args, **kwargs) if needed else None
 
         def propose(parts: list[np.ndarray], inputs: torch.Tensor, preds: Any) -> list[torch.Tensor]:
-            boxes = select_boxes(preds, slicer.skip, len(self.model.names))
+            boxes = select_boxes(preds, slicer.skip, len(self.model.names), slicer.classes)
             pairs = zip(boxes, parts, strict=True)
             return [ops.scale_boxes(inputs.shape[2:], xyxy.float(), part.shape) for xyxy, part in pairs]
 
@@ -86,7 +87,11 @@ class DetectionPredictor(StockDetectionPredictor):
             whole = propose(images, im, preds)
             proposals = slicer.propose(large_images, propose_in_parts, [whole[i] for i in large])
         self.tile_detections = dict(zip(large, slicer.detect(large_images, detect, proposals), strict=True))
-        self._feats = None  # those of the last tiles, not of the boxes that a tracker will be given
+        if large and getattr(self, "_feats", None) is not None:
+            if not self.has_warned:
+                LOGGER.warning("'slice' leaves ReID by the detector's own features unused; name a ReID `model` instead")
+            self.has_warned = True
+            self._feats = None  # those of the last tiles, not of the boxes that a tracker will be given
         return preds
 
     def postprocess(self, preds: Any, img: torch.Tensor, orig_imgs: Any, **kwargs: Any) -> list[Results]:
@@ -108,8 +113,9 @@ class DetectionPredictor(StockDetectionPredictor):
             results = super().postprocess(preds, img, orig_imgs, **kwargs)
         for i, detections in self.tile_detections.items():
             result = results[i]
-            options = {"agnostic": self.args.agnostic_nms, "max_det": self.args.max_det}
-            rows = self.slicer.merge(result.orig_shape, detections, result.boxes.data, **options)
+            rows, left_out = self.slicer.merge(result.orig_shape, detections, result.boxes.data)
+            if left_out:
+                LOGGER.warning(f"{result.path}: {left_out} objects are left out; raise max_det={self.args.max_det}")
             result.num_full = len(result.boxes) if self.slicer.full else 0
             result.update(boxes=rows)
             result.tiles = len(detections.tiles), detections.skipped

@@ -25,6 +25,9 @@ require_parameters(StockDetectionValidator.init_metrics, "model")
 require_parameters(StockDetectionValidator._process_batch, "preds", "batch")
 
 
+NO_LIMIT = 1_000_000  # detections in an image
+
+
 class DetectionValidator(StockDetectionValidator):
     """Upstream's validator, which also measures accuracy by object size unless `size_metrics=False`.
 
@@ -75,7 +78,7 @@ class DetectionValidator(StockDetectionValidator):
             return super().postprocess(preds)
         batch = self._batch
         large = [i for i, (height, width) in enumerate(batch["ori_shape"]) if max(height, width) > self.slicer.tile]
-        likely = select_boxes(preds, self.slicer.skip, self.nc) if large and self.slicer.skip else None
+        likely = self._select(preds) if large and self.slicer.skip else None
         outputs = super().postprocess(preds)
         started = time.perf_counter()
         for i in large:
@@ -86,8 +89,7 @@ class DetectionValidator(StockDetectionValidator):
             self.tiles = self.tiles[0] + len(found.tiles), self.tiles[1] + found.skipped
             whole = _rows(outputs[i]).cpu()
             whole[:, :4] = (whole[:, :4] - pad) / gain
-            options = {"agnostic": self.args.single_cls or self.args.agnostic_nms, "max_det": self.args.max_det}
-            rows = self.slicer.merge(image.shape[:2], found, whole, **options)
+            rows, _ = self.slicer.merge(image.shape[:2], found, whole)
             rows[:, :4] = rows[:, :4] * gain + pad
             rows = rows.to(self.device)
             outputs[i] = {"bboxes": rows[:, :4], "conf": rows[:, 4], "cls": rows[:, 5], "extra": rows[:, 6:]}
@@ -115,8 +117,11 @@ class DetectionValidator(StockDetectionValidator):
     def _look(self, parts: list[np.ndarray]) -> list[torch.Tensor]:
         """Return where in parts of an image (H, W, C) objects may be: xyxy in the pixels of each, shapes (K, 4)."""
         preds, shape = self._run(parts)
-        boxes = select_boxes(preds, self.slicer.skip, self.nc)
+        boxes = self._select(preds)
         return [ops.scale_boxes(shape, rows.float(), part.shape) for rows, part in zip(boxes, parts, strict=True)]
+
+    def _select(self, preds: Any) -> list[torch.Tensor]:
+        return select_boxes(preds, self.slicer.skip, self.nc, self.slicer.classes)
 
     def _process_batch(self, preds: dict[str, torch.Tensor], batch: dict[str, Any]) -> dict[str, np.ndarray]:
         """Return upstream's matches of one image's predictions, and record both.
@@ -161,7 +166,8 @@ class DetectionValidator(StockDetectionValidator):
     def get_stats(self) -> dict[str, Any]:
         """Return upstream's results and those by object size."""
         if self.size_records is not None and self.size_records.images:
-            self.metrics.size = self.size_records.evaluate(self.names, int(self.args.max_det))
+            limit = int(self.args.max_det) if self.slicer is None else self.slicer.max_det or NO_LIMIT
+            self.metrics.size = self.size_records.evaluate(self.names, limit)
             self.size_records = SizeRecords()  # frees the memory
         return super().get_stats()
 
