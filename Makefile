@@ -26,7 +26,7 @@ pictures: env ## draw the pictures of docs, and take those of what the demo foun
 test: env ## run all tests (about 6 minutes on 2 cores)
 	$(BIN)/python -m pytest -n auto --dist loadfile
 
-test-fast: env ## run the tests that need no training, installation, browser or Ray
+test-fast: env ## run the quick tests: no browser, no Ray, and nothing marked slow (about 90 s on 2 cores)
 	$(BIN)/python -m pytest -n auto --dist loadfile -m "not slow and not browser and not ray"
 
 lint: env ## check style and types

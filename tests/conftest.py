@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 import atexit
 import importlib.metadata
 import importlib.util
@@ -28,7 +26,7 @@ shutil.copy(  # a missing Arial.ttf would be downloaded
 )
 
 
-SLOW = {  # files whose tests train, install or run many commands
+SLOW = {  # files in which all tests take seconds; others mark single tests
     "test_commands.py", "test_wheel.py", "test_compat.py", "test_faults.py", "test_distributed.py",
     "test_fuzz.py", "test_compare.py", "test_modes.py", "test_export.py", "test_sliced_prediction.py", "test_docs.py",
 }  # fmt: skip

@@ -1,8 +1,5 @@
 """Rules about where code lives and how it is imported."""
 
-from __future__ import annotations
-
-import os
 import re
 from pathlib import Path
 
@@ -47,7 +44,6 @@ def test_overlay_changes_upstream_files_only(root: Path) -> None:
     assert not [path for path in new if not path.startswith(("nn/modules", "cfg/models"))]
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 @pytest.mark.parametrize("switch", ["0", "1"])
 def test_modules_can_be_imported_first(run: Run, root: Path, tmp_path: Path, switch: str) -> None:
     """The core also without the overlay; with it, what patches import imports upstream's modules and their patches."""

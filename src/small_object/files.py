@@ -9,8 +9,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import psutil
-
 from small_object.errors import UserError
 
 
@@ -49,6 +47,8 @@ def make_writable(folder: Path) -> None:
 @contextmanager
 def staging_dir(root: Path) -> Iterator[Path]:
     """Yield a folder inside `root` to build in; it is removed afterwards, as are those that killed processes left."""
+    import psutil  # here: an import of a model needs no more packages than upstream's
+
     for old in root.glob(".staging-*"):
         pid = old.name.rpartition("-")[2]
         if not pid.isdecimal() or not psutil.pid_exists(int(pid)):

@@ -1,6 +1,5 @@
 """The benchmark of exported models, with the formats that need nothing beside PyTorch."""
 
-import csv
 from pathlib import Path
 
 import pytest
@@ -8,6 +7,7 @@ from ultralytics import YOLO
 
 from benchmarks import export
 from tests.benchmarks.test_slicing import command  # noqa: F401
+from tests.helpers.common import read_csv
 
 
 @pytest.fixture
@@ -22,8 +22,7 @@ def test_each_format_is_a_row(options: list[str], monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(export, "FORMATS", formats)
     assert export.main(options) == 1  # for the broken one
     out = Path(options[-1])
-    with (out / "export.csv").open() as lines:
-        rows = {row["format"]: row for row in csv.DictReader(lines)}
+    rows = {row["format"]: row for row in read_csv(out / "export.csv")}
     assert list(rows) == [export.REFERENCE, "TorchScript", "broken"]
     reference, exported, broken = rows.values()
     file = Path(options[options.index("--model") + 1])

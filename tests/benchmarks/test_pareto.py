@@ -1,8 +1,5 @@
 """The comparison at equal time per image."""
 
-from __future__ import annotations
-
-import csv
 from pathlib import Path
 
 import pytest
@@ -10,7 +7,7 @@ import pytest
 from benchmarks import pareto
 from benchmarks.common import write_csv
 from benchmarks.report import COLUMNS, Entry
-from tests.benchmarks.test_speed import TINY
+from tests.helpers.common import STOCK_MODEL, read_csv
 
 
 def build_entry(label: str, stock: bool, *scores: float) -> Entry:
@@ -50,14 +47,13 @@ def write_results(folder: Path, model: Path, imgsz: int, scores: dict[str, float
 
 def test_a_report_of_what_was_trained(tmp_path: Path) -> None:
     model = tmp_path / "tiny.yaml"
-    model.write_text(TINY.format("Conv, [32, 3, 2]"))
+    model.write_text(STOCK_MODEL.format(3))
     out = tmp_path / "out"
     write_results(out / "64", model, 64, {"stock a": 0.1, "ours": 0.3})
     write_results(tmp_path / "more", model, 128, {"stock a": 0.2})
     arguments = ["--only-report", "--results", str(tmp_path / "more"), "--rounds", "2", "--device", "cpu"]
     assert pareto.main([*arguments, "--out", str(out)]) == 0
-    with (out / "pareto.csv").open(newline="") as lines:
-        rows = list(csv.DictReader(lines))
+    rows = read_csv(out / "pareto.csv")
     assert {(row["model"], row["imgsz"], row["runtime"]) for row in rows} == {
         (label, imgsz, runtime)
         for label, imgsz in (("stock a", "64"), ("ours", "64"), ("stock a", "128"))

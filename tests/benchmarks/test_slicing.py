@@ -1,6 +1,5 @@
 """The benchmark of slicing, without SAHI."""
 
-import csv
 from pathlib import Path
 
 import cv2
@@ -9,23 +8,18 @@ import pytest
 from ultralytics import YOLO
 
 from benchmarks import slicing
-from tests.ultralytics.models.test_sliced_prediction import build
+from tests.helpers.common import build_detector, draw_blocks, one_line, read_csv, write_set
 
 
 @pytest.fixture(scope="module")
 def command(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     """Return a command over two synthetic images and weights that find something in them."""
     folder = tmp_path_factory.mktemp("slicing")
-    for kind in ("images", "labels"):
-        (folder / kind).mkdir()
-    rng = np.random.default_rng(0)
-    for i, size in enumerate(((160, 120), (128, 150))):
-        noise = rng.integers(0, 256, (12, 16, 3), dtype=np.uint8)
-        cv2.imwrite(str(folder / f"images/{i}.png"), cv2.resize(noise, size, interpolation=cv2.INTER_CUBIC))
-        (folder / f"labels/{i}.txt").write_text("0 0.5 0.5 0.25 0.25\n1 0.2 0.3 0.1 0.2\n")
-    (folder / "set.yaml").write_text("train: images\nval: images\nnames: [a, b]\n")
-    build(folder, 2).save(folder / "tiny.pt")
-    values = {"model": folder / "tiny.pt", "data": folder / "set.yaml", "tile": 64, "imgsz": 64, "device": "cpu"}
+    labels = "0 0.5 0.5 0.25 0.25\n1 0.2 0.3 0.1 0.2\n"
+    images = [draw_blocks(width, height, 12, 16, width) for width, height in ((160, 120), (128, 150))]
+    data = write_set(folder / "set", {str(i): (image, labels) for i, image in enumerate(images)}, "ab")
+    build_detector(folder, 2).save(folder / "tiny.pt")
+    values = {"model": folder / "tiny.pt", "data": data, "tile": 64, "imgsz": 64, "device": "cpu"}
     options = [text for key, value in values.items() for text in (f"--{key}", str(value))]
     return [*options, "--no-sahi", "--out", str(folder / "out")]
 
@@ -33,8 +27,7 @@ def command(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
 def test_the_table_holds_each_variant(command: list[str]) -> None:
     assert slicing.main([*command, "--skip", "0.5", "--no-peak"]) == 0
     out = Path(command[-1])
-    with (out / "slicing.csv").open() as lines:
-        rows = {row["variant"]: row for row in csv.DictReader(lines)}
+    rows = {row["variant"]: row for row in read_csv(out / "slicing.csv")}
     assert list(rows) == ["plain", "this fork", "this fork, skip 0.5"]
     tiles = len(slicing.tile_grid(120, 160, 64, 0.2)) + len(slicing.tile_grid(150, 128, 64, 0.2))
     assert float(rows["this fork"]["tiles"]) == tiles / 2
@@ -63,15 +56,11 @@ def test_overall_scores_in_a_closed_form() -> None:
 
 
 def test_mosaics_are_of_images_of_one_size(tmp_path: Path) -> None:
-    for kind in ("images", "labels"):
-        (tmp_path / kind).mkdir()
     rng, sizes = np.random.default_rng(0), [(30, 40)] * 3 + [(50, 40)] + [(30, 40)] * 2
     pictures = [rng.integers(0, 256, (*size, 3), dtype=np.uint8) for size in sizes]
-    for i, picture in enumerate(pictures):
-        cv2.imwrite(str(tmp_path / f"images/{i}.png"), picture)
-        (tmp_path / f"labels/{i}.txt").write_text(f"{i % 2} 0.5 0.6 0.2 0.4\n")
-    (tmp_path / "set.yaml").write_text("train: images\nval: images\nnames: [a, b]\n")
-    given = ["--model", str(tmp_path / "set.yaml"), "--data", f"{tmp_path}/set.yaml@2", "--no-sahi"]
+    labelled = {str(i): (picture, f"{i % 2} 0.5 0.6 0.2 0.4\n") for i, picture in enumerate(pictures)}
+    data = write_set(tmp_path, labelled, "ab")
+    given = ["--model", str(data), "--data", f"{data}@2", "--no-sahi"]
     (mosaic,), names = slicing.load(given[3], slicing.parse_arguments(given))
     four = [pictures[i] for i in (0, 1, 2, 4)]
     assert np.array_equal(mosaic.image, np.vstack([np.hstack(four[:2]), np.hstack(four[2:])]))
@@ -81,7 +70,7 @@ def test_mosaics_are_of_images_of_one_size(tmp_path: Path) -> None:
     (single,), names = slicing.load(given[3], slicing.parse_arguments([*given, "--single-cls"]))
     assert single.classes.tolist() == [0] * 4 and len(names) == 1
     with pytest.raises(slicing.UserError, match="too few validation images of one size for mosaics of 3x3"):
-        slicing.load(f"{tmp_path}/set.yaml@3", slicing.parse_arguments(given))
+        slicing.load(f"{data}@3", slicing.parse_arguments(given))
 
 
 @pytest.mark.parametrize(
@@ -93,7 +82,5 @@ def test_mosaics_are_of_images_of_one_size(tmp_path: Path) -> None:
     ],
 )
 def test_mistakes_give_one_line(command: list[str], more: list[str], said: str) -> None:
-    with pytest.raises(SystemExit) as caught:
+    with one_line("slicing", said):
         slicing.main([*command, *more])
-    assert str(caught.value).startswith("slicing: ") and said in str(caught.value)
-    assert "\n" not in str(caught.value)

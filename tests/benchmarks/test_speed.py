@@ -1,6 +1,5 @@
 """The benchmark that times models: its rounds, tables and profile."""
 
-import csv
 from pathlib import Path
 from typing import Any
 
@@ -9,25 +8,17 @@ import pytest
 import torch
 
 from benchmarks import speed
+from benchmarks.common import ROOT
+from tests.helpers.common import STOCK_MODEL, TINY_MODEL, one_line, read_csv, write_tree
 
-ROOT = Path(__file__).resolve().parents[2]
-TINY = """nc: 3
-backbone:
-  - [-1, 1, Conv, [16, 3, 2]]
-  - [-1, 1, {}]
-  - [-1, 1, nn.MaxPool2d, [2]]
-head:
-  - [[1, 2], 1, Detect, [nc]]
-"""
 MEASUREMENTS = ["PyTorch CPU", "ONNX Runtime CPU", "training step CPU"]
 
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     """Write two tiny models; return them as the command line names them."""
-    folder = tmp_path_factory.mktemp("models")
-    for name, block in (("plain", "Conv, [32, 3, 2]"), ("dual", "DualConv, [32, 2]")):
-        (folder / f"{name}.yaml").write_text(TINY.format(block))
+    texts = {"plain.yaml": STOCK_MODEL.format(3), "dual.yaml": TINY_MODEL}
+    folder = write_tree(tmp_path_factory.mktemp("models"), texts)
     return [str(folder / "plain.yaml"), str(folder / "dual.yaml") + "+nwd=0.5"]
 
 
@@ -41,8 +32,7 @@ def done(models: list[str], tmp_path_factory: pytest.TempPathFactory) -> dict[st
     """Run the benchmark once."""
     out = tmp_path_factory.mktemp("speed") / "out"
     assert speed.main(command(models, out)) == 0
-    with (out / "speed.csv").open(newline="") as lines:
-        return {"out": out, "rows": list(csv.DictReader(lines)), "md": (out / "speed.md").read_text()}
+    return {"out": out, "rows": read_csv(out / "speed.csv"), "md": (out / "speed.md").read_text()}
 
 
 def test_rows(done: dict[str, Any]) -> None:
@@ -91,8 +81,6 @@ def test_profile(done: dict[str, Any]) -> None:
     ],
 )
 def test_mistakes_are_one_line(tmp_path: Path, arguments: list[str], message: str) -> None:
-    with pytest.raises(SystemExit) as stopped:
+    with one_line("speed", message):
         speed.main([*arguments, "--out", str(tmp_path / "out")])
-    text = str(stopped.value)
-    assert text.startswith("speed: ") and message in text and "\n" not in text
     assert not (tmp_path / "out").exists()

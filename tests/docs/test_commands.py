@@ -1,18 +1,10 @@
 """Every command of README.md and docs/ runs, on data of a few tiny images in a folder that is laid out like this one.
 
-A command is a line of a code block that begins with one of `PROGRAMS`, or code in a sentence that does so and has
-arguments (`yolo export` and `small-object check` are names). Python in code blocks runs, too. A new command in a
-document is found and run automatically. If it fails here:
-
-- it takes long, or names something that is not here: add a row to `SMALLER`;
-- it cannot run in a test: add it to `NOT_RUN`;
-- it is not a command: add the first line of its block to `TEXTS`.
-
-`PROMISES` states what a command writes or prints. Rows that no document needs any more fail. The commands of a document
-run one after the other in a folder of their own, as some need what those before them made.
+A command is a line of a code block, or code in a sentence, that begins with one of `PROGRAMS`. Python in code blocks
+runs, too. New ones are found. One that takes long, or names something that is not here, needs a row in `SMALLER`, one
+that can't run in a test is added to `NOT_RUN`, and the first line of a block that is no command to `TEXTS`. `PROMISES`
+states what a command writes or prints. The commands of a document run one after the other in a folder of their own.
 """
-
-from __future__ import annotations
 
 import ast
 import os
@@ -35,18 +27,16 @@ from ultralytics.cfg import DEFAULT_CFG_DICT
 from benchmarks.common import ROOT
 from docs.tools import browser
 from tests.helpers.command_server import Server
-from tests.helpers.common import TINY_MODEL, write_data
+from tests.helpers.common import TINY_MODEL, draw_blocks, write_data, write_video
 from tests.helpers.record_server import RecordServer
 from tests.small_object.datasets.test_airport import make_files, make_zip
 from tests.small_object.datasets.test_convert import coco, voc
 
-pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 PROGRAMS = "yolo", "python", "python3", "pip", "make", "jupyter", "ray", "small-object", "mkdocs", "ruff", "git", "."
 
 LANGUAGES = "", "bash", "sh", "shell", "console", "python", "py"  # of fenced blocks that are looked at
 
-# Regular expressions of what is made smaller, or given a value that is here, in the order in which they are applied. A
-# command is looked for with those before already applied. What they leave is run as it is written.
+# Regular expressions of what is made smaller, or given a value that is here, applied one after the other.
 SMALLER = {
     r"\bepochs=\d+": "epochs=1",
     r"imgsz=640": "imgsz=64",
@@ -227,9 +217,8 @@ except KeyboardInterrupt:
 
 def paint(file: Path, width: int, height: int) -> np.ndarray:
     """Write a picture of random blocks; return it (H, W, 3)."""
-    blocks = np.random.default_rng(len(file.name)).integers(0, 256, (9, 16, 3), np.uint8)
-    image = cv2.resize(blocks, (width, height), interpolation=cv2.INTER_CUBIC)
-    file.parent.mkdir(parents=True, exist_ok=True)
+    image = draw_blocks(width, height, 9, 16, len(file.name))
+    file.parent.mkdir(exist_ok=True)
     cv2.imwrite(str(file), image)
     return image
 
@@ -238,8 +227,8 @@ def paint(file: Path, width: int, height: int) -> np.ndarray:
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     files = {f"{name}.zip": make_zip(make_files(name)) for name in ("ASS1", "ASS2")}
     folder = str(tmp_path_factory.mktemp("server"))
-    with RecordServer(files) as record, Server(ASS_RECORD_URL=record.url, ASS_CACHE=folder) as server:
-        yield server
+    with RecordServer(files) as record:
+        yield Server(ASS_RECORD_URL=record.url, ASS_CACHE=folder)
 
 
 @pytest.fixture(scope="module")
@@ -261,11 +250,7 @@ def template(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Path:
     for i in range(2):
         paint(folder / f"panoramas/{i}.jpg", 200, 90)
         paint(folder / f"frames/{i}.jpg", 96, 72)
-    frame = paint(folder / "panorama.jpg", 160, 96)
-    video = cv2.VideoWriter(str(folder / "video.mp4"), cv2.VideoWriter_fourcc(*"mp4v"), 5, frame.shape[1::-1])
-    for _ in range(2):
-        video.write(frame)
-    video.release()
+    write_video(folder / "video.mp4", [paint(folder / "panorama.jpg", 160, 96)] * 2, "mp4v")
     for name, classes in (("ASS1-demo", ("airplane", "person", "truck")), ("ASS2-demo", ("airplane", "truck"))):
         yaml = (folder / "datasets" / name / f"{name}.yaml").read_bytes()
         write_data(folder / "datasets" / name, classes, {"train": 2, "val": 2}).write_bytes(yaml)

@@ -1,17 +1,11 @@
 """Runs Python commands without the seconds that each takes to import PyTorch: a process that has imported it forks.
 
-    python tests/helpers/command_server.py
-
-reads JSON objects, one per line, with `argv`, `folder` and `log`. It runs `argv` in a child process as the shell would
-(`yolo ...`, `small-object ...`, `python file.py ...`, `python -m module ...` or `python -c code ...`) and answers with
-the exit status; the output is in the file `log`. `Server` starts it and talks to it.
+`yolo ...`, `small-object ...`, `python file.py ...`, `python -m module ...` and `python -c code ...` run so; other
+commands run in bash.
 """
 
-from __future__ import annotations
-
 import atexit
-import gc
-import json
+import multiprocessing
 import os
 import re
 import runpy
@@ -21,38 +15,31 @@ import signal
 import subprocess
 import sys
 import sysconfig
-import tempfile
-import traceback
+from multiprocessing import forkserver
 from pathlib import Path
-from typing import Any
+from unittest import mock
 
 LIMIT = 150  # seconds that a command may take
-FORKED = ("yolo ", "python ", "python3 ", "small-object ")  # other commands run in bash
+FORKED = ("yolo ", "python ", "python3 ", "small-object ")
+IMPORTED = [
+    "torch", "torch._inductor",  # which a training imports for its deterministic algorithms
+    "ultralytics.models.yolo", "ultralytics.utils.callbacks.raytune", "ultralytics.utils.plotting",
+]  # fmt: skip
 
 
 class Server:
-    """Runs commands in child processes of a process that has imported PyTorch; to be used as a context manager."""
+    """Runs commands in child processes, with `environment` besides this process's own."""
 
     def __init__(self, **environment: str) -> None:
         mine = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
-        self.folder = Path(tempfile.mkdtemp(prefix="command-server-"))
-        config = shutil.copytree(os.environ["YOLO_CONFIG_DIR"], self.folder / "config")  # it changes a setting
         self.environment = {
-            **mine, "OMP_NUM_THREADS": "1", "MPLBACKEND": "agg", "YOLO_CONFIG_DIR": str(config),
-            "PATH": os.pathsep.join((sysconfig.get_path("scripts"), os.environ["PATH"])),
-            "PYTHONPATH": str(Path(__file__).parents[2]), **environment,
+            **mine, "OMP_NUM_THREADS": "1", "MPLBACKEND": "agg", "PYTHONPATH": str(Path(__file__).parents[2]),
+            "PATH": os.pathsep.join((sysconfig.get_path("scripts"), os.environ["PATH"])), **environment,
         }  # fmt: skip
-        self.process = subprocess.Popen(
-            [sys.executable, __file__],
-            env=self.environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-        )  # fmt: skip
-
-    def __enter__(self) -> Server:
-        return self
-
-    def __exit__(self, *args: object) -> None:
-        self.process.communicate()
-        shutil.rmtree(self.folder, ignore_errors=True)
+        self.processes = multiprocessing.get_context("forkserver")
+        self.processes.set_forkserver_preload(IMPORTED)
+        with mock.patch.dict(os.environ, self.environment, clear=True):
+            forkserver.ensure_running()
 
     def run(self, command: str | list[str], folder: Path) -> tuple[int, str]:
         """Run a command in a folder; return its exit status and what it printed."""
@@ -63,69 +50,44 @@ class Server:
             )  # fmt: skip
             return done.returncode, done.stdout
         argv = shlex.split(command) if isinstance(command, str) else command
-        request = {"argv": argv, "folder": str(folder), "log": str(folder / "log.txt")}
-        print(json.dumps(request), file=self.process.stdin, flush=True)
-        status = json.loads(self.process.stdout.readline())
+        process = self.processes.Process(target=execute, args=(argv, folder, self.environment))
+        process.start()
+        process.join()
         said = (folder / "log.txt").read_text(encoding="utf-8", errors="replace")
-        return status, re.sub(r"\x1b\[[\d;]*[mK]", "", said)
+        return process.exitcode, re.sub(r"\x1b\[[\d;]*[mK]", "", said)
 
 
-def execute(argv: list[str], folder: str, log: str) -> None:
+def execute(argv: list[str], folder: Path, environment: dict[str, str]) -> None:
     """Become the process of a command."""
-    signal.alarm(LIMIT)
-    os.chdir(folder)
-    output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
-    for stream, target in ((0, os.open(os.devnull, os.O_RDONLY)), (1, output), (2, output)):
-        os.dup2(target, stream)
-    program, first, *rest = argv
-    if program in {"yolo", "small-object"}:
-        sys.argv[:] = argv
-        runpy.run_path(shutil.which(program), run_name="__main__")
-    elif first == "-m":
-        sys.argv[:], sys.path[0] = rest, folder
-        runpy.run_module(rest[0], run_name="__main__", alter_sys=True)
-    elif first == "-c":
-        sys.argv[:], sys.path[0] = ["-c", *rest[1:]], ""
-        exec(compile(rest[0], "<string>", "exec"), {"__name__": "__main__"})
-    else:
-        sys.argv[:], sys.path[0] = [first, *rest], str(Path(first).resolve().parent)
-        runpy.run_path(first, run_name="__main__")
-
-
-def main() -> None:
-    """Answer requests; each child process executes one and ends without freeing all that was imported."""
-    answers = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # nothing but answers goes there
-    for line in iter(sys.stdin.readline, ""):
-        if child := os.fork():
-            status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-            print(json.dumps(status), file=answers, flush=True)
-            continue
-        code: Any = 0
-        try:
-            execute(**json.loads(line))
-        except SystemExit as end:
-            code = end.code or 0
-        except BaseException:
-            code = traceback.format_exc()
-        if not isinstance(code, int):  # as Python ends with a message
-            print(code, file=sys.stderr)
-            code = 1
-        atexit._run_exitfuncs()
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code)
-
-
-if __name__ == "__main__":
     import torch
-    import torch._inductor  # which a training imports for its deterministic algorithms
-    import ultralytics.models.yolo
-    import ultralytics.utils.callbacks.raytune
-    import ultralytics.utils.plotting  # noqa: F401
-    from ultralytics.utils import SETTINGS
+    from ultralytics.utils import ARGV, SETTINGS
 
-    SETTINGS.update(runs_dir="runs")  # upstream's own default is the folder of the repository
+    signal.alarm(LIMIT)
+    os.environ.clear()
+    os.environ.update(environment)
+    os.chdir(folder)
+    output = os.open("log.txt", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    for stream in (1, 2):
+        os.dup2(output, stream)
     torch.set_num_threads(1)
-    gc.freeze()
-    main()
+    dict.update(SETTINGS, runs_dir="runs")  # not in its file; upstream's own default is the folder of the repository
+    sys.argv = ARGV  # the list that upstream looks at
+    program, first, *rest = argv
+    try:
+        if program in {"yolo", "small-object"}:
+            sys.argv[:] = argv
+            runpy.run_path(shutil.which(program), run_name="__main__")
+        elif first == "-m":
+            sys.argv[:] = rest
+            sys.path.insert(0, str(folder))
+            runpy.run_module(rest[0], run_name="__main__", alter_sys=True)
+        elif first == "-c":
+            sys.argv[:] = ["-c", *rest[1:]]
+            sys.path.insert(0, "")
+            exec(compile(rest[0], "<string>", "exec"), {"__name__": "__main__"})
+        else:
+            sys.argv[:] = [first, *rest]
+            sys.path.insert(0, str(Path(first).resolve().parent))
+            runpy.run_path(first, run_name="__main__")
+    finally:
+        atexit._run_exitfuncs()

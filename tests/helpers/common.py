@@ -1,10 +1,10 @@
 """Tiny models, data sets and processes that many tests share."""
 
-from __future__ import annotations
-
+import csv
 import subprocess
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +36,27 @@ head:
 """
 """A model YAML of stock blocks, to be formatted with the number of classes."""
 
+QUICK = {"epochs": 1, "imgsz": 64, "batch": 2, "workers": 0, "plots": False, "device": "cpu"}
+"""Arguments of a training that takes a moment."""
+
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@contextmanager
+def one_line(program: str, *parts: str) -> Iterator[None]:
+    """Expect that a program ends with one line of text that begins with its name and has some parts."""
+    text = "no end"
+    try:
+        yield
+    except SystemExit as end:
+        text = str(end.code)
+    assert text.startswith(f"{program}: ") and "\n" not in text and all(part in text for part in parts), text
+
+
+def read_csv(file: Path) -> list[dict[str, str]]:
+    """Return the rows of a CSV file by the names of their columns."""
+    with file.open(newline="") as lines:
+        return [{name.strip(): cell.strip() for name, cell in row.items()} for row in csv.DictReader(lines)]
 
 
 def write_tree(folder: Path, files: dict[str, str]) -> Path:
@@ -48,22 +68,77 @@ def write_tree(folder: Path, files: dict[str, str]) -> Path:
     return folder
 
 
+def write_set(folder: Path, samples: dict[str, tuple[np.ndarray, str]], names: Iterable[str]) -> Path:
+    """Write a data set.
+
+    Args:
+        folder: Its folder.
+        samples: Pixels and the lines of the label file by an image's name, such as `train/0`. Without such a folder in
+            its name an image is both trained on and validated.
+        names: The classes.
+
+    Returns:
+        Its YAML.
+    """
+    for name, (pixels, labels) in samples.items():
+        image = folder / f"images/{name}.png"
+        image.parent.mkdir(parents=True, exist_ok=True)
+        assert cv2.imwrite(str(image), pixels)
+        write_tree(folder, {f"labels/{name}.txt": labels})
+    train, val = ("images" + f"/{split}" * (folder / "images" / split).is_dir() for split in ("train", "val"))
+    file = folder / f"{folder.name}.yaml"
+    file.write_text(f"train: {train}\nval: {val}\nnames: {list(names)}\n")
+    return file
+
+
+def draw_blocks(width: int, height: int, rows: int, columns: int, seed: int = 1) -> np.ndarray:
+    """Return an image (H, W, 3) of blocks of noise, so that what is found differs from place to place."""
+    noise = np.random.default_rng(seed).integers(0, 256, (rows, columns, 3), dtype=np.uint8)
+    return cv2.resize(noise, (width, height), interpolation=cv2.INTER_CUBIC)
+
+
+def write_video(file: Path, frames: Iterable[np.ndarray], codec: str = "MJPG") -> Path:
+    """Write frames (H, W, 3) of one size as a video of 5 frames a second; return the file."""
+    video = None
+    for frame in frames:
+        video = video or cv2.VideoWriter(str(file), cv2.VideoWriter_fourcc(*codec), 5, frame.shape[1::-1])
+        video.write(frame)
+    video.release()
+    return file
+
+
 def write_data(folder: Path, names: tuple[str, ...], images: dict[str, int]) -> Path:
     """Write a data set of 96x72 px images with one bright rectangle each; return its YAML."""
-    rng = np.random.default_rng(len(names))
+    rng, samples = np.random.default_rng(len(names)), {}
     for split, count in images.items():
-        for kind in ("images", "labels"):
-            (folder / kind / split).mkdir(parents=True)
         for i in range(count):
             image = rng.integers(0, 60, (72, 96, 3), dtype=np.uint8)
             x, y = rng.integers(4, 40, 2)
             image[y : y + 20, x : x + 30] = 220
-            cv2.imwrite(str(folder / f"images/{split}/{i}.png"), image)
             label = f"{i % len(names)} {(x + 15) / 96:.6f} {(y + 10) / 72:.6f} {30 / 96:.6f} {20 / 72:.6f}\n"
-            (folder / f"labels/{split}/{i}.txt").write_text(label)
-    file = folder / f"{folder.name}.yaml"
-    file.write_text(f"train: images/train\nval: images/val\nnames: {list(names)}\n")
-    return file
+            samples[f"{split}/{i}"] = image, label
+    return write_set(folder, samples, names)
+
+
+def build_detector(folder: Path, classes: int, width: int = 16) -> Any:
+    """Return a `YOLO` of random weights that finds much in noise."""
+    from ultralytics import YOLO  # after `conftest.py` has set what it reads
+
+    (folder / "tiny.yaml").write_text(STOCK_MODEL.format(classes).replace("[16,", f"[{width},"))
+    torch.manual_seed(3)
+    model = YOLO(folder / "tiny.yaml", task="detect")
+    network = model.model.train()
+    for module in network.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.momentum = 1.0  # take the statistics of the next images, so that what follows varies
+    with torch.no_grad():
+        network(torch.rand(4, 3, 64, 64))
+        for boxes, scores in zip(network.eval().model[-1].cv2, network.model[-1].cv3, strict=True):
+            boxes[-1].bias.fill_(1.5)
+            scores[-1].weight.mul_(8.0)
+            scores[-1].bias.fill_(-2.0)
+    model.model.names = {i: f"class{i}" for i in range(classes)}
+    return model
 
 
 def build_batch(task: str = "detect", objects: int = 4, images: int = 2, imgsz: int = 64) -> dict[str, torch.Tensor]:

@@ -5,8 +5,6 @@ callback `OnCpu` in that state replaces, where it is read, what needs CUDA and n
 takes, and NCCL. All the rest is upstream's and the fork's. A callback of `Record` tells what a process saw.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import random
@@ -23,29 +21,11 @@ from tests.helpers.common import predict_objects
 CPU = torch.device("cpu")
 
 
-def replace_devices() -> None:
-    """Let this process run on the CPU where upstream gives it the GPU of its rank, with gloo in the place of NCCL."""
-    from ultralytics.engine import trainer, validator
-
-    set_up, backend = trainer.BaseTrainer._setup_ddp, validator.AutoBackend
-    parallel = nn.parallel.DistributedDataParallel
-
-    def set_up_on_cpu(self: Any) -> None:
-        set_up(self)
-        self.device = CPU
-
-    torch.set_num_threads(1)
-    trainer.select_device = lambda *args, **kwargs: torch.device("cuda:0")  # by its kind upstream counts processes
-    torch.cuda.set_device = lambda index: None
-    torch.cuda.current_device = lambda: 0
-    dist.is_nccl_available = lambda: False  # upstream then takes gloo
-    trainer.BaseTrainer._setup_ddp = set_up_on_cpu
-    nn.parallel.DistributedDataParallel = lambda model, device_ids, **kwargs: parallel(model, **kwargs)
-    validator.AutoBackend = lambda *args, device, **kwargs: backend(*args, device=CPU, **kwargs)
-
-
 class OnCpu:
-    """A callback that does nothing; the process that reads it from a trainer's state calls `replace_devices`."""
+    """A callback that does nothing; the process that reads it from a trainer's state trains on the CPU.
+
+    It takes that where upstream gives it the GPU of its rank, with gloo in the place of NCCL.
+    """
 
     def __call__(self, trainer: Any) -> None:
         pass
@@ -54,7 +34,23 @@ class OnCpu:
         return {"written_by": os.getpid()}  # without a state nothing is set
 
     def __setstate__(self, state: dict[str, int]) -> None:
-        replace_devices()
+        from ultralytics.engine import trainer, validator
+
+        set_up, backend = trainer.BaseTrainer._setup_ddp, validator.AutoBackend
+        parallel = nn.parallel.DistributedDataParallel
+
+        def set_up_on_cpu(self: Any) -> None:
+            set_up(self)
+            self.device = CPU
+
+        torch.set_num_threads(1)
+        trainer.select_device = lambda *args, **kwargs: torch.device("cuda:0")  # by its kind upstream counts processes
+        torch.cuda.set_device = lambda index: None
+        torch.cuda.current_device = lambda: 0
+        dist.is_nccl_available = lambda: False  # upstream then takes gloo
+        trainer.BaseTrainer._setup_ddp = set_up_on_cpu
+        nn.parallel.DistributedDataParallel = lambda model, device_ids, **kwargs: parallel(model, **kwargs)
+        validator.AutoBackend = lambda *args, device, **kwargs: backend(*args, device=CPU, **kwargs)
 
 
 class Record:
@@ -74,9 +70,9 @@ class Record:
     def add_to(self, model: Any) -> None:
         """Add the callbacks to a model."""
         model.add_callback("on_pretrain_routine_start", OnCpu())
-        for event in ("pretrain_routine_end", "train_epoch_end", "fit_epoch_end", "model_save"):
-            model.add_callback(f"on_{event}", getattr(self, event))
-        for event in ("val_start", "val_end"):
+        for event in (
+            "pretrain_routine_end", "train_epoch_end", "fit_epoch_end", "model_save", "val_start", "val_end",
+        ):  # fmt: skip
             model.add_callback(f"on_{event}", getattr(self, event))
 
     def write(self) -> None:

@@ -1,7 +1,5 @@
 """A folder with one image file of every odd kind, for tests that all commands treat them alike."""
 
-from __future__ import annotations
-
 import struct
 import zlib
 from pathlib import Path

@@ -1,7 +1,5 @@
 """A local server that stands in for a Zenodo record, and for a mirror of one."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import threading
@@ -33,7 +31,7 @@ class RecordServer:
         base = f"http://127.0.0.1:{self._http.server_port}"
         self.url, self.api = f"{base}/files/", f"{base}/records"
 
-    def __enter__(self) -> RecordServer:
+    def __enter__(self) -> "RecordServer":
         threading.Thread(target=self._http.serve_forever, args=(0.01,), daemon=True).start()
         return self
 

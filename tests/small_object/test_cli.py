@@ -119,6 +119,7 @@ def test_what_batch_needs_is_named(name: str, tmp_path: Path, monkeypatch: pytes
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "command", ["batch --model none.pt --source none --out out", "compare --models none.pt --source x"]
 )

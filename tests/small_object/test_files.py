@@ -1,7 +1,5 @@
 """Files that are written whole, and results that end with the checkpoint."""
 
-from __future__ import annotations
-
 import errno
 from pathlib import Path
 from typing import Any

@@ -1,10 +1,7 @@
 """Ignore regions in training and in validation."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
-import cv2
 import numpy as np
 import pytest
 import torch
@@ -16,32 +13,25 @@ from ultralytics.models.yolo.detect import DetectionValidator
 from small_object.errors import UserError
 from small_object.ignore import find_ignored, ignore_file, paint_regions, read_regions
 from small_object.slicing.dataset import SlicedDataset
-from tests.helpers.common import TINY_MODEL
+from tests.helpers.common import TINY_MODEL, write_set, write_tree
 
 REGION = "0.75 0.5 0.5 1\n"  # the right half
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("ignore")
-    for split in ("train", "val"):
-        for kind in ("images", "labels", "ignore"):
-            (root / kind / split).mkdir(parents=True)
-        cv2.imwrite(str(root / f"images/{split}/a.png"), np.full((128, 256, 3), 50, np.uint8))
-        (root / f"labels/{split}/a.txt").write_text("0 0.25 0.5 0.125 0.25\n0 0.75 0.5 0.125 0.25\n")
-        (root / f"ignore/{split}/a.txt").write_text(REGION)
-    (root / "data.yaml").write_text(f"path: {root}\ntrain: images/train\nval: images/val\nnames: [a]\n")
-    return root
+    root, grey = tmp_path_factory.mktemp("ignore"), np.full((128, 256, 3), 50, np.uint8)
+    labels = "0 0.25 0.5 0.125 0.25\n0 0.75 0.5 0.125 0.25\n"
+    write_tree(root, {f"ignore/{split}/a.txt": REGION for split in ("train", "val")})
+    return write_set(root, {"train/a": (grey, labels), "val/a": (grey, labels)}, ["a"])
 
 
 def test_files(data: Path, tmp_path: Path) -> None:
-    assert ignore_file(data / "images/train/a.png") == data / "ignore/train/a.txt"
-    assert read_regions(data / "images/train/a.png").tolist() == [[0.5, 0, 1, 1]]
-    assert read_regions(data / "images/train/other.png").shape == (0, 4)
-    (tmp_path / "images").mkdir()
-    (tmp_path / "ignore").mkdir()
+    assert ignore_file(data.parent / "images/train/a.png") == data.parent / "ignore/train/a.txt"
+    assert read_regions(data.parent / "images/train/a.png").tolist() == [[0.5, 0, 1, 1]]
+    assert read_regions(data.parent / "images/train/other.png").shape == (0, 4)
     for text in ("1 2 3\n", "a b c d\n"):
-        (tmp_path / "ignore/b.txt").write_text(text)
+        write_tree(tmp_path, {"ignore/b.txt": text})
         with pytest.raises(UserError, match=r"b.txt: write one ignore region a line, cx cy w h"):
             read_regions(tmp_path / "images/b.png")
 
@@ -69,7 +59,7 @@ def test_what_is_ignored() -> None:
 def test_training_sees_grey(data: Path, slice: int) -> None:
     hyp = get_cfg(overrides={"imgsz": 256, "task": "detect", "slice": slice, "slice_full_ratio": 1.0, "mosaic": 0.0})
     yaml = {"names": {0: "a"}, "channels": 3, "nc": 1}
-    path = str(data / "images/train")
+    path = str(data.parent / "images/train")
     if slice:
         dataset = SlicedDataset(img_path=path, imgsz=256, augment=True, hyp=hyp, data=yaml, task="detect")
     else:
@@ -96,10 +86,10 @@ def test_validation_does_not_count_false_alarms_there(data: Path, monkeypatch: p
         found[:, [0, 2]] += left
         return [{"bboxes": found[:, :4], "conf": found[:, 4], "cls": torch.zeros(len(found)), "extra": found[:, :0]}]
 
-    (data / "tiny.yaml").write_text(TINY_MODEL)
+    model = write_tree(data.parent, {"tiny.yaml": TINY_MODEL}) / "tiny.yaml"
     monkeypatch.setattr(DetectionValidator, "postprocess", postprocess)
-    options = {"data": data / "data.yaml", "imgsz": 256, "plots": False, "project": str(data / "runs")}
+    options = {"data": data, "imgsz": 256, "plots": False, "project": str(data.parent / "runs")}
     for extra, expected in (([], 0.995), ([[4, 4, 40, 40, 0.95]], 2 / 3)):  # noqa: B007 - read by `postprocess`
-        metrics = YOLO(data / "tiny.yaml", task="detect").val(**options)
+        metrics = YOLO(model, task="detect").val(**options)
         assert metrics.box.map50 == pytest.approx(expected, abs=0.06)
         assert metrics.size.ap50["medium"] == pytest.approx(expected, abs=0.06)

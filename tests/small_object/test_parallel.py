@@ -1,7 +1,5 @@
 """Functions on many items in threads: results in order, the first error is raised."""
 
-from __future__ import annotations
-
 import os
 import threading
 

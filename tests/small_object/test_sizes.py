@@ -1,9 +1,6 @@
 """Accuracy by object size: the scores, how a validation collects them, and where they are shown."""
 
-from __future__ import annotations
-
 import copy
-import csv
 import pickle
 import sys
 import time
@@ -25,14 +22,11 @@ from ultralytics.utils.plotting import plot_results
 
 from small_object import sizes as size_metrics
 from small_object.sizes import SIZE_GROUPS, SIZE_KEYS, SIZE_RANGES, SizeMetrics, SizeRecords, load_coco_eval
-from tests.helpers.common import TINY_MODEL, predict_objects, write_tree
+from tests.helpers.common import QUICK, TINY_MODEL, predict_objects, read_csv, write_set, write_tree
 
 NAMES = {0: "airplane", 1: "person", 2: "truck"}
 SCORES = ("ap", "ap50", "ar")
 Image = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]  # as `SizeRecords.add` takes it
-
-
-EMPTY: Image = (np.zeros((0, 4)), np.zeros(0), np.zeros((0, 4)), np.zeros(0), np.zeros(0))
 
 
 def random_images(seed: int, count: int = 6, objects: int = 12, classes: int = 2) -> list[Image]:
@@ -96,7 +90,7 @@ def plain_scores(images: list[Image], c: int, low: float, high: float, threshold
 
 CASES = {f"seed {seed}": random_images(seed) for seed in (10, 11)}
 CASES["many"] = random_images(2, count=12, objects=30)
-CASES["no predictions"] = [(t, c, *EMPTY[2:]) for t, c, *_ in random_images(3)]
+CASES["no predictions"] = [(t, c, np.zeros((0, 4)), np.zeros(0), np.zeros(0)) for t, c, *_ in random_images(3)]
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -166,33 +160,28 @@ def test_one_object_of_a_class_does_not_decide_the_mean_by_object() -> None:
 
 # Objects of each image, as class, x, y, width and height in pixels of the image, whose width and height come first.
 DATA = {
-    "a.png": (200, 150, [(0, 10, 10, 32, 32), (0, 60, 20, 8, 8), (1, 100, 30, 5, 9), (1, 20, 60, 96, 80)]),
-    "b.png": (160, 240, [(0, 4, 4, 20, 30), (0, 40, 100, 110, 120), (1, 30, 60, 12, 12)]),
-    "c.png": (97, 73, [(1, 10, 10, 31, 33), (1, 60, 30, 7, 7), (0, 70, 50, 16, 16)]),
-    "d.png": (120, 90, []),
+    "a": (200, 150, [(0, 10, 10, 32, 32), (0, 60, 20, 8, 8), (1, 100, 30, 5, 9), (1, 20, 60, 96, 80)]),
+    "b": (160, 240, [(0, 4, 4, 20, 30), (0, 40, 100, 110, 120), (1, 30, 60, 12, 12)]),
+    "c": (97, 73, [(1, 10, 10, 31, 33), (1, 60, 30, 7, 7), (0, 70, 50, 16, 16)]),
+    "d": (120, 90, []),
 }
 
 
-def write_data(folder: Path, images: dict[str, tuple[int, int, list]], extra: str = "") -> Path:
-    """Write a data set with the same images for training and validation; return its YAML."""
-    for kind in ("images", "labels"):
-        (folder / kind).mkdir(parents=True)
-    for name, (w, h, objects) in images.items():
-        cv2.imwrite(str(folder / "images" / name), np.full((h, w, 3), 90, np.uint8))
-        lines = [
+def write_objects(folder: Path, extra: str = "") -> Path:
+    """Write a data set of `DATA`, its labels with `extra` at the end; return its YAML."""
+    samples = {}
+    for name, (w, h, objects) in DATA.items():
+        labels = [
             f"{c} {(x + bw / 2) / w:.6f} {(y + bh / 2) / h:.6f} {bw / w:.6f} {bh / h:.6f}{extra}\n"
             for c, x, y, bw, bh in objects
         ]
-        if lines:
-            (folder / "labels" / name).with_suffix(".txt").write_text("".join(lines))
-    path = folder / "data.yaml"
-    path.write_text(f"train: images\nval: images\nnames: {list(NAMES.values())}\n")
-    return path
+        samples[name] = np.full((h, w, 3), 90, np.uint8), "".join(labels)
+    return write_set(folder, samples, NAMES.values())
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_data(tmp_path_factory.mktemp("data") / "set", DATA)
+    return write_objects(tmp_path_factory.mktemp("data"))
 
 
 @pytest.fixture(scope="module")
@@ -284,7 +273,7 @@ def test_off_it_is_stock_and_on_it_changes_nothing_of_stocks(model: YOLO, data: 
 def test_other_models_and_tasks(name: str, tmp_path: Path) -> None:
     corners = " 0.2 0.2 0.4 0.2 0.4 0.4 0.2 0.4"
     extra = {"pose": " 0.3 0.3 2" * 17}.get(name[8:-5], "")
-    path = write_data(tmp_path / "set", DATA, extra)
+    path = write_objects(tmp_path / "set", extra)
     if name.endswith(("-seg.yaml", "-obb.yaml")):
         for label in (tmp_path / "set/labels").glob("*.txt"):
             label.write_text("".join(f"{line[0]}{corners}\n" for line in label.read_text().splitlines()))
@@ -315,16 +304,10 @@ def test_without_the_library_it_goes_on_with_one_warning(
     assert sum("pip install faster-coco-eval" in line for line in warnings) == 1
 
 
-def read_csv(path: Path) -> list[dict[str, str]]:
-    with path.open() as file:
-        return list(csv.DictReader(file, strict=True))
-
-
 def test_a_training_writes_the_sizes_of_each_epoch(data: Path, tmp_path: Path) -> None:
-    write_tree(tmp_path, {"tiny.yaml": TINY_MODEL})
-    made = {"data": str(data), "model": str(tmp_path / "tiny.yaml"), "project": str(tmp_path), "name": "t"}
-    made |= {"epochs": 2, "imgsz": 64, "batch": 2, "plots": False, "workers": 0, "device": "cpu"}
-    trainer = DetectionTrainer(overrides=made)
+    model = write_tree(tmp_path, {"tiny.yaml": TINY_MODEL}) / "tiny.yaml"
+    made = {"data": str(data), "model": str(model), "project": str(tmp_path), "name": "t", "epochs": 2}
+    trainer = DetectionTrainer(overrides=QUICK | made)
     trainer.train()
     rows = read_csv(trainer.csv)
     assert len(rows) == 2

@@ -5,10 +5,7 @@ validation, and resumed with `resume=True`; every other one is killed again then
 checkpoint starts again. No checkpoint may ever be unreadable, and at the end `results.csv` has one row for each epoch.
 """
 
-from __future__ import annotations
-
 import argparse
-import csv
 import multiprocessing
 import random
 import signal
@@ -25,7 +22,7 @@ from ultralytics import YOLO
 from ultralytics.engine.trainer import BaseTrainer
 from ultralytics.utils import LOGGER, TQDM
 
-from tests.helpers.common import write_data
+from tests.helpers.common import read_csv, write_data
 
 PHASES = "step", "checkpoint", "validation"
 MODEL = Path(__file__).resolve().parents[2] / "ultralytics/cfg/models/11/yolo11.yaml"
@@ -58,29 +55,23 @@ def train(model: Path, data: Path, folder: Path, phases: Connection) -> None:
 
 
 def run(model: Path, data: Path, folder: Path, kill: tuple[str, int, float] | None = None) -> bool:
-    """Train in a process of its own.
+    """Train in a process of its own; return whether it was killed.
 
-    Args:
-        model: The model YAML.
-        data: The data YAML.
-        folder: Folder of the run.
-        kill: Phase, which of its times, and seconds after its beginning when the process is killed; None: never.
-
-    Returns:
-        Whether it was killed.
+    `kill` is a phase, which of its times, and the seconds after its beginning when that happens; None: never.
     """
     context = multiprocessing.get_context("fork")  # imports once; this process runs no thread
     receiver, sender = context.Pipe(duplex=False)
     process = context.Process(target=train, args=(model, data, folder, sender))
     process.start()
     sender.close()
-    times = 0
+    phase, left, seconds = kill or ("", 0, 0.0)
     try:
         while True:
-            phase = receiver.recv()
-            times += kill is not None and phase == kill[0]
-            if kill is not None and phase == kill[0] and times == kill[1]:
-                time.sleep(kill[2])
+            if receiver.recv() != phase:
+                continue
+            left -= 1
+            if left == 0:
+                time.sleep(seconds)
                 process.kill()
     except EOFError:
         process.join()
@@ -89,12 +80,6 @@ def run(model: Path, data: Path, folder: Path, kill: tuple[str, int, float] | No
     if process.exitcode not in (0, -signal.SIGKILL):
         raise RuntimeError(f"{folder}: the training failed; see above")
     return bool(process.exitcode)
-
-
-def read_results(folder: Path) -> list[list[str]]:
-    """Return the rows of `results.csv`, the header left out."""
-    with (folder / "results.csv").open(newline="") as file:
-        return [[cell.strip() for cell in row] for row in csv.reader(file)][1:]
 
 
 def count_unreadable(folder: Path) -> int:
@@ -124,7 +109,8 @@ def measure(model: Path, kills: int, seed: int, folder: Path) -> dict[str, int]:
         if not last.exists() or torch.load(last, map_location="cpu", weights_only=False)["epoch"] >= 0:
             run(model, data, run_dir)
         counts["unreadable checkpoints"] += count_unreadable(run_dir)
-        counts["wrong results.csv"] += [row[0] for row in read_results(run_dir)] != [*map(str, range(1, EPOCHS + 1))]
+        epochs = [int(row["epoch"]) for row in read_csv(run_dir / "results.csv")]
+        counts["wrong results.csv"] += epochs != [*range(1, EPOCHS + 1)]
     return counts
 
 

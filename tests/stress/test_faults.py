@@ -4,7 +4,7 @@ import errno
 import os
 import re
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +18,8 @@ from ultralytics.engine.trainer import BaseTrainer
 
 from small_object.errors import UserError
 from tests.helpers.command_server import Server
-from tests.helpers.common import TINY_MODEL, write_data
+from tests.helpers.common import TINY_MODEL, read_csv, write_data
 from tests.stress import faults
-
-needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 
 
 class Killed(BaseException):
@@ -31,12 +29,6 @@ class Killed(BaseException):
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_data(tmp_path_factory.mktemp("faults") / "set", ("thing",), faults.IMAGES)
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[Server]:
-    with Server() as server:
-        yield server
 
 
 def train(data: Path, folder: Path, when: dict[str, Callable] | None = None, **options: Any) -> BaseTrainer:
@@ -66,7 +58,7 @@ def read_epoch(folder: Path) -> int:
 
 
 def assert_complete(folder: Path) -> None:
-    assert [row[0] for row in faults.read_results(folder)] == [str(i + 1) for i in range(faults.EPOCHS)]
+    assert [row["epoch"] for row in read_csv(folder / "results.csv")] == [str(i + 1) for i in range(faults.EPOCHS)]
     assert {file.name for file in (folder / "weights").iterdir()} == {"last.pt", "best.pt"}
     assert faults.count_unreadable(folder) == 0
 
@@ -75,12 +67,12 @@ def assert_complete(folder: Path) -> None:
 def test_a_killed_run_is_resumed(data: Path, tmp_path: Path, slice: int) -> None:
     with pytest.raises(Killed):
         train(data, tmp_path / "run", {"on_train_batch_end": kill_in(2)}, slice=slice)
-    rows = faults.read_results(tmp_path / "run")
+    rows = read_csv(tmp_path / "run/results.csv")
     assert read_epoch(tmp_path / "run") == 1 and len(rows) == 2
     trainer = train(data, tmp_path / "run")
     assert trainer.start_epoch == 2 and trainer.args.slice == slice
     assert_complete(tmp_path / "run")
-    assert faults.read_results(tmp_path / "run")[:2] == rows
+    assert read_csv(tmp_path / "run/results.csv")[:2] == rows
 
 
 def test_killed_after_the_last_epoch(data: Path, tmp_path: Path) -> None:
@@ -98,7 +90,6 @@ def test_killed_after_the_last_epoch(data: Path, tmp_path: Path) -> None:
     assert_complete(tmp_path / "run")
 
 
-@needs_fork
 @pytest.mark.parametrize("at", ["last.pt", "move"])
 def test_killed_in_the_writing_of_a_checkpoint(server: Server, data: Path, tmp_path: Path, at: str) -> None:
     """A real SIGKILL, when half of a file is written, and between two moves."""
@@ -240,7 +231,6 @@ entrypoint()
     return server.run(["python", "-c", code, "detect", "train", *names, *options, *args], cwd)
 
 
-@needs_fork
 def test_ctrl_c(server: Server, data: Path, tmp_path: Path) -> None:
     stop = "os.kill(os.getpid(), signal.SIGINT) if trainer.epoch == {} else None"
     for epoch, advice in ((0, "Stopped. No epoch was finished: start again"),
@@ -254,7 +244,6 @@ def test_ctrl_c(server: Server, data: Path, tmp_path: Path) -> None:
     assert_complete(tmp_path / "out/run")
 
 
-@needs_fork
 def test_a_mistake_in_a_validation_is_one_line(server: Server, tmp_path: Path) -> None:
     own = write_data(tmp_path / "set", ("thing",), faults.IMAGES)
     break_it = "from pathlib import Path; Path('set/images/val/1.png').write_bytes(b'')"
@@ -278,7 +267,6 @@ def test_a_mistake_in_a_loader_process_is_one_line(monkeypatch: pytest.MonkeyPat
         our_cfg.entrypoint()
 
 
-@needs_fork
 def test_the_tool_that_kills(server: Server, tmp_path: Path) -> None:
     (tmp_path / "tiny.yaml").write_text(TINY_MODEL)
     status, said = server.run("python -m tests.stress.faults --kills 1 --model tiny.yaml", tmp_path)

@@ -1,7 +1,5 @@
 """What an installation holds, and what happens where it cannot work."""
 
-from __future__ import annotations
-
 import shutil
 import subprocess
 import sys
@@ -34,8 +32,7 @@ def python(run: Run, tmp_path: Path) -> Path:
     """Return the Python of a new environment that has the dependencies of this one, but not this project."""
     assert run("-m", "venv", "--without-pip", tmp_path / "env", cwd=tmp_path).returncode == 0
     python = tmp_path / "env" / SCRIPTS / "python"
-    where = "import sysconfig; print(sysconfig.get_path('purelib'))"
-    site = Path(run("-c", where, cwd=tmp_path, program=python).stdout.strip())
+    site = next((tmp_path / "env").rglob("site-packages"))
     (site / "outer.pth").write_text(str(Path(ultralytics.__file__).parents[1]))  # its own .pth files are not read
     return python
 

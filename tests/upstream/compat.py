@@ -4,8 +4,6 @@ Each version gets an environment of its own, which shares all other packages wit
 package index. docs/compatibility.md is written at the end.
 """
 
-from __future__ import annotations
-
 import argparse
 import importlib.metadata
 import platform

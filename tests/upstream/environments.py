@@ -1,7 +1,5 @@
 """Environments with a version of Ultralytics of their own, and the outcomes of tests that run in them."""
 
-from __future__ import annotations
-
 import json
 import os
 import re
@@ -23,8 +21,7 @@ def create_environment(folder: Path, version: str) -> Path:
     """
     venv.create(folder, with_pip=True)
     python = folder / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
-    code = "import sysconfig; print(sysconfig.get_path('purelib'))"
-    site = Path(subprocess.run([python, "-c", code], capture_output=True, text=True, check=True).stdout.strip())
+    site = next(folder.rglob("site-packages"))
     pip = [python, "-m", "pip", "install", "-q", "--disable-pip-version-check", "--no-deps", f"ultralytics=={version}"]
     subprocess.run(pip, check=True)  # pip also makes the `yolo` command
     # The order matters: the environment's own packages, this checkout, then the shared packages.

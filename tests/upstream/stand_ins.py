@@ -4,8 +4,6 @@ Weights are untrained models of the same architecture that score about 0.5 every
 Data sets have four noisy images per split, each with one object.
 """
 
-from __future__ import annotations
-
 import shutil
 import sys
 from pathlib import Path

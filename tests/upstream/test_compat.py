@@ -101,5 +101,5 @@ def test_upstreams_tests_run_on_both_sides(monkeypatch: pytest.MonkeyPatch, tmp_
     ]
     text = (tmp_path / "it.md").read_text()
     assert "1 passed, 4 failed and 1 were skipped;\n1 differ" in text
-    assert "test_side` | passed | failed: AssertionError | none |" in text
+    assert "test_side` | passed | failed: AssertionError |" in text
     assert own_tests.differing({"a": "passed"}, {"a": "passed", "b": "skipped"}) == ["b"]

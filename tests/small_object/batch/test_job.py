@@ -26,9 +26,9 @@ from ultralytics import YOLO
 from ultralytics.engine.results import Results
 from ultralytics.utils import LOGGER
 
-from tests.helpers.common import Run
+from tests.helpers.common import Run, build_detector
 from tests.helpers.odd_images import READABLE, UNREADABLE, write_odd_images
-from tests.ultralytics.models.test_sliced_prediction import IMGSZ, TILE, build, same
+from tests.ultralytics.models.test_sliced_prediction import IMGSZ, TILE, same
 
 pytest.importorskip("ray.data", reason="Ray is missing: pip install 'small-object-detection[batch]'")
 import pyarrow as pa
@@ -60,7 +60,7 @@ def own_process() -> Iterator[None]:
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("model")
-    build(folder, 2).save(folder / "tiny.pt")
+    build_detector(folder, 2).save(folder / "tiny.pt")
     return folder / "tiny.pt"
 
 

@@ -126,6 +126,7 @@ def log(caplog: Log) -> Log:
     return caplog
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("locale", [{}, {"LC_ALL": "C", "PYTHONUTF8": "0"}])
 @pytest.mark.parametrize("command", ["check", "fix", "stats"])
 def test_names_that_a_terminal_cannot_show(folder: Path, command: str, locale: dict[str, str]) -> None:
@@ -166,6 +167,7 @@ def test_one_scale_for_all_16_bit_images_of_a_set(
         )
 
 
+@pytest.mark.slow
 def test_a_large_flat_image_is_read_by_all(folder: Path) -> None:
     data = write_set(folder / "mine", {"train/a.png": BOX, "val/v.png": BOX})
     (folder / "mine/images/train/a.png").write_bytes(build_png(20_000, 9_000, bytes(9_000 * 20_001)))

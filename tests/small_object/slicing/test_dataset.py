@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 import pickle
 import random
 from collections import Counter
@@ -17,6 +15,7 @@ from ultralytics.models.yolo.detect.train import DetectionTrainer
 from ultralytics.utils import LOGGER, YAML
 
 from small_object.slicing.dataset import SlicedDataset
+from tests.helpers.common import write_set
 
 TILE = 128
 HW = (300, 500)
@@ -25,21 +24,17 @@ CORNERS = [(20, 30, 50, 54), (200, 10, 212, 22), (380, 240, 440, 290), (250, 90,
 
 
 def draw(folder: Path, boxes: list[list[tuple[int, ...]]], hw: tuple[int, int] = HW) -> Path:
-    """Write a data set: box i of an image has colour 40 * (i + 1) and class i on black; return its YAML."""
-    for kind in ("images/train", "labels/train"):
-        (folder / kind).mkdir(parents=True)
-    height, width = hw
+    """Write a data set: box i of an image has colour 40 * (i + 1) and class i on black; return the folder."""
+    samples, (height, width) = {}, hw
     for i, drawn in enumerate(boxes):
         image, rows = np.zeros((*hw, 3), np.uint8), []
         for c, (x1, y1, x2, y2) in enumerate(drawn):
             image[y1:y2, x1:x2] = 40 * (c + 1)
             xywh = (x1 + x2) / 2 / width, (y1 + y2) / 2 / height, (x2 - x1) / width, (y2 - y1) / height
             rows.append(" ".join(map(str, (c, *xywh))) + "\n")
-        cv2.imwrite(str(folder / f"images/train/{i}.png"), image)
-        (folder / f"labels/train/{i}.txt").write_text("".join(rows))
-    file = folder / "data.yaml"
-    file.write_text(f"path: {folder}\ntrain: images/train\nval: images/train\nnames: [a, b, c, d, e]\n")
-    return file
+        samples[f"train/{i}"] = image, "".join(rows)
+    write_set(folder, samples, "abcde")
+    return folder
 
 
 def built(folder: Path, cls: type = SlicedDataset, imgsz: int = TILE, cache: str | None = None, **args) -> YOLODataset:
@@ -67,7 +62,7 @@ def boxes_of(sample: dict) -> tuple[np.ndarray, np.ndarray]:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    return draw(tmp_path / "data", [CORNERS, CORNERS[:1], []]).parent
+    return draw(tmp_path / "data", [CORNERS, CORNERS[:1], []])
 
 
 def seen(image: np.ndarray) -> dict[int, tuple[int, int, int, int]]:
@@ -135,7 +130,7 @@ def test_shares_of_whole_images_and_of_empty_tiles(folder, full, empty):
 
 def test_an_image_without_empty_places_or_objects_that_fit(tmp_path):
     crowd = [(x, y, x + 40, y + 30) for x in range(0, 500, 50) for y in range(0, 300, 40)]
-    folder = draw(tmp_path / "data", [crowd[:4], [(0, 0, 500, 300)], [(0, 100, 500, 130)]]).parent
+    folder = draw(tmp_path / "data", [crowd[:4], [(0, 0, 500, 300)], [(0, 100, 500, 130)]])
     data = built(folder, slice_empty=1.0)
     data.labels[0]["bboxes"] = np.array(
         [[(x1 + x2) / 1000, (y1 + y2) / 600, 0.08, 0.1] for x1, y1, x2, y2 in crowd], np.float32
@@ -203,7 +198,7 @@ def test_the_cache_in_ram_holds_whole_images(folder, monkeypatch):
         assert data.im_hw0[i] == data.im_hw[i] == HW
         Path(file).unlink()
     assert data.get_image_and_label(0)["img"].shape == (TILE, TILE, 3), "nothing is read from the disk"
-    folder = draw(folder.parent / "other", [CORNERS] * 2).parent
+    folder = draw(folder.parent / "other", [CORNERS] * 2)
     size = 2 * HW[0] * HW[1] * 3  # upstream wants up to twice the room
     for room, cache in ((2 * size, "ram"), (size * 3 // 4, None)):
         monkeypatch.setattr("psutil.virtual_memory", lambda room=room: SimpleNamespace(available=room, total=room))

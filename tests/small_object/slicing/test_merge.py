@@ -1,7 +1,5 @@
 """The merging of tiles, against ideal detections and against its rules applied one box at a time."""
 
-from __future__ import annotations
-
 import time
 
 import numpy as np

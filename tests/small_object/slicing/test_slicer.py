@@ -1,7 +1,5 @@
 """The slicer with models that are made up."""
 
-from __future__ import annotations
-
 import tracemalloc
 from types import SimpleNamespace
 

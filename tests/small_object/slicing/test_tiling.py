@@ -1,7 +1,5 @@
 """Where the tiles of an image lie."""
 
-from __future__ import annotations
-
 import math
 
 import numpy as np

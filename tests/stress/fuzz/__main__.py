@@ -7,9 +7,6 @@ unhandled: any other exception, a wrong result, or more than `LIMIT` seconds. Th
 and version of Hypothesis. `tests/stress/test_fuzz.py` runs fewer of the same.
 """
 
-from __future__ import annotations
-
-import contextlib
 import logging
 import math
 import signal
@@ -18,7 +15,7 @@ import tempfile
 import time
 import traceback
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 from unittest import mock
@@ -40,34 +37,24 @@ UNHANDLED = "unhandled"
 
 
 class Kind(NamedTuple):
-    """A kind of inputs.
+    """A kind of inputs."""
 
-    Attributes:
-        subject: What is fuzzed, and what reads it.
-        inputs: Strategy of the inputs.
-        run: Runs one, with an empty folder to write to; returns `RESULT` or `ERROR`, or raises.
-    """
-
-    subject: str
+    subject: str  # what is fuzzed, and what reads it
     inputs: SearchStrategy
-    run: Callable[[Any, Path], str]
+    run: Callable[[Any, Path], str]  # with an empty folder to write to; returns `RESULT` or `ERROR`, or raises
 
 
 KINDS = {
     "models": Kind("rows and keys of model YAMLs, as dictionaries and as files", models.models(), models.run_model),
     "arguments": Kind(
-        "values of this fork's arguments, by `get_cfg` and the `yolo` command", arguments.arguments(),
-        arguments.run_arguments,
+        "values of this fork's arguments, by `get_cfg`", arguments.arguments(), arguments.run_arguments
     ),
     "labels": Kind(
-        "label files, with and without keypoints, by `check`, `stats`, `fix` and training with and without slices",
-        data.label_files(),
-        data.run_labels,
+        "label files, with and without keypoints, by `check`, `stats`, `fix` and training",
+        data.label_files(), data.run_labels,
     ),
     "data": Kind("data YAMLs, by `check` and `stats`", data.data_files(), data.run_data),
-    "images": Kind(
-        "shapes and types of images, sliced in every way, by prediction", images.images(), images.run_image
-    ),
+    "images": Kind("shapes and types of images, sliced in every way, by prediction", images.images(), images.run_image),
     "exports": Kind(
         "TorchScript models whose inputs are not square, by prediction and validation with and without slices",
         images.exports, images.run_export,
@@ -76,9 +63,7 @@ KINDS = {
         "names, formats, depths, sizes and bands of image files, by prediction, `check`, `stats`, `fix` and training",
         files.folders, files.run_folder,
     ),
-    "lists": Kind(
-        "lists of images, by prediction, `check`, `stats` and training", files.lists, files.run_list
-    ),
+    "lists": Kind("lists of images, by prediction, `check`, `stats` and training", files.lists, files.run_list),
     "coco": Kind("COCO files, by `convert` and `check`", data.coco_files(), data.run_coco),
     "voc": Kind("VOC files, by `convert` and `check`", data.voc_files(), data.run_voc),
 }  # fmt: skip
@@ -88,36 +73,25 @@ class Overtime(BaseException):
     """An input took too long; not an Exception, so that the code under test does not catch it."""
 
 
-@contextlib.contextmanager
-def limited() -> Iterator[None]:
-    """Raise Overtime in what takes longer than `LIMIT` (where there are signals: not on Windows)."""
-
-    def stop(*_: Any) -> None:
-        raise Overtime(f"took more than {LIMIT} seconds")
-
-    if not hasattr(signal, "SIGALRM"):
-        yield
-        return
-    old = signal.signal(signal.SIGALRM, stop)
-    signal.setitimer(signal.ITIMER_REAL, LIMIT)
-    try:
-        yield
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, old)
+def stop(*_: Any) -> None:
+    """End an input that takes too long."""
+    raise Overtime(f"took more than {LIMIT} seconds")
 
 
 def run(kind: str, case: Any) -> str:
     """Run one input of a kind in a folder of its own; return `RESULT` or `ERROR`, or raise what it raised."""
-    level = LOGGER.level
+    level, old = LOGGER.level, signal.signal(signal.SIGALRM, stop)
     LOGGER.setLevel(logging.CRITICAL + 1)
+    signal.setitimer(signal.ITIMER_REAL, LIMIT)
     try:
         with (
-            tempfile.TemporaryDirectory(prefix="fuzz-") as folder, np.errstate(all="ignore"), limited(),
+            tempfile.TemporaryDirectory(prefix="fuzz-") as folder, np.errstate(all="ignore"),
             mock.patch("small_object.datasets.stats.draw_stats"),  # takes most of the time
         ):  # fmt: skip
             return KINDS[kind].run(case, Path(folder))
     finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, old)
         LOGGER.setLevel(level)
 
 
@@ -131,14 +105,7 @@ class Counts:
 
 
 def count(name: str, examples: int, start: int, seconds: float = math.inf) -> Counts:
-    """Run and count many inputs of a kind without shrinking.
-
-    Args:
-        name: The kind.
-        examples: Number of inputs.
-        start: Seed.
-        seconds: Time after which the remaining inputs are skipped.
-    """
+    """Run and count inputs of a kind from a seed on without shrinking; after some seconds, skip those that remain."""
     counts, began = Counts(), time.perf_counter()
     bar = TQDM(total=examples, desc=name, leave=False)
 

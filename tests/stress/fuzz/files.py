@@ -1,8 +1,5 @@
 """Files of images: their names, formats, depths, sizes and bands, in folders and in lists."""
 
-from __future__ import annotations
-
-import io
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,7 +10,6 @@ from unittest import mock
 import cv2
 import numpy as np
 from hypothesis import strategies as st
-from PIL import Image
 from ultralytics import cfg
 from ultralytics.data.build import load_inference_source
 from ultralytics.data.dataset import YOLODataset
@@ -30,7 +26,6 @@ from tests.stress.fuzz.values import ERROR, RESULT, clear
 
 FLAGS = {1: cv2.IMREAD_GRAYSCALE, 3: cv2.IMREAD_COLOR}  # by the channels of a data set
 SUFFIXES = ["png", "png", "jpg", "tif", "tif", "bmp", "webp", "jp2", "avif"]
-MODES = ["P", "1", "L", "LA", "RGBA", "CMYK"]  # of PIL
 DEPTHS = ["uint8", "uint16"]
 DTYPES = {"png": DEPTHS, "jp2": DEPTHS, "tif": [*DEPTHS, "int8", "int16", "int32", "float32", "float64"]}
 BANDS = {"tif": [1, 3, 3, 4, 2, 5], "png": [1, 3, 3, 4], "bmp": [1, 3, 3, 4]}
@@ -44,14 +39,13 @@ sides = st.sampled_from([1, 9, 10, 11, 64, 100]) | st.integers(1, 120)
 
 @dataclass(frozen=True)
 class OddFile:
-    """An image file: its name, pixels (H, W, bands) from 0 to `top` of a type, or of a mode of PIL, and damage."""
+    """An image file: its name, pixels (H, W, bands) from 0 to `top` of a type, and damage."""
 
     name: str
     form: str  # suffix of its format
     kind: str
     shape: tuple[int, int, int]
     top: float
-    turn: int  # EXIF orientation
     damage: str
 
     def encode(self, seed: int) -> bytes:
@@ -60,61 +54,38 @@ class OddFile:
             bomb = build_png(*(min(65_537 * side, 2**31 - 1) for side in self.shape[:2]))
             return {"empty": b"", "text": b"no image", "bomb": bomb}[self.damage]
         share = np.random.default_rng(seed).random(self.shape)
-        if self.kind in MODES:
-            image, stream = Image.fromarray((share[..., 0] * 255).astype(np.uint8)).convert("RGB"), io.BytesIO()
-            exif = Image.Exif()
-            exif[274] = self.turn
-            keeps = {"jpg": ["L", "CMYK"], "bmp": MODES[:3], "webp": ["RGBA"], "jp2": MODES[2:5]}.get(
-                self.form, MODES[:5]
-            )
-            mode = self.kind if self.kind in keeps else "RGB"
-            form = {"jpg": "JPEG", "tif": "TIFF", "jp2": "JPEG2000"}.get(self.form, self.form)
-            image.convert("L" if mode == "1" else "RGB").convert(mode).save(stream, form, exif=exif.tobytes())
-            data = stream.getvalue()
-        else:
-            pixels = (share * self.top).astype(self.kind)
-            if self.shape[2] in {1, 3, 4}:
-                data = bytes(cv2.imencode(f".{self.form}", pixels)[1])  # empty where the format can't hold them
-            else:  # bands as pages
-                data = bytes(cv2.imencodemulti(".tif", [*np.moveaxis(pixels, 2, 0).copy()])[1])
+        pixels = (share * self.top).astype(self.kind)
+        if self.shape[2] in {1, 3, 4}:
+            data = bytes(cv2.imencode(f".{self.form}", pixels)[1])  # empty where the format can't hold them
+        else:  # bands as pages
+            data = bytes(cv2.imencodemulti(".tif", [*np.moveaxis(pixels, 2, 0).copy()])[1])
         middle = len(data) // 2
         flipped = data[:middle] + b"\xff\0" + data[middle + 2 :]
         return {"cut": data[:middle], "tail": data + b"\0\0tail", "flip": flipped}.get(self.damage, data)
-
-
-@dataclass(frozen=True)
-class FolderCase:
-    """Image files of a folder, the channels that the data set's YAML asks for, and `SMALL_OBJECT_BITS`."""
-
-    files: tuple[OddFile, ...]
-    channels: int
-    bits: int | None
 
 
 @st.composite
 def odd_files(draw: Callable[..., Any]) -> OddFile:
     """Make an image file."""
     form = draw(st.sampled_from(SUFFIXES))
-    modes = draw(st.sampled_from([[], MODES if form != "avif" else []]))
-    kind = draw(st.sampled_from(DTYPES.get(form, DEPTHS[:1]) + modes))
+    kind = draw(st.sampled_from(DTYPES.get(form, DEPTHS[:1])))
     bands = draw(st.sampled_from(BANDS.get(form, [1, 3, 3])))
     height, width = draw(sides), draw(sides)
     if draw(st.integers(0, 9)) == 0:
         height, width = draw(st.sampled_from(LARGE[: 5 if form in {"png", "tif"} else 4]))
-    top = 255 if "8" in kind or kind in MODES else draw(st.sampled_from([1, 255, 1023, 4095, 16_383, 32_767, 65_535]))
+    top = 255 if "8" in kind else draw(st.sampled_from([1, 255, 1023, 4095, 16_383, 32_767, 65_535]))
     suffix = draw(st.sampled_from([form] * 6 + [form.upper(), "jpeg", "tiff", "png"]))
     name = draw(stems)[: 250 // 3 if form == "tif" else 200] + f".{suffix}"
     damage = draw(st.sampled_from([""] * 15 + BROKEN))
-    return OddFile(name, form, kind, (height, width, bands), top, draw(st.sampled_from([1, 1, 3, 6, 8])), damage)
+    return OddFile(name, form, kind, (height, width, bands), top, damage)
 
 
-folders = st.builds(
-    FolderCase,
-    st.lists(odd_files(), min_size=1, max_size=3, unique_by=lambda file: file.name.rpartition(".")[0].casefold())
-    .map(tuple),
+# image files of a folder, the channels that the data set's YAML asks for, and `SMALL_OBJECT_BITS`
+folders = st.tuples(
+    st.lists(odd_files(), min_size=1, max_size=3, unique_by=lambda file: file.name.rpartition(".")[0].casefold()),
     st.sampled_from([3] * 8 + [1, 2, 4, 5]),
     st.sampled_from([None, None, None, 8, 10, 12, 16]),
-)  # fmt: skip
+)
 
 
 def verdict(file: Path, channels: int) -> np.ndarray | None:
@@ -147,33 +118,30 @@ def training_set(images: Path, channels: int = 3) -> YOLODataset:
     return YOLODataset(img_path=str(images), imgsz=64, batch_size=2, augment=False, hyp=hyp, data=data)
 
 
-def run_folder(case: FolderCase, folder: Path) -> str:
+@mock.patch.dict(os.environ)
+def run_folder(case: tuple[list[OddFile], int, int | None], folder: Path) -> str:
     """Read a folder by prediction, check, stats, fix and training; each file is used by all, or named and left out."""
-    with mock.patch.dict(os.environ, {} if case.bits is None else {BITS_VARIABLE: str(case.bits)}):
-        return read_folder(case, folder)
-
-
-def read_folder(case: FolderCase, folder: Path) -> str:
-    """Do so with the bits that are set."""
-    root, images = folder / "set", folder / "set/images/train"
+    (odd, channels, bits), root, images = case, folder / "set", folder / "set/images/train"
     write_set(root)
-    good = "good.tif" if case.channels not in FLAGS else "0.png"
+    if bits is not None:
+        os.environ[BITS_VARIABLE] = str(bits)
+    good = "good.tif" if channels not in FLAGS else "0.png"
     for split, seed in (("train", 90), ("val", 91)) if good == "good.tif" else ():
         for file in (root / "images" / split).iterdir():
             file.unlink()
-        content = OddFile(good, "tif", "uint8", (40, 60, case.channels), 255, 1, "").encode(seed)
+        content = OddFile(good, "tif", "uint8", (40, 60, channels), 255, "").encode(seed)
         (root / "images" / split / good).write_bytes(content)
         (root / "labels" / split / "good.txt").write_bytes(OBJECTS)
-    for seed, odd_file in enumerate(case.files):
+    for seed, odd_file in enumerate(odd):
         (images / odd_file.name).write_bytes(odd_file.encode(seed))
         (root / "labels/train" / odd_file.name).with_suffix(".txt").write_bytes(OBJECTS)
     yaml = root / "set.yaml"
-    yaml.write_text(f"train: images/train\nval: images/val\nnames: {CLASSES}\nchannels: {case.channels}\n")
+    yaml.write_text(f"train: images/train\nval: images/val\nnames: {CLASSES}\nchannels: {channels}\n")
     names = sorted(file.name for file in images.iterdir() if not file.name.startswith("."))
     before = read_files(root)
 
-    readable = {name for name in names if verdict(images / name, case.channels) is not None}
-    read, unreadable = load_all(images, case.channels)
+    readable = {name for name in names if verdict(images / name, channels) is not None}
+    read, unreadable = load_all(images, channels)
     assert sorted(Path(path).name for path in read + unreadable) == names, (read, unreadable)
     assert {Path(path).name for path in read} == readable, (read, unreadable)
 
@@ -183,71 +151,48 @@ def read_folder(case: FolderCase, folder: Path) -> str:
     fixed = fix(yaml, folder / "fixed", 64)
     assert read_files(root) == before, "the set is not as it was"
 
-    dataset = training_set(images, case.channels)
+    dataset = training_set(images, channels)
     kept = {Path(file).name for file in dataset.im_files}
-    if case.channels not in FLAGS:  # at other numbers of bands a training stops
-        kept = {name for name in kept if np.shape(verdict(images / name, case.channels))[2:] == (case.channels,)}
+    if channels not in FLAGS:  # at other numbers of bands a training stops
+        kept = {name for name in kept if np.shape(verdict(images / name, channels))[2:] == (channels,)}
     for i, file in enumerate(dataset.im_files):
         try:
             dataset.load_image(i)
         except Exception as error:
             raise AssertionError(f"training takes {file}, but: {error!r}") from error
     assert kept <= readable, f"training takes {kept - readable}"
-    blamed = {
-        Path(f.image).name for f in report.findings if f.kind.endswith(("-image", "16-bit")) and f.level == "error"
-    }
+    errors = [f for f in report.findings if f.level == "error" and f.kind.endswith(("-image", "16-bit"))]
+    blamed = {Path(f.image).name for f in errors}
     assert blamed >= set(names) - kept, f"check is silent about {set(names) - kept - blamed}"
     counted = report.counts["images"]["train"], report.counts["left_out"]["train"]
     assert counted == (len(names), len(names) - len(kept)), f"{counted}: training takes {kept} of {names}"
-    assert case.channels not in FLAGS or len(found.skipped) == len(names) - len(kept), (found.skipped, kept)
+    assert channels not in FLAGS or len(found.skipped) == len(names) - len(kept), (found.skipped, kept)
     assert report.counts["objects"]["train"] == 2 * len(kept), report.counts
     assert fixed.counts["left_out"]["train"] == 0, fixed.findings
     assert fixed.counts["objects"]["train"] >= 2 * len(kept), "fix lost labels"
     return RESULT if kept == set(names) else ERROR
 
 
-@dataclass(frozen=True)
-class ListCase:
-    """Lines of a list of images; each holds `{}` where the path of an image comes."""
-
-    lines: tuple[tuple[str, int], ...]
-    newline: str
-    mark: bool  # whether it begins with a byte order mark
-
-
-LINES = ["{}"] * 8 + [
-    " {}",
-    "{} ",
-    "{}\t",
-    "# {}",
-    "#",
-    "",
-    "  ",
-    "'{}'",
-    '"{}"',
-    "{} 0",
-    "{},1",
-    "{}.bak",
-    "{}x.png",
-    "x",
-]
-lists = st.builds(
-    ListCase,
-    st.lists(st.tuples(st.sampled_from(LINES), st.integers(0, 8)), max_size=6).map(tuple),
+LINES = ["{}"] * 8 + ["#", "", "  ", "x"] + [
+    " {}", "{} ", "{}\t", "# {}", "'{}'", '"{}"', "{} 0", "{},1", "{}.bak", "{}x.png",
+]  # fmt: skip
+# lines of a list of images and the image that comes in the place of `{}`; what ends a line; a byte order mark
+lists = st.tuples(
+    st.lists(st.tuples(st.sampled_from(LINES), st.integers(0, 8)), max_size=6),
     st.sampled_from(["\n", "\n", "\r\n", "\n\n"]),
-    st.booleans(),
+    st.sampled_from(["", "\ufeff"]),
 )
 
 
-def run_list(case: ListCase, folder: Path) -> str:
+def run_list(case: tuple[list[tuple[str, int]], str, str], folder: Path) -> str:
     """Give a list to training, check, stats and prediction; each line is used, or named."""
-    root = folder / "set"
+    (lines, newline, mark), root = case, folder / "set"
     write_set(root)
     files = [root / "images/train/0.png", root / "images/train/a*b é.png", root / "images/val/2.png"]
     files[1].write_bytes(png(7))
     forms = [str(files[i // 3]) if i % 3 < 2 else f"./{files[i // 3].relative_to(root)}" for i in range(9)]
-    text = case.newline.join(line.replace("{}", forms[i]) for line, i in case.lines)
-    (root / "list.txt").write_bytes(("\ufeff" * case.mark + text).encode())
+    text = newline.join(line.replace("{}", forms[i]) for line, i in lines)
+    (root / "list.txt").write_bytes((mark + text).encode())
     (root / "set.yaml").write_text(f"train: list.txt\nval: images/val\nnames: {CLASSES}\n")
     filled = [line for line in text.splitlines() if line.strip()]
     usable = sum(Path(line.strip()).is_file() or (root / line.strip()).is_file() for line in filled)

@@ -1,7 +1,5 @@
 """Images that are predicted by tiles, and exports whose inputs are not square."""
 
-from __future__ import annotations
-
 import contextlib
 import functools
 import math
@@ -17,8 +15,8 @@ import torch
 from hypothesis import strategies as st
 from ultralytics import YOLO
 
+from tests.helpers.common import build_detector
 from tests.stress.fuzz.data import write_set
-from tests.stress.fuzz.models import tiny_model
 from tests.stress.fuzz.values import ERROR, RESULT
 
 
@@ -56,12 +54,7 @@ def images(draw: Callable[..., Any]) -> ImageCase:
 @functools.cache
 def tiny_detector() -> YOLO:
     """Return a model of random weights that finds something nearly everywhere."""
-    torch.manual_seed(0)
-    model = YOLO(tiny_model(), task="detect")
-    for branch in model.model.model[-1].cv3:
-        branch[-1].weight.data.mul_(20)
-        branch[-1].bias.data.fill_(0.2)
-    return model
+    return build_detector(Path(tempfile.mkdtemp(prefix="fuzz-model-")), 2)
 
 
 def assert_inside(boxes: torch.Tensor, width: int, height: int) -> None:
@@ -116,17 +109,8 @@ def tiny_export(imgsz: tuple[int, int]) -> YOLO:
     return YOLO(file, task="detect")
 
 
-@dataclass(frozen=True)
-class ExportCase:
-    """A (height, width) of an export, those of two images, and arguments."""
-
-    imgsz: tuple[int, int]
-    sizes: tuple[tuple[int, int], ...]
-    args: dict[str, Any]
-
-
-exports = st.builds(
-    ExportCase,
+# (height, width) of an export, those of two images, and arguments
+exports = st.tuples(
     st.sampled_from([(64, 128), (128, 64), (96, 64), (64, 64)]),
     st.tuples(*[st.tuples(*[st.integers(10, 300)] * 2)] * 2),
     st.fixed_dictionaries({
@@ -137,19 +121,20 @@ exports = st.builds(
 )  # fmt: skip
 
 
-def run_export(case: ExportCase, folder: Path) -> str:
+def run_export(case: tuple[tuple[int, int], tuple, dict[str, Any]], folder: Path) -> str:
     """Predict and validate two images by an export; `imgsz` follows from it."""
+    imgsz, sizes, args = case
     write_set(folder)
-    for i, (height, width) in enumerate(case.sizes):
+    for i, (height, width) in enumerate(sizes):
         image = np.random.default_rng(i).integers(0, 256, (height, width, 3), dtype=np.uint8)
         assert cv2.imwrite(str(folder / f"images/train/{i}.png"), image)
     (folder / "set.yaml").write_text("train: images/train\nval: images/train\nnames: [a, b]\n")
-    model = tiny_export(case.imgsz)
-    args = case.args | {"imgsz": list(case.imgsz), "conf": 0.4, "device": "cpu", "verbose": False, "save": False}
-    for result, (height, width) in zip(model.predict(folder / "images/train", **args), case.sizes, strict=True):
+    model = tiny_export(imgsz)
+    args |= {"imgsz": list(imgsz), "conf": 0.4, "device": "cpu", "verbose": False, "save": False}
+    for result, (height, width) in zip(model.predict(folder / "images/train", **args), sizes, strict=True):
         assert result.orig_shape == (height, width)
         assert_inside(result.boxes.xyxy, width, height)
-        tile = max(case.imgsz) if args["slice"] == "auto" else args["slice"]
+        tile = max(imgsz) if args["slice"] == "auto" else args["slice"]
         assert (result.tiles is not None) == (0 < tile < max(height, width)), result.tiles
     metrics = model.val(data=folder / "set.yaml", plots=False, workers=0, project=str(folder), **args)
     assert metrics.nt_per_class.sum() == 4 and 0 <= metrics.box.map <= 1, metrics.results_dict

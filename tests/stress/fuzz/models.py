@@ -1,12 +1,7 @@
 """Model YAML files with mistakes in the rows of this fork's blocks."""
 
-from __future__ import annotations
-
-import functools
-import tempfile
 from collections.abc import Callable
 from copy import deepcopy
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,17 +18,12 @@ from tests.stress.fuzz.values import RESULT, clear, odd, spoil, spoil_text
 FORK_BLOCKS = {"DualConv", "DWR", "C3k2DWR", "ScreeningLateral", "ScreeningFusion", "LightDetect"}
 
 
-@dataclass(frozen=True)
-class ModelCase:
-    """A model YAML: as a dictionary or as the text of a file; `sound` if nothing in it is wrong."""
-
-    content: dict[str, Any] | str
-    sound: bool
-
-
 @st.composite
-def models(draw: Callable[..., Any]) -> ModelCase:
-    """Make a small model of all blocks of this fork, with none to three mistakes in their rows or its own keys."""
+def models(draw: Callable[..., Any]) -> tuple[dict[str, Any] | str, bool]:
+    """Make a small model of all blocks of this fork, with none to three mistakes in their rows or its own keys.
+
+    It is a dictionary or the text of a file; with it comes whether nothing in it is wrong.
+    """
     width, group = st.sampled_from([8, 16, 24]), st.sampled_from([1, 2, 4])
     pyramid, mid = draw(width), draw(width)
     fusion = draw(st.sampled_from([[], [2], [4], [1]]))
@@ -62,9 +52,7 @@ def models(draw: Callable[..., Any]) -> ModelCase:
     def has_our_block(value: dict[str, Any], path: tuple) -> bool:
         if path[0] in {"nwd", "nwd_assign", "scales"}:
             return True
-        if path[0] not in {"backbone", "head"}:
-            return False
-        if len(path) == 1 or not isinstance(value[path[0]], list):
+        if path[0] not in {"backbone", "head"} or len(path) == 1 or not isinstance(value[path[0]], list):
             return False
         row = value[path[0]][path[1]]
         return isinstance(row, list) and any(isinstance(part, str) and part in FORK_BLOCKS for part in row)
@@ -75,16 +63,17 @@ def models(draw: Callable[..., Any]) -> ModelCase:
             d[key] = draw(odd)
             wrong += 1
     if draw(st.integers(0, 3)):
-        return ModelCase(d, not wrong)
+        return d, not wrong
     text = yaml.safe_dump(d, default_flow_style=None, sort_keys=False, allow_unicode=True)
     if not wrong and draw(st.booleans()):
-        return ModelCase(text, True)
-    return ModelCase(spoil_text(draw, text), False)
+        return text, True
+    return spoil_text(draw, text), False
 
 
-def run_model(case: ModelCase, folder: Path) -> str:
+def run_model(case: tuple[dict[str, Any] | str, bool], folder: Path) -> str:
     """Build a model and run it."""
-    given, name = deepcopy(case.content), "model YAML"
+    (content, sound), name = case, "model YAML"
+    given = deepcopy(content)
     if isinstance(given, str):
         file = folder / "fuzzed.yaml"
         file.write_bytes(given.encode("utf-8", "surrogatepass"))
@@ -92,10 +81,10 @@ def run_model(case: ModelCase, folder: Path) -> str:
     try:
         model = DetectionModel(given, verbose=False) if isinstance(given, dict) else YOLO(given, task="detect").model
     except UserError as error:
-        assert not case.sound, f"refused: {error}"
+        assert not sound, f"refused: {error}"
         return clear(error, name)
     strides = model.stride.tolist()
-    assert not case.sound or strides == [4, 8], strides
+    assert not sound or strides == [4, 8], strides
     if not isinstance(model.model[-1], Detect):
         return RESULT  # upstream does not run a model without a head, and nothing can be done with it
     # 64 pixels are whole cells of the usual strides; upstream's command line rounds sizes likewise
@@ -105,30 +94,3 @@ def run_model(case: ModelCase, folder: Path) -> str:
     anchors = sum(round(side / stride) ** 2 for stride in strides)
     assert output[0].shape == (1, 4 + model.model[-1].nc, anchors), output[0].shape
     return RESULT
-
-
-TINY = """
-nc: 2
-backbone:
-  - [-1, 1, Conv, [8, 3, 2]]
-  - [-1, 1, DualConv, [16, 2]]
-  - [-1, 1, DualConv, [16, 2]]
-head:
-  - [[1, 2], 1, Detect, [nc]]
-"""
-
-
-@functools.cache
-def tiny_model() -> Path:
-    """Return the YAML of a tiny model."""
-    file = Path(tempfile.mkdtemp(prefix="fuzz-model-")) / "tiny.yaml"
-    file.write_text(TINY)
-    return file
-
-
-@functools.cache
-def tiny_weights() -> Path:
-    """Return the weights of a tiny model."""
-    file = tiny_model().with_suffix(".pt")
-    YOLO(tiny_model(), task="detect").save(file)
-    return file

@@ -1,7 +1,5 @@
 """Odd values, the mistakes that are made of them, and how an input may end."""
 
-from __future__ import annotations
-
 import functools
 import math
 import operator
@@ -80,8 +78,6 @@ def spoil_text(draw: Callable[..., Any], text: str, max_changes: int = 2) -> str
     for _ in range(draw(st.integers(1, max_changes))):
         start = draw(st.integers(0, max(0, len(text) - 1)))
         end = start + draw(st.sampled_from([0, 1, 2, 5, 40, len(text)]))
-        put = draw(
-            st.sampled_from(["", ":", "-", "[", "]", "{", "\t", "\n", "&a", "*a", "!x ", "#", "'", "\x00", "é", "<"])
-        )
-        text = text[:start] + put + text[end:]
+        put = st.sampled_from(["", ":", "-", "[", "]", "{", "\t", "\n", "&a", "*a", "!x ", "#", "'", "\x00", "é", "<"])
+        text = text[:start] + draw(put) + text[end:]
     return text

@@ -1,7 +1,5 @@
 """Which boxes stay after augmentation."""
 
-from __future__ import annotations
-
 import copy
 from typing import Any, ClassVar
 

@@ -1,7 +1,5 @@
 """Image files of every kind: what the model sees of them, and that none stops a prediction or distorts a training."""
 
-from __future__ import annotations
-
 import os
 import re
 from pathlib import Path
@@ -21,7 +19,7 @@ from ultralytics.utils.patches import imread, read_image
 
 from small_object.errors import UserError
 from small_object.images import UnreadableImageError, readable_name, scale_to_8_bit
-from tests.helpers.common import TINY_MODEL
+from tests.helpers.common import TINY_MODEL, write_video
 from tests.helpers.odd_images import READABLE, SIZE, UNREADABLE, build_png, write_odd_images
 
 Log = pytest.LogCaptureFixture
@@ -178,11 +176,8 @@ def test_a_picture_too_wide_for_jpeg_is_a_png(model: YOLO, tmp_path: Path, caplo
 
 
 def test_a_video_whose_name_is_not_utf_8(model: YOLO, tmp_path: Path) -> None:
-    video = cv2.VideoWriter(str(tmp_path / "v.avi"), cv2.VideoWriter_fourcc(*"MJPG"), 5, (64, 64))
-    for level in (0, 100, 200):
-        video.write(np.full((64, 64, 3), level, np.uint8))
-    video.release()
-    (tmp_path / "v.avi").rename(tmp_path / "caf\udce9.avi")
+    frames = [np.full((64, 64, 3), level, np.uint8) for level in (0, 100, 200)]
+    write_video(tmp_path / "v.avi", frames).rename(tmp_path / "caf\udce9.avi")
     predict_as_command(model, tmp_path / "caf\udce9.avi", tmp_path)
     written = cv2.VideoCapture(str(tmp_path / "run/caf%E9.avi"))
     assert written.get(cv2.CAP_PROP_FRAME_COUNT) == 3

@@ -1,6 +1,5 @@
 """Trainings on several GPUs as upstream starts them, with two processes on the CPU in the place of the GPUs."""
 
-import csv
 import json
 import re
 import subprocess
@@ -14,10 +13,10 @@ from ultralytics import YOLO
 from ultralytics.engine import trainer
 from ultralytics.utils import YAML
 
-from tests.helpers.common import write_data
+from benchmarks.common import ROOT
+from tests.helpers.common import read_csv, write_data
 from tests.helpers.ddp_on_cpu import Record
 
-ROOT = Path(__file__).resolve().parents[3]
 MODEL = ROOT / "ultralytics/cfg/models/11/yolo11.yaml"
 SMALL = {"imgsz": 64, "batch": 4, "workers": 0, "amp": False, "deterministic": True}
 
@@ -49,16 +48,14 @@ def assert_equal_models(folder: Path) -> None:
 def validate_alone(run: Path, data: Path, folder: Path, fed: bool, **options: Any) -> dict[str, Any]:
     """Validate the best weights of a run in this process; return what was seen."""
     seen, model = Record(folder, fed=fed), YOLO(run / "weights/best.pt")
-    for event in ("val_start", "val_end"):
-        model.add_callback(f"on_{event}", getattr(seen, event))
+    seen.add_to(model)
     options |= {"imgsz": 64, "batch": 4, "device": "cpu", "workers": 0, "project": str(folder), "name": "one"}
     model.val(data=str(data), **options)
     return json.loads(json.dumps(seen.seen, default=float))
 
 
 def rows(run: Path) -> list[int]:
-    with (run / "results.csv").open() as file:
-        return [int(row["epoch"]) for row in csv.DictReader(file)]
+    return [int(row["epoch"]) for row in read_csv(run / "results.csv")]
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -7,9 +7,7 @@ import pytest
 from ultralytics import YOLO
 
 from tests.helpers.command_server import Server
-from tests.helpers.common import TINY_MODEL, write_data, write_tree
-
-SMALL = {"epochs": 1, "imgsz": 64, "batch": 4, "workers": 0, "plots": False, "device": "cpu", "pretrained": False}
+from tests.helpers.common import QUICK, TINY_MODEL, write_data, write_tree
 
 
 @pytest.fixture(scope="module")
@@ -26,8 +24,7 @@ def model(data: Path) -> Path:
 
 
 def run_python(server: Server, code: str, folder: Path) -> str:
-    (folder / "script.py").write_text(code)
-    status, said = server.run("python script.py", folder)
+    status, said = server.run(["python", "-c", code], folder)
     assert status == 0, said
     return said
 
@@ -40,7 +37,7 @@ def test_benchmark(server: Server, model: Path, data: Path, tmp_path: Path) -> N
 
 
 def test_tune(server: Server, model: Path, data: Path, tmp_path: Path) -> None:
-    arguments = SMALL | {"data": str(data), "iterations": 1, "project": "out", "slice": 64, "nwd": 0.3}
+    arguments = QUICK | {"data": str(data), "iterations": 1, "project": "out", "slice": 64, "nwd": 0.3}
     said = run_python(server, f"from ultralytics import YOLO\nYOLO({str(model)!r}).tune(**{arguments})", tmp_path)
     (found,) = (tmp_path / "out").rglob("tune_results.*")
     assert found.stat().st_size > 0
@@ -50,7 +47,7 @@ def test_tune(server: Server, model: Path, data: Path, tmp_path: Path) -> None:
 def test_tune_with_ray(server: Server, model: Path, data: Path, tmp_path: Path) -> None:
     for package in ("ray", "optuna"):
         pytest.importorskip(package)
-    arguments = SMALL | {"data": str(data), "iterations": 1, "project": str(tmp_path / "out"), "use_ray": True}
+    arguments = QUICK | {"data": str(data), "iterations": 1, "project": str(tmp_path / "out"), "use_ray": True}
     code = f"""
 import os
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"

@@ -1,26 +1,26 @@
 """Files that a training writes for stock Ultralytics."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 import torch
 import yaml
 from ultralytics import YOLO
 
 from small_object.arguments import DEFAULTS
-from tests.helpers.common import STOCK_MODEL, write_data
+from tests.helpers.common import QUICK, STOCK_MODEL, write_data
 
 
+@pytest.mark.slow
 def test_stock_resumes_a_stock_model_and_takes_its_arguments(tmp_path: Path) -> None:
     (tmp_path / "stock.yaml").write_text(STOCK_MODEL.format(1))
     data = write_data(tmp_path / "set", ("a",), {"train": 4, "val": 2})
     model = YOLO(tmp_path / "stock.yaml")
     model.add_callback("on_fit_epoch_end", lambda trainer: setattr(trainer, "stop", trainer.epoch == 0))
-    options = {"data": str(data), "epochs": 2, "imgsz": 64, "batch": 4, "workers": 0, "plots": False, "nbs": 4}
+    options = QUICK | {"data": str(data), "epochs": 2, "nbs": 4}
     saved = []
     model.add_callback("on_model_save", lambda trainer: saved.append(trainer.last.read_bytes()))
     model.train(**options, project=str(tmp_path), name="run", slice_overlap=0.3)

@@ -20,44 +20,22 @@ from small_object.sizes import SIZE_GROUPS
 from small_object.slicing.dataset import SlicedDataset
 from small_object.slicing.merge import merge
 from small_object.slicing.tiling import auto_tile, tile_grid, tiles_over
-from tests.helpers.common import STOCK_MODEL
+from tests.helpers.common import QUICK, build_detector, draw_blocks, write_set, write_video
 
 TILE, IMGSZ = 96, 64
-SHARPNESS = 8.0
 PLAIN = {"imgsz": IMGSZ, "conf": 0.6, "iou": 0.7, "max_det": 1000, "verbose": False, "device": "cpu", "rect": True}
 PLAIN |= {"slice": 0, "slice_full": True, "slice_skip": 0.0, "save": False, "save_txt": False}
 SLICED = PLAIN | {"slice": TILE, "slice_overlap": 0.25, "slice_batch": 3}
 
 
-def build(folder: Path, classes: int, width: int = 16) -> YOLO:
-    """Return a model of random weights that finds much in noise."""
-    (folder / "tiny.yaml").write_text(STOCK_MODEL.format(classes).replace("[16,", f"[{width},"))
-    torch.manual_seed(3)
-    model = YOLO(folder / "tiny.yaml", task="detect")
-    network = model.model.train()
-    for module in network.modules():
-        if isinstance(module, torch.nn.BatchNorm2d):
-            module.momentum = 1.0  # take the statistics of the next images, so that what follows varies
-    with torch.no_grad():
-        network(torch.rand(4, 3, IMGSZ, IMGSZ))
-        for boxes, scores in zip(network.eval().model[-1].cv2, network.model[-1].cv3, strict=True):
-            boxes[-1].bias.fill_(1.5)
-            scores[-1].weight.mul_(SHARPNESS)
-            scores[-1].bias.fill_(-2.0)
-    model.model.names = {i: f"class{i}" for i in range(classes)}
-    return model
-
-
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> YOLO:
-    return build(tmp_path_factory.mktemp("model"), 2)
+    return build_detector(tmp_path_factory.mktemp("model"), 2)
 
 
 @pytest.fixture(scope="module")
 def image() -> np.ndarray:
-    """Return blocks of noise, so that boxes differ from place to place."""
-    noise = np.random.default_rng(1).integers(0, 256, (21, 34, 3), dtype=np.uint8)
-    return cv2.resize(noise, (256, 160), interpolation=cv2.INTER_CUBIC)
+    return draw_blocks(256, 160, 21, 34)
 
 
 def one_by_one(model: YOLO, image: np.ndarray, full: bool = True, tiles: np.ndarray | None = None) -> torch.Tensor:
@@ -149,9 +127,7 @@ def test_limits_of_one_pass_are_not_those_of_the_image(
     everything = len(model.predict(image, **options | {"max_det": 300})[0])  # the default: no limit for the image
     assert everything > 300
     caplog.set_level(logging.WARNING, "ultralytics")
-    logging.getLogger("ultralytics").addHandler(caplog.handler)
     few = model.predict(image, **options | {"max_det": 299})[0]
-    logging.getLogger("ultralytics").removeHandler(caplog.handler)
     assert len(few) == 299
     assert any("objects are left out; raise max_det=299" in message for message in caplog.messages)
 
@@ -192,7 +168,7 @@ def test_an_exported_model_is_sliced_too(name: str, tmp_path: Path, image: np.nd
     needs, options = EXPORTS[name]
     for package in needs:
         pytest.importorskip(package)
-    model = build(tmp_path, 2, width=32)  # for NCNN upstream takes a smaller file for a failure
+    model = build_detector(tmp_path, 2, width=32)  # for NCNN upstream takes a smaller file for a failure
     model.model.object_size, model.model.train_scale = 48.0, 0.5
     model.save(tmp_path / "tiny.pt")
     if options.get("nms"):
@@ -211,11 +187,8 @@ def test_an_exported_model_is_sliced_too(name: str, tmp_path: Path, image: np.nd
 
 @pytest.mark.parametrize("tracker", ["bytetrack.yaml", "tracktrack.yaml"])
 def test_tracks_over_the_frames_of_a_video(model: YOLO, image: np.ndarray, tmp_path: Path, tracker: str) -> None:
-    video = cv2.VideoWriter(str(tmp_path / "a.avi"), cv2.VideoWriter_fourcc(*"MJPG"), 5, image.shape[1::-1])
-    for _ in range(4):
-        video.write(image)
-    video.release()
-    sliced = list(model.track(tmp_path / "a.avi", tracker=tracker, stream=True, **SLICED))
+    video = write_video(tmp_path / "a.avi", [image] * 4)
+    sliced = list(model.track(video, tracker=tracker, stream=True, **SLICED))
     assert len(sliced) == 4 and all(result.tiles == (8, 0) and result.num_full > 0 for result in sliced)
     found = model.predict(image, **SLICED)[0].boxes
     assert len(sliced[3].boxes) > 0.8 * int((found.conf > 0.7).sum()) > len(model.predict(image, **PLAIN)[0].boxes)
@@ -224,16 +197,10 @@ def test_tracks_over_the_frames_of_a_video(model: YOLO, image: np.ndarray, tmp_p
 
 
 def test_validation_measures_what_prediction_finds(tmp_path: Path, image: np.ndarray) -> None:
-    model = build(tmp_path, 1)
-    for split in ("train", "val"):
-        (tmp_path / f"data/images/{split}").mkdir(parents=True)
-        (tmp_path / f"data/labels/{split}").mkdir(parents=True)
+    model = build_detector(tmp_path, 1)
     pictures = {"large": image, "small": image[:60, :90], "high": np.ascontiguousarray(image.transpose(1, 0, 2))}
-    for name, picture in pictures.items():
-        cv2.imwrite(str(tmp_path / f"data/images/val/{name}.png"), picture)
-        (tmp_path / f"data/labels/val/{name}.txt").write_text("0 0.5 0.5 0.2 0.2\n")
-    data = tmp_path / "data/data.yaml"
-    data.write_text("train: images/val\nval: images/val\nnames: [thing]\n")
+    labels = "0 0.5 0.5 0.2 0.2\n"
+    data = write_set(tmp_path / "data", {name: (picture, labels) for name, picture in pictures.items()}, ["thing"])
     shared = SLICED | {"iou": 0.6, "slice_full": False, "exist_ok": True}
     shared |= {"project": str(tmp_path / "runs"), "name": "val"}
     metrics = model.val(data=str(data), batch=2, save_json=True, plots=False, **shared)
@@ -257,12 +224,11 @@ def test_validation_measures_what_prediction_finds(tmp_path: Path, image: np.nda
     assert 0 < tiles[2][0] < everywhere == sum(tiles[2])
 
 
-def test_training_validates_by_tiles(tmp_path: Path, image: np.ndarray, caplog: pytest.LogCaptureFixture) -> None:
-    seen, model = [], build(tmp_path, 1)
-    data = write_panoramas(tmp_path, "0 0.5 0.5 0.2 0.2\n")
+def test_training_validates_by_tiles(tmp_path: Path, image: np.ndarray) -> None:
+    seen, model = [], build_detector(tmp_path, 1)
+    data = write_panorama(tmp_path)
     model.add_callback("on_val_end", lambda validator: seen.append((validator.training, validator.tiles)))
-    small = {"epochs": 1, "imgsz": IMGSZ, "batch": 1, "workers": 0, "plots": False, "device": "cpu", "max_det": 100}
-    model.train(data=str(data), slice=TILE, slice_overlap=0.25, project=str(tmp_path), **small)
+    model.train(data=str(data), slice=TILE, slice_overlap=0.25, max_det=100, project=str(tmp_path), **QUICK)
     assert (True, (8, 0)) in seen
     tiles, val = model.trainer.train_loader.dataset, model.trainer.test_loader.dataset
     assert (type(tiles), type(val), tiles.tile) == (SlicedDataset, YOLODataset, TILE)
@@ -289,18 +255,13 @@ def corrupt_frames(video: Path, mark: bytes, frames: range) -> None:
 def test_corrupt_frames_of_a_video_are_named_and_skipped(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, corrupt: range, stride: int
 ) -> None:
-    model = build(tmp_path, 2)
-    file, count = tmp_path / "a.avi", 8
-    video = cv2.VideoWriter(str(file), cv2.VideoWriter_fourcc(*"MJPG"), 5, (256, 160))
-    for number in range(count):
-        video.write(np.full((160, 256, 3), 30 * number, np.uint8))
-    video.release()
+    model = build_detector(tmp_path, 2)
+    count = 8
+    file = write_video(tmp_path / "a.avi", [np.full((160, 256, 3), 30 * number, np.uint8) for number in range(count)])
     corrupt_frames(file, b"00dc", corrupt)
     caplog.set_level(logging.WARNING, "ultralytics")
-    logging.getLogger("ultralytics").addHandler(caplog.handler)
     save = {"save_txt": True, "project": str(tmp_path), "name": "x", "conf": 0.0001, "save_conf": True}
     results = model.predict(file, **SLICED | save | {"vid_stride": stride, "save": True})
-    logging.getLogger("ultralytics").removeHandler(caplog.handler)
     sampled = [number for number in range(count) if (number + 1) % stride == 0]
     read = [number for number in sampled if number not in corrupt]
     assert [round(result.orig_img.mean() / 30) for result in results] == read
@@ -319,19 +280,13 @@ def test_a_model_that_cannot_slice_says_so(image: np.ndarray) -> None:
         predictor.setup_source(image)
 
 
-def write_panoramas(folder: Path, labels: str) -> Path:
+def write_panorama(folder: Path, labels: str = "0 0.5 0.5 0.2 0.2\n") -> Path:
     """Write a set of one image of 256x160 px for training and validation; return its YAML."""
-    for kind in ("images", "labels"):
-        (folder / kind).mkdir()
-    noise = np.random.default_rng(1).integers(0, 256, (21, 34, 3), dtype=np.uint8)
-    cv2.imwrite(str(folder / "images/a.png"), cv2.resize(noise, (256, 160), interpolation=cv2.INTER_CUBIC))
-    (folder / "labels/a.txt").write_text(labels)
-    (folder / "data.yaml").write_text("train: images\nval: images\nnames: [thing]\n")
-    return folder / "data.yaml"
+    return write_set(folder, {"a": (draw_blocks(256, 160, 21, 34), labels)}, ["thing"])
 
 
 def test_an_export_of_another_height_than_width_is_sliced(tmp_path: Path, image: np.ndarray) -> None:
-    model, data = build(tmp_path, 1), write_panoramas(tmp_path, "0 0.5 0.5 0.2 0.2\n")
+    model, data = build_detector(tmp_path, 1), write_panorama(tmp_path)
     model.save(tmp_path / "tiny.pt")
     shape = [64, 128]
     exported = YOLO(YOLO(tmp_path / "tiny.pt").export(format="torchscript", imgsz=shape, device="cpu"), task="detect")
@@ -344,7 +299,7 @@ def test_an_export_of_another_height_than_width_is_sliced(tmp_path: Path, image:
 
 
 def test_validation_by_tiles_is_augmented(tmp_path: Path) -> None:
-    model, data = build(tmp_path, 1), write_panoramas(tmp_path, "0 0.5 0.5 0.2 0.2\n")
+    model, data = build_detector(tmp_path, 1), write_panorama(tmp_path)
     arguments = {"data": str(data), "save_json": True, "plots": False, "project": str(tmp_path), "exist_ok": True}
     counts = {}
     for augment in (False, True):
@@ -358,11 +313,10 @@ def test_validation_by_tiles_is_augmented(tmp_path: Path) -> None:
 
 def test_training_without_any_object(tmp_path: Path, image: np.ndarray) -> None:
     """As with `classes=` of which there are none: the size of its objects is not known afterwards."""
-    build(tmp_path, 1)
-    data = write_panoramas(tmp_path, "0 0.5 0.5 0.2 0.2\n")
+    build_detector(tmp_path, 1)
+    data = write_panorama(tmp_path)
     model = YOLO(tmp_path / "tiny.yaml")
-    small = {"epochs": 1, "imgsz": IMGSZ, "batch": 1, "workers": 0, "plots": False, "device": "cpu", "classes": [3]}
-    model.train(data=str(data), project=str(tmp_path), name="run", **small)
+    model.train(data=str(data), classes=[3], project=str(tmp_path), name="run", **QUICK)
     best = YOLO(tmp_path / "run/weights/best.pt")
     assert best.model.object_size is None
     exported = YOLO(best.export(format="torchscript", imgsz=IMGSZ, device="cpu"), task="detect")
@@ -373,18 +327,17 @@ def test_training_without_any_object(tmp_path: Path, image: np.ndarray) -> None:
 
 @pytest.mark.parametrize("slice", [0, TILE])
 def test_a_training_without_labels_ends_with_advice(tmp_path: Path, slice: int) -> None:
-    model, data = build(tmp_path, 1), write_panoramas(tmp_path, "")
+    model, data = build_detector(tmp_path, 1), write_panorama(tmp_path, "")
     (tmp_path / "labels").rename(tmp_path / "label")
     with pytest.raises(UserError, match=f"No labels found in .* To find out why: small-object check {data}"):
-        model.train(data=str(data), epochs=1, imgsz=IMGSZ, workers=0, project=str(tmp_path), slice=slice)
+        model.train(data=str(data), project=str(tmp_path), slice=slice, **QUICK)
 
 
 def test_a_training_mentions_boxes_that_are_too_small(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    model = build(tmp_path, 1)
-    data = write_panoramas(tmp_path, "0 0.5 0.5 0.2 0.2\n0 0.2 0.2 0.05 0.05\n0 0.8 0.8 0.07 0.09\n")
-    small = {"epochs": 1, "imgsz": IMGSZ, "batch": 1, "workers": 0, "plots": False, "device": "cpu"}
-    model.train(data=str(data), project=str(tmp_path), **small)  # heights of 0.05 and 0.09 are 2 and 3.6 px
+    model = build_detector(tmp_path, 1)
+    data = write_panorama(tmp_path, "0 0.5 0.5 0.2 0.2\n0 0.2 0.2 0.05 0.05\n0 0.8 0.8 0.07 0.09\n")
+    model.train(data=str(data), project=str(tmp_path), **QUICK)  # heights of 0.05 and 0.09 are 2 and 3.6 px
     assert "2 of 3 training boxes are less than 4 px wide or high at imgsz=64; augmentation drops" in caplog.text
     caplog.clear()
-    model.train(data=str(data), project=str(tmp_path), **small | {"slice": TILE})  # 5.3 and 9.6 px
+    model.train(data=str(data), project=str(tmp_path), slice=TILE, **QUICK)  # 5.3 and 9.6 px
     assert "training boxes are less than" not in caplog.text

@@ -165,6 +165,7 @@ def test_wrong_share_of_the_nwd(key, value, tmp_path):
     assert f"key `{key}`" in message.split("broken")[1]
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize(("form", "design"), [("torchscript", ""), ("onnx", ""), ("onnx", "-hsfpn-dwr-smallob")])
 def test_export(form, design, tmp_path, monkeypatch):

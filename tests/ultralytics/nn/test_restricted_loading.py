@@ -35,6 +35,7 @@ class Harmful:
         return Path.write_text, (self.file, "it ran")
 
 
+@pytest.mark.slow
 def test_models_of_this_fork_load_and_anything_else_is_refused(run: Run, tmp_path: Path) -> None:
     pytest.importorskip("torch", minversion="2.6")
     files, expected, mark = [], [], tmp_path / "mark"

@@ -1,7 +1,5 @@
 """Solutions take the arguments of slicing."""
 
-from __future__ import annotations
-
 import sys
 from types import ModuleType, SimpleNamespace
 from typing import Any, ClassVar

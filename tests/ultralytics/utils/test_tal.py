@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from torchvision.ops import complete_box_iou_loss
 from ultralytics.utils.tal import TaskAlignedAssigner
 
 from small_object.nwd import DEFAULT_C
@@ -49,18 +50,6 @@ def scene(sizes: list[float], seed: int = 0, dtype: torch.dtype = torch.float32)
     }
 
 
-def slow_ciou(a: list[float], b: list[float]) -> float:
-    """CIoU of two xyxy boxes (arXiv 1911.08287), at least 0."""
-    (wa, ha), (wb, hb) = ((x[2] - x[0], x[3] - x[1]) for x in (a, b))
-    cut = [max(min(a[i + 2], b[i + 2]) - max(a[i], b[i]), 0) for i in (0, 1)]
-    hull = [max(a[i + 2], b[i + 2]) - min(a[i], b[i]) for i in (0, 1)]
-    apart = [(a[i] + a[i + 2] - b[i] - b[i + 2]) / 2 for i in (0, 1)]
-    iou = cut[0] * cut[1] / (wa * ha + wb * hb - cut[0] * cut[1])
-    v = 4 / math.pi**2 * (math.atan(wa / ha) - math.atan(wb / hb)) ** 2
-    aspect = v * v / (1 - iou + v) if v else 0.0
-    return max(iou - (apart[0] ** 2 + apart[1] ** 2) / (hull[0] ** 2 + hull[1] ** 2) - aspect, 0)
-
-
 def slow_overlap(truth: list[float], predicted: list[float], share: float, c: float) -> float:
     w, h = truth[2] - truth[0], truth[3] - truth[1]
     size = math.sqrt(w * h)
@@ -68,7 +57,8 @@ def slow_overlap(truth: list[float], predicted: list[float], share: float, c: fl
     dw, dh = predicted[2] - predicted[0] - w, predicted[3] - predicted[1] - h
     dx, dy = (sum(predicted[i::2]) / 2 - sum(truth[i::2]) / 2 for i in (0, 1))
     distance = math.sqrt(dx**2 + dy**2 + (dw / 2) ** 2 + (dh / 2) ** 2)
-    return (1 - share) * slow_ciou(truth, predicted) + share * math.exp(-distance / c)
+    ciou = max(1 - complete_box_iou_loss(*torch.tensor([truth, predicted], dtype=torch.float64)).item(), 0)
+    return (1 - share) * ciou + share * math.exp(-distance / c)
 
 
 def slow_assignment(
