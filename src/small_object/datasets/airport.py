@@ -21,8 +21,6 @@ from small_object.files import staging_dir
 
 DOI = "10.5281/zenodo.10969885"
 PAGE = "https://zenodo.org/records/10969885"
-
-
 # As published: objects by class, in the order of the class indices, and the number of images.
 SETS = {
     "ASS1": {"airplane": 3466, "person": 2994, "truck": 1911},
@@ -33,7 +31,7 @@ CLASS_ALIASES = {"aircraft": "airplane", "plane": "airplane", "aeroplane": "airp
 SPLIT_NAMES = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "test": "val"}
 KIND_FOLDERS = {"images", "image", "imgs", "img", "jpegimages", "labels", "label", "txt", "yolo", "annotations"}
 NO_LABELS = {"classes", "obj", "predefined_classes", "readme", "license", "licence", "notes", "train", "val", "test"}
-CLASS_INDEX = re.compile(r"\s*(\d{1,4})(?:\.0*)?(?=\s|$)")
+CLASS_INDEX = re.compile(r"^[ \t]*(\d{1,4})(?:\.0*)?(?=\s|$)", re.MULTILINE)
 
 
 def prepare(
@@ -146,11 +144,7 @@ def _named_set(*parts: str) -> str | None:
 
 
 def read_samples(name: str, raw: Path) -> tuple[list[Sample], list[str] | None]:
-    """Find the samples of a data set among extracted archives.
-
-    Args:
-        name: `ASS1` or `ASS2`.
-        raw: Folder with one folder per archive, named after it.
+    """Find the samples of a data set in a folder with one folder per extracted archive, named after it.
 
     Returns:
         The samples in this project's class order, and the published split, `train` or `val` for each, if there is one.
@@ -207,10 +201,9 @@ def _pair_labels(images: Sequence[Path], texts: Sequence[Path], base: Path) -> d
     return pairs
 
 
-def _count_objects(samples: Sequence[Sample]) -> dict[int, int]:
+def _count_objects(samples: Sequence[Sample]) -> Counter[int]:
     """Count objects by class index; label lines that cannot be read are left to the check of the set."""
-    lines = (CLASS_INDEX.match(line) for sample in samples for line in sample.text.splitlines())
-    return dict(sorted(Counter(int(match[1]) for match in lines if match).items()))
+    return Counter(int(cls) for sample in samples for cls in CLASS_INDEX.findall(sample.text))
 
 
 def _class_names(paths: Sequence[Path]) -> list[str] | None:
@@ -244,26 +237,19 @@ def _order_classes(name: str, samples: Sequence[Sample], stated: list[str] | Non
     if all(i in order for i in found) and any(order[i] != i for i in found):
         reason = f"the archive states {', '.join(stated)}" if stated else "the counts are published in another order"
         LOGGER.info(f"{name}: classes put in order, since {reason}")
-        samples = [replace(sample, text=_remap_classes(sample.text, order)) for sample in samples]
+        texts = (CLASS_INDEX.sub(lambda match: str(order[int(match[1])]), sample.text) for sample in samples)
+        samples = [replace(sample, text=text) for sample, text in zip(samples, texts, strict=True)]
         found = _count_objects(samples)
     rows = [("images", len(samples), NUM_IMAGES[name])]
     for i in sorted({*range(len(names)), *found}):
         label, published = (names[i], counts[i]) if i < len(names) else (f"class {i} without a name", 0)
-        rows.append((label, found.get(i, 0), published))
+        rows.append((label, found[i], published))
     if all(count == published for _, count, published in rows):
         LOGGER.info(f"{name}: {len(samples)} images, their objects by class as published")
     else:
         lines = [f"  {label:9} {count:6} found, {published:6} published" for label, count, published in rows]
         LOGGER.warning("\n".join([f"{name}: differs from its publication", *lines]))
     return list(samples)
-
-
-def _remap_classes(text: str, order: dict[int, int]) -> str:
-    def remap(line: str) -> str:
-        match = CLASS_INDEX.match(line)
-        return f"{order[int(match[1])]}{line[match.end() :]}" if match and int(match[1]) in order else line
-
-    return "".join(f"{remap(line)}\n" for line in text.splitlines())
 
 
 def _published_split(images: Sequence[Path], paths: Sequence[Path], base: Path) -> list[str] | None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import errno
 import re
-import shutil
 import stat
 import tarfile
 import zipfile
@@ -40,7 +39,7 @@ def extract(archive: Path, into: Path) -> None:
 
     Args:
         archive: The archive.
-        into: A missing folder. After a failure it is missing again.
+        into: A missing folder, for the caller to remove after a failure.
 
     Raises:
         UserError: If the file is no archive, or is refused or damaged, or cannot be read or written here.
@@ -48,10 +47,7 @@ def extract(archive: Path, into: Path) -> None:
     try:
         into.mkdir(parents=True)
         _write_members(_read_members(archive), into, max(MIN_BOMB, BOMB_RATIO * archive.stat().st_size))
-    except BaseException as error:
-        shutil.rmtree(into, ignore_errors=True)
-        if not isinstance(error, Exception):
-            raise
+    except Exception as error:
         reason = " ".join(str(error).split())[:300]
         if isinstance(error, UserError):
             what = reason
@@ -100,8 +96,6 @@ def _chunks(stream: IO[bytes]) -> Iterator[bytes]:
 
 def _read_zip(archive: Path) -> Iterator[Member]:
     with zipfile.ZipFile(archive) as opened:
-        if min((info.header_offset for info in opened.infolist()), default=opened.start_dir):
-            raise ValueError("the listing leaves out the beginning")  # it is that of a zip inside a truncated one
         for info in opened.infolist():
             if not info.filename.endswith(("/", "\\")):
                 with opened.open(info) as stream:

@@ -8,7 +8,6 @@ good to know. `fix` repairs what can be repaired without a look at the pictures.
 from __future__ import annotations
 
 import json
-import os
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
@@ -21,18 +20,17 @@ from ultralytics.data.utils import IMG_FORMATS
 from ultralytics.utils import LOGGER
 
 from small_object.datasets.check_pictures import draw_sheet
-from small_object.datasets.counts import STRIDE, SplitStats, count_dataset, gather_objects
 from small_object.datasets.dataset import DataSet, Entry, load_dataset, readable_path
 from small_object.datasets.findings import LEFT_OUT, Finding, Report
 from small_object.datasets.images import Picture, inspect_image, near_pairs
-from small_object.datasets.labels import NO_OBJECT, check_lines
+from small_object.datasets.labels import NO_OBJECT, parse_lines
+from small_object.datasets.stats import STRIDE, SplitStats, count_dataset, gather_objects
 from small_object.errors import UserError
 from small_object.files import replacing
 from small_object.ignore import ignore_file, read_regions
-from small_object.images import read_bits, readable_name
+from small_object.images import find_files, read_bits, readable_name
 from small_object.parallel import map_threads
 
-MAX_FILES = 1_000_000  # to search for labels
 NEAR_BITS = 8  # of 256: saved anew, resized or brightened, an image differs in 0 to 2; another scene in 65 and more
 
 
@@ -76,7 +74,7 @@ def check(data: str | Path, imgsz: int = 640, out: str | Path | None = None) -> 
     images = list(map_threads(partial(check_image, dataset=dataset), dataset.entries, "checking images"))
     found = {(f.kind, f.file, f.line): f for image in images for f in image.findings}  # once where labels are shared
     findings = [*dataset.findings, *found.values()]
-    findings += [*find_missing_labels(dataset), *find_same_names(dataset), *find_leaks(dataset, images)]
+    findings += [*find_missing_labels(dataset), *find_shared_labels(dataset), *find_leaks(dataset, images)]
     findings += [
         Finding("labels-without-image", dataset.relative_path(file), "has no image")
         for file in find_lone_labels(dataset)
@@ -134,7 +132,7 @@ def check_image(entry: Entry, dataset: DataSet) -> CheckedImage:
     except UnicodeDecodeError:
         image.findings.append(Finding("unreadable-labels", label, f"is no text in UTF-8: {LEFT_OUT}", image=shown))
         return image
-    lines = check_lines(text, len(dataset.names), picture.size if picture else None, dataset.num_fields)
+    lines = parse_lines(text, len(dataset.names), picture.size if picture else None, dataset.num_fields)
     for line in lines:
         box = None
         if picture and line.xyxy is not None:
@@ -150,21 +148,15 @@ def _image_finding(kind: str, dataset: DataSet, entry: Entry, message: str) -> F
     return Finding(kind, dataset.relative_path(entry.file), message, image=str(entry.file))
 
 
-def find_same_names(dataset: DataSet) -> Iterator[Finding]:
-    """Find images that share a label file, and those whose names differ only in case."""
-    groups = defaultdict(list)
+def find_shared_labels(dataset: DataSet) -> Iterator[Finding]:
+    """Find images that read the same label file as an earlier one."""
+    first: dict[Path, Entry] = {}
     for entry in dataset.entries:
-        groups[str(entry.label).casefold()].append(entry)
-    for group in groups.values():
-        for number, entry in enumerate(group[1:], 1):
-            twin = next((other for other in group[:number] if other.label == entry.label), None)
-            if twin:
-                label = dataset.relative_path(twin.label)
-                message = f"reads the same labels as {readable_path(twin.file.name)}, {label}"
-                yield _image_finding("shared-labels", dataset, entry, message)
-            else:
-                message = f"differs from {readable_path(group[0].file.name)} only in case"
-                yield _image_finding("same-name", dataset, entry, message)
+        twin = first.setdefault(entry.label, entry)
+        if twin is not entry:
+            label = dataset.relative_path(twin.label)
+            message = f"reads the same labels as {readable_path(twin.file.name)}, {label}"
+            yield _image_finding("shared-labels", dataset, entry, message)
 
 
 def find_missing_labels(dataset: DataSet) -> Iterator[Finding]:
@@ -175,29 +167,15 @@ def find_missing_labels(dataset: DataSet) -> Iterator[Finding]:
             continue
         folders = ", ".join(sorted({dataset.relative_path(entry.label.parent) for entry in entries})[:3])
         message = f"no image of {split} has a label file where training looks, in {folders}"
-        if found := find_label_folders(dataset, {f"{entry.label.stem}.txt" for entry in entries}):
+        names = {f"{entry.label.stem}.txt" for entry in entries}
+        files = (Path(file) for file in find_files(dataset.root, {"txt"}))
+        found = Counter(dataset.relative_path(file.parent) for file in files if file.name in names)
+        if found:
             places = [f"{folder} ({number})" for folder, number in found.most_common(3)]
             message += f"; files of these names lie in {', '.join(places)}"
         else:
             message += f"; no file of these names lies in {readable_path(dataset.root)}"
         yield Finding("no-labels", dataset.relative_path(dataset.yaml), message)
-
-
-def find_label_folders(dataset: DataSet, names: set[str]) -> Counter[str]:
-    """Count the files of some names in each folder of a data set."""
-    folders: Counter[str] = Counter()
-    seen: set[str] = set()
-    num_files = 0
-    for folder, subfolders, files in os.walk(dataset.root, followlinks=True):
-        real = os.path.realpath(folder)
-        if real in seen or num_files > MAX_FILES:
-            subfolders.clear()
-            continue
-        seen.add(real)
-        num_files += len(files)
-        if number := len(names.intersection(files)):
-            folders[dataset.relative_path(Path(folder))] += number
-    return folders
 
 
 def find_lone_labels(dataset: DataSet) -> list[Path]:

@@ -40,10 +40,10 @@ class LabelledImage:
     """An image with its objects."""
 
     file: Path
-    objects: list[tuple[str, list[float]]]  # class name and box, xyxy in pixels
-    size: tuple[int, int] | None  # width and height that the boxes refer to, where the annotations state them
+    objects: list[tuple[str, list[float]]] = field(default_factory=list)  # class name and box, xyxy in pixels
+    size: tuple[int, int] | None = None  # width and height that the boxes refer to, where the annotations state them
     regions: list[list[float]] = field(default_factory=list)  # boxes of ignore regions
-    side: str | None = None  # of a published split: train, val or test
+    side: str = ""  # of a published split: train, val or test
 
 
 def from_coco(
@@ -88,44 +88,36 @@ def from_coco(
     labelled: list[LabelledImage] = []
     names: dict[str, None] = {}  # in order
     left_out: Counter[str] = Counter()
-    unusable: dict[Path, str] = {}
     sources = _name_splits([files] if isinstance(files, (str, Path)) else files)
     for file, side in sources:
-        own, own_names, own_left_out = _read_coco(file)
+        own, own_names = _read_coco(file, left_out)
         folder, missing = _find_images(file, [image.file for image in own], images, side)
         if missing and not skip_missing:
             ask = "" if images else "; give their folder with --images, or leave them out with --skip-missing"
             shown = ", ".join(one_line(folder / name) for name in missing[:MAX_NAMED])
             raise UserError(f"{file}: {len(missing)} of {len(own)} images are missing, such as {shown}{ask}")
-        unusable |= {folder / name: "is missing" for name in missing}
         labelled += [replace(image, file=folder / image.file, side=side) for image in own]
         names |= dict.fromkeys(own_names)
-        left_out += own_left_out
     if not names:
         raise UserError(f"{sources[0][0]}: has no category but ignore regions")
-    base = Path(os.path.commonpath([image.file.absolute().parent for image in labelled]))
-    labelled = [replace(image, file=image.file.absolute()) for image in labelled]
-    unusable = {file.absolute(): why for file, why in unusable.items()}
-    source = " and ".join(str(file) for file, _ in sources)
-    _write(yaml, labelled, list(names), left_out, source, base, split, unusable)
+    _write(yaml, labelled, list(names), left_out, " and ".join(str(file) for file, _ in sources), split)
     return yaml
 
 
-def _name_splits(files: Sequence[str | Path]) -> list[tuple[Path, str | None]]:
-    """Return each file with its split, which is None for a file alone."""
-    if len(files) == 1 and str(files[0]).partition("=")[0] not in SPLIT_WORDS:
-        return [(Path(files[0]), None)]
-    sources: list[tuple[Path, str | None]] = []
+def _name_splits(files: Sequence[str | Path]) -> list[tuple[Path, str]]:
+    """Return each file with its split, which is empty for a file alone."""
+    sources: list[tuple[Path, str]] = []
     for text in files:
         given, _, rest = str(text).partition("=")
         if rest and given in SPLIT_WORDS:
             sources.append((Path(rest), SPLIT_WORDS[given]))
             continue
         file = Path(text)
-        sides = {SPLIT_WORDS[word] for word in re.findall("[a-z]+", file.stem.lower()) if word in SPLIT_WORDS}
+        if len(files) == 1:
+            return [(file, "")]
         folder = file.absolute().parent.name.lower().rstrip("0123456789")
-        if not sides and folder in SPLIT_WORDS:
-            sides = {SPLIT_WORDS[folder]}
+        sides = {SPLIT_WORDS[word] for word in re.findall("[a-z]+", file.stem.lower()) if word in SPLIT_WORDS}
+        sides = sides or {side for word, side in SPLIT_WORDS.items() if word == folder}
         if len(sides) != 1:
             raise UserError(f"{file}: which split is it? Write train={file}, val={file} or test={file}")
         sources.append((file, sides.pop()))
@@ -161,13 +153,13 @@ def from_voc(folder: str | Path, out: str | Path, split: str | Path | None = Non
     """
     folder, yaml = Path(folder), _new_yaml(Path(out))
     images, annotations = _list_voc(folder)
-    sides = _read_voc_lists(folder, images)
-    used = [image for image in images if not sides or image in sides]
+    sides = _read_voc_lists(folder, {image.stem for image in images})
+    used = [image for image in images if not sides or image.stem in sides]
     left_out = Counter({"images in neither list": len(images) - len(used)})
-    labelled = [
-        replace(_read_voc_file(image, annotations.get(image.stem)), side=sides[image] if sides else None)
-        for image in TQDM(used, desc="reading annotations", unit="file", leave=False)
-    ]
+    labelled = []
+    for image in TQDM(used, desc="reading annotations", unit="file", leave=False):
+        own = LabelledImage(image, side=sides.get(image.stem, ""))
+        labelled.append(_read_voc_file(own, annotations[image.stem]) if image.stem in annotations else own)
     names = sorted({name for image in labelled for name, _ in image.objects})
     if not names:
         raise UserError(f"{folder}: its annotation files hold no object")
@@ -179,7 +171,7 @@ def from_voc(folder: str | Path, out: str | Path, split: str | Path | None = Non
     else:
         for box in boxes:  # the first pixel is 1, and the last one belongs to the box
             box[:2] = box[0] - 1, box[1] - 1
-    _write(yaml, labelled, names, left_out, str(folder), used[0].parent, split)
+    _write(yaml, labelled, names, left_out, str(folder), split)
     return yaml
 
 
@@ -192,74 +184,67 @@ def _new_yaml(out: Path) -> Path:
     return yaml
 
 
-def _parse_size(*sides: object) -> tuple[int, int] | None:
+def _parse_size(*sides: Any) -> tuple[int, int] | None:
     """Return a width and height, None where they are not stated."""
     try:
-        width, height = (int(float(side)) for side in sides)  # type: ignore[arg-type]
+        width, height = (int(float(side)) for side in sides)
     except (TypeError, ValueError, OverflowError):
         return None
     return (width, height) if min(width, height) > 0 else None
 
 
 def _write(
-    yaml: Path, labelled: Sequence[LabelledImage], names: Sequence[str], left_out: Counter[str], source: str,
-    base: Path, split: str | Path | None, unusable: dict[Path, str] | None = None,
-) -> None:  # fmt: skip
-    """Write the data set.
-
-    Args:
-        yaml: Its data YAML.
-        labelled: The images.
-        names: Class names.
-        left_out: Number of objects that are left out by reason.
-        source: What is imported.
-        base: A folder that holds all images.
-        split: Split file to follow.
-        unusable: Images that are left out, with the reason; those that can't be read are added.
-    """
-    samples, sides, mismatches, kept, num_regions = [], [], [], 0, 0
-    unusable = unusable or {}
-    new_names = unique_names([image.file for image in labelled], base)
-    sizes = map_threads(lambda image: _try_size(image.file), labelled, "reading image sizes")
-    for image, name, real in zip(labelled, new_names, sizes, strict=True):
+    yaml: Path,
+    labelled: Sequence[LabelledImage],
+    names: Sequence[str],
+    left_out: Counter[str],
+    source: str,
+    split: str | Path | None,
+) -> None:
+    """Write the data set and say what was left out of `source`, of which `left_out` has the objects by reason."""
+    samples, sides, mismatches = [], [], []
+    unusable: dict[str, str] = {}
+    files = [image.file.absolute() for image in labelled]
+    new_names = unique_names(files, Path(os.path.commonpath([file.parent for file in files])))
+    sizes = map_threads(_try_size, files, "reading image sizes")
+    for image, file, name, real in zip(labelled, files, new_names, sizes, strict=True):
         if isinstance(real, str):
-            unusable.setdefault(image.file, real)
+            unusable[readable_path(file)] = real
             left_out["of images left out"] += len(image.objects) + len(image.regions)
             continue
         size = image.size or real
         if real != size:
-            mismatches.append(f"{image.file.name} ({size[0]} x {size[1]}, the file has {real[0]} x {real[1]})")
+            mismatches.append(f"{file.name} ({size[0]} x {size[1]}, the file has {real[0]} x {real[1]})")
         boxes, has_area = _clip_boxes([box for _, box in image.objects], size)
         regions, is_region = _clip_boxes(image.regions, size)
         classes = np.array([names.index(cls) for cls, _ in image.objects], np.int64)[has_area]
         left_out["without area in the image"] += int((~has_area).sum() + (~is_region).sum())
-        kept, num_regions = kept + len(boxes), num_regions + len(regions)
-        samples.append(Sample(image.file, name, yolo_lines(boxes, classes, *size), region_lines(regions, *size)))
-        sides.append(image.side or "")
+        samples.append(Sample(file, name, yolo_lines(boxes, classes, *size), region_lines(regions, *size)))
+        sides.append(image.side)
     if mismatches:
         text = f"states another size for {len(mismatches)} images, such as {mismatches[0]}: see their boxes"
         LOGGER.warning(readable_name(f"{source}: {text}"))
-    for file, why in list(unusable.items())[:MAX_NAMED]:
-        LOGGER.warning(f"{readable_path(file)} is left out: {why}")
-    published = sides if any(sides) else None
-    if lost := [side for side in SPLITS if published and side not in sides] or ["the set"] * (not samples):
-        first = next((f", such as {readable_path(file)}: {why}" for file, why in unusable.items()), "")
-        raise UserError(f"{source}: no image of {lost[0]} can be used{first}")
+    for path, why in list(unusable.items())[:MAX_NAMED]:
+        LOGGER.warning(f"{path} is left out: {why}")
+    lost = [side for side in SPLITS if any(sides) and side not in sides]
+    if lost or not samples:
+        first = next((f", such as {path}: {why}" for path, why in unusable.items()), "")
+        raise UserError(f"{source}: no image of {lost[0] if lost else 'the set'} can be used{first}")
     root = yaml.parent
     with staging_dir(root) as made:
-        used = dict.fromkeys((*SPLITS, *(side for side in sides if side)))
-        data = {side: f"images/{side}" for side in used} | {"names": dict(enumerate(names))}
+        data = {side: f"images/{side}" for side in (*SPLITS, "test") if side in {*SPLITS, *sides}}
         header = f"# From {Path(source).name}. Paths are relative to this file's folder.\n"
-        YAML.save(made / "set" / yaml.name, data, readable_name(header))
+        YAML.save(made / "set" / yaml.name, data | {"names": dict(enumerate(names))}, readable_name(header))
         if unusable:
             with (made / "set" / "left_out.csv").open("w", encoding="utf-8", newline="") as stream:
-                rows = [(readable_path(file), why) for file, why in unusable.items()]
-                csv.writer(stream).writerows([("image", "reason"), *rows])
-        write_dataset(samples, root, made, published, split, keep_leaks=True)
+                csv.writer(stream).writerows([("image", "reason"), *unusable.items()])
+        write_dataset(samples, root, made, sides if any(sides) else None, split)
     left_out[f"images (see {root / 'left_out.csv'})"] = len(unusable)
     reasons = ", ".join(f"{number} {reason}" for reason, number in left_out.items() if number) or "nothing"
+    num_objects = sum(sample.text.count("\n") for sample in samples)
+    num_regions = sum(sample.regions.count("\n") for sample in samples)
     regions_found = f", {num_regions} ignore regions" if num_regions else ""
-    found = f"{len(samples)} images, {kept} objects of {len(names)} classes{regions_found}; left out: {reasons}"
+    found = f"{len(samples)} images, {num_objects} objects of {len(names)} classes{regions_found}; left out: {reasons}"
     LOGGER.info(readable_name(f"{source} is in {root}: {found}"))
 
 
@@ -273,16 +258,16 @@ def _clip_boxes(boxes: Sequence[Sequence[float]], size: tuple[int, int]) -> tupl
 def _try_size(file: Path) -> tuple[int, int] | str:
     """Return an image's width and height, or why it can't be read; dark ones can, with the right scale."""
     try:
-        return scan_image(file, read_bits() or 16)
+        return scan_image(file, read_bits() or 16) if file.is_file() else "is missing"
     except UnreadableImageError as error:
         return str(error)
 
 
-def _read_coco(file: Path) -> tuple[list[LabelledImage], list[str], Counter[str]]:
-    """Read a COCO file.
+def _read_coco(file: Path, left_out: Counter[str]) -> tuple[list[LabelledImage], list[str]]:
+    """Read a COCO file; count in `left_out` the objects that are left out by reason.
 
     Returns:
-        The images, by paths as in the file; the class names; the number of objects that are left out by reason.
+        The images, by paths as in the file, and the class names.
     """
     if not file.is_file():
         raise UserError(f"no file {file}")
@@ -297,56 +282,48 @@ def _read_coco(file: Path) -> tuple[list[LabelledImage], list[str], Counter[str]
         if not items and kind != "annotations":
             raise UserError(f"{file}: its list of `{kind}` is empty")
 
-    def by_id(kind: str, id_types: tuple[type, ...], key: str, types: tuple[type, ...]) -> dict[Any, Any]:
-        values = {}
+    def by_id(kind: str, key: str, id_types: tuple[type, ...], types: tuple[type, ...]) -> dict[Any, Any]:
+        values: dict[Any, Any] = {}
         for i, item in enumerate(data[kind]):
-            for name, allowed in (("id", id_types), (key, types)):
-                if not isinstance(item.get(name), allowed):
-                    raise UserError(f"{file}: item {i} of its `{kind}` has no usable `{name}`")
-            if item["id"] in values:
-                raise UserError(f"{file}: two of its `{kind}` have the same `id`")
+            usable = isinstance(item.get("id"), id_types) and isinstance(item.get(key), types)
+            if not usable or item["id"] in values:
+                raise UserError(f"{file}: item {i} of its `{kind}` needs a `{key}` and an `id` that no other has")
             values[item["id"]] = item[key]
         return values
 
-    files = by_id("images", (int, float, str), "file_name", (str,))
-    categories = by_id("categories", (int, float), "name", (str, int))
+    files = by_id("images", "file_name", (int, float, str), (str,))
+    categories = by_id("categories", "name", (int, float), (str, int))
     if twice := [name for name, count in Counter(files.values()).items() if count > 1]:
         raise UserError(f"{file}: two of its `images` are {one_line(twice[0])}")
     ignored = {key for key, name in categories.items() if IGNORED.fullmatch(str(name))}
     # one class for each name
     names = list(dict.fromkeys(str(name) for key, name in sorted(categories.items()) if key not in ignored))
-    left_out: Counter[str] = Counter()
-    objects: dict[Any, list[tuple[str, list[float]]]] = {key: [] for key in files}
-    regions: dict[Any, list[list[float]]] = {key: [] for key in files}
+    images = {
+        item["id"]: LabelledImage(
+            Path(item["file_name"].replace("\\", "/")), size=_parse_size(item.get("width"), item.get("height"))
+        )
+        for item in data["images"]
+    }
     for item in TQDM(data["annotations"], desc="reading annotations", unit="object", leave=False):
         box = _read_coco_box(item)
         image, category = (
             key if isinstance(key, (int, float, str)) else None
             for key in (item.get("image_id"), item.get("category_id"))
         )
-        if image not in files:
+        if image not in images:
             left_out["of images not listed"] += 1
         elif item.get("iscrowd") or item.get("ignore") or category in ignored:
             if box is None:
                 left_out["ignore regions without a box"] += 1
             else:
-                regions[image].append(box)
+                images[image].regions.append(box)
         elif category not in categories:
             left_out["of categories not listed"] += 1
         elif box is None:
             left_out["without a box"] += 1
         else:
-            objects[image].append((str(categories[category]), box))
-    images = [
-        LabelledImage(
-            Path(item["file_name"].replace("\\", "/")),
-            objects[item["id"]],
-            _parse_size(item.get("width"), item.get("height")),
-            regions[item["id"]],
-        )
-        for item in data["images"]
-    ]
-    return images, names, left_out
+            images[image].objects.append((str(categories[category]), box))
+    return list(images.values()), names
 
 
 def _read_coco_box(item: dict[str, Any]) -> list[float] | None:
@@ -364,9 +341,7 @@ def _read_coco_box(item: dict[str, Any]) -> list[float] | None:
     return xyxy if all(map(math.isfinite, xyxy)) else None
 
 
-def _find_images(
-    file: Path, names: Sequence[Path], images: str | Path | None, side: str | None
-) -> tuple[Path, list[Path]]:
+def _find_images(file: Path, names: Sequence[Path], images: str | Path | None, side: str) -> tuple[Path, list[Path]]:
     """Find the folder of the images that a COCO file names, and the images that are not in it."""
     for path in names:
         if path.is_absolute() or ".." in path.parts:
@@ -375,7 +350,7 @@ def _find_images(
             raise UserError(f"{file}: its image {one_line(path)} has a format that training cannot read")
     own, part = file.absolute().parent, file.stem.removeprefix("instances_")
     likely = [own, own / "images", own.parent / "images", own.parent / part, own.parent / "images" / part]
-    folders = [Path(images, name) for name in dict.fromkeys(("", part, side or ""))] if images else likely
+    folders = [Path(images, name) for name in dict.fromkeys(("", part, side))] if images else likely
     missing = {folder: [name for name in names if not (folder / name).is_file()] for folder in folders}
     folder = min(missing, key=lambda folder: len(missing[folder]))
     return folder, missing[folder]
@@ -401,49 +376,39 @@ def _list_voc(folder: Path) -> tuple[list[Path], dict[str, Path]]:
     return images, {path.stem: path for path in files}
 
 
-def _read_voc_file(image: Path, file: Path | None) -> LabelledImage:
-    """Read the annotation file of an image, if there is one; boxes are as they stand there."""
-    if file is None:
-        return LabelledImage(image, [], None)
+def _read_voc_file(image: LabelledImage, file: Path) -> LabelledImage:
+    """Add to an image what its annotation file says; boxes are as they stand there."""
     try:
         root = ElementTree.parse(file).getroot()  # expat follows no links and bounds the expansion of entities
     except (ElementTree.ParseError, ValueError, LookupError) as error:
         raise UserError(f"{file}: is not XML ({one_line(error)})") from None
     if root is None or root.tag != "annotation":
         raise UserError(f"{file}: is not VOC's, its root is no <annotation>")
-    objects = []
     for i, entry in enumerate(root.findall("object"), 1):
-        name, box = (entry.findtext("name") or "").strip(), []
-        if not name:
-            raise UserError(f"{file}: object {i} has no <name>")
-        for tag in ("xmin", "ymin", "xmax", "ymax"):
-            try:
-                box.append(float(entry.findtext(f"bndbox/{tag}", "")))
-            except ValueError:
-                box.append(math.nan)
-            if not math.isfinite(box[-1]):
-                raise UserError(f"{file}: object {i} has no number as <{tag}> in its <bndbox>")
-        x, y = sorted(box[::2]), sorted(box[1::2])
-        objects.append((name, [x[0], y[0], x[1], y[1]]))
-    return LabelledImage(image, objects, _parse_size(root.findtext("size/width"), root.findtext("size/height")))
+        name = (entry.findtext("name") or "").strip()
+        try:
+            x0, y0, x1, y1 = (float(entry.findtext(f"bndbox/{tag}", "")) for tag in ("xmin", "ymin", "xmax", "ymax"))
+        except ValueError:
+            x0 = y0 = x1 = y1 = math.nan
+        if not name or not all(map(math.isfinite, (x0, y0, x1, y1))):
+            numbers = "<xmin>, <ymin>, <xmax> and <ymax>"
+            raise UserError(f"{file}: object {i} needs a <name> and finite numbers as {numbers} in its <bndbox>")
+        image.objects.append((name, [min(x0, x1), min(y0, y1), max(x0, x1), max(y0, y1)]))
+    return replace(image, size=_parse_size(root.findtext("size/width"), root.findtext("size/height")))
 
 
-def _read_voc_lists(folder: Path, images: Sequence[Path]) -> dict[Path, str] | None:
-    """Return the split of each image that VOC's lists name; None without lists, or where they are no split."""
+def _read_voc_lists(folder: Path, stems: set[str]) -> dict[str, str]:
+    """Return the split of each image that VOC's lists name, by stem; none where there are no lists or no split."""
     lists = folder / "ImageSets" / "Main"
-    by_stem = {image.stem: image for image in images}
     pairs = [[lists / f"{name}.txt" for name in pair] for pair in VOC_LISTS]
-    files = next((pair for pair in pairs if all(file.is_file() for file in pair)), None)
-    if files is None:
-        return None
-    sides: dict[Path, str] = {}
+    sides: dict[str, str] = {}
     usable = True
-    for side, file in zip(SPLITS, files, strict=True):
+    for side, file in zip(SPLITS, next((pair for pair in pairs if all(map(Path.is_file, pair))), ()), strict=False):
         lines = [line.strip() for line in file.read_text(encoding="utf-8-sig", errors="replace").splitlines()]
-        stems = [Path(line).stem if Path(line).suffix[1:].lower() in IMG_FORMATS else line for line in lines if line]
-        if lost := [stem for stem in stems if stem not in by_stem]:
-            raise UserError(f"{file}: {len(lost)} of {len(stems)} images are missing, the first is {lost[0]}")
-        usable &= bool(stems) and all(sides.setdefault(by_stem[stem], side) == side for stem in stems)
+        named = [Path(line).stem if Path(line).suffix[1:].lower() in IMG_FORMATS else line for line in lines if line]
+        if lost := [stem for stem in named if stem not in stems]:
+            raise UserError(f"{file}: {len(lost)} of {len(named)} images are missing, the first is {lost[0]}")
+        usable &= bool(named) and all(sides.setdefault(stem, side) == side for stem in named)
     if not usable:
         LOGGER.warning(f"{lists}: a list is empty or an image is in both, so that this published split is not used")
-    return sides if usable else None
+    return sides if usable else {}

@@ -27,19 +27,12 @@ MAX_CLASSES = 100_000
 
 @dataclass(frozen=True)
 class Sample:
-    """An image with its labels, to be written to a data set.
-
-    Attributes:
-        image: File of the image.
-        name: File name that it gets in a data set, unique there, whatever the case.
-        text: Its label lines in YOLO's format, empty for an image without objects.
-    regions: Its ignore regions, a line each, see `small_object.ignore`.
-    """
+    """An image with its labels, to be written to a data set."""
 
     image: Path
-    name: str
-    text: str
-    regions: str = ""
+    name: str  # file name that it gets, unique in the set, whatever the case
+    text: str  # its label lines in YOLO's format, empty for an image without objects
+    regions: str = ""  # its ignore regions, a line each, see `small_object.ignore`
 
 
 @dataclass(frozen=True)
@@ -90,9 +83,6 @@ def readable_path(path: str | Path) -> str:
 def read_data_yaml(data: str | Path) -> dict[str, Any]:
     """Read the YAML file of a data set as training does, which makes a missing set that has a `download:`.
 
-    Args:
-        data: The file.
-
     Returns:
         Upstream's dictionary: `train`, `val` and `test` with full paths, `names`, `nc`, `path`, `yaml_file` and more.
 
@@ -128,12 +118,8 @@ def count_fields(info: dict[str, Any]) -> int:
 def load_dataset(data: str | Path, allow_empty: bool = False) -> DataSet:
     """Read a YAML file as training does (which may make a demo set), and list the images without opening them.
 
-    Args:
-        data: The file.
-        allow_empty: Whether a split may be without images.
-
     Raises:
-        UserError: If the YAML cannot be used, or there are no images.
+        UserError: If the YAML cannot be used, or there are no images, or none in a split unless `allow_empty`.
     """
     info = read_data_yaml(data)
     splits = [split for split in ("train", "val", "test") if info.get(split)]
@@ -180,18 +166,14 @@ def load_dataset(data: str | Path, allow_empty: bool = False) -> DataSet:
 
 
 def list_images(source: Path, what: str) -> Iterator[tuple[str, str, Path, int | None, str]]:
-    """List the images of a folder or of a list as training does.
-
-    Args:
-        source: The folder, or the text file with a path on each line.
-        what: What the source is, for the errors.
+    """List the images of a folder, or of a text file with a path on each line, as training does.
 
     Yields:
         The path of an image, its name in the source, the source, its line there if it is a list, and why training
         leaves this line out, if it does.
 
     Raises:
-        UserError: If the source is neither.
+        UserError: If the source, which the error calls `what`, is neither.
     """
     if source.is_dir():
         for path in glob.glob(f"{glob.escape(str(source))}/**/*.*", recursive=True):  # noqa: PTH207 - it skips hidden files
@@ -199,35 +181,22 @@ def list_images(source: Path, what: str) -> Iterator[tuple[str, str, Path, int |
                 yield path.replace("/", os.sep), Path(path).relative_to(source).as_posix(), source, None, ""
         return
     try:
-        rows = source.read_text(encoding="utf-8-sig").splitlines()
+        text = source.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         why = "does not exist" if isinstance(error, FileNotFoundError) else "is no folder or text file"
         raise UserError(f"{what}: {source} {why}") from None
-    filled = [number for number, row in enumerate(rows, 1) if row.strip()]
-    for number in filled:  # upstream strips the whole text, not its lines
-        row = rows[number - 1]
-        row = row.lstrip() if number == filled[0] else row
-        row = row.rstrip() if number == filled[-1] else row
+    listed = text.strip()  # upstream strips the whole text, not its lines
+    for number, row in enumerate(listed.splitlines(), 1 + text[: text.index(listed)].count("\n")):
         path = f"{source.parent}{os.sep}{row[2:]}" if row.startswith("./") else row
-        why = "" if _has_image_suffix(path) else f"{_explain_line(row)}: training leaves this line out"
-        yield path.replace("/", os.sep) if not why else row, Path(path).name, source, number, why
+        if _has_image_suffix(path):
+            yield path.replace("/", os.sep), Path(path).name, source, number, ""
+        elif row.strip():
+            why = "does not end in the suffix of an image, such as .jpg: training leaves this line out"
+            yield row, row, source, number, why
 
 
 def _has_image_suffix(path: str) -> bool:
     return path.rpartition(".")[-1].lower() in IMG_FORMATS
-
-
-def _explain_line(row: str) -> str:
-    """Return why a line of a list does not end like the name of an image."""
-    if row.lstrip().startswith("#"):
-        return "is a comment"
-    if _has_image_suffix(row.rstrip()):
-        return "ends in a blank"
-    if row.strip()[-1] in "\"'":
-        return "stands in quotes"
-    if len(parts := row.rsplit(maxsplit=1)) == 2 and _has_image_suffix(parts[0]):
-        return f"has {parts[1][:20]} behind the path"
-    return "does not end in the suffix of an image"
 
 
 def unique_names(images: Sequence[Path], base: Path) -> list[str]:
@@ -243,6 +212,14 @@ def unique_names(images: Sequence[Path], base: Path) -> list[str]:
             own = images[i].name if depth <= len(folders) else f"{images[i].stem}_{i}{images[i].suffix}"
             names[i] = readable_path("_".join((*folders[-depth:], own)))
     return names
+
+
+def write_labels(root: Path, split: str, name: str, text: str, regions: str = "") -> None:
+    """Write the label lines and, if there are any, the ignore regions of an image, given by its file name."""
+    (root / "labels" / split / name).with_suffix(".txt").write_text(text, encoding="utf-8")
+    if regions:
+        (root / "ignore" / split).mkdir(parents=True, exist_ok=True)
+        (root / "ignore" / split / name).with_suffix(".txt").write_text(regions, encoding="utf-8")
 
 
 def put_in_place(made: Path, root: Path) -> None:

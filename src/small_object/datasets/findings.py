@@ -34,7 +34,6 @@ KINDS: dict[str, tuple[str, str]] = {
     "turned-image": ("warning", "see that the boxes fit the turned image, since training turns it; or save it turned"),
     "16-bit": ("warning", "save it as 8 bits a channel, which is what training keeps"),
     "transparent": ("warning", "save it without transparency, since training shows what lies beneath"),
-    "same-name": ("warning", "rename one, since file systems that ignore case keep only one of them"),
     "unreadable-name": ("warning", "rename it, since many programs can't open or write such a name; `fix` does so"),
     "same-class-name": ("warning", "give each class a name of its own, or merge them under one number"),
     "image-without-labels": ("warning", "label it, or give it an empty label file if it shows no object"),
@@ -56,11 +55,6 @@ class Fault(NamedTuple):
 
     kind: str
     message: str
-
-    @property
-    def is_fatal(self) -> bool:
-        """Whether it is a fault of labels for which training leaves the image out."""
-        return self.message.endswith(LEFT_OUT)
 
 
 @dataclass

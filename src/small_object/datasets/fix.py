@@ -21,7 +21,7 @@ from small_object.datasets.check import check, find_lone_labels
 from small_object.datasets.dataset import DataSet, Entry, load_dataset, put_in_place, readable_path
 from small_object.datasets.findings import Fault, Report
 from small_object.datasets.images import JPEG_END, inspect_image, largest_value, read_flags
-from small_object.datasets.labels import NO_OBJECT, LabelLine, check_lines
+from small_object.datasets.labels import NO_OBJECT, LabelLine, parse_lines
 from small_object.errors import UserError
 from small_object.files import staging_dir
 from small_object.ignore import ignore_file
@@ -180,28 +180,22 @@ def _save_anew(file: Path, target: Path, channels: int, bits: int | None) -> Pat
 def repair_lines(
     text: str, num_classes: int, size: tuple[int, int], num_fields: int = 5
 ) -> tuple[str, list[tuple[int, str, str]]]:
-    """Repair label lines; those without a fault stay as they are.
-
-    Args:
-        text: Content of a label file.
-        num_classes: Number of classes.
-        size: Width and height of the image in pixels.
-        num_fields: Fields of a box with its keypoints, which stay as they are.
+    """Repair label lines; those without a fault stay as they are, as do keypoints. See `labels.parse_lines`.
 
     Returns:
         The repaired content, and for each change the line, what was and what was done.
     """
-    lines = {line.number: line for line in check_lines(text, num_classes, size, num_fields)}
+    lines = {line.number: line for line in parse_lines(text, num_classes, size, num_fields)}
     boxes_only = any(line.has("mixed-labels") for line in lines.values())
     rows = dict(enumerate(text.splitlines(keepends=True), 1))
     repaired: dict[int, str | None] = dict(rows)
     for number, line in lines.items():
-        if line.has(*NO_OBJECT) and not _is_repeated_pose(line):
+        if line.has(*(NO_OBJECT - {"duplicate-box"} if line.keypoints else NO_OBJECT)):  # a pose may differ
             repaired[number] = None
         elif line.has("outside", "leaves-image") or (boxes_only and line.is_polygon):
             repaired[number] = _clip(line, boxes_only)
     clipped = "".join(row or "\n" for row in repaired.values())
-    for line in check_lines(clipped, num_classes, size, num_fields):
+    for line in parse_lines(clipped, num_classes, size, num_fields):
         if line.has("duplicate-box") and not line.keypoints:  # what was clipped may repeat another box now
             repaired[line.number] = None
     changes = []
@@ -211,11 +205,6 @@ def repair_lines(
             done = "dropped" if new is None else f"written as `{new.strip()}`"
             changes.append((number, f"`{rows[number].strip()}` {', '.join(messages)}", done))
     return "".join(row or "" for row in repaired.values()), changes
-
-
-def _is_repeated_pose(line: LabelLine) -> bool:
-    """Return whether a line is usable, but repeats the box of another, maybe with other keypoints."""
-    return bool(line.keypoints) and line.has("duplicate-box")
 
 
 def _clip(line: LabelLine, boxes_only: bool) -> str | None:

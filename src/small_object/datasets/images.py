@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
-from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from threading import Lock
 
 import cv2
 import numpy as np
@@ -19,12 +17,10 @@ from small_object.datasets.findings import Fault
 from small_object.errors import one_line
 from small_object.images import DarkImageError, UnreadableImageError, is_deep, read_pixels, scale_to_8_bit
 
-LARGE_IMAGES = Lock()  # one at a time, since each takes seven bytes a pixel
 HEIF_SUFFIXES = (".heic", ".heif")
 JPEG_END = b"\xff\xd9"
 MIN_SIDE = 10  # pixels of an image, as in upstream
 SIDE = 16  # of the grid of a perceptual hash
-BITS = SIDE * SIDE
 MAX_HASHED = 1 << 27  # pixels; a larger picture is made smaller first, since hashing takes four bytes for each
 
 
@@ -45,9 +41,7 @@ def read_flags(channels: int) -> int:
 def scan_image(file: Path, bits: int | None = None) -> tuple[int, int]:
     """Check an image as training's scan does, which decodes few files, but write nothing.
 
-    Args:
-        file: The image.
-        bits: Bits that the camera uses of 16, see `scale_to_8_bit`.
+    For `bits` see `scale_to_8_bit`.
 
     Returns:
         Its width and height as training sees it.
@@ -87,7 +81,6 @@ def _scan_header(file: Path) -> tuple[int, int]:
         if _has_trailing_bytes(file):  # training would save it anew, if it can
             with Image.open(file) as image:
                 size = exif_size(image)
-                image.draft("L", (max(image.width // 8, 1), max(image.height // 8, 1)))  # takes half of the time
                 image.load()
             return check_size(*size)
         if file.suffix.lower() not in HEIF_SUFFIXES:
@@ -130,11 +123,6 @@ def inspect_image(file: Path, channels: int = 3, bits: int | None = None) -> tup
     Returns:
         What is kept of it, None if training can't use it; its faults.
     """
-    with LARGE_IMAGES if _count_pixels(file) > MAX_HASHED else nullcontext():
-        return _inspect(file, channels, bits)
-
-
-def _inspect(file: Path, channels: int, bits: int | None) -> tuple[Picture | None, list[Fault]]:
     try:
         pixels = read_pixels(file, read_flags(channels))
         depth = pixels.dtype
@@ -147,30 +135,15 @@ def _inspect(file: Path, channels: int, bits: int | None) -> tuple[Picture | Non
         elif not is_tiff(file):
             _scan_header(file)
     except UnreadableImageError as error:
-        return None, [Fault(_fault_kind(error), str(error))]
-    faults = [*_find_format_faults(file, channels)]
+        kind = "empty-image" if str(error) == "is empty" else "unreadable-image"
+        return None, [Fault("dark-16-bit" if isinstance(error, DarkImageError) else kind, str(error))]
+    faults = list(_find_format_faults(file, channels))
     if depth == np.uint16:
         faults.append(Fault("16-bit", f"has 16 bits a channel, of which training keeps the upper 8 of {bits or 16}"))
-    grey = cv2.cvtColor(pixels, cv2.COLOR_BGR2GRAY) if pixels.shape[2] == 3 else pixels
+    grey = cv2.cvtColor(pixels, cv2.COLOR_BGR2GRAY) if channels == 3 else pixels.mean(2, dtype=np.float32)
     digest = hashlib.sha256(str(pixels.shape).encode())
     digest.update(np.ascontiguousarray(pixels).data)
     return Picture(size, digest.digest(), difference_hash(grey)), faults
-
-
-def _count_pixels(file: Path) -> int:
-    """Return an image's number of pixels by its header, 0 where PIL can't read it."""
-    try:
-        with patches._image_open(file) as image:
-            return int(image.width * image.height)
-    except Exception:  # PIL's plugins raise anything
-        return 0
-
-
-def _fault_kind(error: UnreadableImageError) -> str:
-    """Return the kind of finding for an image that can't be used."""
-    if isinstance(error, DarkImageError):
-        return "dark-16-bit"
-    return "empty-image" if str(error) == "is empty" else "unreadable-image"
 
 
 def _find_format_faults(file: Path, channels: int) -> Iterator[Fault]:
@@ -205,18 +178,13 @@ def largest_value(file: Path) -> int:
 
 
 def difference_hash(image: np.ndarray) -> np.ndarray:
-    """Hash a picture by where it gets brighter from left to right, on a grid of 16x16.
+    """Hash a grey picture (height, width) by where it gets brighter from left to right, on a grid of 16x16.
 
     The method is known as dHash (https://www.hackerfactor.com/blog/index.php?/archives/529-Kind-of-Like-That.html).
-
-    Args:
-        image: Picture of shape (height, width) or (height, width, channels), any depth.
 
     Returns:
         The hash's bits (256,), bool.
     """
-    if image.ndim == 3:
-        image = image[..., 0] if image.shape[2] == 1 else image.astype(np.float32).mean(2)
     if image.size > MAX_HASHED:
         image = cv2.resize(image, None, fx=1 / 8, fy=1 / 8, interpolation=cv2.INTER_AREA)
     small = cv2.resize(image.astype(np.float32), (SIDE + 1, SIDE), interpolation=cv2.INTER_AREA)
@@ -227,12 +195,9 @@ def difference_hash(image: np.ndarray) -> np.ndarray:
 def near_pairs(
     hashes: np.ndarray, others: np.ndarray, distance: int
 ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """Find the pairs of hashes that differ in few bits; memory grows with their number only in proportion.
+    """Find the pairs of hashes (N, 256) and others (M, 256), bool, that differ in at most `distance` bits.
 
-    Args:
-        hashes: Hashes (N, 256), bool.
-        others: Hashes (M, 256) to compare with.
-        distance: Most bits that may differ.
+    Memory grows only in proportion to their number.
 
     Yields:
         Indices of the first and of the second of some pairs, and the number of bits that differ, (K,) each.

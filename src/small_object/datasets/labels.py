@@ -54,16 +54,10 @@ class LabelLine:
 def parse_lines(
     text: str, num_classes: int | None = None, size: tuple[int, int] | None = None, num_fields: int = 5
 ) -> list[LabelLine]:
-    """Read label lines as training does and find the faults of each by itself.
+    """Read label lines, those that are not blank, as training does and find the faults of each by itself.
 
-    Args:
-        text: Content of a label file.
-        num_classes: Number of classes; None leaves out what is wrong with classes and boxes.
-        size: Width and height of the image in pixels; None leaves out what needs it.
-        num_fields: Fields of a box with its keypoints, see `DataSet.num_fields`.
-
-    Returns:
-        The lines that are not blank. Of faults of a line that come of each other, it has the first.
+    Of faults of a line that come of each other, it has the first. Without `num_classes` it has none of its class and
+    box, without the image's `size` (width and height in pixels) none that needs it; `num_fields` is `DataSet`'s.
     """
     rows = enumerate(text.removeprefix("\ufeff").splitlines(), 1)
     lines = [_parse_line(number, fields, num_fields) for number, row in rows if (fields := row.split())]
@@ -71,6 +65,7 @@ def parse_lines(
     if num_classes is not None:
         for line in read:
             line.faults += _find_faults(line, num_classes, size)
+        _find_repeats([line for line in lines if not line.has(*NO_OBJECT)], size)
     if odd := next((line for line in read if line.is_polygon != read[0].is_polygon), None):
         what = "polygon among boxes" if odd.is_polygon else "box among polygons"
         odd.faults.append(Fault("mixed-labels", f"is a {what}: {LEFT_OUT}"))
@@ -129,17 +124,11 @@ def _find_faults(line: LabelLine, num_classes: int, size: tuple[int, int] | None
     return faults
 
 
-def check_lines(text: str, num_classes: int, size: tuple[int, int] | None, num_fields: int = 5) -> list[LabelLine]:
-    """Read label lines as `parse_lines` does, and find those that repeat an earlier one as well.
-
-    They do so exactly, as training compares them (float32), or nearly, see `near_duplicates`.
-    """
-    lines = parse_lines(text, num_classes, size, num_fields)
+def _find_repeats(lines: Sequence[LabelLine], size: tuple[int, int] | None) -> None:
+    """Find the lines that repeat an earlier one, exactly as training compares them (float32), or nearly."""
     first: dict[bytes, int] = {}
     different = []
     for line in lines:
-        if line.has(*NO_OBJECT):
-            continue
         number = first.setdefault(np.array(line.values, np.float32).tobytes(), line.number)
         if number == line.number:
             different.append(line)
@@ -150,43 +139,34 @@ def check_lines(text: str, num_classes: int, size: tuple[int, int] | None, num_f
         for later, earlier in near_duplicates(boxes, np.array([line.values[0] for line in different])):
             message = f"is nearly the box of line {different[earlier].number}"
             different[later].faults.append(Fault("near-duplicate-box", message))
-    return lines
 
 
 def near_duplicates(boxes: np.ndarray, classes: np.ndarray) -> list[tuple[int, int]]:
-    """Find boxes that are nearly an earlier one of the same class: one object that was labelled twice.
+    """Find boxes (N, 4), xyxy in pixels, that are nearly an earlier one of the same class: one object labelled twice.
 
     That is an IoU of at least 0.95, or all four edges within half a pixel: rounding alone takes two boxes of a few
-    pixels below that IoU, while the boxes of two objects that both can be seen lie further apart.
-
-    Args:
-        boxes: Boxes (N, 4), xyxy in pixels; those without area match none.
-        classes: Classes (N,).
+    pixels below that IoU, while the boxes of two objects that both can be seen lie further apart. Boxes without area
+    match none.
 
     Returns:
         Index of each such box with that of an earlier one which is not itself such a box.
     """
     found: dict[int, int] = {}
     solid = np.all(boxes[:, 2:] > boxes[:, :2], axis=1)
-    for start in range(0, len(boxes), 256):  # in pieces, as there may be thousands
-        rows = slice(start, start + 256)
-        near: np.ndarray = bbox_ioa(boxes[rows], boxes, iou=True) >= NEAR_IOU
-        near |= (np.abs(boxes[rows, None] - boxes) <= EDGE).all(2)
-        near &= (classes[rows, None] == classes) & solid[rows, None] & solid
-        for later, earlier in np.argwhere(np.tril(near, start - 1)).tolist():
-            if later + start not in found and earlier not in found:
-                found[later + start] = earlier
+    for later in np.flatnonzero(solid).tolist():
+        near: np.ndarray = bbox_ioa(boxes[later : later + 1], boxes[:later], iou=True)[0] >= NEAR_IOU
+        near |= (np.abs(boxes[later] - boxes[:later]) <= EDGE).all(1)
+        near &= (classes[later] == classes[:later]) & solid[:later]
+        near[list(found)] = False
+        if near.any():
+            found[later] = int(near.argmax())
     return list(found.items())
 
 
 def parse_labels(text: str, source: str | Path, num_classes: int | None = None, num_fields: int = 5) -> np.ndarray:
     """Read label lines as training does: polygons (more than six fields) become the boxes around them.
 
-    Args:
-        text: Content of a label file.
-        source: Name of the file, for the errors.
-        num_classes: Number of classes; None leaves the values unchecked.
-        num_fields: Fields of a box with its keypoints, see `DataSet.num_fields`.
+    Without `num_classes` the values are unchecked; `source` is the file's name, for the errors.
 
     Returns:
         Objects (N, 5): class, cx, cy, w, h as shares, float64.
@@ -201,7 +181,7 @@ def parse_labels(text: str, source: str | Path, num_classes: int | None = None, 
     lines = parse_lines(text, num_classes, num_fields=num_fields)
     for line in lines:
         for fault in line.faults:
-            if fault.is_fatal:
+            if fault.message.endswith(LEFT_OUT):
                 raise UserError(f"{source}:{line.number}: {fault.message}; write class cx cy w h")
     return np.array([(line.values[0], *(line.xywh or ())) for line in lines], np.float64).reshape(-1, 5)
 
@@ -221,16 +201,7 @@ def read_labels(file: str | Path, num_classes: int | None = None, num_fields: in
 
 
 def yolo_lines(boxes: np.ndarray, classes: np.ndarray, width: int, height: int) -> str:
-    """Write boxes as label lines.
-
-    Args:
-        boxes: Boxes (N, 4), xyxy in pixels.
-        classes: Class indices (N,).
-        width: Width of the image in pixels.
-        height: Height of the image in pixels.
-
-    Returns:
-        One line an object.
+    """Write boxes (N, 4), xyxy in pixels, and their class indices (N,) as label lines of an image of this size.
 
     Example:
         >>> yolo_lines(np.array([[10, 20, 30, 60]]), np.array([2]), width=100, height=100).strip()
@@ -244,12 +215,7 @@ def yolo_lines(boxes: np.ndarray, classes: np.ndarray, width: int, height: int) 
 
 
 def count_sizes(classes: np.ndarray, areas: np.ndarray, num_classes: int) -> np.ndarray:
-    """Count objects by class and size group.
-
-    Args:
-        classes: Class indices (N,), int64.
-        areas: Areas of the boxes in square pixels (N,).
-        num_classes: Number of classes.
+    """Count objects by class index (N,) and size group, by their areas in square pixels (N,).
 
     Returns:
         Counts (num_classes, 5), int64, in the order of `SIZE_GROUPS`.

@@ -22,7 +22,7 @@ import cv2
 import numpy as np
 from ultralytics.utils import LOGGER, TQDM
 
-from small_object.datasets.dataset import SPLITS, Sample, put_in_place
+from small_object.datasets.dataset import SPLITS, Sample, put_in_place, write_labels
 from small_object.datasets.images import difference_hash, near_pairs
 from small_object.datasets.labels import count_sizes, parse_labels
 from small_object.errors import UserError
@@ -41,19 +41,12 @@ MAX_CLASS = 1000  # labels of higher classes don't count
 
 @dataclass(frozen=True)
 class Frame:
-    """What the split needs to know of an image.
+    """What the split needs to know of an image."""
 
-    Attributes:
-        name: File name in the data set.
-        content: SHA-256 of the file, hex.
-        dhash: Perceptual hash (256,), bool; None where the image cannot be read.
-        objects: Number of objects by class and size group (classes, 5), int64.
-    """
-
-    name: str
-    content: str
-    dhash: np.ndarray | None
-    objects: np.ndarray
+    name: str  # file name in the data set
+    content: str  # SHA-256 of the file, hex
+    dhash: np.ndarray  # perceptual hash (256,), bool; of an image that cannot be read the bits of `content`
+    objects: np.ndarray  # number of objects by class and size group (classes, 5), int64
 
 
 def read_frames(samples: Sequence[Sample]) -> list[Frame]:
@@ -64,7 +57,7 @@ def read_frames(samples: Sequence[Sample]) -> list[Frame]:
 
 
 def _read_frame(sample: Sample) -> Frame:
-    data = sample.image.read_bytes()
+    content = hashlib.sha256(sample.image.read_bytes())
     image = None
     with suppress(UnreadableImageError):
         image = scale_to_8_bit(read_pixels(sample.image, cv2.IMREAD_GRAYSCALE), read_bits() or 16)[..., 0]
@@ -77,20 +70,16 @@ def _read_frame(sample: Sample) -> Frame:
     areas = rows[:, 3] * rows[:, 4] * (0 if image is None else image.size)
     num_classes = 1 + int(rows[:, 0].max(initial=0))
     objects = count_sizes(rows[:, 0].astype(np.int64), areas, num_classes) * (image is not None)
-    dhash = None if image is None else difference_hash(image)
-    return Frame(sample.name, hashlib.sha256(data).hexdigest(), dhash, objects)
+    bits = np.unpackbits(np.frombuffer(content.digest(), np.uint8)).astype(bool)  # unlike those of any other image
+    return Frame(sample.name, content.hexdigest(), bits if image is None else difference_hash(image), objects)
 
 
 def group_frames(frames: Sequence[Frame], max_size: int) -> list[list[int]]:
     """Group frames that look alike, directly or through others.
 
-    A group with too many frames is grouped again by a stricter measure. Where even frames of the same look are too
-    many (a camera that never moves), they are cut into runs in the order of their names, which is that of time: then
-    only the frames at a cut have a neighbour on the other side. Files of the same content always stay together.
-
-    Args:
-        frames: The frames.
-        max_size: Most frames in a group.
+    A group of more than `max_size` frames is grouped again by a stricter measure. Where even frames of the same look
+    are too many (a camera that never moves), they are cut into runs in the order of their names, which is that of time:
+    then only the frames at a cut have a neighbour on the other side. Files of the same content always stay together.
 
     Returns:
         Indices of the frames of each group, in the order of the hash of its content.
@@ -99,25 +88,18 @@ def group_frames(frames: Sequence[Frame], max_size: int) -> list[list[int]]:
     for i in sorted(range(len(frames)), key=lambda i: (_natural_key(frames[i].name), frames[i].content)):
         by_content[frames[i].content].append(i)
     copies = list(by_content.values())  # from here on, groups hold indices of these
+    sizes = np.array([len(group) for group in copies])
+    looks = np.array([frames[group[0]].dhash for group in copies])
     done: list[list[int]] = []
     large = [list(range(len(copies)))]
     for max_bits in ALIKE_BITS:
-        label = np.arange(len(copies))
-        hashes = {k: dhash for group in large for k in group if (dhash := frames[copies[k][0]].dhash) is not None}
-        if hashes:
-            readable, looks = np.array(list(hashes)), np.array(list(hashes.values()))
-            for left, right, _ in near_pairs(looks, looks, max_bits):
-                label = connected(len(copies), label[readable[left]], label[readable[right]])[label]
-        groups: dict[int, list[int]] = defaultdict(list)
-        for k in (k for group in large for k in group):
-            groups[int(label[k])].append(k)
-        large = [group for group in groups.values() if sum(len(copies[k]) for k in group) > max_size]
-        done += [group for group in groups.values() if group not in large]
+        groups = [part for group in large for part in _find_alike(group, looks, max_bits)]
+        large = [group for group in groups if sizes[group].sum() > max_size]
+        done += [group for group in groups if sizes[group].sum() <= max_size]
     for group in large:
         done.append([])
         for k in group:
-            size = sum(len(copies[other]) for other in done[-1])
-            if size and size + len(copies[k]) > max_size:
+            if done[-1] and sizes[[*done[-1], k]].sum() > max_size:
                 done.append([])
             done[-1].append(k)
     members = [[i for k in group for i in copies[k]] for group in done]
@@ -127,27 +109,38 @@ def group_frames(frames: Sequence[Frame], max_size: int) -> list[list[int]]:
     return [members[n] for n in order]
 
 
+def _find_alike(group: Sequence[int], looks: np.ndarray, max_bits: int) -> list[list[int]]:
+    """Divide the indices of some hashes into those that differ in few bits, directly or through others."""
+    label = np.arange(len(group))
+    hashes = looks[group]
+    for left, right, _ in near_pairs(hashes, hashes, max_bits):
+        label = connected(len(group), label[left], label[right])[label]
+    parts: dict[int, list[int]] = defaultdict(list)
+    for k, number in zip(group, label.tolist(), strict=True):
+        parts[number].append(k)
+    return list(parts.values())
+
+
 def _natural_key(name: str) -> list[tuple[int, str]]:
     """Order names as people do: frame9 before frame10."""
     return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", name.casefold())]
 
 
-def choose_groups(groups: np.ndarray, share: float) -> np.ndarray:
+def choose_groups(groups: np.ndarray) -> np.ndarray:
     """Choose the groups that go to validation.
 
     The choice starts with the first groups and is improved by moving and exchanging single groups while that brings
     the sum of (got - wanted)² / wanted down. It is computed in whole numbers, so that every machine finds the same.
 
     Args:
-        groups: What each group holds of each thing that is to be shared out, (groups, things), whole numbers; the
-            first thing is the number of images.
-        share: Share of each thing that validation should get, above 0 and below 1.
+        groups: What each group holds of each thing of which validation gets its share, (groups, things), whole numbers;
+            the first thing is the number of images.
 
     Returns:
         Whether each group is chosen (groups,), bool: at least one and, of several, not all.
     """
     scale = 1000
-    parts = round(share * scale)
+    parts = round(VAL_SHARE * scale)
     groups = groups[:, groups.sum(0) > 0].astype(np.int64)
     totals = groups.sum(0)
     weights = np.maximum(10**9 // totals, 1)
@@ -181,40 +174,25 @@ def choose_groups(groups: np.ndarray, share: float) -> np.ndarray:
     return chosen
 
 
-def split_frames(frames: Sequence[Frame], share: float = VAL_SHARE) -> tuple[list[str], list[int]]:
-    """Split frames into training and validation.
-
-    Args:
-        frames: The frames.
-        share: Share of validation.
-
-    Returns:
-        The side, `train` or `val`, and the number of its group for each frame.
-    """
-    if not frames:
-        return [], []
-    groups = group_frames(frames, max(1, int(len(frames) * share * MAX_GROUP)))
+def split_frames(frames: Sequence[Frame]) -> tuple[list[str], list[int]]:
+    """Return the side, `train` or `val`, and the number of its group for each frame."""
+    groups = group_frames(frames, max(1, int(len(frames) * VAL_SHARE * MAX_GROUP)))
     things = []
     for group in groups:
         objects = np.sum([frames[i].objects for i in group], axis=0)
         empty = sum(not frames[i].objects.any() for i in group)
         things.append([len(group), empty, *objects.sum(1), *objects.sum(0), *objects.ravel()])
     sides, numbers = [""] * len(frames), [0] * len(frames)
-    for number, (group, val) in enumerate(zip(groups, choose_groups(np.array(things), share), strict=True)):
+    for number, (group, val) in enumerate(zip(groups, choose_groups(np.array(things)), strict=True)):
         for i in group:
             sides[i], numbers[i] = SPLITS[int(val)], number
     return sides, numbers
 
 
 def read_split(file: str | Path, frames: Sequence[Frame]) -> list[str]:
-    """Read the side of each frame from a split file: CSV with the columns `image` and `split`, or also `sha256`.
+    """Read the side of each frame, `train` or `val`, from a split file: CSV with the columns `image` and `split`.
 
-    Args:
-        file: The split file; an image is found by its content where there is `sha256`, else by its name.
-        frames: The frames.
-
-    Returns:
-        `train` or `val` for each frame.
+    Where it has a column `sha256`, an image is found by its content, else by its name.
 
     Raises:
         UserError: If the file cannot be read, has another side or misses a frame.
@@ -245,9 +223,8 @@ def write_dataset(
     published: Sequence[str] | None = None,
     split: str | Path | None = None,
     move: bool = False,
-    keep_leaks: bool = False,
 ) -> list[str]:
-    """Split a data set and write it with its `split.csv`, in one step.
+    """Split a data set and write it with its `split.csv` to its folder, in one step.
 
     Args:
         samples: Images with their labels.
@@ -256,13 +233,9 @@ def write_dataset(
         published: A published split: `train`, `val` or `test` for each sample.
         split: A split file, which takes precedence; see `read_split`. Without both, `split_frames` decides.
         move: Move the images instead of copying them.
-        keep_leaks: Keep a published split that has the same image on both sides.
 
     Returns:
         The side of each sample.
-
-    Raises:
-        UserError: If the split file cannot be used.
     """
     frames = read_frames(samples)
     sides, groups = split_frames(frames)
@@ -270,21 +243,16 @@ def write_dataset(
     if split:
         source, sides = "given", read_split(split, frames)
     elif published:
-        train, val = ({f.content for f, s in zip(frames, published, strict=True) if s == side} for side in SPLITS)
+        source, sides = "published", list(published)
+        train, val = ({f.content for f, s in zip(frames, sides, strict=True) if s == side} for side in SPLITS)
         if train & val:
-            used = "kept, but" if keep_leaks else "not used:"
-            LOGGER.warning(f"the published split is {used} it has the same image on both sides")
-        if keep_leaks or not train & val:
-            source, sides = "published", list(published)
+            LOGGER.warning("the published split is kept, but it has the same image on both sides")
     new = staging / "set"
     for folder in (new / kind / side for kind in ("images", "labels") for side in {*SPLITS, *sides}):
         folder.mkdir(parents=True)
     for sample, side in zip(TQDM(samples, desc="writing images", unit="image", leave=False), sides, strict=True):
         (shutil.move if move else shutil.copyfile)(sample.image, new / "images" / side / sample.name)
-        (new / "labels" / side / sample.name).with_suffix(".txt").write_text(sample.text, encoding="utf-8")
-        if sample.regions:
-            (new / "ignore" / side).mkdir(parents=True, exist_ok=True)
-            (new / "ignore" / side / sample.name).with_suffix(".txt").write_text(sample.regions, encoding="utf-8")
+        write_labels(new, side, sample.name, sample.text, sample.regions)
     with (new / "split.csv").open("w", encoding="utf-8", newline="") as stream:
         rows = zip([f.name for f in frames], sides, groups, [f.content for f in frames], strict=True)
         csv.writer(stream).writerows([("image", "split", "group", "sha256"), *sorted(rows)])

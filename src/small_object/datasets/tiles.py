@@ -20,7 +20,7 @@ from ultralytics.utils.ops import xywhn2xyxy
 from ultralytics.utils.patches import imread
 
 from small_object.arguments import MAX_OVERLAP, MIN_TILE
-from small_object.datasets.dataset import SPLITS, put_in_place, read_data_yaml, unique_names
+from small_object.datasets.dataset import SPLITS, put_in_place, read_data_yaml, unique_names, write_labels
 from small_object.datasets.images import read_flags
 from small_object.datasets.labels import yolo_lines
 from small_object.errors import UserError
@@ -34,23 +34,13 @@ LOSSY = (".jpg", ".jpeg", ".webp")  # tiles of these are JPEGs of quality 95, al
 
 @dataclass(frozen=True)
 class Tile:
-    """A part of an image, with the objects in it.
-
-    Attributes:
-        image: The file it is cut from.
-        name: File name without suffix.
-        xyxy: Its corners in pixels of the image.
-        boxes: Objects (N, 4), xyxy in pixels of the tile.
-        classes: Their classes (N,).
-        regions: Ignore regions (M, 4), likewise.
-    """
+    """A part of an image, with the objects in it."""
 
     image: Path
-    name: str
-    xyxy: tuple[int, int, int, int]
-    boxes: np.ndarray
-    classes: np.ndarray
-    regions: np.ndarray
+    name: str  # file name without suffix
+    xyxy: tuple[int, int, int, int]  # its corners in pixels of the image
+    text: str  # its label lines
+    regions: str  # its ignore regions, likewise
 
 
 def cut_tiles(
@@ -87,16 +77,14 @@ def cut_tiles(
     file = out / f"{out.absolute().name}.yaml"
     with staging_dir(out) as made:
         for split, dataset in sets.items():
-            tiles = plan_tiles(dataset, tile, overlap, keep, empty)
-            tiles = _write_tiles(tiles, made, split, info["channels"])
-            counts = [len(tile.boxes) for tile in tiles]
+            planned = plan_tiles(dataset, tile, overlap, keep, empty)
+            tiles = _write_tiles(planned, made, split, info["channels"])
+            counts = [tile.text.count("\n") for tile in tiles]
             objects = f"{np.count_nonzero(counts)} with {sum(counts)} objects"
             LOGGER.info(f"{split}: {len(tiles)} tiles of {len(dataset.labels)} images, {objects}")
-        header = (
-            f"# {Path(data).stem} in tiles of {tile} px, overlap {overlap:g}, boxes from {keep:g} of their area on\n\n"
-        )
+        what = f"{Path(data).stem} in tiles of {tile} px, overlap {overlap:g}, boxes from {keep:g} of their area on"
         content = {split: f"images/{split}" for split in SPLITS} | {key: info[key] for key in ("names", "channels")}
-        YAML.save(made / file.name, content, header)
+        YAML.save(made / file.name, content, f"# {what}\n\n")
         put_in_place(made, out)
     LOGGER.info(f"the tiles are in {file}")
     return file
@@ -114,21 +102,22 @@ def plan_tiles(dataset: YOLODataset, tile: int, overlap: float, keep: float, emp
         regions = read_regions(file) * ((width, height) * 2)
         for x1, y1, x2, y2 in tile_grid(height, width, tile, overlap).tolist():
             kept, inside, touched = cut_boxes(boxes, (x1, y1, x2, y2), keep)
-            classes = label["cls"][kept, 0].astype(int)
+            classes, size = label["cls"][kept, 0].astype(int), (x2 - x1, y2 - y1)
             corner = (x1, y1, x1, y1)
-            own = regions.clip((x1, y1, x1, y1), (x2, y2, x2, y2))
-            own = own[(own[:, 2:] - own[:, :2] >= 1).all(1)] - corner
-            planned = Tile(file, f"{Path(name).stem}_{x1}_{y1}", (x1, y1, x2, y2), inside - corner, classes, own)
-            if len(inside):
+            own = regions.clip(corner, (x2, y2, x2, y2)) - corner
+            own = own[(own[:, 2:] - own[:, :2] >= 1).all(1)]
+            text, region_text = yolo_lines(inside - corner, classes, *size), region_lines(own, *size)
+            planned = Tile(file, f"{Path(name).stem}_{x1}_{y1}", (x1, y1, x2, y2), text, region_text)
+            if text:
                 with_objects.append(planned)
-            elif not touched and not len(own):
+            elif not touched and not region_text:
                 background.append(planned)
     background.sort(key=lambda tile: hashlib.sha256(tile.name.encode()).digest())  # the same choice each time
     return with_objects + background[: round(empty * len(with_objects))]
 
 
 def _write_tiles(tiles: Sequence[Tile], folder: Path, split: str, channels: int) -> list[Tile]:
-    """Write the images, labels and ignore regions of tiles, those of one image in a row, so that it is read once.
+    """Write tiles, those of one image in a row, so that it is read once.
 
     Returns:
         The tiles that are written: all but those of images that can't be read, which are named.
@@ -148,11 +137,6 @@ def _write_tiles(tiles: Sequence[Tile], folder: Path, split: str, channels: int)
         suffix, options = (".jpg", [cv2.IMWRITE_JPEG_QUALITY, 95]) if is_lossy else (".png", [])
         data = cv2.imencode(suffix, image[y1:y2, x1:x2], options)[1]
         (folder / "images" / split / f"{tile.name}{suffix}").write_bytes(data.tobytes())
-        text = yolo_lines(tile.boxes, tile.classes, x2 - x1, y2 - y1)
-        (folder / "labels" / split / f"{tile.name}.txt").write_text(text, encoding="utf-8")
-        if len(tile.regions):
-            (folder / "ignore" / split).mkdir(parents=True, exist_ok=True)
-            text = region_lines(tile.regions, x2 - x1, y2 - y1)
-            (folder / "ignore" / split / f"{tile.name}.txt").write_text(text, encoding="utf-8")
+        write_labels(folder, split, f"{tile.name}.txt", tile.text, tile.regions)
         written.append(tile)
     return written

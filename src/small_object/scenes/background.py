@@ -8,8 +8,7 @@ from functools import lru_cache
 import cv2
 import numpy as np
 
-from small_object.scenes.light import bgr
-from small_object.scenes.scene import STRIP_WIDTH, Line, Scene
+from small_object.scenes.scene import STRIP_WIDTH, Line, Scene, bgr
 
 SIZE = 512  # texels of a texture
 SLAB = 64  # texels of a slab of concrete

@@ -9,14 +9,15 @@ its own random stream, so a set is the same each time it is made.
 from __future__ import annotations
 
 import os
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import cv2
 import numpy as np
-from ultralytics.utils import LOGGER, YAML
-from ultralytics.utils.tqdm import TQDM
+from ultralytics.utils import LOGGER, TQDM, YAML
 
 from small_object.datasets.dataset import SPLITS, put_in_place
 from small_object.datasets.labels import yolo_lines
@@ -93,40 +94,23 @@ def build_scene(demo: DemoSet, split: str, index: int, wanted: list[tuple[str, i
     """Lay out the scene of one image of a set; `wanted` is its item of `plan_split`."""
     rng = np.random.default_rng([seed, demo.key, SPLITS.index(split), index])
     if demo.shares is None:
-        counts = {name: sum(n == name for n, _ in wanted) for name in demo.names}
-        return panorama_scene(demo.width, demo.height, counts, rng)
+        return panorama_scene(demo.width, demo.height, Counter(name for name, _ in wanted), rng)
     return surface_scene(demo.width, demo.height, demo.names, wanted, rng)
 
 
-def _write_image(root: Path, demo: DemoSet, split: str, index: int, wanted: list[tuple[str, int]], seed: int) -> None:
+def _write_image(index: int, wanted: list[tuple[str, int]], root: Path, demo: DemoSet, split: str, seed: int) -> None:
     """Render one image; its labels are those of what is visible."""
     scene = build_scene(demo, split, index, wanted, seed)
     image, boxes, classes = render_scene(scene, np.random.default_rng([seed, demo.key, SPLITS.index(split), index, 1]))
     stem = f"{split}_{index:05d}"
-    encoded, data = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, 92])
-    if not encoded:
-        raise OSError(f"could not encode image {stem}")
+    data = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, 92])[1]
     (root / "images" / split / f"{stem}.jpg").write_bytes(data.tobytes())
     (root / "labels" / split / f"{stem}.txt").write_text(yolo_lines(boxes, classes, demo.width, demo.height))
 
 
-def _write_split(root: Path, demo: DemoSet, split: str, count: int, seed: int, threads: int) -> None:
-    """Write one split's images and labels under `root`."""
-    for kind in ("images", "labels"):
-        (root / kind / split).mkdir(parents=True)
-    pool = ThreadPoolExecutor(threads)
-    try:
-        plan = enumerate(plan_split(demo, split, count, seed))
-        jobs = [pool.submit(_write_image, root, demo, split, i, wanted, seed) for i, wanted in plan]
-        for job in TQDM(jobs, desc=f"{demo.name} {split}", total=count):
-            job.result()
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
 def make_demo(
     name: str, root: str | Path | None = None, train: int | None = None, val: int | None = None, seed: int = 0,
-    overwrite: bool = False, threads: int | None = None,
+    overwrite: bool = False,
 ) -> Path:  # fmt: skip
     """Make a demo set: `images/{train,val}/*.jpg`, `labels/{train,val}/*.txt` in YOLO's format and `<name>.yaml`.
 
@@ -139,7 +123,6 @@ def make_demo(
         val: Number of validation images, by default the set's.
         seed: Another seed gives another set.
         overwrite: Replace images that are there already.
-        threads: Images rendered at a time, by default the number of CPUs; the result does not depend on it.
 
     Returns:
         The folder.
@@ -172,7 +155,12 @@ def make_demo(
         )
     with staging_dir(root) as made:
         for split, count in counts.items():
-            _write_split(made, demo, split, count, seed, threads or os.cpu_count() or 1)
+            for kind in ("images", "labels"):
+                (made / kind / split).mkdir(parents=True)
+            write = partial(_write_image, root=made, demo=demo, split=split, seed=seed)
+            with ThreadPoolExecutor(os.cpu_count()) as pool:  # waits for its threads before clean-up
+                images = pool.map(write, range(count), plan_split(demo, split, count, seed))
+                list(TQDM(images, desc=f"{name} {split}", total=count))
         if not (root / f"{name}.yaml").exists():
             data = {split: f"images/{split}" for split in SPLITS} | {"names": dict(enumerate(demo.names))}
             header = "# Synthetic airport scenes. Paths are relative to this file's folder.\n"

@@ -6,10 +6,8 @@ import math
 
 import numpy as np
 
-from small_object.scenes.camera import Camera
-from small_object.scenes.ground import PIER_DEPTH, PIER_LENGTH, WALLS
-from small_object.scenes.light import draw_light
-from small_object.scenes.scene import Scene, SceneObject, draw_object
+from small_object.scenes.models import PIER_DEPTH, PIER_LENGTH, WALLS
+from small_object.scenes.scene import Camera, Scene, SceneObject, draw_light, draw_object
 from small_object.sizes import COCO_LARGE, COCO_SMALL
 
 # Of small, medium and large objects: the box areas aimed at and those accepted

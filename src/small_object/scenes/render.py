@@ -8,8 +8,7 @@ import cv2
 import numpy as np
 
 from small_object.scenes.background import render_ground, render_sky
-from small_object.scenes.light import bgr
-from small_object.scenes.scene import NEAR, Scene, SceneObject
+from small_object.scenes.scene import NEAR, Scene, SceneObject, bgr
 
 MIN_VISIBLE = 0.25  # of an object's own area; what shows less of itself is taken out of the scene
 MIN_SIDE = 3.0  # pixels; narrower boxes can't be told from noise

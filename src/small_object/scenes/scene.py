@@ -1,30 +1,104 @@
-"""What a scene holds: objects on level ground, lines painted on it, a camera and the light."""
+"""What a scene holds: objects on level ground, lines painted on it, a camera and the daylight.
+
+The world is flat and measured in metres: x along the apron, y across it, z up. The camera stands above the origin and
+looks along +y, turned by `yaw`.
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
 
-from small_object.scenes import ground
-from small_object.scenes.aircraft import AIRFRAMES, LIVERIES, build_aircraft
-from small_object.scenes.camera import Camera
-from small_object.scenes.light import Light
+from small_object.scenes import models
 from small_object.scenes.solids import Model
 
 STRIP_WIDTH = 30.0  # metres
 NEAR = 3.0  # metres; nothing nearer to the camera is rendered
 MARGIN = 0.8  # metres to keep free around an object
+SKIES = (("#3f7fc4", "#cfdde9"), ("#5b8fc0", "#d9e0e6"), ("#7f9fbf", "#dcdfe0"), ("#5a86b4", "#e6dccb"))  # zenith, haze
 MAX_HIDDEN = 0.2  # of an object's box, behind any other
 CATEGORIES: dict[str, tuple[Sequence[str], Callable[[str], Model], dict[str, tuple[str, ...]]]] = {
-    "airplane": (list(AIRFRAMES), build_aircraft, LIVERIES),
-    "truck": (ground.TRUCKS, ground.build_truck, ground.TRUCK_COLOURS),
-    "person": (list(ground.STRIDES), ground.build_person, ground.CLOTHES),
+    "airplane": (list(models.AIRFRAMES), models.build_aircraft, models.LIVERIES),
+    "truck": (models.TRUCKS, models.build_truck, models.TRUCK_COLOURS),
+    "person": (list(models.STRIDES), models.build_person, models.CLOTHES),
 }
+
+
+@dataclass(frozen=True)
+class Camera:
+    """A level camera; `focal` is in pixels, for a panorama in pixels per radian along a row."""
+
+    width: int
+    height: int
+    focal: float
+    mount: float  # metres above the ground
+    horizon: float  # pixels from the top
+    yaw: float = 0.0  # radians from +y to +x
+    panorama: bool = False  # cylindrical projection instead of a pinhole
+
+    def project(self, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Project world points (..., 3) to pixels (..., 2) and depths (...) in metres; valid for depths over 1."""
+        c, s = math.cos(self.yaw), math.sin(self.yaw)
+        x, y, z = np.moveaxis(points, -1, 0)
+        right, forward = x * c - y * s, x * s + y * c
+        depth = np.hypot(right, forward) if self.panorama else forward
+        scale = self.focal / np.maximum(depth, 0.1)
+        u = np.arctan2(right, forward) * self.focal if self.panorama else right * scale
+        return np.stack([self.width / 2 + u, self.horizon + (self.mount - z) * scale], -1), depth
+
+    def locate(self, column: Any, depth: Any) -> tuple[Any, Any]:
+        """Return the x and y of the ground in pixel columns at depths in metres."""
+        t = (column - self.width / 2) / self.focal
+        right, forward = (np.sin(t), np.cos(t)) if self.panorama else (t, 1.0)
+        c, s = math.cos(self.yaw), math.sin(self.yaw)
+        return depth * (right * c + forward * s), depth * (forward * c - right * s)
+
+    def ground(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return what the rows below the horizon show: depths (rows, 1) and x and y (rows, width), float32 metres."""
+        rows = np.arange(math.ceil(self.horizon), self.height, dtype=np.float32)[:, None] + 0.5
+        depth = self.mount * self.focal / np.maximum(rows - self.horizon, 0.2)
+        x, y = self.locate(np.arange(self.width, dtype=np.float32)[None] + 0.5, depth)
+        return depth.astype(np.float32), x.astype(np.float32), y.astype(np.float32)
+
+
+def bgr(code: str) -> np.ndarray:
+    """Turn "#rrggbb" into BGR as float32, shape (3,), 0 to 255."""
+    return np.array([int(code[i : i + 2], 16) for i in (5, 3, 1)], np.float32)
+
+
+@dataclass(frozen=True)
+class Light:
+    """Colours are BGR (3,); those of lights are 1 for full white, those of the sky 0 to 255."""
+
+    direction: np.ndarray  # unit vector to the sun
+    sun: np.ndarray
+    ambient: np.ndarray
+    zenith: np.ndarray
+    haze: np.ndarray
+    visibility: float  # metres at which haze takes 63 %
+
+    def shade(self, albedo: np.ndarray, normals: np.ndarray) -> np.ndarray:
+        """Return the colours (N, 3) of matt faces with these albedos (N, 3) and unit normals (N, 3)."""
+        open_sky = 0.85 + 0.15 * normals[:, 2:]
+        return np.asarray(albedo * (self.ambient * open_sky + self.sun * (normals @ self.direction).clip(0)[:, None]))
+
+    def veil(self, metres: np.ndarray | float) -> np.ndarray:
+        """Return the share of haze in what is seen at a distance."""
+        return np.asarray(1 - np.exp(-np.asarray(metres) / self.visibility), np.float32)
+
+
+def draw_light(rng: np.random.Generator) -> Light:
+    """Draw a daylight with the sun behind the camera."""
+    up, azimuth, gain = math.radians(rng.uniform(28, 60)), math.radians(rng.uniform(-150, -30)), rng.uniform(0.85, 1.1)
+    direction = (math.cos(up) * math.cos(azimuth), math.cos(up) * math.sin(azimuth), math.sin(up))
+    sun, ambient = np.array([0.56, 0.62, 0.66]) * gain, np.array([0.5, 0.48, 0.45]) * gain
+    zenith, haze = (np.minimum(bgr(code) * gain, 250) for code in SKIES[rng.integers(len(SKIES))])
+    return Light(np.array(direction), sun, ambient, zenith, haze, rng.uniform(3500, 9000))
 
 
 @dataclass
@@ -133,7 +207,7 @@ class Scene:
         return True
 
     def add_building(self, kind: str, wall: str, x: float, y: float) -> None:
-        """Add a building that looks towards the camera, see `ground.build_building`, before there are objects."""
-        obj = SceneObject(-1, "building", ground.build_building(kind), {"wall": wall}, x, y, -math.pi / 2)
+        """Add a building that looks towards the camera, see `models.build_building`, before there are objects."""
+        obj = SceneObject(-1, "building", models.build_building(kind), {"wall": wall}, x, y, -math.pi / 2)
         if self.locate(obj):
             self.objects.append(obj)

@@ -12,11 +12,13 @@ import zipfile
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from threading import RLock
 from types import SimpleNamespace
 
 import cv2
 import numpy as np
 import pytest
+from tqdm import tqdm
 
 from small_object.datasets import airport
 from small_object.datasets.airport import prepare, read_samples
@@ -56,18 +58,12 @@ def write_files(folder: Path, files: dict[str, bytes]) -> Path:
 
 
 def state(root: Path) -> dict[str, bytes]:
-    """Every file of a data set; caches of training aside."""
-    return {
-        str(p.relative_to(root)): p.read_bytes()
-        for p in sorted(root.rglob("*"))
-        if p.is_file() and p.suffix != ".cache"
-    }
+    """Every file of a data set."""
+    return {str(path.relative_to(root)): path.read_bytes() for path in root.rglob("*") if path.is_file()}
 
 
 def classes_in(root: Path) -> Counter[int]:
-    return Counter(
-        int(line.split()[0]) for p in root.glob("labels/*/*.txt") for line in p.read_text().splitlines() if line
-    )
+    return Counter(int(line.split()[0]) for p in root.glob("labels/*/*.txt") for line in p.read_text().splitlines())
 
 
 @pytest.fixture(autouse=True)
@@ -290,6 +286,7 @@ def test_killed_at_any_moment_and_started_again_it_ends_in_the_same_state(server
             return child
         try:
             cv2.setNumThreads(0)  # its threads did not come along
+            tqdm.set_lock(RLock())  # tqdm's own is shared: a killed child that held it would stop all others
             os.environ["ASS_CACHE"] = str(folder / "cache")
             prepare("ASS1", folder / "ASS1")
         finally:

@@ -9,6 +9,7 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from unittest.mock import Mock
 
 import cv2
 import numpy as np
@@ -23,7 +24,7 @@ from small_object.datasets.check import check
 from small_object.datasets.findings import KINDS, Report
 from small_object.datasets.fix import fix, repair_lines
 from small_object.datasets.images import inspect_image
-from small_object.datasets.labels import check_lines, near_duplicates
+from small_object.datasets.labels import near_duplicates, parse_lines
 from small_object.datasets.stats import stats
 from small_object.errors import UserError
 
@@ -153,7 +154,6 @@ def fill(maker: Maker, hopeless: bool = True) -> list[tuple[str, str, int | None
     expected.append(("unreadable-labels", "labels/train/latin.txt", None))
     maker.add("Twin.jpg")
     maker.add("twin.jpg")
-    expected.append(("same-name", "images/train/twin.jpg", None))
     maker.add("bare.jpg", None)
     expected.append(("image-without-labels", "images/train/bare.jpg", None))
     (maker.root / "labels/train/lone.txt").write_text(BOX)
@@ -360,7 +360,7 @@ def test_a_repaired_set_has_no_errors_and_lists_each_change(maker: Maker) -> Non
     kept = {"tiny-objects", "unused-class", "class-not-in-val", "image-without-labels", "near-duplicate-box"}
     changed = {(file, "" if line is None else str(line)) for kind, file, line in expected if kind not in kept}
     changed.remove(("labels/train/latin.txt", ""))
-    changed.add(("", ""))  # the scale of 16-bit images
+    changed |= {("", ""), ("images/train/twin.jpg", "")}  # the scale of 16-bit images; a new name
     gone = ["zero.jpg", "text.jpg", "gif.jpg", "float.tif", "small.png", "cut.jpg", "part.png", "latin.jpg"]
     files = {file for name in gone for file in (f"images/train/{name}", f"labels/train/{Path(name).stem}.txt")}
     assert {row[:2] for row in rows} == changed | {(file, "") for file in files}
@@ -420,7 +420,7 @@ line = st.one_of(
 def test_repaired_lines_have_no_fault_and_good_ones_stay(rows: list[str], end: str) -> None:
     text = "".join(row + end for row in rows)
     fixed, changes = repair_lines(text, 2, (200, 100))
-    lines = check_lines(fixed, 2, (200, 100))
+    lines = parse_lines(fixed, 2, (200, 100))
     assert all(line.has("near-duplicate-box") for line in lines if line.faults)
     assert repair_lines(fixed, 2, (200, 100)) == (fixed, [])
     assert {number for number, _, _ in changes} <= set(range(1, len(rows) + 1))
@@ -430,7 +430,9 @@ def test_repaired_lines_have_no_fault_and_good_ones_stay(rows: list[str], end: s
     assert all(row + end in left for number, row in enumerate(rows, 1) if number not in touched)  # in this order
 
 
-def test_fix_refuses_a_folder_that_holds_something(pair: Path) -> None:
+def test_fix_wants_an_empty_folder_and_leaves_it_empty_where_it_fails(
+    pair: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     before = contents(pair.parent)
     Path("file").write_text("")
     for taken in (pair.parent, "file"):
@@ -438,18 +440,10 @@ def test_fix_refuses_a_folder_that_holds_something(pair: Path) -> None:
             fix(pair, taken)
     assert contents(pair.parent) == before
     (Path("new") / ".staging-999999999").mkdir(parents=True)  # what a killed process left
-    assert fix(pair, "new", WIDE).findings == []
-    assert not list(Path("new").glob(".staging-*"))
-
-
-def test_nothing_is_left_behind_where_a_repair_fails(pair: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(*args: object) -> None:
-        raise OSError(28, "No space left on device")
-
-    with monkeypatch.context() as patch:
-        patch.setattr("small_object.datasets.fix.shutil.copyfile", full)
-        with pytest.raises(OSError, match="No space"):
-            fix(pair, "new", WIDE)
+    full = OSError(28, "No space left on device")
+    with monkeypatch.context() as patch, pytest.raises(OSError, match="No space"):
+        patch.setattr("small_object.datasets.fix.shutil.copyfile", Mock(side_effect=full))
+        fix(pair, "new", WIDE)
     assert list(Path("new").iterdir()) == []
     assert fix(pair, "new", WIDE).findings == []
 
@@ -470,6 +464,10 @@ def test_nothing_is_left_behind_where_a_repair_fails(pair: Path, monkeypatch: py
         ("train: images/train/a.jpg\nval: images/val\nnames: [car]\n", "no folder or text file"),
         ("train: labels/train\nval: labels/val\nnames: [car]\n", "no images"),
         ("train: images/train\nval: gone\nnames: [car]\ndownload: 1 / 0\n", "division by zero"),
+        *(
+            (f"train: images/train\nval: images/val\nnames: [car]\nkpt_shape: {shape}\n", "kpt_shape")
+            for shape in ("[1]", "4", "[1, x]", "[-1, 3]")
+        ),
     ],
 )
 @pytest.mark.parametrize("function", [check, stats])

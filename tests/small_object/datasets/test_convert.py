@@ -1,7 +1,8 @@
-"""The import of COCO and Pascal VOC: boxes, classes, names, splits, what is left out, one line for each bad input."""
+"""The import of COCO and Pascal VOC: boxes, classes, splits, ignore regions, what is left out, what is refused."""
 
 from __future__ import annotations
 
+import csv
 import json
 import shutil
 from pathlib import Path
@@ -12,9 +13,12 @@ import numpy as np
 import pytest
 import yaml
 
+from small_object.cli import main
+from small_object.datasets.check import check
 from small_object.datasets.convert import from_coco, from_voc
 from small_object.datasets.labels import read_labels
 from small_object.errors import UserError
+from small_object.ignore import read_regions
 
 W, H = 200, 100  # of every image, in pixels
 ROUNDING = 1e-6 * W + 1e-4  # pixels: six decimals of centre and side, and supervision's float32
@@ -106,13 +110,31 @@ def side_of(data: Path) -> dict[str, str]:
     return {image.name: image.parent.name for image in data.parent.glob("images/*/*")}
 
 
+def box(image: int, x: float, category: int = 3, **more: Any) -> dict[str, Any]:
+    return {"image_id": image, "category_id": category, "bbox": [x, 10, 20, 30], **more}
+
+
+def write_json(file: Path, files: list[str], annotations: list[dict[str, Any]], **more: Any) -> Path:
+    """Write a COCO file with its images next to it, in `images/`."""
+    return coco(file.parent, annotations, files, **more).rename(file)
+
+
+def left_out(data: Path) -> dict[str, str]:
+    with (data.parent / "left_out.csv").open(encoding="utf-8", newline="") as stream:
+        return {Path(row["image"]).name: row["reason"] for row in csv.DictReader(stream)}
+
+
 def test_coco_boxes_come_back_in_pixels_with_classes_in_the_order_of_their_ids(tmp_path: Path) -> None:
+    at = {"image_id": 2, "category_id": 7}
     file = coco(
         tmp_path,
         [
             {"image_id": 1, "category_id": 7, "bbox": [10.25, 20.5, 4, 3]},
             {"image_id": 1, "category_id": 3, "bbox": [0, 0, 200, 100]},
             {"image_id": 3, "category_id": 7, "bbox": [196, 97, 4, 3]},
+            {**at, "segmentation": [[10, 10, 30.5, 12, 20, 40], [5, 20, 8, 20, 8, 25]]},  # gets the box around them
+            {**at, "segmentation": [10, 10, 30, 12, 20, 40], "bbox": []},
+            {**at, "segmentation": [[10, 10, 30, 12, 20, 40]], "bbox": [1, 2, 3, 4]},  # the box goes before
         ],
     )
     data = from_coco(file, tmp_path / "mine")
@@ -120,7 +142,7 @@ def test_coco_boxes_come_back_in_pixels_with_classes_in_the_order_of_their_ids(t
     assert names(data) == {0: "person", 1: "truck", 2: "airplane"}  # one without objects keeps its place
     assert imported(data) == {
         "a.png": near([(1, [10.25, 20.5, 14.25, 23.5]), (0, [0, 0, 200, 100])]),
-        "b.png": [],
+        "b.png": near([(1, [5, 10, 30.5, 40]), (1, [10, 10, 30, 40]), (1, [1, 2, 4, 6])]),
         "c.png": near([(1, [196, 97, 200, 100])]),
     }
     assert {p.name for p in data.parent.iterdir()} == {"images", "labels", "split.csv", "mine.yaml"}
@@ -135,21 +157,12 @@ def test_what_coco_leaves_out_is_counted_by_reason(tmp_path: Path, log: pytest.L
     file = coco(
         tmp_path,
         [
-            {**at, "bbox": [190, 90, 20, 20]},  # clipped
-            {**at, "bbox": [-5, -5, 10, 10]},  # clipped
+            *({**at, "bbox": box} for box in ([190, 90, 20, 20], [-5, -5, 10, 10])),  # clipped
             {**at, "bbox": [0, 0, 50, 50], "iscrowd": 1, "segmentation": {"counts": [5000], "size": [H, W]}},
-            {**at, "bbox": [5, 5, 0, 9]},
-            {**at, "bbox": [5, 5, 9, -1]},
-            {**at, "bbox": [300, 5, 9, 9]},
-            {**at, "bbox": [5, 5, 1e-5, 9]},
-            {**at, "image_id": 99, "bbox": [5, 5, 9, 9]},
-            {**at, "image_id": [1], "bbox": [5, 5, 9, 9]},
-            {**at, "category_id": 4, "bbox": [5, 5, 9, 9]},
-            {"image_id": 1, "bbox": [5, 5, 9, 9]},
-            at,
-            {**at, "bbox": [5, 5, 9]},
-            {**at, "bbox": [5, 5, 9, float("nan")]},
-            {**at, "bbox": [5, 5, 9, 10**400]},
+            *({**at, "bbox": box} for box in ([5, 5, 0, 9], [5, 5, 9, -1], [300, 5, 9, 9], [5, 5, 1e-5, 9])),
+            *({**at, "image_id": image, "bbox": [5, 5, 9, 9]} for image in (99, [1])),
+            *({"image_id": 1, "bbox": [5, 5, 9, 9], **more} for more in ({}, {"category_id": 4})),
+            *({**at, "bbox": box} for box in ([], [5, 5, 9], [5, 5, 9, float("nan")], [5, 5, 9, 10**400])),
             {**at, "segmentation": {"counts": [5000], "size": [H, W]}},
         ],
     )
@@ -159,20 +172,6 @@ def test_what_coco_leaves_out_is_counted_by_reason(tmp_path: Path, log: pytest.L
     assert "3 images, 2 objects of 3 classes, 1 ignore regions" in line
     reasons = "2 of images not listed, 2 of categories not listed, 5 without a box, 4 without area in the image"
     assert all(reason in line for reason in reasons.split(", "))
-
-
-def test_an_object_with_polygons_alone_gets_the_box_around_them(tmp_path: Path) -> None:
-    at = {"image_id": 2, "category_id": 7}
-    file = coco(
-        tmp_path,
-        [
-            {**at, "segmentation": [[10, 10, 30.5, 12, 20, 40], [5, 20, 8, 20, 8, 25]]},
-            {**at, "segmentation": [10, 10, 30, 12, 20, 40], "bbox": []},
-            {**at, "segmentation": [[10, 10, 30, 12, 20, 40]], "bbox": [1, 2, 3, 4]},  # the box goes before
-        ],
-    )
-    boxes = [(1, [5, 10, 30.5, 40]), (1, [10, 10, 30, 40]), (1, [1, 2, 4, 6])]
-    assert imported(from_coco(file, tmp_path / "mine"))["b.png"] == near(boxes)
 
 
 def test_images_of_one_name_in_several_folders_get_names_of_their_own(tmp_path: Path) -> None:
@@ -192,20 +191,15 @@ def test_images_of_one_name_in_several_folders_get_names_of_their_own(tmp_path: 
     assert not copy.is_symlink() and copy.read_bytes() == link.read_bytes()
 
 
-def test_backslashes_a_byte_order_mark_text_ids_and_missing_sizes_are_understood(tmp_path: Path) -> None:
+def test_backslashes_a_byte_order_mark_text_ids_missing_sizes_and_categories_of_one_name(tmp_path: Path) -> None:
     listed = [{"id": "x", "file_name": "sub\\a.png"}, {"id": "y", "file_name": "b.png", "width": 0, "height": None}]
-    entries = [{"image_id": "x", "category_id": 3, "bbox": [1, 2, 3, 4]}]
-    file = coco(tmp_path, entries, ["sub/a.png", "b.png"], images=listed)
-    file.write_bytes(b"\xef\xbb\xbf" + file.read_bytes())
-    assert imported(from_coco(file, tmp_path / "mine")) == {"a.png": near([(0, [1, 2, 4, 6])]), "b.png": []}
-
-
-def test_categories_of_one_name_become_one_class(tmp_path: Path) -> None:
     categories = [{"id": 5, "name": "car"}, {"id": 2, "name": "car"}, {"id": 3, "name": "bus"}]
-    entries = [{"image_id": 1, "category_id": i, "bbox": [1, 2, 3, 4]} for i in (5, 3, 2)]
-    data = from_coco(coco(tmp_path, entries, categories=categories), tmp_path / "mine")
+    entries = [{"image_id": "x", "category_id": i, "bbox": [1, 2, 3, 4]} for i in (5, 3, 2)]
+    file = coco(tmp_path, entries, ["sub/a.png", "b.png"], images=listed, categories=categories)
+    file.write_bytes(b"\xef\xbb\xbf" + file.read_bytes())
+    data = from_coco(file, tmp_path / "mine")
     assert names(data) == {0: "car", 1: "bus"}
-    assert [cls for cls, _ in imported(data)["a.png"]] == [0, 1, 0]
+    assert imported(data) == {"a.png": near([(cls, [1, 2, 4, 6]) for cls in (0, 1, 0)]), "b.png": []}
 
 
 @pytest.mark.parametrize("place", [".", "images", "../images", "../train2017", "../images/train2017", "given"])
@@ -328,17 +322,17 @@ IMAGE = {"id": 1, "file_name": "a.png", "width": W, "height": H}
         ({"annotations": [1]}, ("no list of `annotations`",)),
         ({"categories": {}}, ("no list of `categories`",)),
         ({"images": []}, ("its list of `images` is empty",)),
-        ({"images": [{"id": 1}]}, ("item 0 of its `images` has no usable `file_name`",)),
-        ({"images": [{**IMAGE, "id": None}]}, ("item 0 of its `images` has no usable `id`",)),
-        ({"images": [IMAGE, {**IMAGE, "file_name": "b.png"}]}, ("two of its `images` have the same `id`",)),
+        ({"images": [{"id": 1}]}, ("item 0 of its `images` needs a `file_name` and an `id`",)),
+        ({"images": [{**IMAGE, "id": None}]}, ("item 0 of its `images`",)),
+        ({"images": [IMAGE, {**IMAGE, "file_name": "b.png"}]}, ("item 1 of its `images`", "that no other has")),
         ({"images": [IMAGE, {**IMAGE, "id": 2}]}, ("two of its `images` are a.png",)),
         ({"images": [{**IMAGE, "file_name": "../a.png"}]}, ("../a.png",)),
         ({"images": [{**IMAGE, "file_name": "/a.png"}]}, ("/a.png",)),
         ({"images": [{**IMAGE, "file_name": "a.ppm"}]}, ("a.ppm", "format")),
         ({"images": [IMAGE, {"id": 2, "file_name": "no.png"}]}, ("1 of 2", "no.png")),
-        ({"categories": [{"name": "truck"}]}, ("item 0 of its `categories` has no usable `id`",)),
-        ({"categories": [{"id": 1}]}, ("item 0 of its `categories` has no usable `name`",)),
-        ({"categories": [{"id": 1, "name": "a"}, {"id": 1, "name": "b"}]}, ("two of its `categories`",)),
+        ({"categories": [{"name": "truck"}]}, ("item 0 of its `categories` needs a `name` and an `id`",)),
+        ({"categories": [{"id": 1}]}, ("item 0 of its `categories`",)),
+        ({"categories": [{"id": 1, "name": "a"}, {"id": 1, "name": "b"}]}, ("item 1 of its `categories`",)),
     ],
 )
 def test_a_bad_coco_file_is_refused_in_one_line(tmp_path: Path, content: Any, parts: tuple[str, ...]) -> None:
@@ -402,3 +396,147 @@ def test_a_folder_that_holds_a_data_set_is_left_alone(tmp_path: Path, taken: str
         with pytest.raises(UserError, match="is there already"):
             call()
     assert kept.read_text() == "mine" and len(list((tmp_path / "mine").iterdir())) == 1
+
+
+@pytest.mark.parametrize(
+    ("train", "val", "test"),
+    [
+        ("train.json", "val.json", None),
+        ("instances_train2017.json", "instances_val2017.json", "instances_test2017.json"),
+        ("train/_annotations.coco.json", "valid/_annotations.coco.json", "test/_annotations.coco.json"),
+        ("train=a.json", "val=b.json", "test=c.json"),
+    ],
+)
+def test_several_files_are_the_published_split(tmp_path: Path, train: str, val: str, test: str | None) -> None:
+    files = []
+    for side, name in zip(("train", "val", "test"), (train, val, test), strict=True):
+        if name:
+            given, _, path = name.rpartition("=")
+            file = tmp_path / "in" / path
+            file.parent.mkdir(parents=True, exist_ok=True)
+            write_json(file, [f"{side}{i}.png" for i in range(3)], [box(1, 10 * len(files)), box(3, 5, 7)])
+            files.append(f"{given}={file}" if given else file)
+    arguments = ["convert", "coco", *map(str, files), "--out", str(tmp_path / "mine")]
+    assert main(arguments) == 0
+    data = tmp_path / "mine/mine.yaml"
+    assert side_of(data) == {f"{s}{i}.png": s for s in ("train", "val", "test")[: len(files)] for i in range(3)}
+    assert imported(data)["val0.png"] == near([(0, [10, 10, 30, 40])])
+    content = yaml.safe_load(data.read_text())
+    assert ("test" in content) == (test is not None) and content["names"] == {0: "person", 1: "truck", 2: "airplane"}
+    assert not [f for f in check(data).findings if f.level == "error"]
+
+
+def test_files_may_number_their_images_and_classes_in_other_ways(tmp_path: Path) -> None:
+    train = write_json(tmp_path / "train.json", ["a.png"], [box(1, 10, 7)])
+    other = [{"id": 1, "name": "truck"}, {"id": 2, "name": "ship"}]
+    val = write_json(tmp_path / "val.json", ["b.png"], [box(1, 10, 1), box(1, 50, 2)], categories=other)
+    data = from_coco([train, val], tmp_path / "mine")
+    assert names(data) == {0: "person", 1: "truck", 2: "airplane", 3: "ship"}
+    assert [cls for cls, _ in imported(data)["b.png"]] == [1, 3] and [cls for cls, _ in imported(data)["a.png"]] == [1]
+
+
+def test_a_published_split_is_kept_though_it_leaks(tmp_path: Path, log: pytest.LogCaptureFixture) -> None:
+    train = write_json(tmp_path / "train.json", ["a.png", "b.png"], [box(1, 10)])
+    val = write_json(tmp_path / "val.json", ["c.png"], [box(1, 10)])
+    (tmp_path / "images/c.png").write_bytes((tmp_path / "images/a.png").read_bytes())
+    data = from_coco([train, val], tmp_path / "mine")
+    assert side_of(data) == {"a.png": "train", "b.png": "train", "c.png": "val"}
+    assert "kept, but it has the same image on both sides" in log.text
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (["first.json", "val.json"], r"first.json: which split is it\? Write train=.*first.json, val="),
+        (["trainval.json", "val.json"], "which split is it"),
+        (["train.json", "train2.json"], "no file is the split val; name one as val=FILE"),
+        (["train=first.json"], "no file is the split val"),
+    ],
+)
+def test_an_unknown_split_is_one_line(tmp_path: Path, names: list[str], message: str, capsys: Any) -> None:
+    for name in names:
+        write_json(tmp_path / name.rpartition("=")[2], [f"{name}.png"], [])
+    files = [name.replace("first", f"{tmp_path}/first") if "=" in name else tmp_path / name for name in names]
+    with pytest.raises(UserError, match=message) as caught:
+        from_coco(files, tmp_path / "mine")
+    assert "\n" not in str(caught.value) and not (tmp_path / "mine").exists()
+
+
+def test_images_of_splits_lie_below_one_folder(tmp_path: Path) -> None:
+    files = [write_json(tmp_path / f"{side}.json", [f"{side}.png"], [box(1, 10)]) for side in ("train", "val")]
+    for side in ("train", "val"):
+        (tmp_path / "pictures" / side).mkdir(parents=True)
+        (tmp_path / f"images/{side}.png").rename(tmp_path / f"pictures/{side}/{side}.png")
+    data = from_coco(files, tmp_path / "mine", images=tmp_path / "pictures")
+    assert side_of(data) == {"train.png": "train", "val.png": "val"}
+
+
+@pytest.mark.parametrize("name", ["ignored regions", "Ignored-Region", "ignore"])
+def test_crowds_and_ignored_categories_become_ignore_regions(
+    tmp_path: Path, name: str, log: pytest.LogCaptureFixture
+) -> None:
+    categories = [{"id": 0, "name": name}, {"id": 3, "name": "person"}]
+    annotations = [
+        box(1, 0, iscrowd=1, segmentation={"counts": [5], "size": [H, W]}),
+        box(1, 50, 0),
+        box(1, 100, ignore=1),
+        box(1, 190, 11, ignore=1),  # of a category that the file does not list, as VisDrone's; clipped
+        box(1, 70, ignore=0),
+        box(2, 300, 0),  # outside
+        {"image_id": 2, "category_id": 0},
+    ]
+    data = from_coco(coco(tmp_path, annotations, categories=categories), tmp_path / "mine")
+    assert names(data) == {0: "person"}
+    assert imported(data)["a.png"] == near([(0, [70, 10, 90, 40])])
+    (image,) = data.parent.glob("images/*/a.png")
+    regions = read_regions(image) * ((W, H) * 2)
+    np.testing.assert_allclose(regions, [[x, 10, min(x + 20, W), 40] for x in (0, 50, 100, 190)], atol=1e-3)
+    assert len(list(data.parent.glob("ignore/*/*.txt"))) == 1
+    assert "1 objects of 1 classes, 4 ignore regions; left out: 1 ignore regions without a box" in log.text
+    assert "1 without area in the image" in log.text
+
+
+def test_missing_and_broken_images_are_named_and_left_out(tmp_path: Path, capsys: Any, log: Any) -> None:
+    annotations = [box(1, 10), box(2, 10), box(2, 50), box(3, 10, iscrowd=1), box(4, 10)]
+    file = coco(tmp_path, annotations, ["a.png", "b.png", "c.png", "d.png", "e.png", "f.tif", "g.png"])
+    images = tmp_path / "images"
+    for name in ("b.png", "c.png"):
+        (images / name).unlink()
+    (images / "d.png").write_bytes(b"no image")
+    (images / "e.png").write_bytes(b"")
+    (images / "g.png").write_bytes((images / "g.png").read_bytes()[:-60])
+    arguments = ["convert", "coco", str(file), "--out", str(tmp_path / "mine")]
+    assert main(arguments) == 1
+    error = capsys.readouterr().err
+    assert "2 of 7 images are missing" in error and "b.png" in error and "c.png" in error and "--skip-missing" in error
+    assert main([*arguments, "--skip-missing"]) == 0
+    data = tmp_path / "mine/mine.yaml"
+    assert imported(data).keys() == {"a.png", "f.tif"}
+    reasons = left_out(data)
+    assert reasons.keys() == {"b.png", "c.png", "d.png", "e.png", "g.png"}
+    assert (reasons["b.png"], reasons["c.png"], reasons["e.png"]) == ("is missing", "is missing", "is empty")
+    assert "d.png is left out: is no image that can be read" in log.text
+    assert "2 images, 1 objects of 3 classes; left out: 4 of images left out, 5 images (see" in log.text
+
+
+def test_a_split_without_a_usable_image_is_refused(tmp_path: Path) -> None:
+    train = write_json(tmp_path / "train.json", ["a.png"], [box(1, 10)])
+    val = write_json(tmp_path / "val.json", ["b.png"], [box(1, 10)])
+    (tmp_path / "images/b.png").write_bytes(b"")
+    with pytest.raises(UserError, match=r"no image of val can be used, such as .*b.png: is empty"):
+        from_coco([train, val], tmp_path / "mine")
+
+
+def test_names_that_are_not_text_become_readable(tmp_path: Path) -> None:
+    file = coco(tmp_path, [box(1, 10)], ["a.png", "b.png", "c.png"])
+    content = json.loads(file.read_text())
+    for i, name in enumerate(("caf\udce9.png", "li\nne.png")):
+        (tmp_path / "images" / content["images"][i]["file_name"]).rename(tmp_path / "images" / name)
+        content["images"][i]["file_name"] = name
+    file.write_text(json.dumps(content))
+    assert imported(from_coco(file, tmp_path / "mine")).keys() == {"caf%E9.png", "li%0Ane.png", "c.png"}
+    folder = voc(tmp_path / "VOC", {"a": "truck 1 1 4 4", "b": ""})
+    for path in (*folder.glob("*/a.*"), *folder.glob("*/b.*")):
+        path.rename(path.with_name(path.name.replace("a", "caf\udce9")))
+    (folder / "JPEGImages/._b.png").write_bytes(b"\0\5")
+    assert imported(from_voc(folder, tmp_path / "other")).keys() == {"caf%E9.png", "b.png"}

@@ -25,7 +25,6 @@ from small_object.datasets.findings import Report
 from small_object.datasets.fix import fix, repair_lines
 from small_object.datasets.stats import stats
 from small_object.datasets.tiles import cut_tiles
-from small_object.errors import UserError
 from tests.helpers.odd_images import READABLE, UNREADABLE, build_png, write_odd_images
 
 BOX = "0 0.5 0.5 0.25 0.25\n"
@@ -206,14 +205,6 @@ def test_boxes_with_keypoints_are_boxes(folder: Path, shape: str) -> None:
     assert text == f"0 0.925000 0.500000 0.150000 0.500000{points}\n{good}" and [n for n, *_ in changes] == [1]
 
 
-@pytest.mark.parametrize("shape", ["[1]", "4", "[1, x]", "[-1, 3]"])
-def test_a_wrong_shape_of_keypoints_is_one_line(folder: Path, shape: str) -> None:
-    data = write_set(folder / "mine", {"train/a.png": BOX, "val/v.png": BOX}, f"names: [a]\nkpt_shape: {shape}")
-    for tool in (check, stats):
-        with pytest.raises(UserError, match="kpt_shape"):
-            tool(data)
-
-
 @pytest.mark.parametrize(
     "text",
     [
@@ -307,17 +298,6 @@ def test_lines_of_a_list_that_training_leaves_out(folder: Path, case: str) -> No
     assert report.counts["images"]["train"] == len(training.labels) == stats(data).splits["train"].images
     assert main(["check", str(data)]) == bool(numbers)
     assert stats(data).skipped.keys() == {f"list.txt:{number}" for number in numbers}
-
-
-@pytest.mark.parametrize("kind", [np.float32, np.float64, np.int16, np.uint32])
-def test_tiff_of_other_types_is_a_finding(folder: Path, kind: type) -> None:
-    names = {"train/a.tif": BOX, "train/b.png": BOX, "val/v.png": BOX}
-    data = write_set(folder / "mine", names, pixels={"train/a.tif": picture("a").astype(kind)})
-    report = check(data)
-    assert errors(report) == [("unreadable-image", "images/train/a.tif", None)]
-    assert f"holds {np.dtype(kind)} values" in report.findings[0].message
-    assert Path("runs/check/mine/check.jpg").is_file()
-    assert [*stats(data).skipped.values()] == [f"the image {report.findings[0].message}"]
 
 
 def test_images_of_other_bands_than_the_yaml_says(folder: Path) -> None:
