@@ -20,8 +20,8 @@ CORE = [  # works without the overlay
     "small_object.datasets.labels",
 ]
 MAX_FILE_LINES = 600
-# Only downwards: the goal is 9,000 lines for both and 11,000 for tests.
-MAX_LINES = {("ultralytics", "src"): 10400, ("ultralytics",): 2000, ("tests",): 12400}
+# A new capability may raise the limits; what is there gets shorter.
+MAX_LINES = {("ultralytics", "src"): 10240, ("ultralytics",): 2000, ("tests",): 11800}
 IMPORT_FIRST = """
 import importlib, os, sys
 import cv2, torch, torchvision

@@ -22,7 +22,6 @@ from ultralytics_overlay import require_parameters
 require_parameters(StockLoadImagesAndVideos._new_video, "path")
 require_parameters(StockLoadImagesAndVideos._append_image, "paths", "imgs", "info", "path", "im0", "idx")
 
-
 glob = SimpleNamespace(glob=literal_glob, escape=stock_glob.escape)  # upstream's loaders look it up here
 
 

@@ -43,8 +43,7 @@ class DetectionPredictor(StockDetectionPredictor):
         self.tile_detections = {}
         self.slicer = build_slicer(self.args, self.model, min(self.imgsz)) if self.args.task == "detect" else None
         unsliced = {"tensors": self.source_type.tensor, "embed": self.args.embed, "visualize": self.args.visualize}
-        if self.slicer and any(unsliced.values()):
-            what = next(name for name, given in unsliced.items() if given)
+        if self.slicer and (what := next((name for name, given in unsliced.items() if given), "")):
             LOGGER.warning(f"'slice' is not used with {what}: images are run as a whole.")
             self.slicer = None
 
@@ -88,10 +87,10 @@ class DetectionPredictor(StockDetectionPredictor):
             proposals = slicer.propose(large_images, propose_in_parts, [whole[i] for i in large])
         self.tile_detections = dict(zip(large, slicer.detect(large_images, detect, proposals), strict=True))
         if large and getattr(self, "_feats", None) is not None:
+            self._feats = None  # those of the last tiles, not of the boxes that a tracker will be given
             if not self.has_warned:
                 LOGGER.warning("'slice' leaves ReID by the detector's own features unused; name a ReID `model` instead")
             self.has_warned = True
-            self._feats = None  # those of the last tiles, not of the boxes that a tracker will be given
         return preds
 
     def postprocess(self, preds: Any, img: torch.Tensor, orig_imgs: Any, **kwargs: Any) -> list[Results]:

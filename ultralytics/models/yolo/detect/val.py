@@ -49,14 +49,13 @@ class DetectionValidator(StockDetectionValidator):
         """Start a validation of `model`."""
         super().init_metrics(model)
         self.size_records = SizeRecords() if measures_size(self.args) else None
-        if self.metrics.size is not None:  # of an earlier validation
-            self.metrics.size = None
+        self.metrics.size = None  # of an earlier validation
         imgsz = self.args.imgsz
         shape = tuple(imgsz) if isinstance(imgsz, (list, tuple)) else (imgsz, imgsz)
         self.slicer = build_slicer(self.args, model, min(shape)) if self.args.task == "detect" else None
-        if self.slicer is not None and type(self).postprocess is not DetectionValidator.postprocess:
-            raise UserError(f"slice={self.args.slice} is not supported by the validation of this kind of model")
         if self.slicer is not None:
+            if type(self).postprocess is not DetectionValidator.postprocess:
+                raise UserError(f"slice={self.args.slice} is not supported by the validation of this kind of model")
             stride = max(32, int(torch.as_tensor(getattr(model, "stride", 32)).max()))
             self._model = model
             self._tile_shape = LetterBox(shape, auto=bool(self.args.rect), stride=stride)
@@ -117,8 +116,8 @@ class DetectionValidator(StockDetectionValidator):
     def _look(self, parts: list[np.ndarray]) -> list[torch.Tensor]:
         """Return where in parts of an image (H, W, C) objects may be: xyxy in the pixels of each, shapes (K, 4)."""
         preds, shape = self._run(parts)
-        boxes = self._select(preds)
-        return [ops.scale_boxes(shape, rows.float(), part.shape) for rows, part in zip(boxes, parts, strict=True)]
+        pairs = zip(self._select(preds), parts, strict=True)
+        return [ops.scale_boxes(shape, rows.float(), part.shape) for rows, part in pairs]
 
     def _select(self, preds: Any) -> list[torch.Tensor]:
         return select_boxes(preds, self.slicer.skip, self.nc, self.slicer.classes)
