@@ -31,7 +31,7 @@ CFG_FRACTION_KEYS = CFG_FRACTION_KEYS | {"nwd", "nwd_assign", "slice_skip", "sli
 CFG_FRACTION_KEYS |= {"slice_overlap", "slice_iou", "slice_empty"}
 CFG_INT_KEYS = CFG_INT_KEYS | {"slice_batch"}
 CFG_FLOAT_KEYS = CFG_FLOAT_KEYS | {"nwd_c", "min_box"}
-CFG_BOOL_KEYS = CFG_BOOL_KEYS | {"size_metrics", "slice_full"}
+CFG_BOOL_KEYS = CFG_BOOL_KEYS | {"size_metrics", "slice_full", "head_init"}
 
 
 class WrongTypeError(UserError, TypeError):

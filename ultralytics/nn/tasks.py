@@ -174,9 +174,9 @@ def _check_rows(d: dict[str, Any]) -> list[Any]:
     """Return a copy of the rows of a model YAML; check them and the keys before anything is built."""
     from ultralytics.cfg import check_cfg  # cfg imports more than a model needs
 
-    for key in ("nwd", "nwd_assign"):  # as the arguments of those names
+    for key in ("nwd", "nwd_assign", "head_init"):  # as the arguments of those names
         try:
-            check_cfg({key: d.get(key, 0.0)})
+            check_cfg({key: d.get(key)})
         except UserError as error:
             raise yaml_error(d, f"key `{key}`: {error}") from error
     return check_model_yaml(d, globals(), BLOCKS)

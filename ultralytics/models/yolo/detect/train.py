@@ -1,32 +1,39 @@
-"""Trains on slices, and gives the loss of a model the scale of the normalised Wasserstein distance."""
+"""Trains on slices, and tells a model about its data before the first step."""
 
 from __future__ import annotations
 
-from math import inf
-from statistics import median
+from typing import Any
 
 from torch.utils.data import DataLoader, Dataset
 from ultralytics.data.utils import get_split_fraction
 from ultralytics.models.yolo.detect.train import DetectionTrainer as StockDetectionTrainer
 from ultralytics.utils import LOGGER, RANK, colorstr
-from ultralytics.utils.loss import nwd_share
 from ultralytics.utils.torch_utils import unwrap_model
 
 from small_object.errors import UserError
-from small_object.nwd import mean_box_size
-from small_object.sizes import SIZE_KEYS, box_sides, measures_size
-from small_object.slicing.dataset import SlicedDataset, object_size, with_shape
+from small_object.sizes import SIZE_KEYS, measures_size
+from small_object.slicing.dataset import SlicedDataset
+from small_object.training import fit_to_data
 from ultralytics_overlay import require_parameters
 
 require_parameters(StockDetectionTrainer.build_dataset, "img_path", "mode", "batch")
 require_parameters(StockDetectionTrainer.get_dataloader, "dataset_path", "batch_size", "rank", "mode")
 require_parameters(StockDetectionTrainer.save_metrics, "metrics")
 
-TINY = 4  # pixels: a cell of the finest grid, at stride 4
-
 
 class DetectionTrainer(StockDetectionTrainer):
-    """Upstream's trainer of detection models, which also trains on slices and measures the scale C of the NWD."""
+    """Upstream's trainer of detection models, which also trains on slices and tells models about their data.
+
+    Attributes:
+        is_new: Whether no weights were loaded into the model.
+    """
+
+    is_new = False
+
+    def get_model(self, cfg: Any = None, weights: Any = None, verbose: bool = True) -> Any:
+        """Return upstream's model, and note whether weights were loaded into it."""
+        self.is_new = weights is None
+        return super().get_model(cfg, weights, verbose)
 
     def build_dataset(self, img_path: str, mode: str = "train", batch: int | None = None) -> Dataset:
         """Return upstream's data set, or, for training with `slice`, one of tiles.
@@ -74,22 +81,11 @@ class DetectionTrainer(StockDetectionTrainer):
             loader = super().get_dataloader(dataset_path, batch_size, rank, mode)
         except ValueError as error:  # upstream's, without any label
             raise UserError(f"{error} To find out why: small-object check {self.args.data}") from error
-        if mode == "train" and self.args.task in {"detect", "segment", "pose"}:  # their losses hold a BboxLoss
-            self._set_nwd_scale(loader)
-        if mode == "train" and self.args.task == "detect":
-            if self.args.slice and not isinstance(loader.dataset, SlicedDataset):
-                raise UserError(f"slice={self.args.slice} is not supported by the training of this kind of model")
-            labels, tile = [with_shape(label) for label in loader.dataset.labels], getattr(loader.dataset, "tile", inf)
-            sides = box_sides(labels, self.args.imgsz, tile).min(1)
-            if (tiny := int((sides < TINY).sum())) and RANK in {-1, 0}:
-                LOGGER.warning(
-                    f"{tiny} of {len(sides)} training boxes are less than {TINY} px wide or high at "
-                    f"imgsz={self.args.imgsz}; augmentation drops those of min_box={self.args.min_box:g} px and less. "
-                    "Use slice= or a larger imgsz="
-                )
-            model = unwrap_model(self.model)  # these go into checkpoints; `slice=auto` asks for them
-            model.object_size = object_size(labels)
-            model.train_scale = median(self.args.imgsz / min(max(label["shape"]), tile) for label in labels)
+        task = self.args.task if mode == "train" else ""
+        if task == "detect" and self.args.slice and not isinstance(loader.dataset, SlicedDataset):
+            raise UserError(f"slice={self.args.slice} is not supported by the training of this kind of model")
+        if task in {"detect", "segment", "pose"}:  # their losses hold a BboxLoss
+            fit_to_data(self.model, loader.dataset, self.args, self.is_new)
         return loader
 
     def save_metrics(self, metrics: dict[str, float]) -> None:
@@ -104,21 +100,3 @@ class DetectionTrainer(StockDetectionTrainer):
                     columns = file.readline().strip().split(",")[2:]  # after the epoch and the time
                 metrics = {column: metrics.get(column, 0.0) for column in columns}
         super().save_metrics(metrics)
-
-    def _set_nwd_scale(self, loader: DataLoader) -> None:
-        """Set `nwd_c` of the model, which the EMA model is copied from later, where its loss uses the NWD."""
-        model = unwrap_model(self.model)
-        model = getattr(model, "student_model", model)  # distillation: the student builds the loss
-        shares = {"box loss": nwd_share(model), "assignment of small objects": nwd_share(model, "nwd_assign")}
-        used = " and ".join(f"share {share:g} of the {what}" for what, share in shares.items() if share)
-        if not used:
-            return
-        if self.args.nwd_c is None:
-            tile = getattr(loader.dataset, "tile", None)
-            model.nwd_c = mean_box_size(map(with_shape, loader.dataset.labels), self.args.imgsz, tile)
-            source = "the mean size of the training boxes in input pixels"
-        else:
-            model.nwd_c = float(self.args.nwd_c)
-            source = "argument nwd_c"
-        if RANK in {-1, 0}:
-            LOGGER.info(f"{colorstr('NWD:')} {used}, C = {model.nwd_c:.2f} px ({source})")

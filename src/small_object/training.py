@@ -1,0 +1,111 @@
+"""What a model is told of its training data before the first step."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from statistics import median
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+from ultralytics.utils import LOGGER, RANK, colorstr
+from ultralytics.utils.loss import nwd_share
+from ultralytics.utils.torch_utils import unwrap_model
+
+from small_object.nwd import mean_box_size
+from small_object.sizes import box_sides
+from small_object.slicing.dataset import object_size, with_shape
+
+TINY = 4  # pixels: a cell of the finest grid, at stride 4
+POSITIVES = 5.0
+"""Sum of the target scores of an object, about half of each of its ten candidates."""
+
+Labels = Sequence[Mapping[str, Any]]
+
+
+def fit_to_data(model: Any, dataset: Any, args: SimpleNamespace, is_new: bool) -> None:
+    """Tell a model the size of its training objects, where it uses it: loss, assignment, head, `slice=auto`.
+
+    Args:
+        model: Model about to be trained, with its task in `args`.
+        dataset: Training set of upstream or of tiles.
+        args: Arguments of the training.
+        is_new: Whether no weights were loaded into the model.
+    """
+    labels, tile = [with_shape(label) for label in dataset.labels], getattr(dataset, "tile", math.inf)
+    model = unwrap_model(model)
+    student = getattr(model, "student_model", model)  # distillation: the student builds the loss
+    lines = [set_nwd_scale(student, labels, args, tile)]
+    if is_new and uses_head_init(student):
+        lines.append(init_head(student.model[-1], labels, args.imgsz, tile))
+    if args.task == "detect":
+        model.object_size = object_size(labels)  # these go into checkpoints; `slice=auto` asks for them
+        model.train_scale = median(args.imgsz / min(max(label["shape"]), tile) for label in labels)
+    if RANK not in {-1, 0}:
+        return
+    for line in filter(None, lines):
+        LOGGER.info(line)
+    sides = box_sides(labels, args.imgsz, tile).min(1)
+    if args.task == "detect" and (tiny := int((sides < TINY).sum())):
+        LOGGER.warning(
+            f"{tiny} of {len(sides)} training boxes are less than {TINY} px wide or high at imgsz={args.imgsz}; "
+            f"augmentation drops those of min_box={args.min_box:g} px and less. Use slice= or a larger imgsz="
+        )
+
+
+def set_nwd_scale(model: Any, labels: Labels, args: SimpleNamespace, tile: float) -> str:
+    """Set the scale `nwd_c` of a model whose loss uses the NWD, in input pixels; return a line for the log."""
+    shares = {"box loss": nwd_share(model), "assignment of small objects": nwd_share(model, "nwd_assign")}
+    used = " and ".join(f"share {share:g} of the {what}" for what, share in shares.items() if share)
+    if not used:
+        return ""
+    if args.nwd_c is None:
+        model.nwd_c = mean_box_size(labels, args.imgsz, tile)
+        source = "the mean size of the training boxes in input pixels"
+    else:
+        model.nwd_c = float(args.nwd_c)
+        source = "argument nwd_c"
+    return f"{colorstr('NWD:')} {used}, C = {model.nwd_c:.2f} px ({source})"
+
+
+def uses_head_init(model: Any) -> bool:
+    """Return whether the head starts from the data: the argument `head_init`, else the model YAML's key, else False."""
+    given = getattr(model.args, "head_init", None)
+    return bool(getattr(model, "yaml", {}).get("head_init", False) if given is None else given)
+
+
+@torch.no_grad()
+def init_head(head: Any, labels: Labels, imgsz: int, tile: float) -> str:
+    """Start a detection head with boxes of the mean size of the training objects, and with their frequency.
+
+    Upstream starts each of the 16 bins of a distance alike, a mean of 7.5 strides to each side: 120 px at stride 8,
+    where an object of 20 px overlaps with an IoU of 0.03. And the class scores of a fine level start far below those
+    of a coarse one, so that coarse levels win the first assignments. Here, bin k starts at -k·ln(1 + 1/m), which is a
+    geometric distribution with the mean m: half the mean size of the objects in strides, at least 1. All levels start
+    with the same class score, the expected number of positive anchors by all anchors.
+
+    Args:
+        head: `Detect` of upstream or one that inherits from it.
+        labels: Labels of the training set, see `box_sides`.
+        imgsz: Side of the input in pixels.
+        tile: Side of the tiles in pixels, infinite without slicing.
+
+    Returns:
+        A line for the log.
+    """
+    size = mean_box_size(labels, imgsz, tile)
+    density = sum(len(x["bboxes"]) * min(1.0, tile**2 / math.prod(x["shape"])) for x in labels) / max(1, len(labels))
+    anchors = sum((imgsz / stride) ** 2 for stride in head.stride.tolist())
+    score = min(max(POSITIVES * density / anchors / head.nc, 1e-6), 0.5)
+    bins = torch.arange(head.reg_max, dtype=torch.float32)
+    branches = [(head.cv2, head.cv3)]
+    if getattr(head, "one2one_cv2", None) is not None:
+        branches.append((head.one2one_cv2, head.one2one_cv3))
+    for boxes, classes in branches:
+        for box, kind, stride in zip(boxes, classes, head.stride.tolist(), strict=True):
+            mean = max(size / 2 / stride, 1.0)
+            start = -bins * math.log(1 + 1 / mean) if head.reg_max > 1 else torch.tensor([mean])
+            box[-1].bias.copy_(start.repeat(4))
+            kind[-1].bias[: head.nc] = math.log(score / (1 - score))
+    return f"{colorstr('head:')} starts with boxes of {size:.1f} px and class scores of {score:.2g}, as in the data"
