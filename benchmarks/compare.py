@@ -17,9 +17,9 @@ patience=0, max_det=1000, cache=ram. Without a preset: standard on --data alone.
 Models, unless --models names others: the five of this fork, each with and without the NWD (`nwd=0`), then
 `yolo11n.yaml`, `benchmarks/models/yolo11n-p2.yaml`, `yolov8n-p2.yaml`, `yolo26n.yaml` and `yolo26n-p2.yaml`.
 
-A run is validated at five epochs, which gives its curve, and with its best weights at the end. `--again slice=640
-slice=auto` validates the best weights again with each of these, as rows of their own; nothing is trained where `runs/`
-still holds the weights.
+A run is validated at five epochs (`--points`), which gives its curve, and with its best weights at the end.
+`--again slice=640 slice=auto` validates the best weights again with each of these, as rows of their own; nothing is
+trained where `runs/` still holds the weights.
 `--out` gets `results.csv` (one row per finished run; the same command resumes after an interruption), `curves.csv`,
 `report.md` with its pictures, and `runs/` with the log and the weights of each run.
 """
@@ -56,7 +56,7 @@ from ultralytics.utils import ROOT as UPSTREAM
 
 from benchmarks.common import ROOT, build_parser, commit, cores, module_command, relative_path, start_module
 from benchmarks.report import COLUMNS, CURVE_COLUMNS, add_rows, read_rows, write_report
-from benchmarks.training import BEST, VALIDATION
+from benchmarks.training import BEST, CURVE_POINTS, VALIDATION
 from small_object.errors import UserError
 
 PRESETS = {"quick": (20, 320, 4, 0.002), "standard": (100, 640, 16, 0.002), "full": (300, 640, 16, 0.002)}
@@ -102,11 +102,15 @@ class Run:
     seed: int
     arguments: dict[str, Any]
     again: tuple[dict[str, Any], ...] = ()  # further arguments to validate its weights with
+    points: int = CURVE_POINTS  # validations in the course of the training
 
     @cached_property
     def key(self) -> str:
         """Identify the run by what it computes, whatever the commit."""
-        return digest([self.model.label, self.model.version, relative_path(self.data), self.seed, self.arguments])
+        more = [] if self.points == CURVE_POINTS else [self.points]  # the best weights depend on it
+        return digest(
+            [self.model.label, self.model.version, relative_path(self.data), self.seed, self.arguments, *more]
+        )
 
     @property
     def keys(self) -> list[str]:
@@ -245,6 +249,7 @@ class Comparison:
         spec = {
             "model": run.model.path, "data": run.data, "seed": run.seed, "arguments": run.arguments,
             "device": self.device, "threads": share, "workers": min(8, share), "trained": trained, "again": run.again,
+            "points": run.points,
         }  # fmt: skip
         (folder / "run.json").write_text(json.dumps(spec), encoding="utf-8")
         with contextlib.suppress(BrokenPipeError):  # the process has ended; `execute` notices
@@ -311,6 +316,7 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     add("--batch", type=int, help="images in a batch")
     add("--set", nargs="+", default=[], metavar="KEY=VALUE", help="more training arguments for all runs")
     add("--again", nargs="+", default=[], metavar="KEY=VALUE[+...]", help="also validate the weights with these")
+    add("--points", type=int, default=CURVE_POINTS, help="validations during a training, default 5")
     add("--jobs", type=int, default=2, help="parallel runs, default 2; they share the processors")
     add("--device", help="as for yolo, e.g. 0 or cpu; default: a GPU where there is one")
     add("--time", type=float, metavar="MINUTES", help="stop after so many minutes; the same command resumes")
@@ -332,7 +338,7 @@ def plan(args: argparse.Namespace) -> list[Run]:
     """Return the runs of a command, seed by seed, so that an interrupted comparison covers all models."""
     if not args.data:
         raise UserError("--data or --preset must name data")
-    for name in ("epochs", "imgsz", "batch", "jobs"):
+    for name in ("epochs", "imgsz", "batch", "jobs", "points"):
         if getattr(args, name) < 1:
             raise UserError(f"--{name} must be at least 1, not {getattr(args, name)}")
     gpu = (args.device or "0").removeprefix("cuda").removeprefix(":") or "0"
@@ -353,7 +359,7 @@ def plan(args: argparse.Namespace) -> list[Run]:
     runs = [
         Run(
             model, str(Path(data).absolute()) if Path(data).exists() else data, seed, common | model.overrides,
-            tuple(more for more in again if not more.items() <= (common | model.overrides).items()),
+            tuple(more for more in again if not more.items() <= (common | model.overrides).items()), args.points,
         )
         for seed in args.seeds
         for data in args.data

@@ -8,6 +8,7 @@ import os
 import queue
 import threading
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -52,12 +53,14 @@ class CurveTrainer(DetectionTrainer):
     Attributes:
         curve: Epoch, seconds of training up to it, AP50 and AP of each validation.
         seconds: Seconds of training so far.
+        points: Number of validations.
     """
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, points: int = CURVE_POINTS, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.curve: list[tuple[int, float, float, float]] = []
         self.seconds = 0.0
+        self.points = points
         self._started = 0.0
         self.add_callback("on_train_start", CurveTrainer._record_graphs)
         self.add_callback("on_train_epoch_start", CurveTrainer._start_clock)
@@ -92,7 +95,7 @@ class CurveTrainer(DetectionTrainer):
 
     def _stop_clock(self) -> None:
         self.seconds += time.perf_counter() - self._started
-        interval = max(1, round(self.epochs / CURVE_POINTS))
+        interval = max(1, round(self.epochs / self.points))
         # Weights that were not validated are not saved: upstream would take them to be as good as the previous ones.
         self.args.val = self.args.save = (self.epoch + 1) % interval == 0 or self.epoch + 1 == self.epochs
 
@@ -151,8 +154,8 @@ def train(folder: Path, spec: dict[str, Any], hardware: dict[str, Any]) -> dict[
     arguments = spec["arguments"]
     model = YOLO(spec["model"], task="detect")
     model.train(
-        trainer=CurveTrainer, **arguments, **hardware, seed=spec["seed"], project=str(folder.parent), name=folder.name,
-        exist_ok=True, plots=False, size_metrics=False,
+        trainer=partial(CurveTrainer, points=spec["points"]), **arguments, **hardware, seed=spec["seed"],
+        project=str(folder.parent), name=folder.name, exist_ok=True, plots=False, size_metrics=False,
     )  # fmt: skip
     trainer = model.trainer
     if trainer.batch_size != arguments["batch"]:

@@ -129,7 +129,6 @@ def test_rows_hold_what_was_asked_for_and_measured(runs: dict[str, Any]) -> None
 def test_weights_are_those_of_validated_epochs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "one.yaml").write_text(STOCK_MODEL.format(2))
     fitness = iter((0.2, 0.9, 0.1))
-    monkeypatch.setattr(training, "CURVE_POINTS", 3)
     validate = training.CurveTrainer.validate
 
     def validated(self: Any) -> tuple[dict[str, float], float]:
@@ -140,7 +139,7 @@ def test_weights_are_those_of_validated_epochs(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr(training.CurveTrainer, "validate", validated)
     data = write_data(tmp_path / "squares", ("a", "b"), {"train": 2, "val": 1})
     given = {"model": str(tmp_path / "one.yaml"), "data": str(data), "project": str(tmp_path), "epochs": 6}
-    trainer = training.CurveTrainer(overrides=QUICK | given | compare.COMMON)
+    trainer = training.CurveTrainer(overrides=QUICK | given | compare.COMMON, points=3)
     trainer.train()
     assert [epoch for epoch, *_ in trainer.curve] == [2, 4, 6]
     assert [seconds for _, seconds, *_ in trainer.curve] == sorted(seconds for _, seconds, *_ in trainer.curve)
