@@ -83,7 +83,7 @@ def build_parser() -> ArgumentParser:
 
     def command(run: Callable[[Namespace], int], example: str) -> Add:
         """Add the subcommand that a function runs, whose docstring is the help; return what adds its arguments."""
-        name, text = run.__name__.lstrip("_"), run.__doc__
+        name, text = run.__name__.lstrip("_").replace("_", "-"), run.__doc__
         added = commands.add_parser(name, help=text, description=text, epilog=f"example: {PROGRAM} {name} {example}")
         added.set_defaults(run=run)
         return added.add_argument
@@ -157,6 +157,10 @@ def build_parser() -> ArgumentParser:
     add = command(_transfer, "yolo11n.pt ultralytics/cfg/models/11/yolo11n.yaml")
     add("weights", help="weights of a detection model, such as yolo11n.pt")
     add("model", help="YAML of the model to receive them")
+
+    add = command(_export_stock, "best.pt --out stock.pt")
+    add("weights", type=Path, help="weights of a model of this fork")
+    add("--out", type=Path, required=True, help="file to write")
 
     command(_status, "")
     return parser
@@ -334,6 +338,15 @@ def _transfer(args: Namespace) -> int:
     from small_object.transfer import describe, load_models
 
     print(describe(*load_models(args.weights, args.model)))
+    return 0
+
+
+def _export_stock(args: Namespace) -> int:
+    """Write weights as a checkpoint that stock Ultralytics loads."""
+    from small_object.export_stock import export_stock
+
+    export_stock(args.weights, args.out)
+    print(f"{args.out}: stock Ultralytics predicts, validates and exports with it")
     return 0
 
 

@@ -85,6 +85,7 @@ PROMISES = {
     r"python predict([12]).py": [r"runs/predict/ASS\1/earlier/*.jpg", r"runs/predict/ASS\1/index.html"],
     r"yolo detect train .*pretrained=best.pt": ["said:Weights taken by role: backbone"],
     r"small-object transfer": ["said:backbone"],
+    r"small-object export-stock": ["stock.pt"],
     r"small-object data ASS1": ["datasets/ASS1/split.csv", "datasets/ASS1/images/val/*.jpg"],
     r"small-object stats": ["runs/stats/**/stats.png"],
     r"small-object convert": ["datasets/mine/mine.yaml", "datasets/mine/images/train/*"],

@@ -17,7 +17,20 @@ from small_object.datasets import airport
 from tests.helpers.common import Run
 
 Capture = pytest.CaptureFixture[str]
-COMMANDS = ["data", "check", "fix", "stats", "convert", "tiles", "scenes", "compare", "batch", "transfer", "status"]
+COMMANDS = [
+    "data",
+    "check",
+    "fix",
+    "stats",
+    "convert",
+    "tiles",
+    "scenes",
+    "compare",
+    "batch",
+    "transfer",
+    "export-stock",
+    "status",
+]
 
 
 def test_help_is_quick_and_lists_all_commands(run: Run, tmp_path: Path) -> None:
@@ -26,7 +39,7 @@ def test_help_is_quick_and_lists_all_commands(run: Run, tmp_path: Path) -> None:
     after = os.times()
     assert result.returncode == 0
     assert after.children_user + after.children_system - before.children_user - before.children_system < 0.3
-    assert re.findall(r"^    (\w+)  ", result.stdout, re.MULTILINE) == COMMANDS
+    assert re.findall(r"^    ([a-z-]+)  ", result.stdout, re.MULTILINE) == COMMANDS
     code = (
         "import sys, small_object.cli as cli; cli.build_parser(); print({'numpy', 'torch', 'cv2'} & set(sys.modules))"
     )
