@@ -22,6 +22,7 @@ from ultralytics.utils.loss import nwd_share
 
 from benchmarks.common import cores, write_text
 from small_object.sizes import COCO_SMALL_NAME, SIZE_GROUPS
+from small_object.training import uses_head_init
 
 CURVE_POINTS = 5
 BEST = "weights/best.pt"  # in the folder of a run
@@ -172,7 +173,7 @@ def train(folder: Path, spec: dict[str, Any], hardware: dict[str, Any]) -> dict[
         "AP_last": AP_last, "AP50_last": AP50_last, "parameters": torch_utils.get_num_params(network),
         "GFLOPs": round(torch_utils.get_flops(network, arguments["imgsz"]), 3),
         "strides": " ".join(f"{stride:g}" for stride in network.stride.tolist()),
-        "stock": "yes" if stock_blocks and not any(shares.values()) else "no", **shares,
+        "stock": "yes" if stock_blocks and not any(shares.values()) and not uses_head_init(network) else "no", **shares,
         "train_s": round(trainer.seconds, 3), "threads": torch.get_num_threads(),
         "machine": f"{gpu}{torch_utils.get_cpu_info()}, {cores()} cores",
         "torch": torch.__version__, "ultralytics": __version__,
