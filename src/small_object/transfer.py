@@ -14,6 +14,7 @@ from fractions import Fraction
 from typing import Any
 
 import torch
+from torch import nn
 from ultralytics.utils import LOGGER
 
 from small_object.errors import UserError, one_line
@@ -74,7 +75,8 @@ def transfer(source: Any, target: Any, verbose: bool = True) -> bool:
         return False
     head, old, new = rows[-1], source.model[-1], target.model[-1]
     own, prefix = new.state_dict(), f"model.{head.index}."
-    waiting = {prefix + name: x for name, x in rename_levels(old, old.state_dict(), new).items()}
+    renamed = rename_levels(old, old.state_dict(), new, stride_ratio(source, target))
+    waiting = {prefix + name: x for name, x in renamed.items()}
     names = set(waiting)
     target._remap_cls_by_names(waiting, source, verbose)  # takes out those that it loads
     head.taken |= {name: own[name] for name in own if prefix + name in names - set(waiting)}
@@ -94,12 +96,13 @@ def plan_transfer(source: Any, target: Any) -> list[Row]:
         target: Detection model to receive them.
     """
     theirs, ours = _read_layers(source), _read_layers(target)
-    _adapt_channels(theirs[0].state, ours[0].state)
+    ratio = stride_ratio(source, target)
+    _adapt_stem(theirs[0].state, ours[0].state, ratio)
     rows = [Row(i, type(layer).__name__, len(ours[i].state), ours[i].part) for i, layer in enumerate(target.model)]
     gains = [
         [
             sum(tensor.numel() for tensor in fitting(other.state, layer.state).values())
-            if (layer.part, layer.stride) == (other.part, other.stride)
+            if (layer.part, layer.stride) == (other.part, ratio * other.stride)
             else 0
             for other in theirs[:-1]
         ]
@@ -108,11 +111,12 @@ def plan_transfer(source: Any, target: Any) -> list[Row]:
     for i, j in match_rows(gains).items():
         rows[i].source, rows[i].taken = j, fitting(theirs[j].state, ours[i].state)
     rows[-1].source = len(theirs) - 1
-    rows[-1].taken = fitting(rename_levels(source.model[-1], theirs[-1].state, target.model[-1]), ours[-1].state)
+    rows[-1].taken = fitting(rename_levels(source.model[-1], theirs[-1].state, target.model[-1], ratio), ours[-1].state)
     for row in rows:
         if row.source is not None:
             state = theirs[row.source].state
-            row.by_name = row.source == row.index and all(state.get(name) is x for name, x in row.taken.items())
+            is_kept = all(state.get(name) is x for name, x in row.taken.items())
+            row.by_name = is_kept and (ratio, row.source) == (1, row.index)
         if not row.taken:
             row.reason = "no such tensors there" if row.total else ""
         elif len(row.taken) < row.total:
@@ -127,9 +131,22 @@ class _Layer:
     state: Tensors
 
 
-def _adapt_channels(theirs: Tensors, ours: Tensors) -> None:
-    """Fit the first convolution to images of another number of channels as upstream does: grey ones sum the filters."""
+def stride_ratio(source: Any, target: Any) -> int:
+    """Return the stride of the target's stem by that of the source's, which all rows behind it share."""
+    ours, theirs = (getattr(getattr(model.model[0], "conv", None), "stride", (2, 2))[0] for model in (target, source))
+    return max(1, ours // theirs)
+
+
+def _adapt_stem(theirs: Tensors, ours: Tensors, ratio: int) -> None:
+    """Fit the first convolution to another stride, and to images of another number of channels.
+
+    A kernel of 3x3 px at stride 2 becomes one of 7x7 px at stride 4, which computes what the other does with an image
+    made smaller by the mean of 2x2 px. Channels are fitted as in upstream: those of a grey image are the sum.
+    """
     new, old = ours.get("conv.weight"), theirs.get("conv.weight")
+    if old is not None and new is not None and (ratio, old.shape[2:], new.shape[2:]) == (2, (3, 3), (7, 7)):
+        old = nn.functional.pad(old.repeat_interleave(2, 2).repeat_interleave(2, 3) / 4, (1, 0, 1, 0))
+        theirs["conv.weight"] = old
     if (
         new is None
         or old is None
@@ -242,7 +259,7 @@ def fitting(source: Tensors, target: Tensors) -> Tensors:
     return {name: source[name] for names in groups.values() if fits.issuperset(names) for name in names}
 
 
-def rename_levels(source: Any, state: Tensors, target: Any) -> Tensors:
+def rename_levels(source: Any, state: Tensors, target: Any, ratio: int) -> Tensors:
     """Return the tensors of a detection head by the names that they have in another, level by level, by stride.
 
     Tensors of a level that the other head does not have are left out.
@@ -250,9 +267,11 @@ def rename_levels(source: Any, state: Tensors, target: Any) -> Tensors:
     Args:
         source: Head with the weights: a `Detect` of upstream or one that inherits from it.
         state: Its tensors.
+        ratio: Stride of the other model's rows by that of this one's.
         target: Head to receive them.
     """
-    strides, levels = source.stride.tolist(), {stride: level for level, stride in enumerate(target.stride.tolist())}
+    strides = (ratio * source.stride).tolist()
+    levels = {stride: level for level, stride in enumerate(target.stride.tolist())}
     renamed: Tensors = {}
     for name, tensor in state.items():
         branch, *rest = name.split(".")
