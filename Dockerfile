@@ -1,7 +1,7 @@
 # The environment of requirements.txt, without a screen: docker build -t small-object .
 FROM python:3.11-slim
 
-WORKDIR /opt/small-object
+WORKDIR /small-object
 COPY . .
 # Ultralytics asks for opencv-python, which needs libraries of a desktop; the headless build has the same modules.
 RUN pip install --no-cache-dir -r requirements.txt \

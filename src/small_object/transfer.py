@@ -310,8 +310,8 @@ def find_warning(rows: Sequence[Row], source: Any, target: Any) -> str:
         return ""
     modules = {row.module for row in rows}
     fits = [f"{family}{ours}.pt" for block, family in FAMILIES.items() if block in modules]
-    better = f", which {fits[0]} may do better" if fits else ""
-    return f"only {100 * float(share):.0f} % of the tensors fit{better}: this is close to training from scratch"
+    better = f"; {fits[0]} may fit better" if fits else ""
+    return f"only {100 * float(share):.0f} % of the tensors fit, which is close to training from scratch{better}"
 
 
 def build_table(rows: Sequence[Row]) -> str:

@@ -12,7 +12,7 @@ from ultralytics.nn.tasks import DetectionModel
 
 from benchmarks.common import ROOT
 from small_object.cli import main
-from small_object.transfer import fitting, match_rows, plan_transfer, summarize
+from small_object.transfer import fitting, match_rows, plan_transfer, summarize, transfer
 
 BACKBONE = [
     [-1, 1, "Conv", [8, 3, 2]],
@@ -136,8 +136,9 @@ def test_a_stem_of_twice_the_stride_computes_the_same_from_an_image_of_half_the_
         assert torch.equal(target.state_dict()[f"model.10.{name}"], source.state_dict()[f"model.10.{name}"])
 
 
-def test_same_rows_are_left_to_upstream(caplog):
+def test_same_rows_are_left_to_upstream():
     source, target = build(STOCK), build(STOCK, seed=1)
+    assert not transfer(source, target) and transfer(source, build(INSERTED))
     target.load(source)
     for ours, theirs in zip(target.state_dict().values(), source.state_dict().values(), strict=True):
         assert torch.equal(ours, theirs)

@@ -14,6 +14,8 @@ from ultralytics import YOLO
 from ultralytics.data.dataset import YOLODataset
 from ultralytics.engine.predictor import BasePredictor
 from ultralytics.models.rtdetr import RTDETRPredictor
+from ultralytics.utils import YAML
+from ultralytics.utils.checks import check_yaml
 
 from small_object.errors import UserError
 from small_object.sizes import SIZE_GROUPS
@@ -194,6 +196,20 @@ def test_tracks_over_the_frames_of_a_video(model: YOLO, image: np.ndarray, tmp_p
     assert len(sliced[3].boxes) > 0.8 * int((found.conf > 0.7).sum()) > len(model.predict(image, **PLAIN)[0].boxes)
     first, last = (set(result.boxes.id.tolist()) for result in (sliced[2], sliced[3]))
     assert len(first & last) > 0.8 * len(first)
+
+
+def test_a_tracker_that_wants_the_detectors_features_is_told_once(
+    model: YOLO, image: np.ndarray, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    settings = YAML.load(check_yaml("botsort.yaml")) | {"with_reid": True, "model": "auto"}
+    YAML.save(tmp_path / "reid.yaml", settings)
+    caplog.set_level(logging.WARNING, "ultralytics")
+    logging.getLogger("ultralytics").addHandler(caplog.handler)
+    for tracker in ("bytetrack.yaml", str(tmp_path / "reid.yaml")):
+        caplog.clear()
+        list(model.track(write_video(tmp_path / "b.avi", [image] * 2), tracker=tracker, stream=True, **SLICED))
+        assert sum("leaves ReID" in message for message in caplog.messages) == (tracker != "bytetrack.yaml")
+    logging.getLogger("ultralytics").removeHandler(caplog.handler)
 
 
 def test_validation_measures_what_prediction_finds(tmp_path: Path, image: np.ndarray) -> None:

@@ -33,7 +33,7 @@ class DetectionPredictor(StockDetectionPredictor):
     """
 
     slices = True
-    has_warned = False  # of features that a tracker will not get
+    warned_of_reid = False  # of features that a tracker will not get
     slicer: Slicer | None = None
     tile_detections: dict[int, TileDetections]
 
@@ -88,9 +88,9 @@ class DetectionPredictor(StockDetectionPredictor):
         self.tile_detections = dict(zip(large, slicer.detect(large_images, detect, proposals), strict=True))
         if large and getattr(self, "_feats", None) is not None:
             self._feats = None  # those of the last tiles, not of the boxes that a tracker will be given
-            if not self.has_warned:
+            if not self.warned_of_reid:
                 LOGGER.warning("'slice' leaves ReID by the detector's own features unused; name a ReID `model` instead")
-            self.has_warned = True
+            self.warned_of_reid = True
         return preds
 
     def postprocess(self, preds: Any, img: torch.Tensor, orig_imgs: Any, **kwargs: Any) -> list[Results]:
