@@ -10,6 +10,7 @@ import yaml
 
 MIN_TILE = 64  # minimum side of a tile in pixels
 MAX_OVERLAP = 0.9  # of the side of a tile
+SLICED_TASKS = ("detect", "obb", "segment", "pose")  # of models that find boxes
 DEFAULTS_PATH = Path(__file__).with_name("default.yaml")
 DEFAULTS: dict[str, Any] = yaml.safe_load(DEFAULTS_PATH.read_text(encoding="utf-8"))
 
@@ -27,17 +28,23 @@ def check_arguments(cfg: dict[str, Any]) -> None:
         raise ValueError(f"'min_box={limit}' is an invalid value. 'min_box' must be finite and at least 0.")
     if (overlap := cfg.get("slice_overlap") or 0) > MAX_OVERLAP:
         raise ValueError(f"'slice_overlap={overlap}' is an invalid value. It must be between 0.0 and {MAX_OVERLAP}.")
-    if (batch := cfg.get("slice_batch", 1)) < 1:
-        raise ValueError(f"'slice_batch={batch}' is an invalid value. 'slice_batch' must be >= 1.")
+    for name in ("slice_batch", "slice_samples", "slice_val"):
+        if (count := cfg.get(name, 1)) < 1:
+            raise ValueError(f"'{name}={count}' is an invalid value. '{name}' must be >= 1.")
     side, task = cfg.get("slice"), cfg.get("task")
+    sides = side if isinstance(side, (list, tuple)) else [side]
     if side is None or side == "auto":
         pass
-    elif not isinstance(side, (int, float)) or side is True or side % 1:  # nan % 1 and inf % 1 are nan
-        raise TypeError(f"'slice={side}' is invalid. 'slice' must be a whole number of pixels, 0 or 'auto'.")
-    elif side and side < MIN_TILE:
+    elif len(sides) not in {1, 2} or any(not isinstance(x, (int, float)) or x is True or x % 1 for x in sides):
+        raise TypeError(  # nan % 1 and inf % 1 are nan
+            f"'slice={side}' is invalid. 'slice' must be a whole number of pixels, [height, width], 0 or 'auto'."
+        )
+    elif side and min(sides) < MIN_TILE:
         raise ValueError(f"'slice={side}' is an invalid value. 'slice' must be at least {MIN_TILE} pixels, or 0.")
-    if side and task not in {None, "detect"}:
-        raise ValueError(f"'slice={side}' is invalid for task={task}. Slicing works for task=detect.")
+    if side and task not in {None, *SLICED_TASKS}:
+        raise ValueError(f"'slice={side}' is invalid for task={task}. Slicing works for {', '.join(SLICED_TASKS)}.")
+    if cfg.get("slice_roi") and not side and side is not None:
+        raise ValueError(f"'slice_roi={cfg['slice_roi']}' is invalid without slicing. Give 'slice', too.")
 
 
 def drop_defaults(args: dict[str, Any]) -> dict[str, Any]:

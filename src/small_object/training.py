@@ -13,6 +13,7 @@ from ultralytics.utils import LOGGER, RANK, colorstr
 from ultralytics.utils.loss import nwd_share
 from ultralytics.utils.torch_utils import unwrap_model
 
+from small_object.arguments import SLICED_TASKS
 from small_object.nwd import mean_box_size
 from small_object.sizes import box_sides
 from small_object.slicing.dataset import object_size, with_shape
@@ -33,13 +34,13 @@ def fit_to_data(model: Any, dataset: Any, args: SimpleNamespace, is_new: bool) -
         args: Arguments of the training.
         is_new: Whether no weights were loaded into the model.
     """
-    labels, tile = [with_shape(label) for label in dataset.labels], getattr(dataset, "tile", math.inf)
+    labels, tile = [with_shape(label) for label in dataset.labels], max(getattr(dataset, "tile", (math.inf,)))
     model = unwrap_model(model)
     student = getattr(model, "student_model", model)  # distillation: the student builds the loss
     lines = [set_nwd_scale(student, labels, args, tile)]
     if is_new and uses_head_init(student):
         lines.append(init_head(student.model[-1], labels, args.imgsz, tile))
-    if args.task == "detect":
+    if args.task in SLICED_TASKS:
         model.object_size = object_size(labels)  # these go into checkpoints; `slice=auto` asks for them
         model.train_scale = median(args.imgsz / min(max(label["shape"]), tile) for label in labels)
     if RANK not in {-1, 0}:
@@ -89,7 +90,7 @@ def init_head(head: Any, labels: Labels, imgsz: int, tile: float) -> str:
         head: `Detect` of upstream or one that inherits from it.
         labels: Labels of the training set, see `box_sides`.
         imgsz: Side of the input in pixels.
-        tile: Side of the tiles in pixels, infinite without slicing.
+        tile: Longer side of the tiles in pixels, infinite without slicing.
 
     Returns:
         A line for the log.

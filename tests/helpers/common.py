@@ -36,6 +36,10 @@ head:
 """
 """A model YAML of stock blocks, to be formatted with the number of classes."""
 
+HEADS = {"detect": "Detect, [nc]", "obb": "OBB, [nc, 1]"}
+HEADS |= {"segment": "Segment, [nc, 8, 16]", "pose": "Pose, [nc, [3, 3]]"}
+"""Heads by task, to be put into it."""
+
 QUICK = {"epochs": 1, "imgsz": 64, "batch": 2, "workers": 0, "plots": False, "device": "cpu"}
 """Arguments of a training that takes a moment."""
 
@@ -120,13 +124,16 @@ def write_data(folder: Path, names: tuple[str, ...], images: dict[str, int]) -> 
     return write_set(folder, samples, names)
 
 
-def build_detector(folder: Path, classes: int, width: int = 16) -> Any:
+def build_detector(folder: Path, classes: int, width: int = 16, task: str = "detect") -> Any:
     """Return a `YOLO` of random weights that finds much in noise."""
     from ultralytics import YOLO  # after `conftest.py` has set what it reads
 
-    (folder / "tiny.yaml").write_text(STOCK_MODEL.format(classes).replace("[16,", f"[{width},"))
+    text = STOCK_MODEL.format(classes).replace("[16,", f"[{width},").replace(HEADS["detect"], HEADS[task])
+    if task == "segment":
+        text = text.replace("[8, 3, 2]", "[8, 3, 4]")  # upstream expects the first level at stride 8
+    (folder / "tiny.yaml").write_text(text + "kpt_shape: [3, 3]\n" * (task == "pose"))
     torch.manual_seed(3)
-    model = YOLO(folder / "tiny.yaml", task="detect")
+    model = YOLO(folder / "tiny.yaml", task=task)
     network = model.model.train()
     for module in network.modules():
         if isinstance(module, torch.nn.BatchNorm2d):

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 from ultralytics.engine.results import Results as StockResults
+from ultralytics.utils.plotting import colors
 
 from ultralytics_overlay import require, require_parameters
 
@@ -33,4 +35,8 @@ class Results(StockResults):
 
     def plot(self, conf: bool = True, line_width: float | None = None, *args: Any, **kwargs: Any) -> Any:
         """Draw the results into the image, with lines of 2 px unless `line_width` is given; see upstream."""
+        if hasattr(self.masks, "paint") and not args and kwargs.get("masks", True):  # crops, of a sliced image
+            image = np.array(self.orig_img if kwargs.get("img") is None else kwargs["img"])
+            self.masks.paint(image, [colors(int(c), True) for c in self.boxes.cls])
+            kwargs |= {"img": image, "masks": False}
         return super().plot(conf, line_width or LINE_WIDTH, *args, **kwargs)

@@ -12,6 +12,7 @@ from typing import Any
 import cv2
 import numpy as np
 from PIL import Image
+from ultralytics.data.base import BaseDataset
 from ultralytics.data.dataset import YOLODataset
 from ultralytics.data.utils import exif_size
 from ultralytics.utils import LOGGER
@@ -21,7 +22,7 @@ from ultralytics.utils.patches import imread
 from small_object.errors import UserError
 from small_object.ignore import paint_regions, read_regions
 from small_object.sizes import box_sides
-from small_object.slicing.tiling import auto_tile
+from small_object.slicing.tiling import auto_tile, tile_grid, tile_hw
 
 Window = tuple[int, int, int, int]
 
@@ -32,22 +33,24 @@ class SlicedDataset(YOLODataset):
     """A data set in which each access returns a random tile of an image, or at times the whole image.
 
     Both are scaled so that the longer side is `imgsz`, and upstream's augmentations run on them unchanged. An epoch has
-    as many samples as there are images. An image no larger than a tile is returned whole. The choices come from
-    Python's `random`, as those of upstream's augmentations do.
+    `slice_samples` samples of an image, but no more than its grid has tiles. An image no larger than a tile is returned
+    whole. The choices come from Python's `random`, as those of upstream's augmentations do.
 
     - A tile lies anywhere in the image. With probability `slice_empty` it shows no part of an object, if one of a few
       random tiles does so. Otherwise it contains a random object, or lies inside that object if the object is larger.
     - Boxes are clipped to the tile. A box that keeps less than the fraction `slice_keep` of its area is dropped. If all
       objects are dropped in each of the tiles tried, as with objects much larger than a tile, the image is given whole.
-    - Polygons are dropped, also in whole images: upstream can't mix objects that have them with objects that don't.
+    - The corners of rotated boxes and the polygons of masks are cut like boxes, by their own area. Keypoints outside a
+      tile are marked as not visible. For task=detect polygons are dropped, also in whole images: upstream can't mix
+      objects that have them with objects that don't.
 
     Each access reads the image, and a mosaic makes four. The cache in RAM holds whole images at full size; with the
     cache on disk, only the part of an image that lies in the tile is read.
 
     Args:
         *args: See upstream's `YOLODataset`.
-        hyp: Arguments of the training, with `slice` (side of a tile in pixels or "auto"), `slice_full_ratio` (fraction
-            of whole images), `slice_keep` and `slice_empty`.
+        hyp: Arguments of the training, with `slice` (side or [height, width] of a tile in pixels, or "auto"),
+            `slice_full_ratio` (fraction of whole images), `slice_keep`, `slice_empty` and `slice_samples`.
         rect: Must be False: rectangular batches need the shapes of the samples beforehand.
         **kwargs: See upstream's `YOLODataset`.
 
@@ -59,14 +62,27 @@ class SlicedDataset(YOLODataset):
         if rect:
             raise UserError("rect=True can't be used with slice in training")
         super().__init__(*args, hyp=hyp, rect=rect, **kwargs)
-        for label in self.labels:
+        self.has_polygons = self.use_segments or self.use_obb
+        for label in self.labels if not self.has_polygons else ():
             label["segments"] = []
-        auto = hyp.slice == "auto"
-        self.tile = auto_tile(self.imgsz, object_size(self.labels)) if auto else int(hyp.slice)
+        side = auto_tile(self.imgsz, object_size(self.labels)) if hyp.slice == "auto" else hyp.slice
+        self.tile = tile_hw(tuple(side) if isinstance(side, (list, tuple)) else int(side))
+        shapes = (with_shape(label)["shape"] if hyp.slice_samples > 1 else self.tile for label in self.labels)
+        tiles = (len(tile_grid(height, width, self.tile, hyp.slice_overlap)) for height, width in shapes)
+        self.order = np.repeat(np.arange(self.ni), [min(hyp.slice_samples, count) for count in tiles])
         self.full_ratio, self.keep, self.empty = hyp.slice_full_ratio, hyp.slice_keep, hyp.slice_empty
         # Upstream's mosaic takes its other images from those that the buffer keeps in memory. Here no image is kept:
         # kept tiles would be used again and again, and whole images could fill the memory. So it may take any.
         self.buffer = list(range(self.ni))
+
+    def __len__(self) -> int:
+        """Return the number of samples of an epoch."""
+        return len(self.order)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        """Return a sample, augmented; see upstream."""
+        sample: dict[str, Any] = super().__getitem__(int(self.order[index]))
+        return sample
 
     def load_image(self, i: int, *args: Any, **kwargs: Any) -> tuple[np.ndarray, tuple[int, int], tuple[int, int]]:
         """Return the whole image, shape (H, W, C), uint8, and twice its (height, width).
@@ -88,15 +104,21 @@ class SlicedDataset(YOLODataset):
         image = self._read(index)
         height, width = image.shape[:2]
         label = {key: value for key, value in self.labels[index].items() if key != "shape"}
-        xyxy = xywhn2xyxy(label["bboxes"].astype(float), width, height).clip(0, (width, height, width, height))
+        size = np.array([width, height])
+        xyxy = xywhn2xyxy(label["bboxes"].astype(float), width, height).clip(0, np.tile(size, 2))
         xyxy = xyxy.round(2)  # labels of 32 bits leave slivers of 1e-5 pixels beyond a tile's edge
-        x1, y1, x2, y2 = window = self._choose(height, width, xyxy)
+        polygons = [(polygon * size).round(2) for polygon in label["segments"]]
+        x1, y1, x2, y2 = window = self._choose(height, width, xyxy, polygons)
         if window == (0, 0, width, height):
             label |= {"bboxes": label["bboxes"].copy(), "cls": label["cls"].copy()}  # augmentations write into them
         else:
-            kept, xyxy, _ = cut_boxes(xyxy, window, self.keep)
-            xywh = xyxy2xywhn(xyxy - (x1, y1, x1, y1), x2 - x1, y2 - y1).astype(label["bboxes"].dtype)
+            corner, size = np.array([x1, y1]), np.array([x2 - x1, y2 - y1])
+            kept, xyxy, _, polygons = self._cut(xyxy, polygons, window)
+            xywh = xyxy2xywhn(xyxy - np.tile(corner, 2), *size).astype(label["bboxes"].dtype)
             label |= {"bboxes": xywh, "cls": label["cls"][kept]}
+            label["segments"] = [((polygon - corner) / size).astype(np.float32) for polygon in polygons]
+            if label["keypoints"] is not None:
+                label["keypoints"] = _cut_keypoints(label["keypoints"][kept], (width, height), window)
         part = image[y1:y2, x1:x2]
         if len(regions := read_regions(self.im_files[index])):
             part = np.array(part)  # of its own, since the image may be a file or in the cache
@@ -108,49 +130,49 @@ class SlicedDataset(YOLODataset):
 
     def _read(self, i: int) -> np.ndarray:
         """Return the whole image, shape (H, W, C), from RAM, mapped from its .npy file, or from its file."""
-        if self.ims[i] is not None:
-            return self.ims[i]
-        image, file, cached = None, self.im_files[i], self.npy_files[i]
-        if cached.exists() and cached.stat().st_mtime >= Path(file).stat().st_mtime:
-            try:
-                image = np.load(cached, mmap_mode="r")
-                if image.dtype != np.uint8 or (image.shape[2] if image.ndim > 2 else 1) != self.channels:
-                    raise ValueError(f"it holds {image.dtype} of shape {image.shape}")
-            except (OSError, ValueError, EOFError) as error:
-                LOGGER.warning(f"{self.prefix}Removing unusable *.npy image file {cached}: {error}")
-                cached.unlink(missing_ok=True)
-                image = None
-        if image is None and (image := imread(file, flags=self.cv2_flag)) is None:
-            raise FileNotFoundError(f"Image Not Found {file}")
-        return image if image.ndim > 2 else image[..., None]
+        return read_full_image(self, i) if self.ims[i] is None else self.ims[i]
 
-    def _choose(self, height: int, width: int, xyxy: np.ndarray) -> Window:
+    def _cut(
+        self, xyxy: np.ndarray, polygons: list[np.ndarray], window: Window
+    ) -> tuple[np.ndarray, np.ndarray, bool, list[np.ndarray]]:
+        """Return what `cut_boxes` does, and what is left of the polygons."""
+        if not polygons:
+            return *cut_boxes(xyxy, window, self.keep), []
+        cut = [cut_polygon(polygon, window) for polygon in polygons]
+        areas, whole = (np.array([_area(polygon) for polygon in each]) for each in (cut, polygons))
+        kept = np.flatnonzero((areas > 0) & (areas >= self.keep * whole - 1e-6))
+        cut_kept = [cut[k] for k in kept]
+        boxes = np.array([(*polygon.min(0), *polygon.max(0)) for polygon in cut_kept]).reshape(-1, 4)
+        return kept, boxes, bool((areas > 0).any()), cut_kept
+
+    def _choose(self, height: int, width: int, xyxy: np.ndarray, polygons: list[np.ndarray]) -> Window:
         """Return a random tile of the image, or all of it, as xyxy in pixels."""
         whole = (0, 0, width, height)
-        if max(height, width) <= self.tile or random.random() < self.full_ratio:
+        if (height <= self.tile[0] and width <= self.tile[1]) or random.random() < self.full_ratio:
             return whole
         if not len(xyxy) or random.random() < self.empty:
             for _ in range(MAX_TRIES):
                 window = self._random_tile(whole)
-                if not cut_boxes(xyxy, window, self.keep)[2]:  # a dropped sliver would make background of its object
+                if not self._cut(xyxy, polygons, window)[2]:  # a dropped sliver would make background of its object
                     return window
         for _ in range(MAX_TRIES):
             window = self._random_tile(whole, xyxy[random.randrange(len(xyxy))])
-            if len(cut_boxes(xyxy, window, self.keep)[0]):
+            if len(self._cut(xyxy, polygons, window)[0]):
                 return window
         return whole
 
     def _random_tile(self, whole: Window, box: np.ndarray | None = None) -> Window:
         """Return a random tile; with a box, xyxy in pixels, one that contains it or, if it is larger, lies in it."""
         starts = []
-        for axis, length in enumerate(whole[2:]):
-            low, high = 0, max(0, length - self.tile)
+        sides = self.tile[::-1]
+        for axis, (length, tile) in enumerate(zip(whole[2:], sides, strict=True)):
+            low, high = 0, max(0, length - tile)
             if box is not None:
-                first, last = sorted((math.ceil(box[axis + 2]) - self.tile, math.floor(box[axis])))
+                first, last = sorted((math.ceil(box[axis + 2]) - tile, math.floor(box[axis])))
                 low, high = max(low, first), min(high, last)
             starts.append(random.randint(low, high))
         x, y = starts
-        return x, y, min(x + self.tile, whole[2]), min(y + self.tile, whole[3])
+        return x, y, min(x + sides[0], whole[2]), min(y + sides[1], whole[3])
 
     def _resize(self, image: np.ndarray) -> np.ndarray:
         """Return the image with its longer side scaled to `imgsz`, in memory of its own, which may be written to."""
@@ -160,6 +182,27 @@ class SlicedDataset(YOLODataset):
         size = [min(math.ceil(side * scale), self.imgsz) for side in image.shape[1::-1]]
         image = cv2.resize(image, size, interpolation=cv2.INTER_LINEAR)
         return image if image.ndim > 2 else image[..., None]  # OpenCV drops the axis of a single channel
+
+
+def read_full_image(dataset: BaseDataset, i: int) -> np.ndarray:
+    """Return an image of a data set at full resolution, shape (H, W, C), mapped from the cache on disk or read.
+
+    Raises:
+        FileNotFoundError: If it can't be read.
+    """
+    image, file, cached = None, dataset.im_files[i], dataset.npy_files[i]
+    if cached.exists() and cached.stat().st_mtime >= Path(file).stat().st_mtime:
+        try:
+            image = np.load(cached, mmap_mode="r")
+            if image.dtype != np.uint8 or (image.shape[2] if image.ndim > 2 else 1) != dataset.channels:
+                raise ValueError(f"it holds {image.dtype} of shape {image.shape}")
+        except (OSError, ValueError, EOFError) as error:
+            LOGGER.warning(f"{dataset.prefix}Removing unusable *.npy image file {cached}: {error}")
+            cached.unlink(missing_ok=True)
+            image = None
+    if image is None and (image := imread(file, flags=dataset.cv2_flag)) is None:
+        raise FileNotFoundError(f"Image Not Found {file}")
+    return image if image.ndim > 2 else image[..., None]
 
 
 def object_size(labels: Iterable[Mapping[str, Any]]) -> float | None:
@@ -186,6 +229,39 @@ def cut_boxes(xyxy: np.ndarray, window: Window, keep: float) -> tuple[np.ndarray
     area, whole = ((box[:, 2:] - box[:, :2]).prod(1) for box in (clipped, xyxy))
     kept = np.flatnonzero((area > 0) & (area >= keep * whole - 1e-6))
     return kept, clipped[kept], bool((area > 0).any())
+
+
+def cut_polygon(polygon: np.ndarray, window: Window) -> np.ndarray:
+    """Return the part of a polygon, xy in pixels, shape (P, 2), in a tile; shape (0, 2) if there is none.
+
+    By Sutherland and Hodgman (https://doi.org/10.1145/360767.360802): where a polygon leaves the tile and comes back,
+    the parts are connected by lines without area along the edge.
+
+    Example:
+        >>> cut_polygon(np.array([[0.0, 0], [4, 0], [4, 4]]), (0, 0, 2, 9)).tolist()
+        [[2.0, 2.0], [0.0, 0.0], [2.0, 0.0]]
+    """
+    for axis, limit, sign in ((0, window[0], 1), (1, window[1], 1), (0, window[2], -1), (1, window[3], -1)):
+        before = np.roll(polygon, 1, axis=0)
+        depth, depth_before = sign * (polygon[:, axis] - limit), sign * (before[:, axis] - limit)
+        crosses = (depth >= 0) != (depth_before >= 0)
+        share = np.where(crosses, depth_before / np.where(crosses, depth_before - depth, 1), 0)[:, None]
+        points = np.stack((before + share * (polygon - before), polygon), 1)  # where it crosses, then the corner
+        polygon = points[np.stack((crosses, depth >= 0), 1)]
+    return polygon
+
+
+def _area(polygon: np.ndarray) -> float:
+    return float(cv2.contourArea(polygon.astype(np.float32))) if len(polygon) > 2 else 0.0
+
+
+def _cut_keypoints(keypoints: np.ndarray, size: tuple[int, int], window: Window) -> np.ndarray:
+    """Return keypoints as shares of a tile, not visible outside it, of such of an image; shape (N, K, 3)."""
+    x1, y1, x2, y2 = window
+    xy = (keypoints[..., :2] * size - (x1, y1)) / (x2 - x1, y2 - y1)
+    inside = (np.abs(xy - 0.5) <= 0.5 + 1e-6).all(-1, keepdims=True)  # labels have 32 bits
+    cut: np.ndarray = np.concatenate((xy.clip(0, 1), keypoints[..., 2:] * inside), -1).astype(keypoints.dtype)
+    return cut
 
 
 def with_shape(label: dict[str, Any]) -> dict[str, Any]:

@@ -19,6 +19,10 @@ image. The rules apply in this order; 3 and 5 among boxes of one class:
 5. Greedy NMS of all that is left, with the threshold `iou`, by falling score; of equal scores the first in the input
    goes first.
 
+Of rotated boxes the same holds. Sides and edges are those of the upright boxes around them, the rest is that of
+the rotated boxes. In rules 2 and 4, what the tile of an open box shows of the other one has to cover it, see
+`cover_shares`. Joined boxes become the smallest rotated box around what their tiles show of them.
+
 In rules 2 to 4 a box counts only if its score is at least the fraction `MIN_SCORE_RATIO` of the other's, so that the
 very uncertain boxes of a validation (confidence 0.001) neither replace nor enlarge good ones.
 """
@@ -31,6 +35,15 @@ import numpy as np
 import torch
 
 from small_object.slicing.groups import connected
+from small_object.slicing.rotated import (
+    corners_of,
+    cover_shares,
+    nms_of_pairs,
+    rotated_around,
+    seen_parts,
+    upright_boxes,
+    zone_ious,
+)
 
 MERGE_IOU = 0.5
 """Maximum IoU of two objects of a class in a sliced image: lower than in the NMS of one pass, because two tiles agree
@@ -53,12 +66,16 @@ class Merged:
         scores: Scores, shape (K,).
         classes: Classes, shape (K,).
         index: Index of each in the input, shape (K,), int64; for a joined box, that of its part with the highest score.
+        owner: The detection that each box of the input is or is a part of, shape (N,), int64; -1 where it was dropped.
+        rotated: Rotated boxes, xywhr in pixels and radians, shape (K, 5); None where the input has none.
     """
 
     boxes: torch.Tensor
     scores: torch.Tensor
     classes: torch.Tensor
     index: torch.Tensor
+    owner: torch.Tensor
+    rotated: torch.Tensor | None = None
 
 
 def merge(
@@ -70,6 +87,7 @@ def merge(
     image_hw: tuple[int, int],
     *,
     iou: float = MERGE_IOU,
+    rotated: torch.Tensor | None = None,
 ) -> Merged:
     """Merge the detections of all tiles, and of the pass over the whole image if any, by the rules above.
 
@@ -81,6 +99,7 @@ def merge(
         tiles: Tiles, xyxy in pixels, shape (T, 4), as from `tile_grid`.
         image_hw: Height and width of the image in pixels.
         iou: Maximum IoU, 0..1, of two boxes of a class that both stay.
+        rotated: The rotated boxes that `boxes` are around, xywhr in pixels and radians, shape (N, 5), if there are any.
 
     Returns:
         The detections of the image, on the device of `boxes`; boxes and scores in float32 or wider.
@@ -112,6 +131,8 @@ def merge(
 
     # From here on a box is (-x1, -y1, x2, y2): the larger a number, the farther out that side.
     outward = np.array([-1.0, -1, 1, 1])
+    xywhr = None if rotated is None else rotated.detach().cpu().double().numpy()
+    corners = None if xywhr is None else corners_of(xywhr)
     box = boxes.detach().cpu().numpy().astype(np.float64) * outward
     frame = np.array([[0.0, 0, image_hw[1], image_hw[0]]])
     tile = np.concatenate((tiles * outward, frame))[source]
@@ -119,11 +140,19 @@ def merge(
     is_open = (tile - box <= tolerance) & (tile < frame)
     is_cut = is_open.any(1)
 
-    def covered(i: np.ndarray, j: np.ndarray, by: np.ndarray, by_score: np.ndarray) -> np.ndarray:
+    def covered(
+        i: np.ndarray, j: np.ndarray, by: np.ndarray, by_score: np.ndarray, by_corners: np.ndarray | None
+    ) -> np.ndarray:
         """Return for which pairs the open box i is a part of the whole or joined box j: rules 2 and 4."""
-        reaches = ((by[j] >= tile[i] - 2 * tolerance[i]) | ~is_open[i]).all(1)
-        enough = _area(np.minimum(box[i], by[j])) >= MIN_COVER * _area(box[i])
-        return reaches & enough & (by_score[j] >= MIN_SCORE_RATIO * score[i])
+        is_part = ((by[j] >= tile[i] - 2 * tolerance[i]) | ~is_open[i]).all(1)
+        is_part &= by_score[j] >= MIN_SCORE_RATIO * score[i]
+        i, j = i[is_part], j[is_part]
+        if corners is None or by_corners is None:
+            enough = _area(np.minimum(box[i], by[j])) >= MIN_COVER * _area(box[i])
+        else:
+            enough = cover_shares(corners[i], by_corners[j], tile[i] * outward) >= MIN_COVER
+        is_part[is_part] = enough
+        return is_part
 
     seen = np.where(is_open, np.maximum(box, tile), box)
     cut = np.flatnonzero(is_cut)
@@ -133,7 +162,7 @@ def merge(
     i, j = i[different], j[different]
     whole = ~is_cut[j]
     dropped = np.zeros(len(box), dtype=bool)
-    dropped[i[whole][covered(i[whole], j[whole], box, score)]] = True
+    dropped[i[whole][covered(i[whole], j[whole], box, score, corners)]] = True
 
     both = is_cut[j] & ~dropped[i] & ~dropped[j] & (i < j) & (class_id[i] == class_id[j])
     i, j = i[both], j[both]
@@ -141,10 +170,14 @@ def merge(
     part_i, part_j = np.minimum(seen[i], zone), np.minimum(seen[j], zone)
     need = zone - 2 * np.maximum(tolerance[i], tolerance[j])
     same = (((part_i >= need) & (part_j >= need)) | ~(is_open[i] | is_open[j])).all(1)
-    part_i, part_j = part_i + MARGIN / 2, part_j + MARGIN / 2
-    shared = _area(np.minimum(part_i, part_j))
-    same &= shared >= MIN_IOU * (_area(part_i) + _area(part_j) - shared)
     same &= np.minimum(score[i], score[j]) >= MIN_SCORE_RATIO * np.maximum(score[i], score[j])
+    if xywhr is None:
+        part_i, part_j = part_i + MARGIN / 2, part_j + MARGIN / 2
+        shared = _area(np.minimum(part_i, part_j))
+        same &= shared >= MIN_IOU * (_area(part_i) + _area(part_j) - shared)
+    else:
+        rows = np.flatnonzero(same)
+        same[rows] = zone_ious(xywhr[i[rows]], xywhr[j[rows]], zone[rows] * outward, MARGIN / 2) >= MIN_IOU
     group = connected(len(box), i[same], j[same])
 
     order = np.lexsort((np.arange(len(box)), -score))
@@ -154,19 +187,36 @@ def merge(
     union = np.full_like(box, -np.inf)
     np.maximum.at(union, group[order], box[order])
     union = union[label]
+    if xywhr is not None and corners is not None:
+        xywhr, single_corners = xywhr[best], corners
+        for k in np.flatnonzero(count > 1):
+            parts = order[group[order] == label[k]]
+            xywhr[k] = rotated_around(np.concatenate(seen_parts(single_corners[parts], tile[parts] * outward)))
+        union = upright_boxes(corners_of(xywhr)) * outward
 
     single, joined = np.flatnonzero((count == 1) & is_cut[best]), np.flatnonzero(count > 1)
     i, j = _meeting_pairs(union[single], union[joined])
     keep = np.ones(len(best), dtype=bool)
-    keep[single[i[covered(best[single[i]], joined[j], union, score[best])]]] = False
-    best, union = best[keep], union[keep]
+    by_corners = None if xywhr is None else corners_of(xywhr)
+    keep[single[i[covered(best[single[i]], joined[j], union, score[best], by_corners)]]] = False
 
-    order = np.lexsort((best, -score[best]))
-    best, union = best[order], union[order]
+    rank = np.lexsort((best, -score[best]))
+    rank = rank[keep[rank]]
+    best, union, label = best[rank], union[rank], label[rank]
     merged = torch.from_numpy(union * outward)
-    rows = _nms(merged, torch.from_numpy(class_id[best]), iou)
-    index = torch.from_numpy(best)[rows].to(boxes.device)
-    return Merged(merged[rows].to(boxes), scores[index], classes[index.to(classes.device)], index)
+    if xywhr is None:
+        kept = _nms(merged, torch.from_numpy(class_id[best]), iou)
+    else:
+        xywhr = xywhr[rank]
+        i, j = _meeting_pairs(union, union)
+        compared = (i < j) & (class_id[best[i]] == class_id[best[j]])
+        kept = torch.from_numpy(nms_of_pairs(xywhr, i[compared], j[compared], iou))
+        rotated = torch.from_numpy(xywhr)[kept].to(boxes)
+    index = torch.from_numpy(best)[kept].to(boxes.device)
+    owners = np.full(len(box) + 1, -1)  # by the lowest box of a group
+    owners[label[kept.numpy()]] = np.arange(len(kept))
+    owner = torch.from_numpy(np.where(dropped, -1, owners[group]))
+    return Merged(merged[kept].to(boxes), scores[index], classes[index.to(classes.device)], index, owner, rotated)
 
 
 def _area(box: np.ndarray) -> np.ndarray:

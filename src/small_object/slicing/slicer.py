@@ -10,13 +10,20 @@ from typing import Any, TypeAlias
 import numpy as np
 import torch
 from ultralytics.utils import DEFAULT_CFG_DICT
-from ultralytics.utils.ops import xywh2xyxy
+from ultralytics.utils.ops import xywh2xyxy, xywhr2xyxyxyxy
 
+from small_object.arguments import MIN_TILE, SLICED_TASKS
+from small_object.slicing.masks import join_crops
 from small_object.slicing.merge import MERGE_IOU, merge
-from small_object.slicing.tiling import auto_tile, even_spans, tile_grid, tiles_over
+from small_object.slicing.objects import Objects, concatenate
+from small_object.slicing.region import Region, read_region
+from small_object.slicing.tiling import Tile, auto_tile, even_spans, tile_grid, tile_hw, tiles_over
 
-Predict: TypeAlias = Callable[[list[np.ndarray]], list[torch.Tensor]]
-"""Runs a model on images (H, W, C) of one shape; returns for each rows that begin with xyxy in its pixels, (N, ...)."""
+Predict: TypeAlias = Callable[[list[np.ndarray]], list[Objects]]
+"""Runs a model on images (H, W, C) of one shape; returns what it finds in each after NMS, in its pixels."""
+
+Look: TypeAlias = Callable[[list[np.ndarray]], list[torch.Tensor]]
+"""Runs a model on such images; returns where in each objects may be: boxes, xyxy in its pixels, shapes (K, 4)."""
 
 MAX_PROPOSAL_SHRINK = 4
 """How many times smaller than in tiles `slice_skip` sees an image, at most, to choose its tiles. In the pass over the
@@ -31,13 +38,13 @@ class TileDetections:
     """The detections in the tiles of an image, before they are merged.
 
     Attributes:
-        rows: (x1, y1, x2, y2, score, class) in pixels of the image, shape (N, 6).
+        objects: What was found, N objects, in pixels of the image.
         sources: For each, the row of its tile in `tiles`, shape (N,), int64.
         tiles: The tiles that were run, xyxy in pixels, shape (T, 4).
-        skipped: How many fewer these are than those of the whole image.
+        skipped: How many fewer these are than those of the whole image or region.
     """
 
-    rows: torch.Tensor
+    objects: Objects
     sources: torch.Tensor
     tiles: np.ndarray
     skipped: int
@@ -52,7 +59,7 @@ class Slicer:
     of the detections, whatever the size and number of the images.
 
     Args:
-        tile: Side of a tile in pixels, see `tile_grid`.
+        tile: Side or (height, width) of a tile in pixels, see `tile_grid`.
         overlap: Minimum overlap of neighbouring tiles as a fraction of their side, see `tile_grid`.
         batch: Tiles that the model is given at a time, at least 1.
         full: Whether the detections of the pass over the whole image belong to the result.
@@ -61,16 +68,17 @@ class Slicer:
         iou: Maximum IoU, 0..1, of two objects of a class.
         agnostic: Whether objects of different classes are merged, too.
         max_det: Maximum number of objects in the whole image; None sets no limit.
+        region: Where to look; None looks everywhere.
 
     Example:
         >>> image = np.zeros((640, 1000, 3), np.uint8)
-        >>> nothing = lambda tiles: [torch.zeros(0, 6) for tile in tiles]
+        >>> nothing = lambda tiles: [Objects(torch.zeros(0, 6)) for tile in tiles]
         >>> slicer = Slicer(640)
         >>> slicer.is_large(image), [len(each.tiles) for each in slicer.detect([image], nothing)]
         (True, [2])
     """
 
-    tile: int
+    tile: Tile
     overlap: float = 0.2
     batch: int = 8
     full: bool = True
@@ -79,26 +87,31 @@ class Slicer:
     iou: float = MERGE_IOU
     agnostic: bool = False
     max_det: int | None = None
+    region: Region | None = None
 
-    def is_large(self, image: np.ndarray) -> bool:
-        """Return whether an image (H, W, C) is larger than a tile. Smaller images are not sliced."""
-        return bool(max(image.shape[:2]) > self.tile)
+    def is_large(self, image_hw: Sequence[int]) -> bool:
+        """Return whether an image of a (height, width) is larger than a tile. Smaller images are not sliced."""
+        height, width = tile_hw(self.tile)
+        return bool(image_hw[0] > height or image_hw[1] > width)
 
-    def propose(
-        self, images: Sequence[np.ndarray], predict: Predict, whole: Sequence[torch.Tensor]
-    ) -> list[torch.Tensor]:
+    def propose(self, images: Sequence[np.ndarray], look: Look, whole: Sequence[torch.Tensor]) -> list[torch.Tensor]:
         """Return the proposals of each image for `detect`: boxes that may hold objects, xyxy in its pixels, (K, 4).
 
         An image (H, W, C) of more than `MAX_PROPOSAL_SHRINK` tiles a side is run in equal parts, as few as are no
         larger. For other images, the proposals of the `whole` image are taken.
         """
         parts = [self._proposal_parts(*image.shape[:2]) for image in images]
-        boxes = self._run(predict, images, parts)
-        return [torch.cat([next(boxes) for _ in p]) if len(p) else w for p, w in zip(parts, whole, strict=True)]
+        found = self._run(look, images, parts)
+        proposals = []
+        for own, boxes in zip(parts, whole, strict=True):
+            offsets = torch.from_numpy(np.tile(own[:, :2], 2))
+            proposals.append(torch.cat([next(found).float().cpu() + xyxy for xyxy in offsets]) if len(own) else boxes)
+        return proposals
 
     def _proposal_parts(self, height: int, width: int) -> np.ndarray:
         """Return the parts of an image that are run for proposals, xyxy in pixels, (P, 4); none if it is run whole."""
-        rows, columns = (math.ceil(side / (MAX_PROPOSAL_SHRINK * self.tile)) for side in (height, width))
+        sides = zip((height, width), tile_hw(self.tile), strict=True)
+        rows, columns = (math.ceil(side / (MAX_PROPOSAL_SHRINK * tile)) for side, tile in sides)
         if rows == columns == 1:
             return np.zeros((0, 4), np.int64)
         ys = even_spans(height, math.ceil(height / rows), rows)
@@ -108,94 +121,132 @@ class Slicer:
     def detect(
         self, images: Sequence[np.ndarray], predict: Predict, proposals: Sequence[torch.Tensor] | None = None
     ) -> list[TileDetections]:
-        """Run a model, which returns (x1, y1, x2, y2, score, class) after NMS, on the tiles of images (H, W, C).
+        """Run a model on the tiles of images (H, W, C).
 
         With proposals, see `propose`, tiles are put over these, see `tiles_over`; else all tiles are run.
         """
-        sizes = [(*image.shape[:2], self.tile, self.overlap) for image in images]
-        grids = [tile_grid(*size) for size in sizes]
-        tiles = grids
-        if proposals is not None:
-            tiles = [tiles_over(boxes.cpu().numpy(), *size) for boxes, size in zip(proposals, sizes, strict=True)]
-        found, detections = self._run(predict, images, tiles), []
-        for grid, chosen in zip(grids, tiles, strict=True):
-            rows = [torch.zeros(0, 6), *(next(found)[:, :6] for _ in chosen)]
-            sources = torch.arange(-1, len(chosen)).repeat_interleave(torch.tensor([*map(len, rows)]))
-            detections.append(TileDetections(torch.cat(rows), sources, chosen, len(grid) - len(chosen)))
+        grids, chosen = [], []
+        for k, image in enumerate(images):
+            height, width = hw = image.shape[:2]
+            grids.append(self._in_region(tile_grid(height, width, self.tile, self.overlap), hw))
+            if proposals is None:
+                chosen.append(grids[k])
+            else:
+                boxes = proposals[k].cpu()
+                boxes = boxes[self.is_inside(boxes, hw)]
+                tiles = tiles_over(boxes.numpy(), height, width, self.tile, self.overlap)
+                chosen.append(self._in_region(tiles, hw))
+        found, detections = self._run(predict, images, chosen), []
+        for grid, tiles in zip(grids, chosen, strict=True):
+            objects = [next(found).shifted(*xyxy[:2]) for xyxy in tiles.tolist()]
+            sources = torch.arange(len(tiles)).repeat_interleave(torch.tensor([*map(len, objects)], dtype=torch.long))
+            detections.append(TileDetections(concatenate(objects), sources, tiles, max(0, len(grid) - len(tiles))))
         return detections
 
+    def _in_region(self, tiles: np.ndarray, image_hw: tuple[int, int]) -> np.ndarray:
+        return tiles if self.region is None else self.region.select_tiles(tiles, image_hw)
+
+    def is_inside(self, boxes: torch.Tensor, image_hw: tuple[int, int]) -> torch.Tensor:
+        """Return for which boxes, xyxy in pixels, the centre lies in the region, shape (N,)."""
+        if self.region is None:
+            return torch.ones(len(boxes), dtype=torch.bool)
+        return self.region.contains((boxes[:, :2] + boxes[:, 2:4]) / 2, image_hw).cpu()
+
     def _run(
-        self, predict: Predict, images: Sequence[np.ndarray], views: Sequence[np.ndarray]
-    ) -> Iterator[torch.Tensor]:
+        self, run: Callable[[list[np.ndarray]], list[Any]], images: Sequence[np.ndarray], views: Sequence[np.ndarray]
+    ) -> Iterator[Any]:
         """Run a model on views of images, xyxy in their pixels, shapes (V, 4), at most `batch` of one shape together.
 
         Returns:
-            An iterator over the rows of each view, image by image, with xyxy in pixels of the image, float32.
+            An iterator over what `run` returns for each view, image by image.
         """
         flat = [(image, *xyxy) for image, chosen in zip(images, views, strict=True) for xyxy in chosen.tolist()]
         by_shape: dict[tuple[int, ...], list[int]] = {}
         for index, (image, x1, y1, x2, y2) in enumerate(flat):
             by_shape.setdefault((y2 - y1, x2 - x1, *image.shape[2:]), []).append(index)
-        found: dict[int, torch.Tensor] = {}
+        found: dict[int, Any] = {}
         for indices in by_shape.values():
             for start in range(0, len(indices), self.batch):
                 chosen = indices[start : start + self.batch]
-                outputs = predict([image[y1:y2, x1:x2] for image, x1, y1, x2, y2 in (flat[index] for index in chosen)])
-                for index, output in zip(chosen, outputs, strict=True):
-                    rows = output.float().cpu()
-                    rows[:, :4] += torch.tensor(flat[index][1:3] * 2)
-                    found[index] = rows
+                outputs = run([image[y1:y2, x1:x2] for image, x1, y1, x2, y2 in (flat[index] for index in chosen)])
+                found |= zip(chosen, outputs, strict=True)
         return (found[index] for index in range(len(flat)))
 
-    def merge(
-        self, image_hw: tuple[int, int], detections: TileDetections, whole: torch.Tensor
-    ) -> tuple[torch.Tensor, int]:
+    def merge(self, image_hw: tuple[int, int], detections: TileDetections, whole: Objects) -> tuple[Objects, int]:
         """Merge the detections of the tiles with those of the pass over the whole image, see `merge`.
+
+        A joined object has all pixels of its parts' masks, and the keypoints and features of its best part.
 
         Args:
             image_hw: Height and width of the image in pixels.
             detections: Those of the tiles.
-            whole: (x1, y1, x2, y2, score, class) of the pass over the whole image in its pixels, shape (M, 6); ignored
-                without `full`.
+            whole: What the pass over the whole image found, in its pixels; ignored without `full`.
 
         Returns:
-            The detections of the image as rows like those of `whole`, by falling score, on its device; and how many
-            more `max_det` left out.
+            The objects of the image by falling score, on the CPU; and how many more `max_det` left out.
         """
-        rows, sources = detections.rows, detections.sources
+        objects, sources = detections.objects, detections.sources
         if self.full:
-            rows = torch.cat((rows, whole[:, :6].float().cpu()))
+            objects = concatenate((objects, whole.shifted(0, 0)))
             sources = torch.cat((sources, torch.full((len(whole),), -1)))
-        upright = (rows[:, 0] <= rows[:, 2]) & (rows[:, 1] <= rows[:, 3])  # heads without DFL can turn a box inside out
-        rows, sources = rows[upright], sources[upright]
+        xyxy = objects.rows[:, :4]
+        valid = (xyxy[:, 0] <= xyxy[:, 2]) & (xyxy[:, 1] <= xyxy[:, 3])  # heads without DFL can turn a box inside out
+        objects, sources = objects[valid], sources[valid]
+        rows = objects.rows
         classes = torch.zeros_like(rows[:, 5]) if self.agnostic else rows[:, 5]
-        merged = merge(rows[:, :4], rows[:, 4], classes, sources, detections.tiles, image_hw, iou=self.iou)
-        found = torch.cat((merged.boxes, merged.scores[:, None], rows[merged.index, 5:]), 1)
-        kept = found[: self.max_det].to(whole.device)
+        merged = merge(
+            rows[:, :4], rows[:, 4], classes, sources, detections.tiles, image_hw, iou=self.iou, rotated=objects.rotated
+        )
+        found, masks = objects[merged.index], None
+        if objects.masks is not None:
+            parts: list[list[Any]] = [[] for _ in merged.index]
+            for crop, owner in zip(objects.masks, merged.owner.tolist(), strict=True):
+                if owner >= 0:
+                    parts[owner].append(crop)
+            masks = [join_crops(each) for each in parts]
+        rows = torch.cat((merged.boxes, merged.scores[:, None], found.rows[:, 5:]), 1)
+        found = Objects(rows, merged.rotated, found.keypoints, found.features, masks)
+        found = self.select(found, image_hw)
+        kept = found[torch.arange(len(found))[: self.max_det]]
         return kept, len(found) - len(kept)
 
+    def select(self, objects: Objects, image_hw: tuple[int, int]) -> Objects:
+        """Return those of the objects of an image whose centre lies in the region."""
+        return objects if self.region is None else objects[self.is_inside(objects.rows, image_hw)]
 
-def build_slicer(args: Any, model: Any, imgsz: int) -> Slicer | None:
+
+def build_slicer(args: Any, model: Any, imgsz: tuple[int, int]) -> Slicer | None:
     """Return the slicer that the arguments `slice` and its companions ask for, or None.
 
-    A tile is scaled to `imgsz`, the shorter side of the input in pixels. `slice=auto` goes by the model's
-    `TRAINING_ATTRIBUTES`. `max_det` counts for each pass; for the whole image only where it is not the default.
+    A tile is scaled to `imgsz`, the (height, width) of the input in pixels, and has its aspect unless `slice` gives
+    both sides. `slice=auto` goes by the model's `TRAINING_ATTRIBUTES`. `max_det` counts for each pass; for the whole
+    image only where it is not the default.
+
+    Raises:
+        UserError: If `slice_roi` can't be read.
     """
     tile = getattr(args, "slice", 0)
-    if not tile:
+    if not tile or args.task not in SLICED_TASKS:
         return None
+    shorter, longer = min(imgsz), max(imgsz)
     if tile == "auto":
         known: dict[str, Any] = dict(getattr(model, "metadata", None) or {})  # of an exported model
         for each in (getattr(model, "model", None), model):
             known |= getattr(each, "__dict__", {})
         size, scale = (float(known[name]) if known.get(name) else None for name in TRAINING_ATTRIBUTES)
-        tile = auto_tile(imgsz, size, scale)
+        tile = max(auto_tile(shorter, size, scale) * longer // shorter, MIN_TILE)
+    if isinstance(tile, (list, tuple)):
+        tile = int(tile[0]), int(tile[1])
+    elif shorter < longer:
+        height, width = (max(MIN_TILE, round(tile * side / longer)) for side in imgsz)
+        tile = height, width
     batch = int(min(args.slice_batch, max_batch(model)))
     given = args.max_det if args.max_det != DEFAULT_CFG_DICT["max_det"] else None
     classes = None if args.classes is None else tuple(args.classes)
     agnostic = bool(args.agnostic_nms or args.single_cls)
-    options = args.slice_skip, classes, args.slice_iou, agnostic, given
-    return Slicer(int(tile), args.slice_overlap, batch, args.slice_full, *options)
+    region = read_region(args.slice_roi) if getattr(args, "slice_roi", None) else None
+    options = args.slice_skip, classes, args.slice_iou, agnostic, given, region
+    return Slicer(tile if isinstance(tile, tuple) else int(tile), args.slice_overlap, batch, args.slice_full, *options)
 
 
 def max_batch(model: Any) -> float:
@@ -208,17 +259,30 @@ def max_batch(model: Any) -> float:
     return int(metadata.get("batch", 1))
 
 
-def select_boxes(preds: Any, min_score: float, nc: int, classes: tuple[int, ...] | None = None) -> list[torch.Tensor]:
+def select_boxes(
+    preds: Any, min_score: float, nc: int, classes: tuple[int, ...] | None = None, *, task: str = "detect",
+    end2end: bool = False,
+) -> list[torch.Tensor]:  # fmt: skip
     """Return the boxes of at least a score in a model's raw output, for each image: xyxy in input pixels, (K, 4).
 
-    The output of a model of `nc` classes is (B, 4 + nc, anchors) with xywh boxes, before NMS, or (B, N, 6) with xyxy
-    boxes, after it, or a list that begins with such. With `classes`, only these count.
+    The output of a model of `nc` classes is (B, 4 + nc + E, anchors) with xywh boxes, before NMS, or (B, N, 6 + E) with
+    xyxy boxes, after it, or a list that begins with such; E is 0 for task=detect. With task=obb boxes are xywh in both,
+    with their angle last, and the upright boxes around them are returned. With `classes`, only these count.
     """
-    preds = preds[0] if isinstance(preds, (list, tuple)) else preds
+    while isinstance(preds, (list, tuple)):
+        preds = preds[0]
     chosen = torch.as_tensor(range(nc) if classes is None else classes, dtype=torch.long, device=preds.device)
     chosen = chosen[chosen < nc]
-    if preds.shape[-1] == 6 and preds.shape[1] != 4 + nc:
-        return [rows[(rows[:, 4] >= min_score) & torch.isin(rows[:, 5].long(), chosen), :4] for rows in preds]
-    if not len(chosen):
-        return [image.new_zeros(0, 4) for image in preds]
-    return [xywh2xyxy(image[:4, image[4 + chosen].amax(0) >= min_score].T) for image in preds]
+    is_final = end2end or (preds.shape[-1] == 6 and preds.shape[1] != 4 + nc)
+    boxes = []
+    for image in preds if is_final else preds.transpose(1, 2):
+        if is_final:
+            rows = image[(image[:, 4] >= min_score) & torch.isin(image[:, 5].long(), chosen)]
+        else:
+            rows = image[image[:, 4 + chosen].amax(1) >= min_score] if len(chosen) else image[:0]
+        if task == "obb":
+            corners = xywhr2xyxyxyxy(torch.cat((rows[:, :4], rows[:, -1:]), 1))
+            boxes.append(torch.cat((corners.amin(1), corners.amax(1)), 1))
+        else:
+            boxes.append(rows[:, :4] if is_final else xywh2xyxy(rows[:, :4]))
+    return boxes

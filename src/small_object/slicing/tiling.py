@@ -3,15 +3,25 @@
 from __future__ import annotations
 
 import math
+from typing import TypeAlias
 
 import numpy as np
 
 from small_object.arguments import MAX_OVERLAP, MIN_TILE
 from small_object.sizes import COCO_SMALL
 
+Tile: TypeAlias = "int | tuple[int, int]"
+"""The size of a tile in pixels: its side or its (height, width)."""
+
 MAGNIFICATION = 2.0
 """How much larger than in its training `slice=auto` shows objects to a model, at most. Upstream scales images at random
 by up to 1.5, so a model copes with that; native size, three times as large, was worse on the demo panoramas."""
+
+
+def tile_hw(tile: Tile) -> tuple[int, int]:
+    """Return the (height, width) of a tile in pixels."""
+    height, width = (tile, tile) if isinstance(tile, int) else tile
+    return height, width
 
 
 def auto_tile(imgsz: int, object_size: float | None, train_scale: float | None = None) -> int:
@@ -36,13 +46,13 @@ def auto_tile(imgsz: int, object_size: float | None, train_scale: float | None =
     return max(MIN_TILE, round(imgsz * max(native, trained) / 32) * 32)
 
 
-def tile_grid(height: int, width: int, tile: int, overlap: float) -> np.ndarray:
-    """Return the fewest square tiles that cover an image and overlap as asked, evenly spread.
+def tile_grid(height: int, width: int, tile: Tile, overlap: float) -> np.ndarray:
+    """Return the fewest tiles that cover an image and overlap as asked, evenly spread.
 
     Args:
         height: Height of the image in pixels, at least 1.
         width: Width of the image in pixels, at least 1.
-        tile: Side of a tile in pixels, at least 64. Where the image is smaller, the tile is as large as the image.
+        tile: Side or (height, width) of a tile in pixels, at least 64. Where the image is smaller, so is the tile.
         overlap: Minimum overlap of neighbours as a fraction of the tile, 0..0.9.
 
     Returns:
@@ -58,16 +68,18 @@ def tile_grid(height: int, width: int, tile: int, overlap: float) -> np.ndarray:
     """
     if height < 1 or width < 1:
         raise ValueError(f"an image of {height}x{width} pixels can't be tiled")
-    if tile < MIN_TILE:
+    if min(sides := tile_hw(tile)) < MIN_TILE:
         raise ValueError(f"a tile must have at least {MIN_TILE} pixels a side, not {tile}")
     if not 0 <= overlap <= MAX_OVERLAP:
         raise ValueError(f"the overlap of tiles must be 0..{MAX_OVERLAP} of their side, not {overlap}")
-    step = tile - math.ceil(overlap * tile - 1e-9)  # 0.55 * 100 is a little more than 55
-
-    ys, xs = (
-        even_spans(side, min(tile, side), 1 + max(0, math.ceil((side - tile) / step))) for side in (height, width)
-    )
+    ys, xs = (_cover(*pair, overlap) for pair in zip((height, width), sides, strict=True))
     return np.array([(x1, y1, x2, y2) for y1, y2 in ys for x1, x2 in xs], dtype=np.int64)
+
+
+def _cover(length: int, tile: int, overlap: float) -> list[tuple[int, int]]:
+    """Return the (start, end) of the fewest tiles that cover a length."""
+    step = tile - math.ceil(overlap * tile - 1e-9)  # 0.55 * 100 is a little more than 55
+    return even_spans(length, min(tile, length), 1 + max(0, math.ceil((length - tile) / step)))
 
 
 def even_spans(length: int, size: int, count: int) -> list[tuple[int, int]]:
@@ -76,8 +88,8 @@ def even_spans(length: int, size: int, count: int) -> list[tuple[int, int]]:
     return [(start, start + size) for start in starts]
 
 
-def tiles_over(boxes: np.ndarray, height: int, width: int, tile: int, overlap: float) -> np.ndarray:
-    """Return few square tiles that hold all boxes: either those placed as below or those of the grid, if fewer.
+def tiles_over(boxes: np.ndarray, height: int, width: int, tile: Tile, overlap: float) -> np.ndarray:
+    """Return few tiles that hold all boxes: either those placed as below or those of the grid, if fewer.
 
     Placed: the leftmost box that no tile holds gets the next tile. Of the tiles that begin at its left side the one
     that holds most boxes is taken and centred on these. A quarter of the overlap is kept clear around each box; of a
@@ -98,8 +110,9 @@ def tiles_over(boxes: np.ndarray, height: int, width: int, tile: int, overlap: f
     has = [((middle >= xyxy[:2]) & (middle <= xyxy[2:])).all(1).any() for xyxy in grid]
     grid = np.compress(has, grid, axis=0)
 
-    step, clear = max(1, tile // 64), overlap / 4 * tile
-    size = np.minimum(tile, image)
+    sides = np.array(tile_hw(tile)[::-1])
+    step, clear = max(1, int(sides.min()) // 64), overlap / 4 * sides
+    size = np.minimum(sides, image)
     half = (boxes[:, 2:] - boxes[:, :2]) / 2 + clear
     half = np.where(2 * half > size - 2 * step, size / 4, half)
     low, high = np.floor((middle - half) / step) * step, np.ceil((middle + half) / step) * step  # few distinct values

@@ -14,7 +14,8 @@ from ultralytics.data.dataset import YOLODataset
 from ultralytics.models.yolo.detect.train import DetectionTrainer
 from ultralytics.utils import LOGGER, YAML
 
-from small_object.slicing.dataset import SlicedDataset
+from small_object.slicing.dataset import SlicedDataset, cut_polygon
+from small_object.slicing.tiling import tile_grid
 from tests.helpers.common import write_set
 
 TILE = 128
@@ -106,7 +107,7 @@ def test_a_tile_lies_anywhere_and_an_object_anywhere_in_it(folder):
         assert (x2 - x1, y2 - y1) == (30, 24)
         starts[20 - x1, 30 - y1] += 1
     assert {x for x, _ in starts} == set(range(21)) and {y for _, y in starts} == set(range(31))
-    corners = [data._choose(*HW, np.empty((0, 4)))[:2] for _ in range(2000)]  # without objects
+    corners = [data._choose(*HW, np.empty((0, 4)), [])[:2] for _ in range(2000)]  # without objects
     for values, length in zip(np.array(corners).T, HW[::-1], strict=True):
         counts = np.histogram(values, bins=4, range=(0, length - TILE + 1))[0]
         assert values.min() <= 3 and values.max() >= length - TILE - 3
@@ -252,7 +253,7 @@ def test_slice_auto_becomes_a_number_for_all_that_reads_the_arguments(folder, tm
         trainer(slice=64, rect=True).build_dataset(str(folder / "images/train"), "train", 2)
     it = trainer(slice="auto")
     it.save_dir = tmp_path
-    assert it.build_dataset(str(folder / "images/train"), "train", 2).tile == it.args.slice == 64
+    assert it.build_dataset(str(folder / "images/train"), "train", 2).tile == (it.args.slice,) * 2 == (64, 64)
     assert YAML.load(tmp_path / "args.yaml")["slice"] == 64
     named = [line for line in lines if "slice:" in line]
     assert len(named) == 1 and "64 px" in named[0] and "native size" in named[0]
@@ -269,3 +270,84 @@ def test_the_trainer_passes_on_upstreams_arguments(folder, monkeypatch):
     build_yolo_dataset(it.args, images, 2, it.data, mode="train", rect=False, stride=32)
     assert given[0] == given[1]
     assert type(it.build_dataset(images, "val", 2)) is type(trainer().build_dataset(images, "train", 2)) is YOLODataset
+
+
+def draw_polygons(folder: Path, task: str) -> Path:
+    """Write an image of four-cornered objects with one colour each; return the data set's folder."""
+    near = [(40, 30), (80, 45), (72, 65), (32, 50)], [(95, 30), (150, 35), (130, 80), (100, 60)]
+    shapes = [np.array(xy) for xy in (*near, [(400, 200), (480, 210), (470, 290), (390, 280)])]
+    image, rows = np.zeros((*HW, 3), np.uint8), []
+    for c, xy in enumerate(shapes):
+        cv2.fillPoly(image, [xy], (40 * (c + 1),) * 3)
+        corners = (xy / HW[::-1]).reshape(-1)
+        if task == "pose":
+            (x1, y1), (x2, y2) = xy.min(0) / HW[::-1], xy.max(0) / HW[::-1]
+            corners = [(x1 + x2) / 2, (y1 + y2) / 2, x2 - x1, y2 - y1, *np.insert(corners, [2, 4, 6, 8], 2)]
+        rows.append(" ".join(map(str, (c, *corners))) + "\n")
+    write_set(folder, {"train/0": (image, "".join(rows))}, "abcde")
+    return folder
+
+
+@pytest.mark.parametrize("task", ["obb", "segment", "pose"])
+def test_polygons_corners_and_keypoints_are_cut_at_tiles(tmp_path: Path, task: str) -> None:
+    """What is left of each object is where its colour is in the tile."""
+    folder, keep = draw_polygons(tmp_path, task), 0.4
+    data = SlicedDataset(
+        img_path=str(folder / "images/train"), imgsz=TILE, batch_size=2, task=task, rect=False,
+        hyp=get_cfg(overrides={"slice": TILE, "slice_full_ratio": 0.0, "slice_empty": 0.0, "slice_keep": keep}),
+        data={"names": dict(enumerate("abcde")), "kpt_shape": [4, 3]},
+    )  # fmt: skip
+    whole, cut = cv2.imread(data.im_files[0]), 0
+    sizes = [int((whole[..., 0] == 40 * (c + 1)).sum()) for c in range(3)]
+    for _ in range(60):
+        sample = data.get_image_and_label(0)
+        image, instances, classes = sample["img"], sample["instances"], sample["cls"].ravel().astype(int)
+        instances.convert_bbox("xyxy")
+        instances.denormalize(*image.shape[1::-1])
+        for c in range(3):
+            seen = image[..., 0] == 40 * (c + 1)
+            if task != "pose" and abs(seen.sum() / sizes[c] - keep) > 0.05:
+                assert (c in classes) == (seen.sum() > keep * sizes[c])
+        for k, c in enumerate(classes):
+            seen, drawn = image[..., 0] == 40 * (c + 1), np.zeros(image.shape[:2], np.uint8)
+            cut += 0 < seen.sum() < 0.95 * sizes[c]
+            if task == "pose":
+                inside = instances.keypoints[k, :, 2] > 0
+                for x, y in instances.keypoints[k, inside, :2]:
+                    x, y = int(min(x, TILE - 1)), int(min(y, TILE - 1))
+                    assert seen[max(0, y - 2) : y + 3, max(0, x - 2) : x + 3].any()
+                assert inside.any() and (inside.all() or seen.sum() != sizes[c])
+                continue
+            cv2.fillPoly(drawn, [np.rint(instances.segments[k]).astype(int)], 1)
+            assert (drawn.astype(bool) & seen).sum() > 0.93 * (drawn.astype(bool) | seen).sum()
+            assert (
+                np.abs(instances.bboxes[k] - [*instances.segments[k].min(0), *instances.segments[k].max(0)]).max() < 1
+            )
+    assert cut > 10
+
+
+def test_the_cut_of_a_polygon_is_that_of_its_pixels() -> None:
+    rng = np.random.default_rng(2)
+    for _ in range(40):
+        polygon = rng.integers(0, 200, (int(rng.integers(3, 8)), 2)).astype(float)
+        angle = np.argsort(np.arctan2(*(polygon - polygon.mean(0)).T))  # a star, often not convex
+        window = tuple(sorted(rng.integers(0, 100, 2))) + tuple(sorted(rng.integers(101, 200, 2)))
+        window = window[0], window[1], window[2], window[3]
+        whole, part = np.zeros((2, 200, 200), np.uint8)
+        cv2.fillPoly(whole, [polygon[angle].astype(int)], 1)
+        if len(cut := cut_polygon(polygon[angle], window)):
+            cv2.fillPoly(part, [np.rint(cut).astype(int)], 1)
+        expected = np.zeros_like(whole)
+        expected[window[1] : window[3] + 1, window[0] : window[2] + 1] = 1
+        expected &= whole
+        outline = cv2.morphologyEx(expected, cv2.MORPH_GRADIENT, np.ones((5, 5), np.uint8))
+        assert not ((part != expected) & (outline == 0)).sum() > 0.02 * max(1, expected.sum())
+
+
+def test_an_epoch_has_as_many_samples_as_asked_but_no_more_than_tiles(folder: Path) -> None:
+    count = len(tile_grid(*HW, TILE, 0.2))
+    for asked in (1, 3, 1000):
+        data = built(folder, slice_samples=asked)
+        assert len(data) == data.ni * min(asked, count)
+        assert Counter(data.order.tolist()) == dict.fromkeys(range(data.ni), min(asked, count))
+        data[len(data) - 1]

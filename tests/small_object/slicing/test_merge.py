@@ -2,12 +2,15 @@
 
 import time
 
+import cv2
 import numpy as np
 import pytest
 import torch
+from ultralytics.utils.metrics import batch_probiou
 
 from small_object.slicing import merge as module
 from small_object.slicing.merge import Merged, merge
+from small_object.slicing.rotated import corners_of, rotated_around, upright_boxes
 from small_object.slicing.tiling import tile_grid
 
 Box = tuple[float, float, float, float]
@@ -263,3 +266,69 @@ def test_ten_thousand_boxes_merge_fast():
         merge(boxes, scores, classes, torch.from_numpy(source), tiles, hw)
         times.append(time.thread_time() - start)
     assert min(times) < 0.5, times
+
+
+def lay_out_rotated(rng, count: int, low: float, high: float) -> np.ndarray:
+    """Return rotated boxes, xywhr, of which none overlaps another, some of them side by side as if parked."""
+    placed: list[np.ndarray] = []
+    for _ in range(count):
+        w, h = np.sort(np.exp(rng.uniform(np.log(low), np.log(high), 2)))[::-1]
+        box = np.array([*rng.uniform((0, 0), HW[::-1]), w, h, rng.uniform(-np.pi / 4, np.pi * 3 / 4)])
+        if placed and rng.random() < 0.5:  # along the short side of the last, with a gap of 3 px
+            box = placed[-1].copy()
+            box[:2] += (box[3] + 3) * np.array([-np.sin(box[4]), np.cos(box[4])])
+        corners = corners_of(box[None])
+        inside = (corners >= 0).all() and (corners <= HW[::-1]).all()
+        if inside and all(
+            cv2.intersectConvexConvex(corners[0], corners_of(other[None])[0])[0] == 0 for other in placed
+        ):
+            placed.append(box)
+    return np.array(placed)
+
+
+@pytest.mark.parametrize("count, low, high", [(150, 10, 60), (60, 30, 150), (15, 100, 500)])
+def test_ideal_rotated_detections_become_the_true_objects(count, low, high):
+    """Tiles see the smallest rotated boxes around the parts of objects; upright ones would swallow neighbours."""
+    tiles = tile_grid(*HW, 320, 0.2)
+    for seed in range(4):
+        rng = np.random.default_rng(seed)
+        objects = lay_out_rotated(rng, count, low, high)
+        found, sources, owners = [], [], []
+        for source, (x1, y1, x2, y2) in enumerate(tiles.tolist()):
+            frame = np.float32([[x1, y1], [x2, y1], [x2, y2], [x1, y2]])
+            for k, corners in enumerate(corners_of(objects)):
+                area, part = cv2.intersectConvexConvex(corners, frame)
+                if area > 0.05 * objects[k, 2:4].prod() and min((box := rotated_around(part.reshape(-1, 2)))[2:4]) > 5:
+                    found.append(box)
+                    sources.append(source)
+                    owners.append(k)
+        boxes, sources = torch.tensor(np.array(found)), torch.tensor(sources)
+        upright = torch.tensor(upright_boxes(corners_of(boxes.numpy()))).double()
+        scores = torch.tensor(rng.uniform(0.3, 1, len(found)))
+        result = merge(upright, scores, torch.zeros(len(found)), sources, tiles, HW, rotated=boxes)
+        ious = batch_probiou(result.rotated, torch.tensor(objects))
+        assert len(result.rotated) == len(objects), (seed, len(result.rotated), len(objects))
+        assert (ious.argmax(1).sort().values == torch.arange(len(objects))).all() and float(ious.amax(1).min()) > 0.6
+        torch.testing.assert_close(
+            result.boxes, torch.tensor(upright_boxes(corners_of(result.rotated.numpy()))).double()
+        )
+        assert [owners[k] for k in result.index] == ious.argmax(1).tolist()
+        for k, owner in enumerate(result.owner.tolist()):
+            assert owner == -1 or ious[owner].argmax() == owners[k]
+
+
+def test_the_nms_of_rotated_boxes_is_greedy():
+    """Against one that compares all pairs, one at a time."""
+    rng = np.random.default_rng(3)
+    boxes = np.concatenate(
+        (rng.uniform(0, 300, (200, 2)), rng.uniform(10, 80, (200, 2)), rng.uniform(0, 3, (200, 1))), 1
+    )
+    scores, classes = torch.tensor(rng.uniform(0.2, 1, 200)), torch.tensor(rng.integers(0, 2, 200))
+    upright = torch.tensor(upright_boxes(corners_of(boxes))).double()
+    options = torch.full((200,), -1), np.zeros((0, 4)), (400, 400)
+    ious, kept = batch_probiou(torch.tensor(boxes), torch.tensor(boxes)), []
+    for k in scores.argsort(descending=True).tolist():
+        if all(ious[k, other] <= 0.3 or classes[k] != classes[other] for other in kept):
+            kept.append(k)
+    result = merge(upright, scores, classes, *options, iou=0.3, rotated=torch.tensor(boxes))
+    assert result.index.tolist() == kept and 20 < len(kept) < 180

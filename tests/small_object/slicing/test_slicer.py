@@ -1,13 +1,21 @@
 """The slicer with models that are made up."""
 
 import tracemalloc
+from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 import torch
 from ultralytics.cfg import get_cfg
+from ultralytics.utils.metrics import mask_iou
 
+from small_object.errors import UserError
+from small_object.slicing.masks import Crop, CropMasks, crop_ious, join_crops
+from small_object.slicing.objects import Objects
+from small_object.slicing.region import read_region
 from small_object.slicing.slicer import Slicer, build_slicer
 from small_object.slicing.tiling import auto_tile, tile_grid
 
@@ -16,16 +24,16 @@ def test_tiles_of_several_shapes_are_run_apart() -> None:
     images = [np.full(shape, i, np.uint8) for i, shape in enumerate([(100, 200, 3), (80, 200, 3), (150, 100, 3)])]
     seen: list[tuple[int, ...]] = []
 
-    def detect(tiles: list[np.ndarray]) -> list[torch.Tensor]:
+    def detect(tiles: list[np.ndarray]) -> list[Objects]:
         seen.append(np.stack(tiles).shape)
-        return [torch.tensor([[1.0, 2, 3, 4, 0.5, float(tile[0, 0, 0])]]) for tile in tiles]
+        return [Objects(torch.tensor([[1.0, 2, 3, 4, 0.5, float(tile[0, 0, 0])]])) for tile in tiles]
 
     found = Slicer(100, 0.2, batch=4).detect(images, detect)
     assert seen == [(4, 100, 100, 3), (1, 100, 100, 3), (3, 80, 100, 3)]  # 3 + 2 of the first and last image; 3
     for i, each in enumerate(found):
-        assert each.rows[:, 5].unique().tolist() == [i] and each.sources.tolist() == [*range(len(each.tiles))]
+        assert each.objects.rows[:, 5].unique().tolist() == [i] and each.sources.tolist() == [*range(len(each.tiles))]
         expected = each.tiles[:, [0, 1, 0, 1]] + np.array([1, 2, 3, 4])
-        assert np.array_equal(each.rows[:, :4].numpy(), expected)
+        assert np.array_equal(each.objects.rows[:, :4].numpy(), expected)
 
 
 @pytest.mark.parametrize(("height", "width"), [(400, 300), (401, 300), (999, 1700), (1, 5000), (3000, 20)])
@@ -57,7 +65,7 @@ def test_memory_does_not_grow_with_the_images() -> None:
     for side, count in ((2_000, 1), (5_000, 16)):
         images = [np.broadcast_to(np.zeros(3, np.uint8), (side, side, 3))] * count
         tracemalloc.start()
-        found = Slicer(640, batch=4).detect(images, lambda tiles: [torch.zeros(0, 6) for _ in np.stack(tiles)])
+        found = Slicer(640, batch=4).detect(images, lambda tiles: [Objects(torch.zeros(0, 6)) for _ in np.stack(tiles)])
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
         assert [len(each.tiles) for each in found] == [len(tile_grid(side, side, 640, 0.2))] * count
@@ -73,14 +81,80 @@ def test_an_exported_model_gets_no_more_tiles_than_it_takes() -> None:
         ({"batch": 1, "args": {}}, {"format": "torchscript"}, 8), ({}, {}, 8), (None, {}, 8),
         ({"batch": 1, "args": {"nms": True}}, {"jit": True}, 1),
     ):  # fmt: skip
-        assert build_slicer(args, SimpleNamespace(metadata=metadata, **more), 64).batch == batch, metadata
+        assert build_slicer(args, SimpleNamespace(metadata=metadata, **more), (64, 64)).batch == batch, metadata
 
 
 def test_auto_asks_the_model_for_its_training() -> None:
     args, model = get_cfg(overrides={"slice": "auto"}), SimpleNamespace(model=SimpleNamespace())
-    assert build_slicer(get_cfg(), model, 640) is None
-    assert build_slicer(args, model, 320).tile == 320  # a model that does not know the size of its objects
+    assert build_slicer(get_cfg(), model, (640, 640)) is None
+    assert build_slicer(args, model, (320, 320)).tile == 320  # a model that does not know the size of its objects
     model.model.object_size = 64.0
-    assert build_slicer(args, model, 320).tile == auto_tile(320, 64.0) == 640
+    assert build_slicer(args, model, (320, 320)).tile == auto_tile(320, 64.0) == 640
     model.model.object_size, model.model.train_scale = 20.0, 0.25
-    assert build_slicer(args, model, 320).tile == auto_tile(320, 20.0, 0.25) == 640
+    assert build_slicer(args, model, (320, 320)).tile == auto_tile(320, 20.0, 0.25) == 640
+    assert build_slicer(args, model, (320, 480)).tile == (640, 960)  # the input's aspect
+
+
+def test_a_region_leaves_out_tiles_and_objects(tmp_path: Path) -> None:
+    cv2.imwrite(str(tmp_path / "left.png"), np.repeat(np.uint8([[255, 0]]), 50, 1).repeat(60, 0))
+    (tmp_path / "left.yaml").write_text("polygons: [[[0, 0], [0.5, 0], [0.5, 1], [0, 1]]]")
+    image, looked = np.zeros((300, 500, 3), np.uint8), []
+
+    def detect(tiles: list[np.ndarray]) -> list[Objects]:
+        """Find an object in the middle of each tile."""
+        looked.extend(tiles)
+        return [Objects(torch.tensor([[40.0, 40, 60, 60, 0.9, 0]])) for _ in tiles]
+
+    everywhere = tile_grid(300, 500, 100, 0.2)
+    for name in ("left.png", "left.yaml"):
+        slicer = Slicer(100, region=read_region(tmp_path / name))
+        looked.clear()
+        (found,) = slicer.detect([image], detect)
+        assert found.tiles.tolist() == everywhere[everywhere[:, 0] <= 250 - (name == "left.png")].tolist()
+        assert len(looked) == len(found.tiles) and found.skipped == 0
+        merged, _ = slicer.merge((300, 500), found, Objects(torch.tensor([[300.0, 40, 360, 60, 0.9, 0]])))
+        assert len(merged) == sum(x1 + 50 <= 250 for x1 in found.tiles[:, 0]) < len(found.tiles)
+        (proposed,) = slicer.detect([image], detect, [torch.tensor([[10.0, 10, 20, 20], [400, 10, 420, 20]])])
+        assert len(proposed.tiles) == 1 and proposed.skipped == len(found.tiles) - 1
+
+
+@pytest.mark.parametrize(("name", "content", "reason"), [
+    ("a.yaml", "polygons: [[[0, 0], [1, 1]]]", "give a mask image, or a YAML"),
+    ("a.yaml", "polygons: [[[0, 0], [20, 0], [20, 30]]]", "x and y from 0 to 1"),
+    ("a.yaml", "[", "give a mask image, or a YAML"), ("a.yaml", "points: 3", "give a mask image, or a YAML"),
+    ("a.png", "no image", "can't be read as an image"), ("b.png", None, "no such file"),
+    ("a.png", np.zeros((20, 20)), "is black everywhere"), ("a.png", np.full((20, 20), 255), "another aspect"),
+])  # fmt: skip
+def test_a_region_that_is_none_is_named(tmp_path: Path, name: str, content: Any, reason: str) -> None:
+    if isinstance(content, str):
+        (tmp_path / name).write_text(content)
+    elif content is not None:
+        cv2.imwrite(str(tmp_path / name), content)
+    with pytest.raises(UserError, match=f"{name}.*{reason}"):
+        read_region(tmp_path / name).mask_of((30, 60))
+
+
+def test_masks_of_a_large_frame_stay_small() -> None:
+    """300 objects of 100 px in a frame of 3840x2160 px: their whole masks would take 2.5 GB."""
+    rng, frame = np.random.default_rng(0), (2160, 3840)
+    tracemalloc.start()
+    corners = rng.integers(0, (frame[1] - 100, frame[0] - 100), (300, 2))
+    masks = CropMasks([Crop(int(x), int(y), np.ones((100, 100), np.uint8)) for x, y in corners], frame)
+    joined = [join_crops([crop, crop.shifted(50, 0)]) for crop in masks.crops]
+    masks.paint(np.zeros((*frame, 3), np.uint8), [(0, 0, 255)] * 300)
+    assert masks.shape == (300, *frame) and len(masks.xy) == 300 and joined[0].mask.shape == (100, 150)
+    assert tracemalloc.get_traced_memory()[1] < 100e6
+    tracemalloc.stop()
+    some = masks[torch.tensor([3, 7])]
+    assert some.data.shape == (2, *frame) and some.data.sum().item() == 2 * 100**2
+    assert np.array_equal(some.numpy().data[0, corners[3, 1] + 50], some.data[0, corners[3, 1] + 50].numpy())
+
+
+def test_ious_of_masks_are_those_of_whole_masks() -> None:
+    rng = np.random.default_rng(1)
+    groups = [
+        [Crop(*rng.integers(0, 30, 2).tolist(), rng.integers(0, 2, rng.integers(5, 25, 2), np.uint8)) for _ in range(9)]
+        for _ in range(2)
+    ]
+    whole = [CropMasks(group, (60, 60)).data.flatten(1).float() for group in groups]
+    torch.testing.assert_close(torch.from_numpy(crop_ious(*groups)), mask_iou(*whole), atol=1e-5, rtol=1e-5)

@@ -4,6 +4,7 @@ import json
 import logging
 import re
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -14,13 +15,17 @@ from ultralytics import YOLO
 from ultralytics.data.dataset import YOLODataset
 from ultralytics.engine.predictor import BasePredictor
 from ultralytics.models.rtdetr import RTDETRPredictor
+from ultralytics.models.yolo.detect import DetectionValidator
 from ultralytics.utils import YAML
 from ultralytics.utils.checks import check_yaml
 
 from small_object.errors import UserError
 from small_object.sizes import SIZE_GROUPS
 from small_object.slicing.dataset import SlicedDataset
-from small_object.slicing.merge import merge
+from small_object.slicing.masks import polygon_crops
+from small_object.slicing.merge import Merged, merge
+from small_object.slicing.objects import Objects
+from small_object.slicing.slicer import Slicer
 from small_object.slicing.tiling import auto_tile, tile_grid, tiles_over
 from tests.helpers.common import QUICK, build_detector, draw_blocks, write_set, write_video
 
@@ -198,18 +203,153 @@ def test_tracks_over_the_frames_of_a_video(model: YOLO, image: np.ndarray, tmp_p
     assert len(first & last) > 0.8 * len(first)
 
 
-def test_a_tracker_that_wants_the_detectors_features_is_told_once(
-    model: YOLO, image: np.ndarray, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    settings = YAML.load(check_yaml("botsort.yaml")) | {"with_reid": True, "model": "auto"}
-    YAML.save(tmp_path / "reid.yaml", settings)
-    caplog.set_level(logging.WARNING, "ultralytics")
-    logging.getLogger("ultralytics").addHandler(caplog.handler)
-    for tracker in ("bytetrack.yaml", str(tmp_path / "reid.yaml")):
-        caplog.clear()
-        list(model.track(write_video(tmp_path / "b.avi", [image] * 2), tracker=tracker, stream=True, **SLICED))
-        assert sum("leaves ReID" in message for message in caplog.messages) == (tracker != "bytetrack.yaml")
-    logging.getLogger("ultralytics").removeHandler(caplog.handler)
+def test_a_tracker_gets_the_detectors_features_of_the_merged_objects(image: np.ndarray, tmp_path: Path) -> None:
+    """Those of an object that no other tile shows are those of its tile alone."""
+    model = build_detector(tmp_path, 2)
+    YAML.save(tmp_path / "reid.yaml", YAML.load(check_yaml("botsort.yaml")) | {"with_reid": True, "model": "auto"})
+    options = {"tracker": str(tmp_path / "reid.yaml"), "persist": True}
+    seen: list[Any] = []
+    model.add_callback(
+        "on_predict_postprocess_end", lambda p: seen.append([(r.boxes.data, r.feats) for r in p.results])
+    )
+    model.track(image, **SLICED | {"slice_full": False}, **options)
+    x1, y1, x2, y2 = tile_grid(*image.shape[:2], TILE, 0.25)[0].tolist()
+    model.track(image[y1:y2, x1:x2].copy(), **PLAIN, **options)
+    ((boxes, features),), ((alone, expected),) = seen
+    assert len(boxes) == len(features) > 100 and features.shape[1] == expected.shape[1]
+    near, k = (boxes[:, None, :4] - alone[:, :4]).abs().amax(2).min(0)
+    assert int((near < 0.01).sum()) > 10
+    torch.testing.assert_close(features[k[near < 0.01]], expected[near < 0.01], atol=1e-3, rtol=1e-3)
+
+
+TASKS = ("detect", "obb", "segment", "pose")
+LABELS = {"detect": "0 0.5 0.5 0.2 0.2\n", "obb": "0 .4 .4 .6 .45 .6 .65 .4 .6\n"}
+LABELS |= {"segment": LABELS["obb"], "pose": "0 0.5 0.5 0.2 0.2 0.45 0.45 2 0.5 0.5 2 0.55 0.5 1\n"}
+
+
+def merge_results(found: list[tuple[int, tuple[int, int], Any]], tiles: np.ndarray, hw: tuple[int, int]) -> Merged:
+    """Merge upstream's results of single tiles, which come with their source and position."""
+    rows, rotated, sources = [], [], []
+    for source, (x, y), result in found:
+        boxes = result.obb if result.obb is not None else result.boxes
+        rows.append(torch.cat((boxes.xyxy + torch.tensor([x, y, x, y]), boxes.conf[:, None], boxes.cls[:, None]), 1))
+        if result.obb is not None:
+            rotated.append(boxes.data[:, :5] + torch.tensor([x, y, 0, 0, 0]))
+        sources += [source] * len(boxes)
+    row, source = torch.cat(rows), torch.tensor(sources)
+    more = {"rotated": torch.cat(rotated)} if rotated else {}
+    return merge(row[:, :4], row[:, 4], row[:, 5], source, tiles, hw, **more)
+
+
+@pytest.mark.parametrize("task", TASKS[1:])
+def test_other_tasks_are_those_of_one_tile_at_a_time(task: str, tmp_path: Path, image: np.ndarray) -> None:
+    model, hw = build_detector(tmp_path, 2, task=task), image.shape[:2]
+    plain, tiles = PLAIN | {"imgsz": TILE}, tile_grid(*hw, TILE, 0.25)
+    found = []
+    for index, (x1, y1, x2, y2) in enumerate(tiles.tolist()):
+        found.append((index, (x1, y1), model.predict(image[y1:y2, x1:x2].copy(), **plain)[0]))
+    merged = merge_results(found, tiles, hw)
+    result = model.predict(image, **SLICED | {"imgsz": TILE, "slice_full": False})[0]
+    assert len(result) == len(merged.index) > 50 and result.tiles == (len(tiles), 0)
+    expected = merged.rotated if task == "obb" else merged.boxes
+    order = np.lexsort(expected.numpy().round(2).T)
+    ours = result.obb.xywhr if task == "obb" else result.boxes.xyxy
+    ours_order = np.lexsort(ours.numpy().round(2).T)
+    torch.testing.assert_close(ours[ours_order], expected[order], atol=2e-3, rtol=1e-3)
+    if task == "pose":
+        points = torch.cat([each.keypoints.data + torch.tensor([x, y, 0]) for _, (x, y), each in found])
+        torch.testing.assert_close(result.keypoints.data[ours_order], points[merged.index][order], atol=2e-3, rtol=1e-3)
+    if task == "segment":
+        whole = np.zeros((len(merged.index), *hw), bool)
+        masks = [(x, y, mask) for _, (x, y), each in found for mask in each.masks.data.numpy().astype(bool)]
+        for (x, y, mask), owner in zip(masks, merged.owner.tolist(), strict=True):
+            if owner >= 0:
+                whole[owner, y : y + TILE, x : x + TILE] |= mask
+        assert torch.bincount(merged.owner + 1)[1:].max() > 1, "no joined masks"
+        differs = result.masks.data.numpy().astype(bool)[ours_order] != whole[order]
+        assert differs.sum() < 1e-3 * whole.sum() and whole.any((1, 2)).all()
+        outlines = result.masks.xy
+        assert all(len(xy) and (xy <= hw[::-1]).all() for xy in outlines)
+        painted = result.plot(boxes=False)
+        changed = (painted != image).any(2)
+        assert (changed <= whole.any(0)).all() and changed.sum() > 0.9 * whole.any(0).sum()
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_the_validation_of_each_task_has_what_prediction_finds(task: str, tmp_path: Path, image: np.ndarray) -> None:
+    model = build_detector(tmp_path, 1, task=task)
+    data = write_set(tmp_path / "data", {"large": (image, LABELS[task])}, ["thing"])
+    if task == "pose":
+        data.write_text(data.read_text() + "kpt_shape: [3, 3]\n")
+    options = SLICED | {"imgsz": TILE, "iou": 0.6, "rect": False}
+    whole = model.predict(image, **options | {"slice": 0})[0]
+    options["slice_skip"] = 0.97 * float((whole.obb if task == "obb" else whole.boxes).conf.max())
+    shared = {"data": str(data), "save_json": True, "save_txt": True, "plots": True, "exist_ok": True}
+    model.val(**options | shared | {"project": str(tmp_path), "name": "val"})
+    rows = json.loads((tmp_path / "val/predictions.json").read_text())
+    result = model.predict(image, **options)[0]
+    assert len(rows) == len(result) > 20 and result.tiles[1] > 0
+    assert len((tmp_path / "val/labels/large.txt").read_text().splitlines()) == len(rows)
+    assert {f"val_batch0_{kind}.jpg" for kind in ("pred", "labels")} <= {
+        each.name for each in (tmp_path / "val").iterdir()
+    }
+    found = (result.obb.xywhr if task == "obb" else result.boxes.xywh).numpy()
+    values = np.array([row["rbox"] if task == "obb" else row["bbox"] for row in rows])
+    if task != "obb":
+        values[:, :2] += values[:, 2:] / 2
+    near = np.abs(found[:, None] - values).max(2)
+    assert near.min(1).max() < 0.05
+    if task == "pose":
+        points = np.array([row["keypoints"] for row in rows]).reshape(-1, 3, 3)[near.argmin(1)]
+        assert np.abs(points - result.keypoints.data.numpy())[..., :2].max() < 0.05
+    if task == "segment":
+        mask = pytest.importorskip("faster_coco_eval").mask
+        masks = mask.decode([row["segmentation"] for row in rows]).transpose(2, 0, 1)[near.argmin(1)]
+        assert (masks != result.masks.data.numpy()).sum() < 0.02 * masks.sum()
+
+
+def test_masks_are_measured_at_full_resolution(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A model that finds the labelled polygons themselves has an AP of 1, and of 0 if it finds other ones there."""
+    model, polygon = build_detector(tmp_path, 1, task="segment"), np.array([[0.4, 0.4], [0.45, 0.42], [0.43, 0.46]])
+    line = f"0 {' '.join(map(str, polygon.reshape(-1)))}\n"
+    data = write_set(tmp_path / "data", {"large": (draw_blocks(640, 400, 21, 34), line)}, ["thing"])
+    for shift, score in ((0.0, 0.995), (0.02, 0.0)):
+        crop = polygon_crops([polygon + shift], (400, 640))
+        rows = torch.tensor([[*crop[0].xyxy, 0.9, 0.0]]).float()
+        monkeypatch.setattr(Slicer, "merge", lambda *_, rows=rows, crop=crop: (Objects(rows, masks=crop), 0))
+        metrics = model.val(data=str(data), imgsz=TILE, slice=TILE, plots=False, project=str(tmp_path), workers=0)
+        assert metrics.seg.map == pytest.approx(score, abs=1e-3)
+
+
+def test_a_region_counts_only_what_lies_in_it(tmp_path: Path, image: np.ndarray) -> None:
+    model, mask = build_detector(tmp_path, 1), np.zeros((80, 128), np.uint8)
+    mask[:, 64:] = 255
+    cv2.imwrite(str(tmp_path / "right.png"), mask)
+    labels = "0 0.2 0.5 0.1 0.1\n0 0.7 0.5 0.1 0.1\n0 0.8 0.2 0.1 0.1\n"
+    data = write_set(tmp_path / "data", {"large": (image, labels), "small": (image[:80:2, :96], labels)}, ["thing"])
+    options = SLICED | {"slice_roi": str(tmp_path / "right.png")}
+    everywhere, inside = (model.predict(image, **each)[0] for each in (SLICED, options))
+    assert inside.tiles[0] < everywhere.tiles[0] and 0 < len(inside) < len(everywhere)
+    assert float(inside.boxes.xywh[:, 0].min()) >= 128
+    with pytest.raises(UserError, match=r"right.png: a mask of 128x80 pixels has another aspect than .* 96x40"):
+        model.predict(image[:80:2, :96].copy(), **options)
+    small = image[:60, :96].copy()
+    assert len(model.predict(small, **options)[0]) == sum(model.predict(small, **PLAIN)[0].boxes.xywh[:, 0] >= 48)
+    (tmp_path / "data/images/small.png").unlink()
+    metrics = model.val(data=str(data), plots=False, project=str(tmp_path), **options)
+    assert sum(metrics.size.counts[group] for group in SIZE_GROUPS) == 2
+
+
+def test_tiles_are_validated_in_some_epochs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And only these choose the best weights."""
+    sliced, saved, model, data = [], [], build_detector(tmp_path, 1), write_panorama(tmp_path)
+    fitness, stock = iter([0.9, 0.2, 0.8, 0.1, 0.1, 0.1]), DetectionValidator.get_stats
+    monkeypatch.setattr(DetectionValidator, "get_stats", lambda self: stock(self) | {"fitness": next(fitness)})
+    model.add_callback("on_val_end", lambda validator: sliced.append(validator.slicer is not None))
+    model.add_callback("on_model_save", lambda trainer: saved.append(trainer.best_fitness == trainer.fitness))
+    model.train(data=str(data), slice=TILE, slice_val=2, project=str(tmp_path), **QUICK | {"epochs": 5})
+    assert sliced == [False, True, False, True, True, True]  # at last, the best weights
+    assert saved == [False, True, False, False, False]
 
 
 def test_validation_measures_what_prediction_finds(tmp_path: Path, image: np.ndarray) -> None:
@@ -247,7 +387,7 @@ def test_training_validates_by_tiles(tmp_path: Path, image: np.ndarray) -> None:
     model.train(data=str(data), slice=TILE, slice_overlap=0.25, max_det=100, project=str(tmp_path), **QUICK)
     assert (True, (8, 0)) in seen
     tiles, val = model.trainer.train_loader.dataset, model.trainer.test_loader.dataset
-    assert (type(tiles), type(val), tiles.tile) == (SlicedDataset, YOLODataset, TILE)
+    assert (type(tiles), type(val), tiles.tile) == (SlicedDataset, YOLODataset, (TILE, TILE))
     assert sorted(file.suffix for file in (tmp_path / "images").iterdir()) == [".png"], "no files of tiles"
     best = YOLO(tmp_path / "train/weights/best.pt")
     size = (0.2 * 160 * 0.2 * 256) ** 0.5  # of the one object
@@ -309,9 +449,11 @@ def test_an_export_of_another_height_than_width_is_sliced(tmp_path: Path, image:
     tiles = []
     exported.add_callback("on_val_end", lambda validator: tiles.append(validator.tiles))
     exported.val(data=str(data), imgsz=shape, slice=TILE, slice_overlap=0.25, plots=False, project=str(tmp_path))
-    assert tiles == [(8, 0)]
+    assert tiles == [(len(tile_grid(160, 256, (64, TILE), 0.25)), 0)]  # 48 px, half of 96, would be too small
     exported.predict(image, imgsz=shape, slice="auto", verbose=False)
-    assert exported.predictor.slicer.tile == 64  # the shorter side: objects at their native size
+    assert exported.predictor.slicer.tile == (64, 128)  # objects at their native size
+    exported.predict(image, imgsz=shape, slice=[100, 90], verbose=False)
+    assert exported.predictor.slicer.tile == (100, 90)
 
 
 def test_validation_by_tiles_is_augmented(tmp_path: Path) -> None:

@@ -10,38 +10,39 @@ import torch
 from ultralytics.engine.predictor import BasePredictor
 from ultralytics.engine.results import Results
 from ultralytics.models.yolo.detect.predict import DetectionPredictor as StockDetectionPredictor
-from ultralytics.utils import LOGGER, nms, ops
+from ultralytics.utils import LOGGER, ops
 
+from small_object.slicing.objects import Objects
+from small_object.slicing.results import objects_of, update_result
 from small_object.slicing.slicer import Slicer, TileDetections, build_slicer, select_boxes
 from ultralytics_overlay import require_parameters
 
 require_parameters(BasePredictor.inference, "im")
 require_parameters(BasePredictor.write_results, "i", "p", "im", "s")
 require_parameters(StockDetectionPredictor.postprocess, "preds", "img", "orig_imgs")
-require_parameters(nms.non_max_suppression, "prediction", "conf_thres", "iou_thres", "classes", "agnostic", "max_det")
 
 
 class DetectionPredictor(StockDetectionPredictor):
-    """Upstream's predictor of boxes, which also runs images larger than `slice` by tiles.
+    """Upstream's predictor of boxes and, as their base, of rotated boxes, masks and poses, which also runs tiles.
 
-    The results are of whole images, so all that follows is upstream's; `tiles` and `num_full` of the results of large
-    images say what slicing did. The time of the tiles counts as inference.
+    With `slice`, images larger than that are run by tiles. What is found in a tile are upstream's results of it. The
+    merged results are of whole images, so all that follows is upstream's; `tiles` and `num_full` of the results of
+    large images say what slicing did. The time of the tiles counts as inference.
 
     Attributes:
         slicer: How images are cut, None without `slice`.
-        tile_detections: The detections in the tiles of this batch's large images, by the image's index in the batch.
+        tile_detections: The detections in the tiles of this batch's large images, by the image's index in the batch;
+            None while tiles are run.
     """
 
     slices = True
-    warned_of_reid = False  # of features that a tracker will not get
     slicer: Slicer | None = None
-    tile_detections: dict[int, TileDetections]
+    tile_detections: dict[int, TileDetections] | None = None
 
     def setup_source(self, *args: Any, **kwargs: Any) -> None:
         """Set up the source, and the slicing of its images."""
         super().setup_source(*args, **kwargs)
-        self.tile_detections = {}
-        self.slicer = build_slicer(self.args, self.model, min(self.imgsz)) if self.args.task == "detect" else None
+        self.slicer = build_slicer(self.args, self.model, tuple(self.imgsz))
         unsliced = {"tensors": self.source_type.tensor, "embed": self.args.embed, "visualize": self.args.visualize}
         if self.slicer and (what := next((name for name, given in unsliced.items() if given), "")):
             LOGGER.warning(f"'slice' is not used with {what}: images are run as a whole.")
@@ -56,17 +57,19 @@ class DetectionPredictor(StockDetectionPredictor):
             **kwargs: Likewise.
 
         Returns:
-            The output for the whole images, or None where none of them needs it.
+            The output for the whole images, or a pair of None where none of them needs it.
         """
         if self.slicer is None:
             return super().inference(im, *args, **kwargs)
         images, slicer, run = self.batch[1], self.slicer, super().inference
-        large = [i for i, image in enumerate(images) if slicer.is_large(image)]
+        large = [i for i, image in enumerate(images) if slicer.is_large(image.shape)]
         needed = len(large) < len(images) or slicer.full or slicer.skip
-        preds = run(im, *args, **kwargs) if needed else None
+        preds = run(im, *args, **kwargs) if needed else (None, None)  # a pair, since masks need two outputs
+        features = getattr(self, "_feats", None)  # of the whole images, for a tracker's ReID
 
         def propose(parts: list[np.ndarray], inputs: torch.Tensor, preds: Any) -> list[torch.Tensor]:
-            boxes = select_boxes(preds, slicer.skip, len(self.model.names), slicer.classes)
+            options = {"task": self.args.task, "end2end": getattr(self.model, "end2end", False)}
+            boxes = select_boxes(preds, slicer.skip, len(self.model.names), slicer.classes, **options)
             pairs = zip(boxes, parts, strict=True)
             return [ops.scale_boxes(inputs.shape[2:], xyxy.float(), part.shape) for xyxy, part in pairs]
 
@@ -74,27 +77,28 @@ class DetectionPredictor(StockDetectionPredictor):
             inputs = self.preprocess(parts)
             return propose(parts, inputs, run(inputs, *args, **kwargs))
 
-        def detect(tiles: list[np.ndarray]) -> list[torch.Tensor]:
+        def detect(tiles: list[np.ndarray]) -> list[Objects]:
             inputs = self.preprocess(tiles)
-            detections = self._nms(run(inputs, *args, **kwargs))
-            for tile, rows in zip(tiles, detections, strict=True):
-                ops.scale_boxes(inputs.shape[2:], rows[:, :4], tile.shape)
-            return detections
+            preds = run(inputs, *args, **kwargs)
+            self.batch = [""] * len(tiles), tiles, *batch[2:]
+            return [*map(objects_of, self.postprocess(preds, inputs, tiles))]
 
         large_images, proposals = [images[i] for i in large], None
         if large and slicer.skip:
             whole = propose(images, im, preds)
             proposals = slicer.propose(large_images, propose_in_parts, [whole[i] for i in large])
-        self.tile_detections = dict(zip(large, slicer.detect(large_images, detect, proposals), strict=True))
-        if large and getattr(self, "_feats", None) is not None:
-            self._feats = None  # those of the last tiles, not of the boxes that a tracker will be given
-            if not self.warned_of_reid:
-                LOGGER.warning("'slice' leaves ReID by the detector's own features unused; name a ReID `model` instead")
-            self.warned_of_reid = True
+        self.tile_detections, batch = None, self.batch
+        try:
+            found = slicer.detect(large_images, detect, proposals)
+        finally:
+            self.batch = batch
+        self.tile_detections = dict(zip(large, found, strict=True))
+        if features is not None:
+            self._feats = features
         return preds
 
     def postprocess(self, preds: Any, img: torch.Tensor, orig_imgs: Any, **kwargs: Any) -> list[Results]:
-        """Return the results of whole images, with the detections of their tiles merged in.
+        """Return the results of whole images with the detections of their tiles merged in, or those of tiles.
 
         Args:
             preds: Output for the whole images, or None.
@@ -102,34 +106,31 @@ class DetectionPredictor(StockDetectionPredictor):
             orig_imgs: The images (H, W, C).
             **kwargs: See upstream's.
         """
-        if preds is None:
+        if self.slicer is None or self.tile_detections is None:
+            return super().postprocess(preds, img, orig_imgs, **kwargs)
+        if preds is None or preds[0] is None:
+            pairs = zip(orig_imgs, self.batch[0], strict=True)
             none = torch.zeros(0, 6, device=img.device)
-            results = [
-                Results(image, path=path, names=self.model.names, boxes=none)
-                for image, path in zip(orig_imgs, self.batch[0], strict=True)
-            ]
+            results = [Results(image, path=path, names=self.model.names, boxes=none) for image, path in pairs]
         else:
             results = super().postprocess(preds, img, orig_imgs, **kwargs)
-        for i, detections in self.tile_detections.items():
-            result = results[i]
-            rows, left_out = self.slicer.merge(result.orig_shape, detections, result.boxes.data)
-            if left_out:
-                LOGGER.warning(f"{result.path}: {left_out} objects are left out; raise max_det={self.args.max_det}")
-            result.num_full = len(result.boxes) if self.slicer.full else 0
-            result.update(boxes=rows)
-            result.tiles = len(detections.tiles), detections.skipped
+        for i, result in enumerate(results):
+            if detections := self.tile_detections.get(i):
+                objects, left_out = self.slicer.merge(result.orig_shape, detections, objects_of(result))
+                if left_out:
+                    LOGGER.warning(f"{result.path}: {left_out} objects are left out; raise max_det={self.args.max_det}")
+                result.num_full = len(result) if self.slicer.full else 0
+                result.tiles = len(detections.tiles), detections.skipped
+                update_result(result, objects, img.device)
+            elif self.slicer.region is not None:
+                inside = self.slicer.is_inside(objects_of(result).rows, result.orig_shape)
+                results[i] = result[inside.to(img.device)]
         return results
 
     def write_results(self, i: int, p: Path, im: torch.Tensor, s: list[str]) -> str:
         """Save what the arguments ask for of an image, see upstream; return a line about it, with its tiles."""
         line = super().write_results(i, p, im, s)
-        if detections := self.tile_detections.get(i):
+        if self.tile_detections and (detections := self.tile_detections.get(i)):
             skipped = f" ({detections.skipped} skipped)" if detections.skipped else ""
             line = f"{len(detections.tiles)} tiles{skipped} {line}"
         return line
-
-    def _nms(self, preds: Any) -> list[torch.Tensor]:
-        return nms.non_max_suppression(
-            preds, self.args.conf, self.args.iou, self.args.classes, self.args.agnostic_nms,
-            max_det=self.args.max_det, end2end=getattr(self.model, "end2end", False),
-        )  # fmt: skip

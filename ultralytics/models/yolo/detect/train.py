@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 from torch.utils.data import DataLoader, Dataset
 from ultralytics.data.utils import get_split_fraction
 from ultralytics.models.yolo.detect.train import DetectionTrainer as StockDetectionTrainer
 from ultralytics.utils import LOGGER, RANK, colorstr
 from ultralytics.utils.torch_utils import unwrap_model
 
+from small_object.arguments import SLICED_TASKS
 from small_object.errors import UserError
 from small_object.sizes import SIZE_KEYS, measures_size
 from small_object.slicing.dataset import SlicedDataset
@@ -19,6 +21,7 @@ from ultralytics_overlay import require_parameters
 require_parameters(StockDetectionTrainer.build_dataset, "img_path", "mode", "batch")
 require_parameters(StockDetectionTrainer.get_dataloader, "dataset_path", "batch_size", "rank", "mode")
 require_parameters(StockDetectionTrainer.save_metrics, "metrics")
+require_parameters(StockDetectionTrainer.validate)
 
 
 class DetectionTrainer(StockDetectionTrainer):
@@ -54,8 +57,22 @@ class DetectionTrainer(StockDetectionTrainer):
             prefix=colorstr("train: "), task=args.task, classes=args.classes, data=self.data, fraction=fraction,
         )  # fmt: skip
         if self.args.slice == "auto":
-            self._set_slice(dataset.tile)
+            self._set_slice(dataset.tile[0])
         return dataset
+
+    def validate(self) -> tuple[dict[str, float] | None, float | None]:
+        """Validate, with `slice_val` by tiles in some epochs only, from which `best.pt` is chosen; see upstream."""
+        args, best = self.validator.args, self.best_fitness
+        if not args.slice or (self.epoch + 1) % args.slice_val == 0 or self.epoch + 1 >= self.epochs:
+            return super().validate()
+        tile, args.slice = args.slice, 0
+        try:
+            metrics, fitness = super().validate()
+        finally:
+            args.slice, self.best_fitness = tile, best
+        if fitness is not None:
+            fitness = 0.0 if best is None else min(fitness, float(np.nextafter(best, -1)))
+        return metrics, fitness
 
     def _set_slice(self, tile: int) -> None:
         """Replace `auto` by the side of a tile in pixels, for the validation, `args.yaml` and checkpoints."""
@@ -82,7 +99,7 @@ class DetectionTrainer(StockDetectionTrainer):
         except ValueError as error:  # upstream's, without any label
             raise UserError(f"{error} To find out why: small-object check {self.args.data}") from error
         task = self.args.task if mode == "train" else ""
-        if task == "detect" and self.args.slice and not isinstance(loader.dataset, SlicedDataset):
+        if task in SLICED_TASKS and self.args.slice and not isinstance(loader.dataset, SlicedDataset):
             raise UserError(f"slice={self.args.slice} is not supported by the training of this kind of model")
         if task in {"detect", "segment", "pose"}:  # their losses hold a BboxLoss
             fit_to_data(self.model, loader.dataset, self.args, self.is_new)

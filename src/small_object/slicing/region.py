@@ -1,0 +1,102 @@
+"""The region of images that matters: no tile outside it, and no object whose centre lies outside."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+import yaml
+from ultralytics.utils.patches import imread
+
+from small_object.errors import UserError
+
+MASK_SUFFIXES = (".png", ".bmp", ".tif", ".tiff", ".jpg", ".jpeg", ".webp")
+MAX_DISTORTION = 0.02  # relative difference between the aspects of a mask and an image
+
+
+@dataclass(frozen=True)
+class Region:
+    """A part of the images of a fixed camera.
+
+    Attributes:
+        file: The file that it was read from, for messages.
+        mask: Where to look in the picture of the file, bool, shape (H, W); None for polygons.
+        polygons: Where to look, xy as shares of an image's sides, shapes (P, 2).
+    """
+
+    file: Path
+    mask: np.ndarray | None
+    polygons: Sequence[np.ndarray] = ()
+    _masks: dict[tuple[int, int], np.ndarray] = field(default_factory=dict, compare=False, repr=False)
+
+    def mask_of(self, image_hw: tuple[int, int]) -> np.ndarray:
+        """Return where to look in an image of a (height, width), bool, that shape.
+
+        Raises:
+            UserError: If the mask has another aspect than the image.
+        """
+        if (known := self._masks.get(image_hw)) is not None:
+            return known
+        height, width = image_hw
+        if self.mask is None:
+            canvas = np.zeros(image_hw, np.uint8)
+            corners = [np.rint(polygon * (width, height)).astype(np.int32) for polygon in self.polygons]
+            mask = cv2.fillPoly(canvas, corners, 1).astype(bool)
+        else:
+            h, w = self.mask.shape
+            if abs(w * height / (h * width) - 1) > MAX_DISTORTION:
+                image = f"an image of {width}x{height} pixels"
+                raise UserError(f"slice_roi={self.file}: a mask of {w}x{h} pixels has another aspect than {image}")
+            mask = cv2.resize(self.mask.astype(np.uint8), (width, height), interpolation=cv2.INTER_NEAREST).astype(bool)
+        if len(self._masks) > 8:  # images of many sizes
+            self._masks.clear()
+        self._masks[image_hw] = mask
+        return mask
+
+    def select_tiles(self, tiles: np.ndarray, image_hw: tuple[int, int]) -> np.ndarray:
+        """Return those of the tiles, xyxy in pixels, shape (T, 4), that show a pixel of the region."""
+        mask = self.mask_of(image_hw)
+        return tiles[[bool(mask[y1:y2, x1:x2].any()) for x1, y1, x2, y2 in tiles.tolist()]]
+
+    def contains(self, centres: torch.Tensor, image_hw: tuple[int, int]) -> torch.Tensor:
+        """Return which points, xy in pixels of an image, shape (N, 2), lie in the region, shape (N,)."""
+        mask = self.mask_of(image_hw)
+        x, y = (centres[:, k].cpu().long().clamp(0, image_hw[1 - k] - 1).numpy() for k in (0, 1))
+        return torch.from_numpy(mask[y, x]).to(centres.device)
+
+
+def read_region(path: str | Path) -> Region:
+    """Read a region from a mask, whose pixels above 127 are looked at, or from a YAML with polygons.
+
+    The YAML has a key `polygons`: a list of polygons, each a list of at least 3 points [x, y] as shares of the image's
+    width and height, 0..1.
+
+    Raises:
+        UserError: If the file is neither.
+    """
+    file = Path(path)
+    if not file.is_file():
+        raise UserError(f"slice_roi={path}: no such file")
+    if file.suffix.lower() in MASK_SUFFIXES:
+        image = imread(str(file), cv2.IMREAD_GRAYSCALE)
+        if image is None:
+            raise UserError(f"slice_roi={path}: can't be read as an image")
+        mask = image.reshape(image.shape[:2]) > 127
+        if not mask.any():
+            raise UserError(f"slice_roi={path}: is black everywhere; make white what is to be looked at")
+        return Region(file, mask)
+    try:
+        content = yaml.safe_load(file.read_text(encoding="utf-8"))
+        polygons = [np.array(each, float) for each in content["polygons"]]
+        if not polygons or any(p.ndim != 2 or p.shape[1] != 2 or len(p) < 3 for p in polygons):
+            raise ValueError("no polygon")
+        if any((p < 0).any() or (p > 1).any() or not np.isfinite(p).all() for p in polygons):
+            raise ValueError("out of range")
+    except (yaml.YAMLError, UnicodeDecodeError, ValueError, TypeError, KeyError) as error:
+        advice = "give a mask image, or a YAML with `polygons: [[[x, y], [x, y], [x, y], ...]]`, x and y from 0 to 1"
+        raise UserError(f"slice_roi={path}: {advice}") from error
+    return Region(file, None, polygons)

@@ -1,0 +1,57 @@
+"""Takes the objects out of upstream's results of an image, of any task with boxes, and puts others in."""
+
+from __future__ import annotations
+
+import torch
+from ultralytics.engine.results import Results
+from ultralytics.utils.ops import xywhr2xyxyxyxy
+
+from small_object.slicing.masks import CropMasks, crop_masks
+from small_object.slicing.objects import Objects
+
+
+def rotated_rows(rotated: torch.Tensor, rest: torch.Tensor) -> torch.Tensor:
+    """Return the upright boxes around rotated ones, xyxy of xywhr, shape (N, 5), each followed by its rest."""
+    corners = xywhr2xyxyxyxy(rotated)
+    return torch.cat((corners.amin(1), corners.amax(1), rest), 1)
+
+
+def objects_of(result: Results) -> Objects:
+    """Return the objects in the results of an image, in its pixels."""
+    rotated = masks = None
+    if result.obb is not None:
+        rotated = result.obb.data[:, :5]
+        rows = rotated_rows(rotated, result.obb.data[:, 5:7])
+    else:
+        rows = result.boxes.data[:, :6]
+    if result.masks is not None:
+        gain, pad = letterbox_gain(tuple(result.masks.shape[1:]), result.orig_shape)
+        masks = crop_masks(result.masks.data, rows[:, :4], gain, pad)
+    keypoints = None if result.keypoints is None else result.keypoints.data
+    features = getattr(result, "feats", None)
+    return Objects(rows, rotated, keypoints, features if isinstance(features, torch.Tensor) else None, masks)
+
+
+def update_result(result: Results, objects: Objects, device: torch.device) -> None:
+    """Replace the objects in the results of an image by others, in its pixels."""
+    rows = objects.rows.to(device)
+    if objects.rotated is not None:
+        result.boxes = None
+        result.update(obb=torch.cat((objects.rotated.to(device), rows[:, 4:]), 1))
+    else:
+        result.update(boxes=rows)
+    if objects.keypoints is not None:
+        result.update(keypoints=objects.keypoints.to(device))
+    result.masks = CropMasks(objects.masks, result.orig_shape) if objects.masks else None
+    if objects.features is not None:
+        result.feats = objects.features.to(device)
+
+
+def letterbox_gain(
+    input_hw: tuple[int, int], image_hw: tuple[int, int]
+) -> tuple[tuple[float, float], tuple[float, float]]:
+    """Return by what upstream's letterbox multiplies x and y of an image, and what it adds to them."""
+    scale = min(input_hw[0] / image_hw[0], input_hw[1] / image_hw[1])
+    height, width = (max(round(side * scale), 1) for side in image_hw)
+    pad = round((input_hw[1] - width) / 2 - 0.1), round((input_hw[0] - height) / 2 - 0.1)
+    return (width / image_hw[1], height / image_hw[0]), pad

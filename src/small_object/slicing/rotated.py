@@ -1,0 +1,101 @@
+"""Geometry of rotated boxes: how much of one lies in another, whether two are parts of one object, and their NMS."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import torch
+from ultralytics.utils.metrics import probiou
+from ultralytics.utils.ops import xywhr2xyxyxyxy, xyxyxyxy2xywhr
+
+
+def corners_of(xywhr: np.ndarray) -> np.ndarray:
+    """Return the corners of rotated boxes, shape (N, 5), in pixels: shape (N, 4, 2), float32."""
+    corners: np.ndarray = xywhr2xyxyxyxy(xywhr).astype(np.float32)
+    return corners
+
+
+def upright_boxes(corners: np.ndarray) -> np.ndarray:
+    """Return the upright boxes around corners, shape (N, 4, 2): xyxy, shape (N, 4)."""
+    return np.concatenate((corners.min(1), corners.max(1)), 1)
+
+
+def rotated_around(corners: np.ndarray) -> np.ndarray:
+    """Return the smallest rotated box around points, shape (P, 2): xywhr, shape (5,)."""
+    box: np.ndarray = xyxyxyxy2xywhr(corners[None])[0]
+    return box
+
+
+def seen_parts(corners: np.ndarray, tiles: np.ndarray) -> list[np.ndarray]:
+    """Return what tiles show of rotated boxes, convex polygons of shapes (P, 2); P is 0 where they show nothing.
+
+    Args:
+        corners: Corners of the boxes, shape (N, 4, 2).
+        tiles: The tile of each, xyxy in pixels, shape (N, 4).
+    """
+    return [_common(box, frame)[1] for box, frame in zip(corners, _frames(tiles), strict=True)]
+
+
+def cover_shares(corners: np.ndarray, others: np.ndarray, tiles: np.ndarray) -> np.ndarray:
+    """Return the share of each rotated box that lies in what its tile shows of another one, shape (P,).
+
+    What a tile shows may be a triangle, and the rotated box around that is twice as large. So up to half of a box may
+    lie outside.
+
+    Args:
+        corners: Corners of the boxes, shape (P, 4, 2).
+        others: Corners of the others, likewise.
+        tiles: The tile of each box, xyxy in pixels, shape (P, 4).
+    """
+    covers = np.zeros(len(corners))
+    for k, (box, part) in enumerate(zip(corners, seen_parts(others, tiles), strict=True)):
+        if len(part) > 2:
+            area, seen = cv2.contourArea(box), cv2.contourArea(part)
+            covers[k] = _common(box, part)[0] / max(1e-9, min(area, max(seen, area / 2)))
+    return covers
+
+
+def zone_ious(xywhr1: np.ndarray, xywhr2: np.ndarray, zones: np.ndarray, margin: float) -> np.ndarray:
+    """Return the IoU of the parts that pairs of rotated boxes have in their zones, all widened by a margin.
+
+    Args:
+        xywhr1: Rotated boxes, shape (P, 5).
+        xywhr2: The others, likewise.
+        zones: Zones, xyxy in pixels, shape (P, 4).
+        margin: By how much each side moves outward, in pixels.
+    """
+    wider = np.array([0, 0, 2 * margin, 2 * margin, 0])
+    ious, frames = np.zeros(len(zones)), _frames(zones + margin * np.array([-1, -1, 1, 1]))
+    for k, (a, b, frame) in enumerate(zip(corners_of(xywhr1 + wider), corners_of(xywhr2 + wider), frames, strict=True)):
+        (area_a, part_a), (area_b, part_b) = _common(a, frame), _common(b, frame)
+        if min(area_a, area_b) > 0:
+            shared = _common(part_a, part_b)[0]
+            ious[k] = shared / (area_a + area_b - shared)
+    return ious
+
+
+def nms_of_pairs(xywhr: np.ndarray, i: np.ndarray, j: np.ndarray, iou: float) -> np.ndarray:
+    """Return the rows that greedy NMS by upstream's `probiou` keeps of rotated boxes in falling order of priority.
+
+    Only the pairs (i, j), shape (P,) each, are compared.
+    """
+    first, second = np.minimum(i, j), np.maximum(i, j)
+    boxes = torch.from_numpy(xywhr)
+    close = probiou(boxes[first], boxes[second]).flatten().numpy() > iou
+    keep = np.ones(len(xywhr), dtype=bool)
+    pairs = np.stack((first[close], second[close]), 1)
+    for a, b in pairs[np.lexsort(pairs.T[::-1])].tolist():
+        if keep[a]:
+            keep[b] = False
+    return np.flatnonzero(keep)
+
+
+def _frames(xyxy: np.ndarray) -> np.ndarray:
+    """Return the corners of upright boxes, shape (N, 4), as those of rotated ones: shape (N, 4, 2), float32."""
+    return xyxy[:, [0, 1, 2, 1, 2, 3, 0, 3]].reshape(-1, 4, 2).astype(np.float32)
+
+
+def _common(a: np.ndarray, b: np.ndarray) -> tuple[float, np.ndarray]:
+    """Return the area of what two convex polygons, shape (P, 2), have in common, and its corners."""
+    area, corners = cv2.intersectConvexConvex(a, b)
+    return float(area), np.zeros((0, 2), np.float32) if corners is None else corners.reshape(-1, 2)
