@@ -120,13 +120,14 @@ def write_data(folder: Path, names: tuple[str, ...], images: dict[str, int]) -> 
     return write_set(folder, samples, names)
 
 
-def build_detector(folder: Path, classes: int, width: int = 16) -> Any:
-    """Return a `YOLO` of random weights that finds much in noise."""
+def build_detector(folder: Path, classes: int, width: int = 16, task: str = "detect") -> Any:
+    """Return a `YOLO` of random weights, for boxes or rotated ones, that finds much in noise."""
     from ultralytics import YOLO  # after `conftest.py` has set what it reads
 
-    (folder / "tiny.yaml").write_text(STOCK_MODEL.format(classes).replace("[16,", f"[{width},"))
+    text = STOCK_MODEL.replace("Detect, [nc]", "OBB, [nc, 1]") if task == "obb" else STOCK_MODEL
+    (folder / "tiny.yaml").write_text(text.format(classes).replace("[16,", f"[{width},"))
     torch.manual_seed(3)
-    model = YOLO(folder / "tiny.yaml", task="detect")
+    model = YOLO(folder / "tiny.yaml", task=task)
     network = model.model.train()
     for module in network.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
