@@ -10,7 +10,7 @@ import json
 import re
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 import numpy as np
@@ -26,13 +26,9 @@ TASKS = "detect", "segment", "pose", "obb"  # those with boxes
 DECIMALS = 6  # of a pixel; only rounds off what computing with floats adds
 
 
-def image_id(stem: str) -> int | str:
-    """Return the id of an image in COCO's results, as upstream's validator does.
-
-    Example:
-        >>> image_id("0042"), image_id("42_1")
-        (42, '42_1')
-    """
+def image_id(file: str | PurePath, frame: int | None = None) -> int | str:
+    """Return the `image_id` of a file, or a frame of a video, as upstream's validator does: a number if it is one."""
+    stem = PurePath(file).stem + ("" if frame is None else f"_{frame}")
     return int(stem) if stem.isdecimal() else stem
 
 
@@ -67,12 +63,9 @@ def encode_rows(rows: Iterable[dict[str, Any]], is_first: bool) -> bytes:
 
 
 class PredictionWriter:
-    """Writes the detections of a prediction into `predictions.json` while it runs.
+    """Writes the detections of a prediction into `predictions.json` of its folder while it runs.
 
     None are held in memory. The file is in its place, with what has been found so far, after `close`.
-
-    Args:
-        folder: Folder of the run; made if it is missing.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -87,22 +80,23 @@ class PredictionWriter:
 
     def add(self, predictor: Any) -> None:
         """Add the results of a predictor's current batch."""
-        paths, _, texts = predictor.batch
+        (paths, _, texts), source, dataset = predictor.batch, predictor.source_type, predictor.dataset
         for path, text, result in zip(paths, texts, predictor.results, strict=True):
-            boxes, file, frame = result.boxes, Path(readable_name(str(path))), _find_frame(predictor, text)
-            name = image_id(file.stem if frame is None else f"{file.stem}_{frame}")
+            file, frame = Path(readable_name(str(path))), None
+            if match := FRAME.match(text):
+                frame = int(match[1])
+            elif source.stream or source.screenshot:
+                frame = dataset.count if source.stream else dataset.frame
+            name = image_id(file, frame)
             if frame is None and self._paths.setdefault(name, str(path)) != str(path) and not self._is_ambiguous:
                 self._is_ambiguous = True
                 LOGGER.warning(f"{self.file}: several images share the image_id {name}; rename them to tell them apart")
-            if result.obb is not None:
-                boxes = result.obb
-            if boxes is None:  # of a model for masks that found none
-                continue
-            corners = boxes.xyxy if result.obb is None else boxes.xywhr
-            columns = (column.float().cpu() for column in (corners, boxes.conf, boxes.cls))
-            rows = encode_rows(detection_rows(*columns, [(name, file.name)] * len(boxes)), self._end == 1)
-            self._stream.write(rows)
-            self._end += len(rows)
+            boxes = result.obb if result.boxes is None else result.boxes
+            if boxes is not None and len(boxes):  # a model for masks may return None
+                corners = boxes.xywhr if result.boxes is None else boxes.xyxy
+                columns = (column.float().cpu() for column in (corners, boxes.conf, boxes.cls))
+                rows = encode_rows(detection_rows(*columns, [(name, file.name)] * len(boxes)), self._end == 1)
+                self._end += self._stream.write(rows)
 
     def close(self) -> None:
         """End the file and put it in its place."""
@@ -114,23 +108,12 @@ class PredictionWriter:
 
 def build_writer(args: Any, folder: Path) -> PredictionWriter | None:
     """Return the writer that the argument `save_json` of a prediction asks for, or None."""
-    if not args.save_json:
-        return None
-    if args.task not in TASKS or args.embed:
+    if args.save_json and (args.task not in TASKS or args.embed):
         what = "embed" if args.embed else f"the task {args.task}"
         LOGGER.warning(f"'save_json' is not used with {what}: there are no boxes to write.")
-        return None
-    return PredictionWriter(folder)
-
-
-def _find_frame(predictor: Any, text: str) -> int | None:
-    """Return the number of the frame that an image is, as in the names of label files; None if it is no frame."""
-    if match := FRAME.match(text):
-        return int(match[1])
-    source = predictor.source_type
-    if source.screenshot:
-        return int(predictor.dataset.frame)
-    return int(predictor.dataset.count) if source.stream else None
+    elif args.save_json:
+        return PredictionWriter(folder)
+    return None
 
 
 def build_instances(

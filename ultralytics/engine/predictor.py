@@ -17,7 +17,6 @@ from small_object.images import readable_name
 from ultralytics_overlay import require_parameters
 
 require_parameters(StockBasePredictor.setup_source)
-require_parameters(StockBasePredictor.stream_inference)
 require_parameters(StockBasePredictor.run_callbacks, "event")
 require_parameters(StockBasePredictor.predict_cli, "source", "model")
 require_parameters(StockBasePredictor.save_predicted_images, "save_path", "frame")

@@ -270,14 +270,11 @@ class Output:
         pq.write_table(pa.table(columns, SCHEMA), buffer)
         self.write(f"parts/{name}.parquet", buffer.getvalue().to_pybytes())
 
-    def write_predictions(self) -> None:
-        """Write the detections of all parts as COCO's results, `predictions.json`, with one part in memory at a time.
+    def encode_predictions(self) -> Iterator[bytes]:
+        """Yield the detections of all parts as COCO's results in JSON, with one part in memory at a time.
 
         `file_name` is an image's name in the source.
         """
-        self.write_chunks("predictions.json", self._encode_parts())
-
-    def _encode_parts(self) -> Iterator[bytes]:
         is_first = True
         yield b"["
         for part in self.parts():
@@ -285,8 +282,8 @@ class Output:
                 table = file.read(["image", "class_id", "score", *CORNERS])
             table = table.filter(pc.is_valid(table["score"]))
             images = table["image"].to_pylist()
-            columns = {name: torch.from_numpy(np.array(table[name])) for name in table.column_names[1:]}
-            names = {name: (image_id(PurePosixPath(_split_url(name)[0]).stem), name) for name in set(images)}
+            columns = {name: torch.tensor(table[name].to_numpy()) for name in table.column_names[1:]}
+            names = {name: (image_id(_split_url(name)[0]), name) for name in set(images)}
             boxes = torch.stack([columns[name] for name in CORNERS], 1)
             rows = detection_rows(boxes, columns["score"], columns["class_id"], [names[name] for name in images])
             yield encode_rows(rows, is_first)

@@ -39,7 +39,7 @@ class Tile:
     """A part of an image, with the objects in it."""
 
     image: Path
-    name: str  # file name without suffix
+    name: str  # file name
     xyxy: tuple[int, int, int, int]  # its corners in pixels of the image
     classes: np.ndarray  # class indices of its objects, shape (N,)
     boxes: np.ndarray  # their boxes, xyxy in pixels of the tile, shape (N, 4)
@@ -49,11 +49,6 @@ class Tile:
     def size(self) -> tuple[int, int]:
         """Width and height in pixels."""
         return self.xyxy[2] - self.xyxy[0], self.xyxy[3] - self.xyxy[1]
-
-    @property
-    def file_name(self) -> str:
-        """Name of its file."""
-        return self.name + (".jpg" if self.image.suffix.lower() in LOSSY else ".png")
 
 
 def cut_tiles(
@@ -95,7 +90,7 @@ def cut_tiles(
         for split, dataset in sets.items():
             planned = plan_tiles(dataset, tile, overlap, keep, empty)
             tiles = _write_tiles(planned, made, split, info["channels"])
-            instances = build_instances(names, ((t.file_name, t.size, t.classes, t.boxes, t.regions) for t in tiles))
+            instances = build_instances(names, ((t.name, t.size, t.classes, t.boxes, t.regions) for t in tiles))
             (made / f"annotations/instances_{split}.json").write_text(json.dumps(instances), encoding="utf-8")
             counts = [len(tile.classes) for tile in tiles]
             objects = f"{np.count_nonzero(counts)} with {sum(counts)} objects"
@@ -124,13 +119,13 @@ def plan_tiles(dataset: YOLODataset, tile: int, overlap: float, keep: float, emp
             corner = (x1, y1, x1, y1)
             own = regions.clip(corner, (x2, y2, x2, y2)) - corner
             own = own[(own[:, 2:] - own[:, :2] >= 1).all(1)]
-            title = f"{Path(name).stem}_{x1}_{y1}"
+            title = f"{Path(name).stem}_{x1}_{y1}" + (".jpg" if file.suffix.lower() in LOSSY else ".png")
             planned = Tile(file, title, (x1, y1, x2, y2), classes, inside - corner, own)
             if len(classes):
                 with_objects.append(planned)
             elif not touched and not len(own):
                 background.append(planned)
-    background.sort(key=lambda tile: hashlib.sha256(tile.name.encode()).digest())  # the same choice each time
+    background.sort(key=lambda tile: hashlib.sha256(tile.name[:-4].encode()).digest())  # the same choice each time
     return with_objects + background[: round(empty * len(with_objects))]
 
 
@@ -151,11 +146,10 @@ def _write_tiles(tiles: Sequence[Tile], folder: Path, split: str, channels: int)
         if image is None:
             continue
         x1, y1, x2, y2 = tile.xyxy
-        suffix = tile.file_name[-4:]
-        options = [cv2.IMWRITE_JPEG_QUALITY, 95] if suffix == ".jpg" else []
-        data = cv2.imencode(suffix, image[y1:y2, x1:x2], options)[1]
-        (folder / "images" / split / tile.file_name).write_bytes(data.tobytes())
+        options = [cv2.IMWRITE_JPEG_QUALITY, 95] if tile.name.endswith(".jpg") else []
+        data = cv2.imencode(tile.name[-4:], image[y1:y2, x1:x2], options)[1]
+        (folder / "images" / split / tile.name).write_bytes(data.tobytes())
         text, regions = yolo_lines(tile.boxes, tile.classes, *tile.size), region_lines(tile.regions, *tile.size)
-        write_labels(folder, split, tile.file_name, text, regions)
+        write_labels(folder, split, tile.name, text, regions)
         written.append(tile)
     return written
