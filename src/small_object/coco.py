@@ -94,9 +94,9 @@ class PredictionWriter:
             boxes = result.obb if result.boxes is None else result.boxes
             if boxes is not None and len(boxes):  # a model for masks may return None
                 corners = boxes.xywhr if result.boxes is None else boxes.xyxy
-                columns = (column.float().cpu() for column in (corners, boxes.conf, boxes.cls))
-                rows = encode_rows(detection_rows(*columns, [(name, file.name)] * len(boxes)), self._end == 1)
-                self._end += self._stream.write(rows)
+                columns = [column.float().cpu() for column in (corners, boxes.conf, boxes.cls)]
+                rows = detection_rows(columns[0], columns[1], columns[2], [(name, file.name)] * len(boxes))
+                self._end += self._stream.write(encode_rows(rows, self._end == 1))
 
     def close(self) -> None:
         """End the file and put it in its place."""
