@@ -110,13 +110,13 @@ def test_frames_until_ctrl_c(tmp_path: Path) -> None:
 
 def test_what_cannot_be_told_apart_or_has_no_boxes(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.WARNING, "ultralytics")
-    for name in ("a/1.png", "a/²\udce9.png", "b/1.png", "b/01.png"):
+    for name in ("a/1.png", "a/²³.png", "a/\udce9.png", "b/1.png", "b/01.png"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(cv2.imencode(".png", draw_blocks(64, 64, 12, 12))[1].tobytes())
     options = OPTIONS | {"project": str(tmp_path), "name": "x"}
     build_detector(tmp_path, 2).predict(f"{tmp_path}/?/*.png", **options)
     rows = read(tmp_path / "x/predictions.json")
-    assert {row["image_id"] for row in rows} == {1, "²%E9"} and {row["file_name"] for row in rows} >= {"²%E9.png"}
+    assert {row["image_id"] for row in rows} == {1, "²³", "%E9"} and "%E9.png" in {row["file_name"] for row in rows}
     assert [message for message in caplog.messages if "share the image_id 1;" in message] == caplog.messages[-1:]
     YOLO("yolo11n-cls.yaml").predict(tmp_path / "a/1.png", **options | {"name": "y"})
     assert "'save_json' is not used with the task classify" in caplog.messages[-1]
