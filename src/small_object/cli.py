@@ -152,6 +152,7 @@ def build_parser() -> ArgumentParser:
     add("--part", type=whole_number(1), help="images per Parquet file, lost with a killed worker (default: 8 to 256)")
     add("--workers", type=whole_number(1), help="processes (default: one per GPU, or one per two cores)")
     add("--device", choices=("cpu", "cuda"), help="device (default: cuda if there is a GPU)")
+    add("--save-json", action="store_true", help="also write the detections as COCO's results, predictions.json")
     add("--address", help="Ray cluster to run on, such as auto (default: this machine alone)")
 
     add = command(_transfer, "yolo11n.pt ultralytics/cfg/models/11/yolo11n.yaml")

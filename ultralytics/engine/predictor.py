@@ -1,7 +1,8 @@
-"""Saves pictures and videos of any name and size, and refuses slicing where it would silently be left out."""
+"""Saves pictures and videos of any name and size and COCO's JSON, and refuses slicing that would be left out."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +11,13 @@ from ultralytics.engine.predictor import BasePredictor as StockBasePredictor
 from ultralytics.utils import LOGGER
 from ultralytics.utils.patches import imwrite
 
+from small_object.coco import PredictionWriter, build_writer
 from small_object.errors import UserError
 from small_object.images import readable_name
 from ultralytics_overlay import require_parameters
 
 require_parameters(StockBasePredictor.setup_source)
+require_parameters(StockBasePredictor.run_callbacks, "event")
 require_parameters(StockBasePredictor.predict_cli, "source", "model")
 require_parameters(StockBasePredictor.save_predicted_images, "save_path", "frame")
 require_parameters(StockBasePredictor.write_results, "i", "p", "im", "s")
@@ -28,16 +31,35 @@ class BasePredictor(StockBasePredictor):
     Attributes:
         slices: Whether predictors of this class run large images by tiles.
         picture: File of the last picture that was saved, None if it could not be written.
+        writer: What writes `predictions.json`, None without `save_json` and after the run.
     """
 
     slices = False
     picture: Path | None = None
+    writer: PredictionWriter | None = None
 
     def setup_source(self, *args: Any, **kwargs: Any) -> None:
         """Set up the source; refuse `slice` if this predictor does not slice."""
         if getattr(self.args, "slice", 0) and not self.slices:
             raise UserError(f"slice={self.args.slice} is not supported by the prediction of this kind of model")
         super().setup_source(*args, **kwargs)
+
+    def stream_inference(self, *args: Any, **kwargs: Any) -> Iterator[Any]:
+        """Yield upstream's results; with `save_json`, also write them, those until an interruption too."""
+        try:
+            yield from super().stream_inference(*args, **kwargs)
+        finally:
+            if self.writer:
+                self.writer.close()
+                self.writer = None
+
+    def run_callbacks(self, event: str) -> None:
+        """Run the callbacks of an event; write the results that they leave of a batch."""
+        super().run_callbacks(event)
+        if event == "on_predict_start":
+            self.writer = build_writer(self.args, self.save_dir)
+        elif event == "on_predict_batch_end" and self.writer:
+            self.writer.add(self)
 
     def predict_cli(self, source: Any = None, model: Any = None) -> None:
         """Run the `yolo` command's prediction; say how many images could not be read.

@@ -88,6 +88,11 @@ def run(job: Job) -> dict[str, Any]:
             "unreadable": [{"image": name, "reason": reason} for name, reason in sorted(unreadable.items())],
         }
         out.write_json("report.json", report)
+        if job.save_json:
+            out.write_chunks("predictions.json", out.encode_predictions())
+            stems = pc.replace_substring_regex(pc.unique(found), r"^.*/|\.[^./]*$", "")
+            if shared := num_found - len(pc.unique(stems)):
+                LOGGER.warning(f"predictions.json: {shared} images share an image_id; tell them apart by file_name")
     LOGGER.info(
         f"{num_done} of {num_images} images done, {num_now} of them now, {len(unreadable)} unreadable; "
         f"{detections.total()} objects. Report: {job.out}/report.json"

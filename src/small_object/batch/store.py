@@ -8,7 +8,7 @@ import os
 import re
 import tempfile
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path, PurePosixPath
@@ -16,13 +16,16 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.fs
 import pyarrow.parquet as pq
+import torch
 from filelock import FileLock, Timeout
 from ultralytics.data.utils import IMG_FORMATS
 from ultralytics.utils import LOGGER
 from ultralytics.utils.patches import read_image
 
+from small_object.coco import detection_rows, encode_rows, image_id
 from small_object.errors import UserError, one_line
 from small_object.files import make_writable, replacing
 from small_object.images import SURROGATE, UnreadableImageError, find_files, read_names, utf8_name
@@ -30,13 +33,14 @@ from small_object.images import SURROGATE, UnreadableImageError, find_files, rea
 S3 = "s3://"
 ESCAPED = re.compile("%([89A-F][0-9A-F])")  # see `readable_name`
 TILES = "tiles_run", "tiles_skipped"
+CORNERS = "x1", "y1", "x2", "y2"
 SCHEMA = pa.schema(
     [
         pa.field("image", pa.string(), nullable=False),
         ("class", pa.string()),
         ("class_id", pa.int32()),
         ("score", pa.float32()),
-        *((name, pa.float32()) for name in ("x1", "y1", "x2", "y2")),
+        *((name, pa.float32()) for name in CORNERS),
         *(pa.field(name, pa.int32(), nullable=False) for name in ("width", "height", *TILES)),
     ]
 )
@@ -50,10 +54,15 @@ def _open_bucket(bucket: str, options: str) -> pa.fs.FileSystem:
 
 def open_s3(url: str) -> tuple[pa.fs.FileSystem, str]:
     """Return the file system of an S3 URL, with pyarrow's options after a `?`, and the path in it."""
-    path, _, options = url.removeprefix(S3).rpartition("?")
-    if not path or "=" not in options:  # a `?` in a key
-        path, options = url.removeprefix(S3), ""
+    path, options = _split_url(url)
     return _open_bucket(path.partition("/")[0], options), path.rstrip("/")
+
+
+def _split_url(url: str) -> tuple[str, str]:
+    """Return the path of a URL, with its bucket, or a file, and pyarrow's options."""
+    path, _, options = url.removeprefix(S3).rpartition("?")
+    has_options = url.startswith(S3) and path and "=" in options  # else a `?` in a name
+    return (path, options) if has_options else (url.removeprefix(S3), "")
 
 
 class Source:
@@ -161,16 +170,21 @@ class Output:
             raise UserError(f"--out {text}: {one_line(error)}") from error
 
     def write(self, name: str, content: bytes) -> None:
-        """Write a file in one step: whoever reads it sees the old content or the new."""
+        """Write a file in one step, see `write_chunks`."""
+        self.write_chunks(name, [content])
+
+    def write_chunks(self, name: str, chunks: Iterable[bytes]) -> None:
+        """Write a file in one step, part by part: whoever reads it sees the old content or the new."""
         if self._is_s3:
             stream = self._system.open_output_stream(f"{self._base}/{name}")
-            stream.write(content)
+            for chunk in chunks:
+                stream.write(chunk)
             stream.close()  # now the object appears; not in a `with`, which would close it after a failure
         else:
             file = Path(self.text, name)
             file.parent.mkdir(parents=True, exist_ok=True)
-            with replacing(file) as new:
-                new.write_bytes(content)
+            with replacing(file) as new, new.open("wb") as stream:
+                stream.writelines(chunks)
 
     def read(self, name: str) -> bytes | None:
         """Return the content of a file, None if there is none."""
@@ -255,3 +269,23 @@ class Output:
         buffer = pa.BufferOutputStream()
         pq.write_table(pa.table(columns, SCHEMA), buffer)
         self.write(f"parts/{name}.parquet", buffer.getvalue().to_pybytes())
+
+    def encode_predictions(self) -> Iterator[bytes]:
+        """Yield the detections of all parts as COCO's results in JSON, with one part in memory at a time.
+
+        `file_name` is an image's name in the source.
+        """
+        is_first = True
+        yield b"["
+        for part in self.parts():
+            with pq.ParquetFile(f"{self._base}/{part}", filesystem=self._system) as file:
+                table = file.read(["image", "class_id", "score", *CORNERS])
+            table = table.filter(pc.is_valid(table["score"]))
+            images = table["image"].to_pylist()
+            columns = {name: torch.tensor(table[name].to_numpy()) for name in table.column_names[1:]}
+            names = {name: (image_id(_split_url(name)[0]), name) for name in set(images)}
+            boxes = torch.stack([columns[name] for name in CORNERS], 1)
+            rows = detection_rows(boxes, columns["score"], columns["class_id"], [names[name] for name in images])
+            yield encode_rows(rows, is_first)
+            is_first &= not rows
+        yield b"]\n"

@@ -52,6 +52,7 @@ class Job:
     workers: int | None = None
     device: str | None = None
     address: str | None = None
+    save_json: bool = False
 
     def settings(self) -> dict[str, Any]:
         """Return the arguments that the detections depend on; all runs into one output must share them."""

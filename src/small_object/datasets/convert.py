@@ -315,7 +315,7 @@ def _read_coco(file: Path, left_out: Counter[str]) -> tuple[list[LabelledImage],
         elif item.get("iscrowd") or item.get("ignore") or category in ignored:
             if box is None:
                 left_out["ignore regions without a box"] += 1
-            else:
+            elif box not in images[image].regions:  # a crowd of each category may stand for one region
                 images[image].regions.append(box)
         elif category not in categories:
             left_out["of categories not listed"] += 1

@@ -1,4 +1,4 @@
-"""Cuts a data set into tiles.
+"""Cuts a data set into tiles, with labels in YOLO's and in COCO's format.
 
 Training and validation images are cut separately, the same each time. A box is cut to its tile, and dropped if less
 than `keep` of its area is left. A tile with nothing but such remains or ignore regions is left out, since it isn't
@@ -8,6 +8,7 @@ background either.
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,7 @@ from ultralytics.utils.ops import xywhn2xyxy
 from ultralytics.utils.patches import imread
 
 from small_object.arguments import MAX_OVERLAP, MIN_TILE
+from small_object.coco import build_instances
 from small_object.datasets.dataset import SPLITS, put_in_place, read_data_yaml, unique_names, write_labels
 from small_object.datasets.images import read_flags
 from small_object.datasets.labels import yolo_lines
@@ -37,10 +39,16 @@ class Tile:
     """A part of an image, with the objects in it."""
 
     image: Path
-    name: str  # file name without suffix
+    name: str  # file name
     xyxy: tuple[int, int, int, int]  # its corners in pixels of the image
-    text: str  # its label lines
-    regions: str  # its ignore regions, likewise
+    classes: np.ndarray  # class indices of its objects, shape (N,)
+    boxes: np.ndarray  # their boxes, xyxy in pixels of the tile, shape (N, 4)
+    regions: np.ndarray  # its ignore regions, likewise
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height in pixels."""
+        return self.xyxy[2] - self.xyxy[0], self.xyxy[3] - self.xyxy[1]
 
 
 def cut_tiles(
@@ -57,7 +65,8 @@ def cut_tiles(
         empty: Number of tiles without objects to keep, per tile with objects.
 
     Returns:
-        The data YAML of the new set, `<out>/<name of out>.yaml`.
+        The data YAML of the new set, `<out>/<name of out>.yaml`. COCO's annotations are in
+        `<out>/annotations/instances_{train,val}.json`.
 
     Raises:
         UserError: If an argument is out of its range, the data can't be used or `out` holds images already.
@@ -75,11 +84,15 @@ def cut_tiles(
     if info["channels"] not in (1, 3):
         raise UserError(f"{data}: only images of 1 or 3 channels can be cut, not of {info['channels']}")
     file = out / f"{out.absolute().name}.yaml"
+    names = [info["names"][index] for index in range(len(info["names"]))]
     with staging_dir(out) as made:
+        (made / "annotations").mkdir()
         for split, dataset in sets.items():
             planned = plan_tiles(dataset, tile, overlap, keep, empty)
             tiles = _write_tiles(planned, made, split, info["channels"])
-            counts = [tile.text.count("\n") for tile in tiles]
+            instances = build_instances(names, ((t.name, t.size, t.classes, t.boxes, t.regions) for t in tiles))
+            (made / f"annotations/instances_{split}.json").write_text(json.dumps(instances), encoding="utf-8")
+            counts = [len(tile.classes) for tile in tiles]
             objects = f"{np.count_nonzero(counts)} with {sum(counts)} objects"
             LOGGER.info(f"{split}: {len(tiles)} tiles of {len(dataset.labels)} images, {objects}")
         what = f"{Path(data).stem} in tiles of {tile} px, overlap {overlap:g}, boxes from {keep:g} of their area on"
@@ -102,17 +115,17 @@ def plan_tiles(dataset: YOLODataset, tile: int, overlap: float, keep: float, emp
         regions = read_regions(file) * ((width, height) * 2)
         for x1, y1, x2, y2 in tile_grid(height, width, tile, overlap).tolist():
             kept, inside, touched = cut_boxes(boxes, (x1, y1, x2, y2), keep)
-            classes, size = label["cls"][kept, 0].astype(int), (x2 - x1, y2 - y1)
+            classes = label["cls"][kept, 0].astype(int)
             corner = (x1, y1, x1, y1)
             own = regions.clip(corner, (x2, y2, x2, y2)) - corner
             own = own[(own[:, 2:] - own[:, :2] >= 1).all(1)]
-            text, region_text = yolo_lines(inside - corner, classes, *size), region_lines(own, *size)
-            planned = Tile(file, f"{Path(name).stem}_{x1}_{y1}", (x1, y1, x2, y2), text, region_text)
-            if text:
+            title = f"{Path(name).stem}_{x1}_{y1}" + (".jpg" if file.suffix.lower() in LOSSY else ".png")
+            planned = Tile(file, title, (x1, y1, x2, y2), classes, inside - corner, own)
+            if len(classes):
                 with_objects.append(planned)
-            elif not touched and not region_text:
+            elif not touched and not len(own):
                 background.append(planned)
-    background.sort(key=lambda tile: hashlib.sha256(tile.name.encode()).digest())  # the same choice each time
+    background.sort(key=lambda tile: hashlib.sha256(tile.name[:-4].encode()).digest())  # the same choice each time
     return with_objects + background[: round(empty * len(with_objects))]
 
 
@@ -133,10 +146,10 @@ def _write_tiles(tiles: Sequence[Tile], folder: Path, split: str, channels: int)
         if image is None:
             continue
         x1, y1, x2, y2 = tile.xyxy
-        is_lossy = tile.image.suffix.lower() in LOSSY
-        suffix, options = (".jpg", [cv2.IMWRITE_JPEG_QUALITY, 95]) if is_lossy else (".png", [])
-        data = cv2.imencode(suffix, image[y1:y2, x1:x2], options)[1]
-        (folder / "images" / split / f"{tile.name}{suffix}").write_bytes(data.tobytes())
-        write_labels(folder, split, f"{tile.name}.txt", tile.text, tile.regions)
+        options = [cv2.IMWRITE_JPEG_QUALITY, 95] if tile.name.endswith(".jpg") else []
+        data = cv2.imencode(tile.name[-4:], image[y1:y2, x1:x2], options)[1]
+        (folder / "images" / split / tile.name).write_bytes(data.tobytes())
+        text, regions = yolo_lines(tile.boxes, tile.classes, *tile.size), region_lines(tile.regions, *tile.size)
+        write_labels(folder, split, tile.name, text, regions)
         written.append(tile)
     return written

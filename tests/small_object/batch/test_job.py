@@ -107,6 +107,7 @@ def build_job(weights: Path, source: object, out: object, **given: Any) -> Job:
 def command(job: Job) -> list[str]:
     """Return the arguments with which Python runs a job in a process of its own."""
     given = {f"--{name.replace('_', '-')}": str(value) for name, value in vars(job).items() if value is not None}
+    del given["--save-json"]  # takes no value
     return ["-m", "small_object.cli", "batch", *itertools.chain(*given.items())]
 
 
@@ -120,6 +121,19 @@ def rows(out: Path) -> dict[str, list[dict[str, Any]]]:
         assert of_file and not found.keys() & of_file.keys(), "an image is in two parts"
         found |= of_file
     return found
+
+
+def check_json(out: Path, ids: dict[str, int | str]) -> None:
+    """Compare `predictions.json` with the rows of the parts, where images have these ids."""
+    found = json.loads((out / "predictions.json").read_text())
+    kept = [
+        row for file in sorted((out / "parts").iterdir()) for row in pq.read_table(file).to_pylist() if row["class"]
+    ]
+    assert [row["file_name"] for row in found] == [row["image"] for row in kept] and len(found) > 9
+    for row, part in zip(found, kept, strict=True):
+        assert (row["image_id"], row["category_id"]) == (ids[part["image"]], part["class_id"] + 1)
+        x1, y1, x2, y2 = (part[name] for name in ("x1", "y1", "x2", "y2"))
+        assert [*row["bbox"], row["score"]] == pytest.approx([x1, y1, x2 - x1, y2 - y1, part["score"]], abs=1e-3)
 
 
 def read_parts(out: Path) -> dict[Path, bytes]:
@@ -154,8 +168,9 @@ def test_results_are_those_of_a_loop_and_unreadable_images_are_tried_again(weigh
     for name in ("\udcff.png", "%FF.png", "._small.png", ".hidden/small.png"):
         (images / name).parent.mkdir(exist_ok=True)
         (images / name).write_bytes(good)
-    job = build_job(weights, images, out)
+    job = build_job(weights, images, out, save_json=True)
     told, found = run(job), rows(out)
+    check_json(out, {name: Path(name).stem for name in found})
     assert {each["image"]: each["reason"] for each in told["unreadable"]} == reasons
     names = {file.relative_to(images).as_posix() for file in images.rglob("*") if file.suffix in (".png", ".jpg")}
     names -= reasons.keys() | {"\udcff.png", "._small.png", ".hidden/small.png"}
@@ -251,7 +266,7 @@ def test_lists_and_s3(weights: Path, tmp_path: Path, s3: tuple[Any, str]) -> Non
     url, gone = f"s3://year/2025/d.png?{options}", f"s3://year/2025/gone.png?{options}"
     lines = tmp_path / "lists/list.txt"
     lines.write_text(f"\ufeff near/a b.png \n\n{url}\n{gone}\n{far}\nmissing.png\n{url}\n", encoding="utf-8")
-    job = build_job(weights, lines, f"s3://year/found?{options}")
+    job = build_job(weights, lines, f"s3://year/found?{options}", save_json=True)
     told = run(job)
     for entry in client.list_objects_v2(Bucket="year", Prefix="found/")["Contents"]:
         file = tmp_path / "copy" / entry["Key"].removeprefix("found/")
@@ -261,6 +276,7 @@ def test_lists_and_s3(weights: Path, tmp_path: Path, s3: tuple[Any, str]) -> Non
     assert found.keys() == {"near/a b.png", url, str(far)}
     for name, file in (("near/a b.png", local), (url, tmp_path / "s3/3.png"), (str(far), far)):
         same(boxes_of(found[name]), expected(weights, file).boxes.data)
+    check_json(tmp_path / "copy", {"near/a b.png": "a b", url: "d", str(far): "far"})
     assert told == report(tmp_path / "copy")
     assert [each["image"] for each in told["unreadable"]] == ["missing.png", gone] and told["images"] == 5
     lines.write_text(f"{far}\nnear/a b.png\n{url}")
@@ -268,13 +284,15 @@ def test_lists_and_s3(weights: Path, tmp_path: Path, s3: tuple[Any, str]) -> Non
     assert (told["done_before"], told["done_now"], len(told["unreadable"])) == (3, 0, 0)
 
 
-def test_other_work_is_refused(weights: Path, tmp_path: Path) -> None:
+def test_other_work_is_refused(weights: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """None of these starts Ray, and the output stays as it is."""
     draw(tmp_path / "in/0.png", 0)
     first, out = build_job(weights, tmp_path / "in", tmp_path / "out"), Output(str(tmp_path / "out"))
     begin(out, first, model_digest(weights))
-    out.write_part("a", {name: [0] for name in SCHEMA.names} | {"image": ["0.png"], "class": [None]})
-    assert run(first)["done"] == 1  # nothing is left to do
+    nothing = {"image": ["0.png", "a/0.jpg"], "class": [None] * 2, "score": [None] * 2}
+    out.write_part("a", {name: [0] * 2 for name in SCHEMA.names} | nothing)
+    assert run(replace(first, save_json=True))["done"] == 1  # nothing is left to do
+    assert out.read("predictions.json") == b"[]\n" and "1 images share an image_id" in caplog.text
     draw(tmp_path / "in/1.png", 1)
     files = {file: file.read_bytes() for file in (tmp_path / "out").rglob("*.*")}
     (tmp_path / "other.pt").write_bytes(weights.read_bytes() + b" ")

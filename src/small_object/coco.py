@@ -1,0 +1,141 @@
+"""Detections and annotations in COCO's format, which other tools read.
+
+Detections are rows like those of upstream's `yolo val save_json`: `image_id` is the stem of the file's name, as a
+number where it is one, `category_id` the index of the class plus 1 and `bbox` x, y, width and height in pixels.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Sequence
+from contextlib import ExitStack
+from pathlib import Path, PurePath
+from typing import Any
+
+import numpy as np
+import torch
+from ultralytics.utils import LOGGER
+
+from small_object.files import make_writable, replacing
+from small_object.images import readable_name
+
+FRAME = re.compile(r"video \d+/\d+ \(frame (\d+)/")  # how upstream's reader of videos describes an image
+NUM_CLASSES = 2**31  # more than there can be
+TASKS = "detect", "segment", "pose", "obb"  # those with boxes
+DECIMALS = 6  # of a pixel; only rounds off what computing with floats adds
+
+
+def image_id(file: str | PurePath, frame: int | None = None) -> int | str:
+    """Return the `image_id` of a file, or a frame of a video, as upstream's validator does: a number if it is one."""
+    stem = PurePath(file).stem + ("" if frame is None else f"_{frame}")
+    return int(stem) if stem.isdecimal() else stem
+
+
+def detection_rows(
+    boxes: torch.Tensor, scores: torch.Tensor, classes: torch.Tensor, images: Sequence[tuple[int | str, str]]
+) -> list[dict[str, Any]]:
+    """Return detections as rows of COCO's results, rounded as by upstream's validator.
+
+    Args:
+        boxes: xyxy in pixels of the images, shape (N, 4), or rotated ones, xywhr, shape (N, 5), which get `rbox` and
+            `poly` in the place of `bbox`.
+        scores: Shape (N,), 0..1.
+        classes: Class indices, shape (N,).
+        images: For each detection the `image_id` and the `file_name` of its image.
+    """
+    from ultralytics.models.yolo.detect.val import DetectionValidator
+    from ultralytics.models.yolo.obb.val import OBBValidator
+
+    cls = OBBValidator if boxes.shape[1] == 5 else DetectionValidator
+    validator = cls.__new__(cls)  # what else it sets up is for a validation
+    validator.jdict, validator.class_map = [], range(1, NUM_CLASSES)
+    validator.pred_to_json({"bboxes": boxes, "conf": scores, "cls": classes}, {"im_file": ""})
+    for row, (row_id, file_name) in zip(validator.jdict, images, strict=True):
+        row |= {"image_id": row_id, "file_name": file_name}
+    return validator.jdict
+
+
+def encode_rows(rows: Iterable[dict[str, Any]], is_first: bool) -> bytes:
+    """Return rows as they stand in a list in JSON, between `[` and `]`; `is_first` is whether none precede."""
+    text = ",\n".join(map(json.dumps, rows))
+    return (text if is_first or not text else f",\n{text}").encode()
+
+
+class PredictionWriter:
+    """Writes the detections of a prediction into `predictions.json` of its folder while it runs.
+
+    None are held in memory. The file is in its place, with what has been found so far, after `close`.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        make_writable(folder)
+        self.file = folder / "predictions.json"
+        self._stack = ExitStack()
+        new = self._stack.enter_context(replacing(self.file))
+        self._stream = self._stack.enter_context(new.open("wb"))
+        self._end = self._stream.write(b"[")  # of the rows of whole images
+        self._paths: dict[int | str, str] = {}
+        self._is_ambiguous = False
+
+    def add(self, predictor: Any) -> None:
+        """Add the results of a predictor's current batch."""
+        (paths, _, texts), source, dataset = predictor.batch, predictor.source_type, predictor.dataset
+        for path, text, result in zip(paths, texts, predictor.results, strict=True):
+            file, frame = Path(readable_name(str(path))), None
+            if match := FRAME.match(text):
+                frame = int(match[1])
+            elif source.stream or source.screenshot:
+                frame = dataset.count if source.stream else dataset.frame
+            name = image_id(file, frame)
+            if frame is None and self._paths.setdefault(name, str(path)) != str(path) and not self._is_ambiguous:
+                self._is_ambiguous = True
+                LOGGER.warning(f"{self.file}: several images share the image_id {name}; rename them to tell them apart")
+            boxes = result.obb if result.boxes is None else result.boxes
+            if boxes is not None and len(boxes):  # a model for masks may return None
+                corners = boxes.xywhr if result.boxes is None else boxes.xyxy
+                columns = [column.float().cpu() for column in (corners, boxes.conf, boxes.cls)]
+                rows = detection_rows(columns[0], columns[1], columns[2], [(name, file.name)] * len(boxes))
+                self._end += self._stream.write(encode_rows(rows, self._end == 1))
+
+    def close(self) -> None:
+        """End the file and put it in its place."""
+        with self._stack:
+            self._stream.seek(self._end)
+            self._stream.truncate()  # what Ctrl-C left of an image
+            self._stream.write(b"]\n")
+
+
+def build_writer(args: Any, folder: Path) -> PredictionWriter | None:
+    """Return the writer that the argument `save_json` of a prediction asks for, or None."""
+    if args.save_json and (args.task not in TASKS or args.embed):
+        what = "embed" if args.embed else f"the task {args.task}"
+        LOGGER.warning(f"'save_json' is not used with {what}: there are no boxes to write.")
+    elif args.save_json:
+        return PredictionWriter(folder)
+    return None
+
+
+def build_instances(
+    names: Sequence[str], images: Iterable[tuple[str, tuple[int, int], np.ndarray, np.ndarray, np.ndarray]]
+) -> dict[str, list[dict[str, Any]]]:
+    """Return COCO's annotations of a data set. Ids begin at 1, that of a category is its class index plus 1.
+
+    Args:
+        names: Class names by class index.
+        images: For each image its file name, its (width, height) in pixels, the class indices of its objects, shape
+            (N,), their boxes, shape (N, 4), and its ignore regions, shape (M, 4), both xyxy in pixels. A region becomes
+            a crowd (`iscrowd`) of each category, since COCO's evaluation goes by category.
+    """
+    found: dict[str, list[dict[str, Any]]] = {"images": [], "annotations": []}
+    found["categories"] = [{"id": index, "name": name} for index, name in enumerate(names, 1)]
+    for number, (file_name, (width, height), classes, boxes, regions) in enumerate(images, 1):
+        found["images"].append({"id": number, "file_name": file_name, "width": width, "height": height})
+        objects = [(cls + 1, box, 0) for cls, box in zip(classes.tolist(), boxes.tolist(), strict=True)]
+        objects += [(category["id"], region, 1) for region in regions.tolist() for category in found["categories"]]
+        for category, (x1, y1, x2, y2), is_crowd in objects:
+            x, y, w, h = (round(value, DECIMALS) for value in (x1, y1, x2 - x1, y2 - y1))
+            annotation = {"id": len(found["annotations"]) + 1, "image_id": number, "category_id": category}
+            annotation |= {"bbox": [x, y, w, h], "area": round(w * h, DECIMALS), "iscrowd": is_crowd}
+            found["annotations"].append(annotation)
+    return found
