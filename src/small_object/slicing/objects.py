@@ -36,8 +36,8 @@ class Objects:
         """Return those of some indices, shape (K,), or of a mask, shape (N,)."""
         index = index.nonzero().flatten() if index.dtype == torch.bool else index
         masks = None if self.masks is None else [self.masks[k] for k in index.tolist()]
-        more = (None if x is None else x[index] for x in self._more())
-        return Objects(self.rows[index], *more, masks=masks)  # type: ignore[arg-type]
+        rotated, keypoints, features = (None if x is None else x[index] for x in self._more())
+        return Objects(self.rows[index], rotated, keypoints, features, masks)
 
     def _more(self) -> tuple[torch.Tensor | None, ...]:
         return self.rotated, self.keypoints, self.features

@@ -33,7 +33,6 @@ class SegmentationValidator(StockSegmentationValidator):
     def init_metrics(self, model: torch.nn.Module) -> None:
         """Start a validation of `model`."""
         super().init_metrics(model)
-        self.crops = {}
         if self.slicer is not None:
             self.process = ops.process_mask_native
 
