@@ -1,11 +1,12 @@
-"""Runs a function on many items in threads."""
+"""Runs a function on many items in threads, or on the next ones ahead of time."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable, Collection, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from multiprocessing.pool import ThreadPool
-from typing import TypeVar
+from typing import Any, Generic, TypeVar
 
 from ultralytics.utils import TQDM
 
@@ -21,3 +22,30 @@ def map_threads(function: Callable[[T], R], items: Collection[T], desc: str) -> 
     """
     with ThreadPool(os.cpu_count()) as pool:
         yield from TQDM(pool.imap(function, items), desc=desc, total=len(items), unit="image", leave=False)
+
+
+class ReadAhead(Generic[R]):
+    """A function of a file, whose results can be prepared in a thread while the caller is busy with something else.
+
+    Args:
+        function: Takes a file and options, and returns what is wanted.
+    """
+
+    def __init__(self, function: Callable[..., R]) -> None:
+        self._function, self._pool = function, ThreadPoolExecutor(1)
+        self._coming: dict[tuple[Any, ...], Future[R]] = {}
+
+    def start(self, file: str, **options: Any) -> None:
+        """Prepare the result for a file, which `__call__` returns once."""
+        self._coming[(file, *sorted(options.items()))] = self._pool.submit(self._function, file, **options)
+
+    def __call__(self, file: str, **options: Any) -> R:
+        """Return the result for a file."""
+        coming = self._coming.pop((file, *sorted(options.items())), None)
+        return self._function(file, **options) if coming is None else coming.result()
+
+    def clear(self) -> None:
+        """Forget all prepared results."""
+        for coming in self._coming.values():
+            coming.cancel()
+        self._coming.clear()

@@ -5,7 +5,7 @@ import threading
 
 import pytest
 
-from small_object.parallel import map_threads
+from small_object.parallel import ReadAhead, map_threads
 
 
 def test_results_come_in_order_from_several_threads(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -17,3 +17,19 @@ def test_results_come_in_order_from_several_threads(monkeypatch: pytest.MonkeyPa
         return number**2
 
     assert list(map_threads(square, range(6), "squares")) == [0, 1, 4, 9, 16, 25]
+
+
+def test_what_is_read_ahead_is_used_once() -> None:
+    calls: list[str] = []
+    read = ReadAhead(lambda file, flags: calls.append(file) or f"{file}{flags}{len(calls)}")
+    read.start("a", flags=1)
+    assert read("a", flags=1) == "a11" and calls == ["a"]
+    assert read("a", flags=1) == "a12" and read("b", flags=2) == "b23"
+    read.start("c", flags=1)
+    assert read("c", flags=2).startswith("c2")  # not what was prepared
+    read.clear()
+    assert read("c", flags=1).startswith("c1") and calls.count("c") in {2, 3}
+    failing = ReadAhead(int)
+    failing.start("x")
+    with pytest.raises(ValueError, match="'x'"):
+        failing("x")

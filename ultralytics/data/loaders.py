@@ -1,4 +1,4 @@
-"""Reads videos past corrupt frames, where upstream takes the first for the end, and images of any file name."""
+"""Reads videos past corrupt frames, where upstream takes the first for the end, and images of any name ahead of use."""
 
 from __future__ import annotations
 
@@ -10,18 +10,21 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
-from ultralytics.data.loaders import IMG_FORMATS
+from ultralytics.data.loaders import IMG_FORMATS, PIL_FALLBACK_SUFFIXES
 from ultralytics.data.loaders import LoadImagesAndVideos as StockLoadImagesAndVideos
 from ultralytics.data.loaders import glob as stock_glob
+from ultralytics.data.loaders import imread as stock_imread
 from ultralytics.utils import LOGGER
 
 from small_object.images import find_nested_image, literal_glob, resolve_names
+from small_object.parallel import ReadAhead
 from small_object.video import Capture, openable_name
 from ultralytics_overlay import require_parameters
 
 require_parameters(StockLoadImagesAndVideos._new_video, "path")
 require_parameters(StockLoadImagesAndVideos._append_image, "paths", "imgs", "info", "path", "im0", "idx")
 
+imread = ReadAhead(stock_imread)
 glob = SimpleNamespace(glob=literal_glob, escape=stock_glob.escape)  # upstream's loaders look it up here
 
 
@@ -49,6 +52,24 @@ class LoadImagesAndVideos(StockLoadImagesAndVideos):
             LOGGER.warning(
                 f"{path}: images in its subfolders, such as {nested}, are not read; source='{path}/**/*.*' reads all"
             )
+
+    def __iter__(self) -> Any:
+        """Begin with the first file."""
+        imread.clear()
+        return super().__iter__()
+
+    def __next__(self) -> tuple[list[str], list[np.ndarray], list[str]]:
+        """Return the next batch, see upstream; the images of the one after it are decoded while this one is run."""
+        batch = super().__next__()
+        for file in self.files[self.count : min(self.count + self.bs, self.ni)]:
+            if Path(file).suffix.lower() not in PIL_FALLBACK_SUFFIXES:  # their readers are not thread-safe
+                imread.start(file, flags=self.cv2_flag)
+        return batch
+
+    def close(self) -> None:
+        """Release what is open; see upstream."""
+        imread.clear()
+        super().close()
 
     def _append_image(self, paths: list, imgs: list, info: list, path: str, im0: np.ndarray | None, idx: int) -> None:
         if im0 is None:

@@ -42,12 +42,17 @@ class Objects:
     def _more(self) -> tuple[torch.Tensor | None, ...]:
         return self.rotated, self.keypoints, self.features
 
+    def cpu(self) -> Objects:
+        """Return the objects on the CPU."""
+        rotated, keypoints, features = (None if x is None else x.cpu() for x in self._more())
+        return Objects(self.rows.cpu(), rotated, keypoints, features, self.masks)
+
     def shifted(self, x: int, y: int) -> Objects:
-        """Return the objects of a part of an image, in float32 on the CPU, moved by its position in pixels."""
-        rows = self.rows.float().cpu().clone()
-        rotated, keypoints, features = (None if x is None else x.float().cpu().clone() for x in self._more())
+        """Return the objects of a part of an image, in float32, moved by its position in pixels."""
+        rows = self.rows.float().clone()
+        rotated, keypoints, features = (None if x is None else x.float().clone() for x in self._more())
         masks = None if self.masks is None else [crop.shifted(x, y) for crop in self.masks]
-        offset = torch.tensor([x, y])
+        offset = rows.new_tensor([x, y])
         rows[:, :4] += offset.repeat(2)
         for tensor in (rotated, keypoints):
             if tensor is not None:

@@ -29,6 +29,9 @@ MAX_PROPOSAL_SHRINK = 4
 """How many times smaller than in tiles `slice_skip` sees an image, at most, to choose its tiles. In the pass over the
 whole of a large image an object would be a pixel; this costs about a sixteenth of what the tiles do."""
 
+NUM_ON_CPU, MAX_BATCH = 8, 128
+"""Tiles at a time for `slice_batch=0`: on a CPU, where more are no faster, and at most."""
+
 TRAINING_ATTRIBUTES = "object_size", "train_scale"
 """What `auto_tile` needs to know of a model's training: attributes of a model, in the metadata of an exported one."""
 
@@ -61,7 +64,7 @@ class Slicer:
     Args:
         tile: Side or (height, width) of a tile in pixels, see `tile_grid`.
         overlap: Minimum overlap of neighbouring tiles as a fraction of their side, see `tile_grid`.
-        batch: Tiles that the model is given at a time, at least 1.
+        batch: Tiles that the model is given at a time; 0: as many as fit into half of the free memory of the GPU.
         full: Whether the detections of the pass over the whole image belong to the result.
         skip: Minimum score, 0..1, of the proposals that tiles must cover; 0 runs all tiles.
         classes: Classes to find, for the proposals; None finds all.
@@ -140,7 +143,9 @@ class Slicer:
         for grid, tiles in zip(grids, chosen, strict=True):
             objects = [next(found).shifted(*xyxy[:2]) for xyxy in tiles.tolist()]
             sources = torch.arange(len(tiles)).repeat_interleave(torch.tensor([*map(len, objects)], dtype=torch.long))
-            detections.append(TileDetections(concatenate(objects), sources, tiles, max(0, len(grid) - len(tiles))))
+            detections.append(
+                TileDetections(concatenate(objects).cpu(), sources, tiles, max(0, len(grid) - len(tiles)))
+            )
         return detections
 
     def _in_region(self, tiles: np.ndarray, image_hw: tuple[int, int]) -> np.ndarray:
@@ -166,10 +171,15 @@ class Slicer:
             by_shape.setdefault((y2 - y1, x2 - x1, *image.shape[2:]), []).append(index)
         found: dict[int, Any] = {}
         for indices in by_shape.values():
-            for start in range(0, len(indices), self.batch):
-                chosen = indices[start : start + self.batch]
+            start, batch = 0, self.batch or 1
+            while start < len(indices):
+                chosen = indices[start : start + batch]
+                is_measured = not self.batch and start == 1  # the first pass may take more than others
+                before = memory_in_use() if is_measured else 0
                 outputs = run([image[y1:y2, x1:x2] for image, x1, y1, x2, y2 in (flat[index] for index in chosen)])
                 found |= zip(chosen, outputs, strict=True)
+                start += batch
+                batch = batch_that_fits(before) if is_measured else batch
         return (found[index] for index in range(len(flat)))
 
     def merge(self, image_hw: tuple[int, int], detections: TileDetections, whole: Objects) -> tuple[Objects, int]:
@@ -187,7 +197,7 @@ class Slicer:
         """
         objects, sources = detections.objects, detections.sources
         if self.full:
-            objects = concatenate((objects, whole.shifted(0, 0)))
+            objects = concatenate((objects, whole.shifted(0, 0).cpu()))
             sources = torch.cat((sources, torch.full((len(whole),), -1)))
         xyxy = objects.rows[:, :4]
         valid = (xyxy[:, 0] <= xyxy[:, 2]) & (xyxy[:, 1] <= xyxy[:, 3])  # heads without DFL can turn a box inside out
@@ -240,13 +250,29 @@ def build_slicer(args: Any, model: Any, imgsz: tuple[int, int]) -> Slicer | None
     elif shorter < longer:
         height, width = (max(MIN_TILE, round(tile * side / longer)) for side in imgsz)
         tile = height, width
-    batch = int(min(args.slice_batch, max_batch(model)))
+    device = torch.device(getattr(model, "device", None) or "cpu")
+    wanted = args.slice_batch or (math.inf if device.type == "cuda" else NUM_ON_CPU)
+    batch = min(wanted, max_batch(model))
     given = args.max_det if args.max_det != DEFAULT_CFG_DICT["max_det"] else None
     classes = None if args.classes is None else tuple(args.classes)
     agnostic = bool(args.agnostic_nms or args.single_cls)
     region = read_region(args.slice_roi) if getattr(args, "slice_roi", None) else None
     options = args.slice_skip, classes, args.slice_iou, agnostic, given, region
-    return Slicer(tile if isinstance(tile, tuple) else int(tile), args.slice_overlap, batch, args.slice_full, *options)
+    sides = tile if isinstance(tile, tuple) else int(tile)
+    return Slicer(sides, args.slice_overlap, 0 if batch == math.inf else int(batch), args.slice_full, *options)
+
+
+def memory_in_use() -> int:
+    """Return the bytes of the GPU that PyTorch's tensors take, and start to watch for their maximum."""
+    torch.cuda.reset_peak_memory_stats()
+    return int(torch.cuda.memory_allocated())
+
+
+def batch_that_fits(before: int) -> int:
+    """Return how many tiles fit into half of the GPU's free memory, after a pass of one that began with `before`."""
+    used = max(1, torch.cuda.max_memory_allocated() - before)
+    free = torch.cuda.mem_get_info()[0] + torch.cuda.memory_reserved() - torch.cuda.memory_allocated()
+    return max(1, min(MAX_BATCH, free // 2 // used))
 
 
 def max_batch(model: Any) -> float:

@@ -158,3 +158,23 @@ def test_ious_of_masks_are_those_of_whole_masks() -> None:
     ]
     whole = [CropMasks(group, (60, 60)).data.flatten(1).float() for group in groups]
     torch.testing.assert_close(torch.from_numpy(crop_ious(*groups)), mask_iou(*whole), atol=1e-5, rtol=1e-5)
+
+
+def test_a_batch_of_tiles_is_as_large_as_memory_allows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a GPU that is made up: a tile takes 100 bytes, and 2,000 are free."""
+    sizes: list[int] = []
+    monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", lambda: None)
+    for name, value in {"memory_allocated": 500, "memory_reserved": 700, "mem_get_info": (1800, 9999)}.items():
+        monkeypatch.setattr(torch.cuda, name, lambda value=value: value)
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda: 500 + 100 * sizes[-1])
+
+    def detect(tiles: list[np.ndarray]) -> list[Objects]:
+        sizes.append(len(tiles))
+        return [Objects(torch.zeros(0, 6)) for _ in tiles]
+
+    (found,) = Slicer(100, batch=0).detect([np.zeros((500, 500, 3), np.uint8)], detect)
+    assert sum(sizes) == len(found.tiles) and sizes[:3] == [1, 1, 10]
+    args = get_cfg(overrides={"slice": 96, "slice_batch": 0})
+    assert build_slicer(args, SimpleNamespace(device="cpu"), (64, 64)).batch == 8
+    assert build_slicer(args, SimpleNamespace(device="cuda:0"), (64, 64)).batch == 0
+    assert build_slicer(args, SimpleNamespace(device="cuda:0", metadata={"batch": 2, "args": {}}), (64, 64)).batch == 2

@@ -158,7 +158,7 @@ def test_the_yolo_script_prints_our_arguments_too(run: Run, tmp_path: Path) -> N
 
 WRONG_SLICES = {
     "slice=63": {"slice": 63}, "slice=much": {"slice": "much"}, "slice=True": {"slice": True},
-    "slice_overlap=0.95": {"slice_overlap": 0.95}, "slice_batch=0": {"slice_batch": 0},
+    "slice_overlap=0.95": {"slice_overlap": 0.95}, "slice_batch=-1": {"slice_batch": -1},
     "slice_skip=1.5": {"slice_skip": 1.5}, "slice_full": {"slice_full": "maybe"},
     "slice=640' is invalid for task=classify": {"slice": 640, "task": "classify"},
 }  # fmt: skip

@@ -15,7 +15,7 @@ from ultralytics import YOLO
 from ultralytics.data.dataset import YOLODataset
 from ultralytics.engine.predictor import BasePredictor
 from ultralytics.models.rtdetr import RTDETRPredictor
-from ultralytics.models.yolo.detect import DetectionValidator
+from ultralytics.models.yolo.detect import DetectionPredictor, DetectionValidator
 from ultralytics.utils import YAML
 from ultralytics.utils.checks import check_yaml
 
@@ -350,6 +350,34 @@ def test_tiles_are_validated_in_some_epochs(tmp_path: Path, monkeypatch: pytest.
     model.train(data=str(data), slice=TILE, slice_val=2, project=str(tmp_path), **QUICK | {"epochs": 5})
     assert sliced == [False, True, False, True, True, True]  # at last, the best weights
     assert saved == [False, True, False, False, False]
+
+
+@pytest.mark.parametrize(("task", "tile", "skip"), [("detect", 64, 0.0), ("obb", 64, 0.0), ("detect", 96, 0.6)])
+def test_cutting_on_the_device_changes_nothing(
+    task: str, tile: int, skip: float, tmp_path: Path, image: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, found, options = build_detector(tmp_path, 2, task=task), [], SLICED | {"slice": tile, "slice_skip": skip}
+    for on_device in (False, True):
+        monkeypatch.setattr(DetectionPredictor, "cuts_on_device", on_device)
+        result = model.predict(image, **options)[0]
+        found.append((result.obb if task == "obb" else result.boxes).data)
+    if tile == IMGSZ:
+        assert torch.equal(*found) and len(found[0]) > 100
+    else:  # pixels that are resized are rounded in another way
+        assert len(found[1]) == pytest.approx(len(found[0]), rel=0.02)
+
+
+def test_inputs_that_are_made_on_the_device_are_upstreams(model: YOLO) -> None:
+    rng, predictor = np.random.default_rng(5), None
+    for shape in ((96, 96, 3), (64, 64, 3), (96, 61, 3), (128, 70, 3), (50, 64, 3)):
+        image = draw_blocks(shape[1], shape[0], 9, 9, seed=int(rng.integers(100)))
+        model.predict(image, **PLAIN)
+        predictor = model.predictor
+        tiles = [image, image[::-1].copy()]
+        expected = predictor.preprocess(tiles)
+        inputs = predictor._build_inputs([torch.from_numpy(tile) for tile in tiles])
+        assert inputs.shape == expected.shape
+        assert float((inputs - expected).abs().max()) <= 1.01 / 255
 
 
 def test_validation_measures_what_prediction_finds(tmp_path: Path, image: np.ndarray) -> None:

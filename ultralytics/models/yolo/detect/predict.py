@@ -12,6 +12,7 @@ from ultralytics.engine.results import Results
 from ultralytics.models.yolo.detect.predict import DetectionPredictor as StockDetectionPredictor
 from ultralytics.utils import LOGGER, ops
 
+from small_object.slicing.device import letterbox_tiles
 from small_object.slicing.objects import Objects
 from small_object.slicing.results import objects_of, update_result
 from small_object.slicing.slicer import Slicer, TileDetections, build_slicer, select_boxes
@@ -33,9 +34,11 @@ class DetectionPredictor(StockDetectionPredictor):
         slicer: How images are cut, None without `slice`.
         tile_detections: The detections in the tiles of this batch's large images, by the image's index in the batch;
             None while tiles are run.
+        cuts_on_device: Whether images go to the device before they are cut; None: unless it is the CPU.
     """
 
     slices = True
+    cuts_on_device: bool | None = None
     slicer: Slicer | None = None
     tile_detections: dict[int, TileDetections] | None = None
 
@@ -74,16 +77,18 @@ class DetectionPredictor(StockDetectionPredictor):
             return [ops.scale_boxes(inputs.shape[2:], xyxy.float(), part.shape) for xyxy, part in pairs]
 
         def propose_in_parts(parts: list[np.ndarray]) -> list[torch.Tensor]:
-            inputs = self.preprocess(parts)
+            inputs = self._build_inputs(parts)
             return propose(parts, inputs, run(inputs, *args, **kwargs))
 
         def detect(tiles: list[np.ndarray]) -> list[Objects]:
-            inputs = self.preprocess(tiles)
+            inputs = self._build_inputs(tiles)
             preds = run(inputs, *args, **kwargs)
             self.batch = [""] * len(tiles), tiles, *batch[2:]
             return [*map(objects_of, self.postprocess(preds, inputs, tiles))]
 
         large_images, proposals = [images[i] for i in large], None
+        if self.cuts_on_device or (self.cuts_on_device is None and self.device.type != "cpu"):
+            large_images = [torch.from_numpy(np.ascontiguousarray(image)).to(self.device) for image in large_images]
         if large and slicer.skip:
             whole = propose(images, im, preds)
             proposals = slicer.propose(large_images, propose_in_parts, [whole[i] for i in large])
@@ -96,6 +101,15 @@ class DetectionPredictor(StockDetectionPredictor):
         if features is not None:
             self._feats = features
         return preds
+
+    def _build_inputs(self, tiles: list[Any]) -> torch.Tensor:
+        """Return the input for tiles (H, W, C) of one shape, arrays or views of images on the device."""
+        if not isinstance(tiles[0], torch.Tensor):
+            inputs: torch.Tensor = self.preprocess(tiles)
+            return inputs
+        blank = np.zeros((*tiles[0].shape[:2], 1), np.uint8)
+        height, width = self.pre_transform([blank] * len(tiles))[0].shape[:2]
+        return letterbox_tiles(tiles, (height, width), torch.half if self.model.fp16 else torch.float)
 
     def postprocess(self, preds: Any, img: torch.Tensor, orig_imgs: Any, **kwargs: Any) -> list[Results]:
         """Return the results of whole images with the detections of their tiles merged in, or those of tiles.
