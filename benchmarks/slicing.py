@@ -3,9 +3,11 @@
 | variant           | what is timed, from an image in memory to boxes                                              |
 | ----------------- | -------------------------------------------------------------------------------------------- |
 | plain             | the whole image alone                                                                        |
+| plain, N px       | the same with `imgsz=N`                                                                      |
 | this fork         | `slice`: tiles in batches and the whole image, merged                                        |
 | this fork, skip X | the same with `slice_skip=X`                                                                 |
 | SAHI              | `get_sliced_prediction` with the same weights, tiles, overlap, batch, input size, confidence |
+| SAHI, defaults    | the same with SAHI's own tiles, batch and merging                                            |
 
 All variants take turns on each image, in an order that rotates. The network alone is timed, too, on as many inputs as
 this fork gives it; the overhead is the additional time of this fork and of SAHI, relative to that. Accuracy is measured
@@ -61,7 +63,8 @@ from small_object.slicing.tiling import MIN_TILE, tile_grid, tiles_over
 MAX_DET = 1000
 Run = Callable[[np.ndarray], np.ndarray]  # an image (H, W, 3), BGR, to rows x1, y1, x2, y2, score, class
 COLUMNS = [
-    "data", "variant", "AP", "AP50", "AR", "AP_small", "AR_small", "seconds", "bare seconds", "tiles", "skipped",
+    "data", "variant", "AP", "AP50", "AR", "AP_small", "AR_small", "AP_medium", "AP_large", "seconds",
+    "bare seconds", "tiles", "skipped",
     "images", "with objects", "least", "peak MiB",
 ]  # fmt: skip
 
@@ -121,18 +124,25 @@ def build_sliced(
 ) -> tuple[Run, YOLO]:
     """Build this fork's prediction, which appends tiles run and skipped to `tiles`; return it and its model."""
     model = YOLO(args.model)
-    options = {"imgsz": args.imgsz, "conf": args.conf, "device": args.device, "max_det": MAX_DET, "verbose": False}
+    options = {
+        "imgsz": args.imgsz,
+        "conf": args.conf,
+        "device": args.device,
+        "max_det": MAX_DET,
+        "verbose": False,
+        **more,
+    }
 
     def run(image: np.ndarray) -> np.ndarray:
-        result = model.predict(image, **options, **more)[0]
+        result = model.predict(image, **options)[0]
         tiles.append(result.tiles or (0, 0))
         return result.boxes.data.cpu().numpy()
 
     return run, model
 
 
-def build_sahi(args: argparse.Namespace) -> Run:
-    """Build SAHI's prediction, with its own merging."""
+def build_sahi(args: argparse.Namespace, with_defaults: bool = False) -> Run:
+    """Build SAHI's prediction, with its own merging and, where asked for, its own tiles."""
     from sahi import AutoDetectionModel
     from sahi.predict import get_sliced_prediction
 
@@ -141,6 +151,8 @@ def build_sahi(args: argparse.Namespace) -> Run:
     )
     tiles = {"slice_height": args.tile, "slice_width": args.tile, "batch_size": args.batch, "verbose": 0}
     tiles |= {"overlap_height_ratio": args.overlap, "overlap_width_ratio": args.overlap}
+    if with_defaults:
+        tiles = {"verbose": 0}
 
     def run(image: np.ndarray) -> np.ndarray:
         found = get_sliced_prediction(np.ascontiguousarray(image[..., ::-1]), model, **tiles).object_prediction_list
@@ -173,8 +185,12 @@ def build_variants(args: argparse.Namespace) -> dict[str, tuple[Run, YOLO | None
                                         for s in args.skip)):  # fmt: skip
         tiles: list[tuple[int, int]] = []
         found[name] = *build_sliced(args, tiles, **more), tiles
+    for size in args.whole:
+        tiles = []
+        found[f"plain, {size} px"] = *build_sliced(args, tiles, imgsz=size), tiles
     if not args.no_sahi:
         found["SAHI"] = build_sahi(args), None, []
+        found["SAHI, defaults"] = build_sahi(args, with_defaults=True), None, []
     return found
 
 
@@ -205,6 +221,7 @@ def compare(args: argparse.Namespace, name: str, images: list[Sample], names: di
         table.append({
             "data": name, "variant": variant, "AP": ap, "AP50": ap50, "AR": ar,
             "AP_small": size.ap[COCO_SMALL_NAME], "AR_small": size.ar[COCO_SMALL_NAME],
+            "AP_medium": size.ap["medium"], "AP_large": size.ap["large"],
             "seconds": statistics.mean(result.seconds), "bare seconds": statistics.mean(bares),
             "tiles": statistics.mean(run) if run[0] != "" else "",
             "skipped": statistics.mean(skipped) if run[0] != "" else "",
@@ -257,7 +274,7 @@ def print_peak(args: argparse.Namespace) -> None:
     images, _ = load(data, args)
     image = max((sample.image for sample in images), key=lambda image: image.size)
     args.skip = [0.0]
-    args.no_sahi = variant != "SAHI"
+    args.no_sahi = not variant.startswith("SAHI")
     build_variants(args)[variant][0](image)
     status = Path("/proc/self/status").read_text(encoding="utf-8")  # getrusage would count the parent's memory, too
     print(int(re.search(r"VmHWM:\s*(\d+) kB", status)[1]) / 1024)
@@ -307,7 +324,8 @@ def report(args: argparse.Namespace, rows: list[dict]) -> str:
         part = [row for row in rows if row["data"] == name]
         reference = next((row["seconds"] for row in part if row["variant"] == "SAHI"), None)
         bare = f"Bare forward passes of all tiles and the whole image: {part[0]['bare seconds']:.2f} s per image."
-        head = "variant", "AP", "AP50", "AR", "AP_small", "AR_small", "seconds", "speed against SAHI", "overhead"
+        head = "variant", "AP", "AP50", "AP_small", "AR_small", "AP_medium", "AP_large", "seconds", "speed against SAHI"
+        head += ("overhead",)
         head += "tiles run", "skipped", "peak MiB"
         text = (
             f"{part[0]['images']} images. {bare} {100 * part[0]['with objects']:.0f} % of the tiles contain objects; a "
@@ -316,7 +334,8 @@ def report(args: argparse.Namespace, rows: list[dict]) -> str:
         lines += ["", f"## {name}", "", text, ""]
         table = []
         for row in part:
-            scores = (f"{100 * row[key]:.2f}" for key in ("AP", "AP50", "AR", "AP_small", "AR_small"))
+            keys = "AP", "AP50", "AP_small", "AR_small", "AP_medium", "AP_large"
+            scores = ("-" if np.isnan(row[key]) else f"{100 * row[key]:.2f}" for key in keys)
             speed = f"{reference / row['seconds']:.2f}" if reference else "-"
             all_tiles = row["variant"] in {"SAHI", "this fork"}
             over = f"{100 * (row['seconds'] / row['bare seconds'] - 1):.1f} %" if all_tiles else "-"
@@ -370,6 +389,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     add("--imgsz", type=int, default=640, help="size of the network's input, default 640")
     add("--conf", type=float, default=0.01, help="least confidence, default 0.01")
     add("--skip", nargs="+", type=float, default=[0, 0.001, 0.01, 0.1], metavar="SCORE", help="values of slice_skip")
+    add("--whole", nargs="+", type=int, default=[], metavar="PX", help="further sizes to run whole images at")
     add("--single-cls", action="store_true", help="treat all classes as one, for weights trained that way")
     add("--images", type=int, help="images to use of each data set, default all")
     add("--rounds", type=int, default=1, help="how often each image is timed, default 1")

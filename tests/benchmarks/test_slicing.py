@@ -25,10 +25,10 @@ def command(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
 
 
 def test_the_table_holds_each_variant(command: list[str]) -> None:
-    assert slicing.main([*command, "--skip", "0.5", "--no-peak"]) == 0
+    assert slicing.main([*command, "--skip", "0.5", "--whole", "96", "--no-peak"]) == 0
     out = Path(command[-1])
     rows = {row["variant"]: row for row in read_csv(out / "slicing.csv")}
-    assert list(rows) == ["plain", "this fork", "this fork, skip 0.5"]
+    assert list(rows) == ["plain", "this fork", "this fork, skip 0.5", "plain, 96 px"]
     tiles = len(slicing.tile_grid(120, 160, 64, 0.2)) + len(slicing.tile_grid(150, 128, 64, 0.2))
     assert float(rows["this fork"]["tiles"]) == tiles / 2
     assert float(rows["this fork, skip 0.5"]["tiles"]) + float(rows["this fork, skip 0.5"]["skipped"]) == tiles / 2

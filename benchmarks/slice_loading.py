@@ -1,0 +1,83 @@
+"""Measures what training on slices costs besides the network: python -m benchmarks.slice_loading --help.
+
+For each cache (none, `cache=ram`, `cache=disk`), samples are loaded as in a training with `slice`,
+in one process: random tiles, mosaics of four and upstream's augmentations. Memory and disk are those of the images,
+which the caches hold at full size; tables for more images multiply. An epoch takes as long as its samples take to load,
+divided by the loader's workers, or as long as the network, whichever is longer.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import sys
+import time
+from pathlib import Path
+
+import torch
+from ultralytics.cfg import get_cfg
+from ultralytics.data.utils import check_det_dataset
+from ultralytics.utils import LOGGER
+from ultralytics.utils.torch_utils import get_cpu_info
+
+from benchmarks.common import RESULTS, build_parser, commit, cores, markdown_table, module_command, write_text
+from small_object.errors import UserError
+from small_object.slicing.dataset import SlicedDataset
+
+COUNTS = 100, 400, 2000  # images of the table
+
+
+def load_samples(data: dict, args: argparse.Namespace, cache: str | None) -> tuple[float, int, int]:
+    """Return the median seconds of a sample, and the mean bytes of an image in memory and on disk."""
+    dataset = SlicedDataset(
+        img_path=data["train"], imgsz=args.imgsz, batch_size=16, augment=True, cache=cache, data=data, rect=False,
+        hyp=get_cfg(overrides={"slice": args.tile, "slice_samples": args.samples}),
+    )  # fmt: skip
+    seconds = []
+    for index in range(min(args.limit, len(dataset))):
+        started = time.perf_counter()
+        dataset[index]
+        seconds.append(time.perf_counter() - started)
+    memory = sum(image.nbytes for image in dataset.ims if image is not None)
+    disk = sum(file.stat().st_size for file in dataset.npy_files if file.exists())
+    for file in dataset.npy_files if cache == "disk" else ():
+        file.unlink(missing_ok=True)
+    return statistics.median(seconds), memory // dataset.ni, disk // dataset.ni
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Do what the command line asks; return the exit status."""
+    parser = build_parser(__doc__)
+    parser.add_argument("--data", required=True, metavar="YAML", help="data YAML, whose training images are loaded")
+    parser.add_argument("--tile", type=int, default=640, help="side of a tile in pixels, default 640")
+    parser.add_argument("--imgsz", type=int, default=640, help="size of the network's input, default 640")
+    parser.add_argument("--samples", type=int, default=1, help="samples of an image in an epoch, default 1")
+    parser.add_argument("--limit", type=int, default=64, help="samples to load, default 64")
+    parser.add_argument(
+        "--out", type=Path, default=RESULTS / "slice-loading", metavar="DIR", help="folder of the result"
+    )
+    args = parser.parse_args(argv)
+    try:
+        data = check_det_dataset(args.data)
+        rows = []
+        for cache in (None, "ram", "disk"):
+            seconds, memory, disk = load_samples(data, args, cache)
+            sizes = (f"{count * size / 1e9:.1f}" for count in COUNTS for size in (memory, disk))
+            rows.append([f"`cache={cache}`" if cache else "none", f"{1e3 * seconds:.0f}", *sizes])
+        head = "cache", "ms a sample", *(f"{n} images, GB {kind}" for n in COUNTS for kind in ("in memory", "on disk"))
+        text = [
+            "# Loading samples of a training on slices", "",
+            f"`{module_command('benchmarks.slice_loading', sys.argv[1:] if argv is None else argv)}`", "",
+            f"{Path(args.data).stem}, tiles of {args.tile} px, input {args.imgsz} px; one process, median of a sample. "
+            f"Commit {commit()}, {get_cpu_info()}, {cores()} cores, torch {torch.__version__}.", "",
+            *markdown_table(head, rows), "",
+        ]  # fmt: skip
+        write_text(args.out / "report.md", "\n".join(text))
+        LOGGER.info("\n".join(text))
+    except (UserError, OSError, RuntimeError) as error:
+        sys.exit(f"slice_loading: {error}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
