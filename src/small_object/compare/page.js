@@ -97,7 +97,11 @@ function shown(model) {
   const part = { found: [], false: [], missed: [], truth: [], kind: new Map() };
   if (!codes || !rows) return part;
   const start = cell ? ends[cell - 1] : 0;
-  const put = (list, row, kind) => { list.push(row); part.kind.set(row, kind); };
+  const put = (list, row, kind) => {
+    if (kind !== FOUND && wanted.error !== null && kind !== wanted.error) return;
+    list.push(row);
+    part.kind.set(row, kind);
+  };
   rows.forEach((row, i) => {
     const code = codes[start + i], kind = code & 15;
     if (kind !== IGNORED && isActive(code)) put(kind === FOUND ? part.found : part.false, row, kind);
@@ -403,8 +407,8 @@ function stepToError(by) { // the next image in which an open model makes an err
 let visited = null; // the error that was gone to last
 function goToError(by) { // zoom in on the next missed object or false alarm of this image, from left to right, or of a later one
   const errors = open().flatMap(pane => {
-    const part = shown(pane.index), rows = [...(wanted.marks.missed ? part.missed : []), ...(wanted.marks.false ? part.false : [])];
-    return rows.filter(row => wanted.error === null || part.kind.get(row) === wanted.error).map(row => row.slice(-4));
+    const part = shown(pane.index);
+    return [...(wanted.marks.missed ? part.missed : []), ...(wanted.marks.false ? part.false : [])].map(row => row.slice(-4));
   }).sort((a, b) => a[0] + a[2] - b[0] - b[2]);
   const distinct = errors.filter((box, i) => !i || box.join() !== errors[i - 1].join()); // missed by several models
   const at = visited && visited.image === current ? distinct.findIndex(box => box.join() === visited.box) + by : by > 0 ? 0 : distinct.length - 1;

@@ -60,6 +60,9 @@ def read_page(file: Path) -> dict[str, Any]:
     """Return the data of a page, with its notes."""
     text = file.read_text(encoding="utf-8")
     data = json.loads(re.search(r'type="application/json">(.*?)</script>', text, re.DOTALL)[1])
+    for shard in data["shards"]:
+        data["boxes"] += json.loads((file.parent / shard).read_text().removeprefix("received(").removesuffix(");\n"))
+    data["images"] = [image | boxes for image, boxes in zip(data["images"], data["boxes"], strict=True)]
     return data | {"notes": [html.unescape(note) for note in re.findall("<li>(.*?)</li>", text, re.DOTALL)]}
 
 
@@ -69,7 +72,9 @@ def run(root: Path, *argv: str | Path) -> int:
 
 
 def predict(root: Path, weights: Path, files: list[Path], **options: Any) -> runs.ModelRun:
-    return runs.predict("m", weights, files, root / "out/m", imgsz=64, conf=0.0, device="cpu", **options)
+    run = runs.ModelRun("m", root / "out/m")
+    runs.predict(run, weights, files, ComparisonPage(root / "out", "t"), imgsz=64, conf=0.0, device="cpu", **options)
+    return run
 
 
 def test_any_data_set_and_models_are_compared_in_the_working_folder(
@@ -91,7 +96,7 @@ def test_any_data_set_and_models_are_compared_in_the_working_folder(
 
 def test_a_table_of_many_classes_shows_those_that_were_found() -> None:
     names = {f"class {i}": 0 for i in range(80)}
-    table = runs.format_table([runs.ModelRun("m", 1, Counter(names | {"class 7": 3}), 1.0, Path("out"))])
+    table = runs.format_table([runs.ModelRun("m", Path("out"), 1, Counter(names | {"class 7": 3}), 1.0)], {})
     header, row = table.strip().splitlines()
     assert re.split(r"  +", header) == ["model", "images", "class 7", "ms/image", "folder"]
     assert row.split() == ["m", "1", "3", "1.0", "out"]
@@ -102,7 +107,7 @@ def test_the_table_shows_what_slicing_found_beyond_whole_images(root: Path, weig
     files = runs.find_images(root / "large")
     whole, sliced = (predict(root, weights, files, slice=tile, max_det=40) for tile in (0, 64))
     assert whole.num_full is None and sliced.num_full == whole.num_objects.total()
-    header, row = runs.format_table([sliced]).strip().splitlines()
+    header, row = runs.format_table([sliced], {}).strip().splitlines()
     assert re.split(r"  +", header)[2:6] == ["airplane", "truck", "full", "gained"]
     assert row.split()[4:6] == [str(sliced.num_full), f"{sliced.num_objects.total() - sliced.num_full:+d}"]
 
@@ -220,12 +225,11 @@ def test_a_stop_leaves_the_page_of_what_is_finished(
     assert run(root) == 130
     assert signal.getsignal(signal.SIGTERM) == before
     assert capsys.readouterr().err.strip().endswith("predict2.py: interrupted") and all(map(Path.is_file, seen))
-    file = root / "runs/predict/ASS2/index.html"
-    assert file.is_file() == bool(finished)
-    if finished:
-        page = read_page(file)
-        assert [model["name"] for model in page["models"]] == ["big"] and len(page["images"]) == 3
-        assert page["notes"] == ["small: interrupted"]
+    page = read_page(root / "runs/predict/ASS2/index.html")
+    assert [model["name"] for model in page["models"]] == ["big", "small"][: finished + 1]
+    ran = [[rows is not None for rows in image["detections"]] for image in page["images"]]
+    assert ran == [[True, True], [True, True], [True, False]] if finished else [[True], [True]]
+    assert page["notes"] == ["small: interrupted, after 2 images"] if finished else page["notes"][1] == "small: not run"
 
 
 def test_a_source_without_images_is_an_error(root: Path) -> None:
@@ -262,7 +266,7 @@ def test_odd_names_in_lists(root: Path) -> None:
     lines = b"\xef\xbb\xbf./caf\xe9.png\r\n  gone.png \nnotes\n" + os.fsencode(root / "datasets/ASS2/images/val/1.png")
     (root / "list.txt").write_bytes(lines)
     files = runs.find_images(root / "list.txt")
-    unreadable = runs.find_unreadable(files)
+    unreadable = runs.find_unusable(files)
     assert unreadable == {
         Path("gone.png"): "can't be opened: No such file or directory",
         Path("notes"): "has no suffix of an image or a video",
