@@ -91,17 +91,11 @@ class Facts:
         packed = [kind | score << 4 | size << 14 | cls << 17 for kind, score, size, cls in parts]
         return np.concatenate(packed)[self._order].astype(np.uint32)
 
-    def count(self, codes: np.ndarray, num_models: int) -> np.ndarray:
-        """Count the detections and objects of labelled images, int64, by model, size group and kind; shape (K, 5, 9).
-
-        Args:
-            codes: Their numbers.
-            num_models: Number of cells of an image, one for each model.
-        """
+    def count(self, codes: np.ndarray) -> np.ndarray:
+        """Count the detections and objects of each labelled cell by size group and `Kind`, int64, shape (C, 5, 9)."""
         cell = np.repeat(np.arange(len(self.ends)), np.diff(self.ends, prepend=0))
-        kinds, scores, sizes = (codes & 15).astype(int), codes >> 4 & 1023, (codes >> 14 & 7).astype(int)
+        kinds, scores, sizes = codes & 15, codes >> 4 & 1023, codes >> 14 & 7
         counted = ((kinds < Kind.UNDETECTED) | (scores == 0)) & self._is_labelled[cell]
-        shape = num_models, len(SIZE_GROUPS), len(Kind)
-        counts = np.zeros(shape, np.int64)
-        np.add.at(counts, (cell[counted] % num_models, sizes[counted], kinds[counted]), 1)
+        counts = np.zeros((len(self.ends), len(SIZE_GROUPS), len(Kind)), np.int64)
+        np.add.at(counts, (cell[counted], sizes[counted], kinds[counted]), 1)
         return counts

@@ -14,7 +14,7 @@ import re
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import quote
 
 import cv2
@@ -25,7 +25,7 @@ from ultralytics.engine.results import Results
 from ultralytics.utils import LOGGER
 from ultralytics.utils.ops import xywh2xyxy
 
-from small_object.compare.facts import NO_CELL, Boxes, Cell, Facts
+from small_object.compare.facts import NO_BOXES, NO_CELL, Boxes, Cell, Facts
 from small_object.compare.kinds import FOREGROUND, Kind, find_pairs
 from small_object.datasets.labels import read_labels
 from small_object.errors import UserError
@@ -44,14 +44,13 @@ RULES = [(iou, same_class) for same_class in (True, False) for iou in (0.1, 0.3,
 """What the page offers as found: the least IoU, and whether the classes must agree."""
 
 
-@dataclass
-class PageImage:
+class PageImage(NamedTuple):
     """An image on the page."""
 
     about: dict[str, Any]  # its name, its files and its size
     objects: Boxes | None  # None without labels
     rows: str  # the objects as JSON
-    regions: np.ndarray  # ignore regions, xyxy in pixels, shape (N, 4)
+    regions: np.ndarray = NO_BOXES.xyxy  # ignore regions, xyxy in pixels, shape (N, 4)
 
 
 @dataclass
@@ -77,13 +76,15 @@ class ComparisonPage:
         title: Title of the page.
         names: Class names of the labels; those of the first model by default.
         num_fields: Fields of a label line with a box and keypoints, see `DataSet.num_fields`.
-        notes: What is not shown, and why, by what it is about.
+        left_out: Files that can't be read, and why.
+        notes: What else is not shown, by what it is about.
     """
 
     folder: Path
     title: str
     names: dict[int, str] | None = None
     num_fields: int = 5
+    left_out: dict[Path, str] = field(default_factory=dict)
     notes: dict[str, str] = field(default_factory=dict)
     _images: dict[str, PageImage] = field(default_factory=dict)  # by path
     _models: dict[str, PageModel] = field(default_factory=dict)
@@ -134,9 +135,11 @@ class ComparisonPage:
         # In JSON, `<` occurs only in strings; escaped, it can't end the script element.
         data = self._data(is_final).replace("<", "\\u003c")
         digest = base64.b64encode(hashlib.sha256(f"\n{script}".encode()).digest()).decode()
+        notes = [f"{file.name}: left out: {reason}" for file, reason in self.left_out.items()]
+        notes += self.notes.values()
         fields = {
             "TITLE": html.escape(utf8_name(self.title)),
-            "NOTES": "".join(f"<li>{html.escape(utf8_name(note))}</li>" for note in self.notes.values()),
+            "NOTES": "".join(f"<li>{html.escape(utf8_name(note))}</li>" for note in notes),
             "STYLE": style,
             "SCRIPT": script,
             "SCRIPT_HASH": digest,
@@ -153,15 +156,15 @@ class ComparisonPage:
         return page
 
     def count_kinds(self) -> dict[str, np.ndarray]:
-        """Return by model how many detections and objects there are by size group and `Kind`, see `Facts.count`.
+        """Return by model how many detections and objects of each size group and `Kind` there are, int64, shape (5, 9).
 
-        It is empty if no image has labels.
+        Images without labels don't count; if none has labels, there are no counts. `UNDETECTED` includes `MISSED`.
         """
         if all(image.objects is None for image in self._images.values()):
             return {}
         facts = self._facts()
-        counts = facts.count(facts.codes(*self._rules(is_final=False)[0]), len(self._models))
-        return dict(zip(self._models, counts, strict=True))
+        counts = facts.count(facts.codes(*self._rules(is_final=False)[0]))
+        return {name: counts[number :: len(self._models)].sum(0) for number, name in enumerate(self._models)}
 
     def _read_image(self, path: str, image: np.ndarray, names: dict[int, str]) -> PageImage:
         """Return what the page knows of an image, after writing its thumbnail."""
@@ -177,7 +180,7 @@ class ComparisonPage:
         about = {"name": utf8_name(file.name), "source": source, "thumbnail": thumbnail, "size": (width, height)}
         truth = read_truth(file, width, height, self.num_fields)
         if truth is None:
-            return PageImage(about | {"labelled": False}, None, "null", np.zeros((0, 4)))
+            return PageImage(about | {"labelled": False}, None, "null")
         known = np.isin(truth[:, 0], list(names))
         if not known.all():
             note = f"labels: class {truth[~known, 0].min():.0f} has no name and is left out of the page"
@@ -188,7 +191,7 @@ class ComparisonPage:
             regions = read_regions(path) * (width, height, width, height)
         except UserError as error:
             LOGGER.warning(f"{error}: the page goes without them")
-            regions = np.zeros((0, 4))
+            regions = NO_BOXES.xyxy
         objects = Boxes(truth[known, 1:], self._find_classes(truth[known, 0], names), np.zeros(known.sum()))
         return PageImage(about | {"labelled": True}, objects, _rows(objects.classes, None, objects.xyxy), regions)
 

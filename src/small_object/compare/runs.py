@@ -77,26 +77,26 @@ def compare(
     files = find_images(source or info["val"], [out, *(out / name for name in (*weights, PICTURES))])
     make_writable(out)
     page = ComparisonPage(out, title, info.get("names"), count_fields(info))
-    unreadable = find_unusable(files)
-    page.notes |= {str(file): f"{file.name}: left out: {reason}" for file, reason in unreadable.items()}
+    for file in files:  # the loader refuses these; it leaves out what it can't read when it comes to that
+        if file.suffix[1:].lower() not in FORMATS or not file.is_file():
+            page.left_out[file] = _explain(file)
+            LOGGER.warning(f"{file}: left out: {page.left_out[file]}")
     runs: list[ModelRun] = []
     try:
         for name, path in weights.items():
-            left = [file for file in files if file not in unreadable]
-            if not left:
+            if not (left := [file for file in files if file not in page.left_out]):
                 break
             runs.append(ModelRun(name, out / name))
             try:
-                predict(runs[-1], path, left, page, unreadable, **options)
+                predict(runs[-1], path, left, page, **options)
             except Exception as error:
                 runs[-1].fault = f"failed: {one_line(error) or type(error).__name__}"
                 LOGGER.error(f"{path}: {runs[-1].fault}")
             _note(runs[-1], page)
-        if all(file in unreadable for file in files):
+        if all(file in page.left_out for file in files):
             raise UserError(f"source {source or info['val']}: none of {len(files)} files can be read")
     except KeyboardInterrupt:
-        for run in runs[-1:]:
-            _note(run, page)
+        _note(runs[-1], page)
         page.notes |= {name: f"{name}: not run" for name in list(weights)[len(runs) :]}
         raise
     finally:
@@ -192,22 +192,10 @@ def _expand(source: str | Path, exclude: Sequence[Path]) -> list[Path]:
     return files
 
 
-def find_unusable(files: Sequence[Path]) -> dict[Path, str]:
-    """Return which files are no images or videos by their names, or not there, and why; named in the log, too."""
-    reasons = {}
-    for file in files:
-        if file.suffix[1:].lower() not in FORMATS:
-            reasons[file] = "has no suffix of an image or a video"
-        elif not file.is_file():
-            reasons[file] = "can't be opened: No such file or directory"
-        else:
-            continue
-        LOGGER.warning(f"{file}: left out: {reasons[file]}")
-    return reasons
-
-
 def _explain(file: Path) -> str:
-    """Return why an image or video could not be read."""
+    """Return why an image or video can't be read."""
+    if file.suffix[1:].lower() not in FORMATS:
+        return "has no suffix of an image or a video"
     try:
         if file.suffix[1:].lower() in IMG_FORMATS:
             read_image(file)
@@ -221,7 +209,6 @@ def predict(
     weights: Path,
     files: Sequence[Path],
     page: ComparisonPage,
-    unreadable: dict[Path, str] | None = None,
     pictures: bool = True,
     save_json: bool = False,
     **options: Any,
@@ -232,8 +219,8 @@ def predict(
         run: Gets what the model finds, image by image.
         weights: Weights of the model, in any format that `yolo predict` takes.
         files: Images and videos.
-        page: Page to put the model and the images on; videos are left out. It is written from time to time.
-        unreadable: Gets the files that can't be read, and why.
+        page: Page to put the model and the images on; videos are left out. It is written from time to time, and
+            gets the files that can't be read.
         pictures: Whether to save annotated images.
         save_json: Whether to save `predictions.json`, what is found in images in COCO's format.
         **options: Arguments of `yolo predict`, such as `imgsz`, `conf`, `save_txt` and `slice`.
@@ -248,7 +235,7 @@ def predict(
         options.pop("slice", None)
     run.num_full = 0 if options.get("slice") else None
     run.num_objects.update(dict.fromkeys(model.names.values(), 0))
-    writer: Any = SimpleNamespace(jdict=[], class_map=range(1, max(model.names) + 2))  # as of upstream's validator
+    writer: Any = SimpleNamespace(jdict=[], class_map=range(1, max(model.names) + 2))  # stands for the validator
     results = model.predict(
         source=[str(file.absolute()) for file in files],
         stream=True,
@@ -261,13 +248,11 @@ def predict(
     )
     has_videos = any(file.suffix[1:].lower() in VID_FORMATS for file in files)
     by_name = {str(file.absolute()): file for file in files}
-    unreadable = {} if unreadable is None else unreadable
 
     def leave_out() -> None:
-        for name in model.predictor.dataset.unreadable:  # a warning of the loader has named it
-            if (file := by_name[name]) not in unreadable:
-                unreadable[file] = _explain(file)
-                page.notes[name] = f"{file.name}: left out: {unreadable[file]}"
+        for file in map(by_name.__getitem__, model.predictor.dataset.unreadable):  # a warning has named it
+            if file not in page.left_out:
+                page.left_out[file] = _explain(file)
 
     try:
         for result in TQDM(results, desc=run.name, total=None if has_videos else len(files)):
@@ -278,8 +263,9 @@ def predict(
             run.milliseconds += sum(result.speed.values())
             if Path(result.path).suffix[1:].lower() in IMG_FORMATS:
                 page.add(run.name, result, model.predictor.picture)
-                boxes = {"bboxes": result.boxes.xyxy, "conf": result.boxes.conf, "cls": result.boxes.cls}
-                DetectionValidator.pred_to_json(writer, boxes, {"im_file": result.path})
+                if save_json:
+                    boxes = {"bboxes": result.boxes.xyxy, "conf": result.boxes.conf, "cls": result.boxes.cls}
+                    DetectionValidator.pred_to_json(writer, boxes, {"im_file": result.path})
             page.notes[run.name] = f"{run.name}: not finished, {run.num_images} images so far"
             leave_out()
             page.write_when_due()
@@ -316,7 +302,13 @@ def format_table(runs: Sequence[ModelRun], kinds: Mapping[str, np.ndarray]) -> s
             row += [num[Kind.FOUND], num[Kind.UNDETECTED], num[Kind.CLASS : Kind.IGNORED].sum()]
         if is_sliced:
             row += [run.num_full, f"{run.num_objects.total() - (run.num_full or 0):+d}"]
-        table.append([*map(str, row), f"{run.milliseconds / run.num_images:.1f}", str(run.folder)])
+        table.append(
+            [
+                *map(str, row),
+                f"{run.milliseconds / run.num_images:.1f}",
+                str(run.folder) if run.folder.is_dir() else "-",
+            ]
+        )
     return _align(table, "<" + ">" * (len(table[0]) - 2) + "<")
 
 
@@ -325,8 +317,9 @@ def format_errors(kinds: Mapping[str, np.ndarray]) -> str:
     table = [["errors", "size", "found", *(kind.name.lower() for kind in ERRORS)]]
     for name, counts in kinds.items():
         for size, row in (("all", counts.sum(0)), *zip(SIZE_GROUPS, counts, strict=True)):
+            row = row[[Kind.FOUND, *ERRORS]]
             if row.any():
-                table.append([name, size, *(str(row[kind]) for kind in (Kind.FOUND, *ERRORS))])
+                table.append([name, size, *map(str, row)])
     return _align(table, "<<" + ">" * (len(table[0]) - 2))
 
 
