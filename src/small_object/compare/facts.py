@@ -78,18 +78,18 @@ class Facts:
         kinds = np.where(self._unlabelled, Kind.FOUND, matches.kinds)
         object_sizes = objects.sizes()
         classes, sizes = (
-            np.where(matches.objects < 0, own, np.append(taken, 0)[matches.objects])
-            for own, taken in ((found.classes, objects.classes), (found.sizes(), object_sizes))
+            np.where(matches.objects < 0, own, np.append(of_object, 0)[matches.objects])
+            for own, of_object in ((found.classes, objects.classes), (found.sizes(), object_sizes))
         )
         scores = np.rint(found.scores * 1000).astype(np.int64) + 1
         taken, near = (np.append(scores, 0)[which] for which in (matches.found_by, matches.near))
+        rest = object_sizes << 14 | objects.classes << 17
         parts = (
-            (kinds, scores, sizes, classes),
-            (Kind.UNDETECTED, taken, object_sizes, objects.classes),
-            (Kind.MISSED, np.maximum(taken, near), object_sizes, objects.classes),
+            kinds | scores << 4 | sizes << 14 | classes << 17,
+            Kind.UNDETECTED | taken << 4 | rest,
+            Kind.MISSED | np.maximum(taken, near) << 4 | rest,
         )
-        packed = [kind | score << 4 | size << 14 | cls << 17 for kind, score, size, cls in parts]
-        return np.concatenate(packed)[self._order].astype(np.uint32)
+        return np.concatenate(parts)[self._order].astype(np.uint32)
 
     def count(self, codes: np.ndarray) -> np.ndarray:
         """Count the detections and objects of each labelled cell by size group and `Kind`, int64, shape (C, 5, 9)."""

@@ -285,9 +285,7 @@ def format_table(runs: Sequence[ModelRun], kinds: Mapping[str, np.ndarray]) -> s
     Without, for sliced images, `full` is the number of objects that the pass over the whole images finds alone, and
     `gained` how many more slicing finds.
 
-    Args:
-        runs: The runs.
-        kinds: See `ComparisonPage.count_kinds`.
+    `kinds` are those that `ComparisonPage.count_kinds` counts.
     """
     classes = list(dict.fromkeys(name for run in runs for name in run.num_objects))
     if len(classes) > MAX_COLUMNS:
@@ -302,13 +300,8 @@ def format_table(runs: Sequence[ModelRun], kinds: Mapping[str, np.ndarray]) -> s
             row += [num[Kind.FOUND], num[Kind.UNDETECTED], num[Kind.CLASS : Kind.IGNORED].sum()]
         if is_sliced:
             row += [run.num_full, f"{run.num_objects.total() - (run.num_full or 0):+d}"]
-        table.append(
-            [
-                *map(str, row),
-                f"{run.milliseconds / run.num_images:.1f}",
-                str(run.folder) if run.folder.is_dir() else "-",
-            ]
-        )
+        folder = run.folder if run.folder.is_dir() else "-"
+        table.append([*map(str, row), f"{run.milliseconds / run.num_images:.1f}", str(folder)])
     return _align(table, "<" + ">" * (len(table[0]) - 2) + "<")
 
 
