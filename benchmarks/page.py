@@ -214,7 +214,8 @@ def main(argv: list[str] | None = None) -> int:
         sys.exit(f"page: {error}")
     table = "\n".join(markdown_table(["measurement", "value"], [[what, str(value)] for what, value in rows.items()]))
     LOGGER.info(table)
-    command = module_command("benchmarks.page", ["--data", Path(args.data).name])
+    images = ["--images", str(args.images)] if args.images else []
+    command = module_command("benchmarks.page", ["--data", Path(args.data).name, *images])
     about = f"Written by `{command}`: {Path(args.data).stem}, synthetic detections, headless Chromium without a GPU,\n"
     about += f"{os.cpu_count()} cores, {platform.machine()}, commit {commit()}."
     write_text(args.out, f"# The page that compares models\n\n{about}\n\n{table}\n")

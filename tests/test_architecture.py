@@ -21,7 +21,7 @@ CORE = [  # works without the overlay
 ]
 MAX_FILE_LINES = 600
 # A new capability may raise the limits; what is there gets shorter.
-MAX_LINES = {("ultralytics", "src"): 10836, ("ultralytics",): 2000, ("tests",): 12218}
+MAX_LINES = {("ultralytics", "src"): 10836, ("ultralytics",): 2000, ("tests",): 12219}
 IMPORT_FIRST = """
 import importlib, os, sys
 import cv2, torch, torchvision

@@ -451,7 +451,7 @@ function fill() {
   for (; at < order.length && lefts[at] < to; at++) {
     const button = buttons.get(order[at]) || makeButton(order[at]);
     button.style.left = `${lefts[at]}px`;
-    button.ariaCurrent = order[at] === current ? "true" : null;
+    button.setAttribute("aria-current", order[at] === current);
     seen.set(order[at], button);
     bars(order[at], button);
   }
@@ -493,6 +493,7 @@ function count() { // the panes' captions and the tables, which follow the filte
   for (const pane of open()) {
     const { labelled, detections } = images[current], ran = !detections || detections[pane.index];
     const texts = ran ? words(partOf(current, pane.index), labelled) : [["missed", "not run"]];
+    if (wanted.error !== null) texts.push(["", `of these ${countOf(current, pane.index, wanted.error)} ${kinds[wanted.error]}`]);
     pane.counts.replaceChildren(...texts.flatMap(([kind, text]) => [make("span", { className: kind, textContent: text }), "  "]));
   }
   const percent = (a, b) => b ? (100 * a / b).toFixed(1) : "–";

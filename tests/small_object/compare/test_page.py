@@ -343,6 +343,7 @@ def test_the_table_of_errors_follows_the_filters_and_images_are_chosen_by_kind(
         settle(shown)
         assert shown.locator("#strip span").all_inner_texts() == [f"{name}.png" for name in names]
         assert shown.locator("#name").inner_text()[0] in names
+        assert kind == "missed" or f"of these 1 {kind}" in shown.locator("figcaption").first.inner_text()
     shown.locator("#error").select_option(label="all")
     press(shown, ["End"])
     assert "not run" in shown.locator("figcaption").nth(1).inner_text()
