@@ -21,14 +21,14 @@ from typing import Any
 import numpy as np
 import psutil
 import torch
-from ultralytics.data.utils import IMG_FORMATS
+from ultralytics.data.utils import IMG_FORMATS, img2label_paths
 from ultralytics.engine.results import Results
 from ultralytics.utils import LOGGER, TQDM
 from ultralytics.utils.patches import imread
 
 from benchmarks.common import RESULTS, commit, markdown_table, module_command, write_text
 from docs.tools.browser import SHOWN, browser, missing, opened, until
-from small_object.compare.page import ComparisonPage, read_truth
+from small_object.compare.page import FOLDER, ComparisonPage, read_truth
 from small_object.datasets.dataset import read_data_yaml
 from small_object.errors import UserError
 
@@ -49,7 +49,8 @@ PAINTED = "() => new Promise(done => requestAnimationFrame(() => requestAnimatio
 def write_page(folder: Path, data: dict[str, Any], models: int, max_images: int | None) -> tuple[Path, dict[str, Any]]:
     """Write the page; return it and the description of its content."""
     rng = np.random.default_rng(0)
-    files = sorted(path for path in Path(data["val"]).iterdir() if path.suffix[1:].lower() in IMG_FORMATS)[:max_images]
+    files = sorted(path for path in Path(data["val"]).iterdir() if path.suffix[1:].lower() in IMG_FORMATS)
+    files = repeat(files, max_images, folder) if max_images else files
     page = ComparisonPage(folder, "measured", names=data["names"])
     pixels, boxes, seconds = [], 0, 0.0
     for file in TQDM(files, desc="writing the page"):
@@ -70,11 +71,26 @@ def write_page(folder: Path, data: dict[str, Any], models: int, max_images: int 
     if written is None:
         raise UserError(f"{data['yaml_file']}: no images to show")
     size = written.stat().st_size / 1e6
+    scripts = [file.stat().st_size for file in (folder / FOLDER).glob("*.js")]
     return written, {
         "images": len(files), "megapixels per image": f"{statistics.median(pixels):.1f}",
         "models": models, "detections": boxes, "index.html, MB": f"{size:.1f}",
+        "other data, MB": f"{sum(scripts) / 1e6:.1f} in {len(scripts)} files",
         "writing it, ms per image": f"{1e3 * seconds / len(files):.0f}",
     }  # fmt: skip
+
+
+def repeat(files: list[Path], count: int, folder: Path) -> list[Path]:
+    """Return so many of the files, or links to them and their labels if there are fewer."""
+    if count <= len(files):
+        return files[:count]
+    links = []
+    for kind, sources in (("labels", img2label_paths([str(file) for file in files])), ("images", files)):
+        (folder / kind).mkdir()
+        links = [folder / kind / f"{i:05d}{Path(sources[i % len(files)]).suffix}" for i in range(count)]
+        for i, link in enumerate(links):
+            link.symlink_to(Path(sources[i % len(files)]).absolute())
+    return links
 
 
 def synthetic_detections(truth: np.ndarray, width: int, height: int, rng: np.random.Generator) -> np.ndarray:
@@ -127,9 +143,21 @@ def measure(file: Path) -> dict[str, Any]:
             page.evaluate(PAINTED)
             filters.append(1e3 * (time.perf_counter() - start))
         start = time.perf_counter()
+        page.locator("#error").select_option(label="localisation")
+        page.evaluate(PAINTED)
+        kind = 1e3 * (time.perf_counter() - start)
+        page.locator("#error").select_option(label="all")
+        page.evaluate(PAINTED)
+        start = time.perf_counter()
         page.locator("#iou").select_option("0.3")
+        until(page, SHOWN)
         page.evaluate(PAINTED)
         overlap = 1e3 * (time.perf_counter() - start)
+        page.locator("#strip").hover()
+        with frames(page, 60) as scrolling:
+            for _ in range(30):
+                page.mouse.wheel(400, 0)
+                page.wait_for_timeout(15)
         following = []
         for _ in range(8):
             page.wait_for_timeout(400)  # a person looks at an image, while the next one loads
@@ -158,6 +186,8 @@ def measure(file: Path) -> dict[str, Any]:
         "zooming, ms between frames": ms(zooming),
         "panning, ms between frames": ms(panning),
         "changing the minimum score, ms until all counts are updated": ms(filters),
+        "images with one kind of error, ms until listed": f"{kind:.0f}",
+        "scrolling the thumbnails, ms between frames": ms(scrolling),
         "changing the minimum IoU, ms until all counts are updated": f"{overlap:.0f}",
         "next image, ms until shown": ms(following),
         "last image, not loaded before, ms until shown": f"{last:.0f}",
@@ -169,7 +199,7 @@ def main(argv: list[str] | None = None) -> int:
     """Write the page, use it, and write a table of the measurements."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--data", required=True, help="YAML file of the data set whose validation images are shown")
-    parser.add_argument("--images", type=int, help="maximum number of images (default: all)")
+    parser.add_argument("--images", type=int, help="number of images, repeated if there are fewer (default: all)")
     parser.add_argument("--models", type=int, default=3, help="models side by side (default: 3)")
     parser.add_argument("--out", type=Path, default=RESULTS / "page.md", help="table to write")
     args = parser.parse_args(argv)
@@ -184,7 +214,8 @@ def main(argv: list[str] | None = None) -> int:
         sys.exit(f"page: {error}")
     table = "\n".join(markdown_table(["measurement", "value"], [[what, str(value)] for what, value in rows.items()]))
     LOGGER.info(table)
-    command = module_command("benchmarks.page", ["--data", Path(args.data).name])
+    images = ["--images", str(args.images)] if args.images else []
+    command = module_command("benchmarks.page", ["--data", Path(args.data).name, *images])
     about = f"Written by `{command}`: {Path(args.data).stem}, synthetic detections, headless Chromium without a GPU,\n"
     about += f"{os.cpu_count()} cores, {platform.machine()}, commit {commit()}."
     write_text(args.out, f"# The page that compares models\n\n{about}\n\n{table}\n")

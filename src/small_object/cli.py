@@ -173,8 +173,13 @@ def _add_prediction(add: Add, default_slice: int | str) -> None:
     add("--imgsz", type=whole_number(32), help="input size in pixels (default: that of the training)")
     add("--slice", type=tile_size, default=default_slice, help=SLICE_HELP)
     add("--conf", type=fraction, default=0.25, help="minimum confidence (default: 0.25)")
+    add("--iou", type=fraction, help="maximum IoU of two objects of a class (default: 0.7)")
+    add("--max-det", type=whole_number(1), help="maximum number of objects per image (default: 300)")
+    add("--classes", nargs="+", type=whole_number(0), metavar="CLASS", help="numbers of the only classes to find")
     add("--device", help="device, as in yolo (default: a GPU if there is one)")
+    add("--no-pictures", action="store_true", help="save no annotated images")
     add("--save-txt", action="store_true", help="also save labels in YOLO format under labels/")
+    add("--save-json", action="store_true", help="also save predictions.json in COCO's format")
 
 
 def _execute(program: str, args: Namespace, resumable: bool = False) -> int:
@@ -304,15 +309,15 @@ def _compare(args: Namespace) -> int:
 def _run_models(args: Namespace, models: Sequence[Path], data: str | Path | None, out: Path, title: str) -> int:
     from small_object.compare.runs import compare
 
-    options = {name: getattr(args, name) for name in ("imgsz", "conf", "device", "slice")}
-    options = {name: value for name, value in options.items() if value is not None}
+    names = "imgsz", "conf", "iou", "max_det", "classes", "device", "slice", "save_txt", "save_json"
+    options = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
     title = f"{title}: what each model finds"
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends it as Ctrl-C does
     try:
-        runs = compare(models, out, data, args.source, title, save_txt=args.save_txt, **options)
+        runs = compare(models, out, data, args.source, title, pictures=not args.no_pictures, **options)
     finally:
         signal.signal(signal.SIGTERM, before)
-    return 0 if runs and all(run.num_images for run in runs) else 1
+    return 0 if runs and not any(run.fault for run in runs) else 1
 
 
 def _batch(args: Namespace) -> int:

@@ -81,7 +81,7 @@ PROMISES = {
     r"yolo track .*": ["runs/detect/track*/video.*", "said:tiles"],
     r"yolo train resume=True": ["said:from epoch 2 to 2 total epochs", "said:1 epochs completed"],
     r"python predict1.py$": ["runs/predict/ASS1/yolo11n/*.jpg", "said:airplane  person  truck"],
-    r"python predict2.py$": ["runs/predict/ASS2/yolo11n/*.jpg", "said:gained"],
+    r"python predict2.py$": ["runs/predict/ASS2/yolo11n/*.jpg", "said:found  missed  false"],
     r"python predict([12]).py": [r"runs/predict/ASS\1/earlier/*.jpg", r"runs/predict/ASS\1/index.html"],
     r"yolo detect train .*pretrained=best.pt": ["said:Weights taken by role: backbone"],
     r"small-object transfer": ["said:backbone"],

@@ -2,15 +2,15 @@
 (() => {
 const data = JSON.parse(document.getElementById("data").textContent);
 const $ = id => document.getElementById(id);
-const { images, models, classes, sizes } = data;
-const truths = images.some(image => image.truth);
-const classesIn = rows => new Set(rows.map(row => row[0]));
+const { images, models, classes, sizes, kinds, rules } = data;
+const truths = images.some(image => image.labelled);
 const colours = { found: "#3fc1ff", false: "#ff6b4a", missed: "#ffe14d", truth: "#ffffff" };
 
 // What the controls ask for.
 const wanted = {
   marks: { found: true, false: true, missed: true, truth: false, names: false },
-  score: 0, iou: 0.5, sameClass: true, order: "name", classes: new Set(classes.keys()), sizes: new Set(sizes.keys()), models: new Set(models.keys()),
+  score: Math.floor(100 * data.lowest) / 100 % 1, iou: rules[0].iou, sameClass: rules[0].sameClass, order: "name", error: null, // a kind
+  classes: new Set(data.used), sizes: new Set(sizes.keys()), models: new Set(models.keys()),
 };
 let current = 0; // index in `images`
 let order = [...images.keys()];
@@ -22,60 +22,99 @@ function make(tag, attributes = {}, ...children) {
   return element;
 }
 
-// Matching and counting.
+// Data that is loaded when it is asked for.
 
-// A detection is [class, score, x1, y1, x2, y2], an object [class, x1, y1, x2, y2]; of both the box comes last.
-const area = row => { const n = row.length; return (row[n - 2] - row[n - 4]) * (row[n - 1] - row[n - 3]); };
-function sizeOf(row) {
-  const side = Math.sqrt(Math.max(0, area(row)));
-  return sizes.findIndex(([, , high]) => high === null || side < high);
-}
-function overlapOf(found, object) {
-  const width = Math.max(0, Math.min(found[4], object[3]) - Math.max(found[2], object[1]));
-  const height = Math.max(0, Math.min(found[5], object[4]) - Math.max(found[3], object[2]));
-  return width * height / (area(found) + area(object) - width * height);
-}
-// The index of the object that each detection, by falling score, is matched to, or -1. A higher least score takes the
-// last detections away and leaves the matches of the others as they are.
-function match(rows, objects, least, sameClass) {
-  const taken = new Set();
-  return rows.map(row => {
-    let best = -1, most = least;
-    objects.forEach((object, index) => {
-      if ((sameClass && object[0] !== row[0]) || taken.has(index)) return;
-      const overlap = overlapOf(row, object);
-      if (overlap >= most && (best < 0 || overlap > most)) { best = index; most = overlap; }
-    });
-    if (best >= 0) taken.add(best);
-    return best;
-  });
-}
-let matches; // by image and model
-for (const image of images) image.sizes = { truth: image.truth?.map(sizeOf), detections: image.detections.map(rows => rows.map(sizeOf)) };
-function matchAll() {
-  matches = images.map(image => image.detections.map(rows => image.truth && match(rows, image.truth, wanted.iou, wanted.sameClass)));
-}
-// What one model shows of an image under the filters: rows of `found` and `false`, objects of `missed`, how many of `truth`.
-function shown(index, model) {
-  const image = images[index], rows = image.detections[model], of = matches[index][model];
-  const part = { found: [], false: [], missed: [], truth: 0 }, hit = new Set();
-  for (let i = 0; i < rows.length && rows[i][1] >= wanted.score; i++) {
-    const object = of ? of[i] : -1;
-    if (object >= 0) hit.add(object);
-    const [kind, size] = object >= 0 ? [image.truth[object][0], image.sizes.truth[object]] : [rows[i][0], image.sizes.detections[model][i]];
-    if (!wanted.classes.has(kind) || !wanted.sizes.has(size)) continue;
-    part[object >= 0 || !of ? "found" : "false"].push(rows[i]);
+const files = new Map();
+window.received = content => document.currentScript.done(content);
+function loadData(file) {
+  if (!files.has(file)) {
+    files.set(file, new Promise(done => {
+      const onerror = () => { $("note").textContent = "data not at hand: reload the page, and keep it next to index_files"; };
+      document.head.append(make("script", { src: file, done, onerror }));
+    }));
   }
-  (image.truth || []).forEach((object, i) => {
-    if (!wanted.classes.has(object[0]) || !wanted.sizes.has(image.sizes.truth[i])) return;
-    part.truth++;
-    if (!hit.has(i)) part.missed.push(object);
+  return files.get(file);
+}
+data.boxes.forEach((boxes, index) => Object.assign(images[index], boxes));
+async function loadBoxes(index) { // objects of an image as `truth`, what each model finds as `detections`, null where it did not run
+  if (images[index].detections) return;
+  const number = Math.floor(index / data.shard);
+  (await loadData(data.shards[number])).forEach((boxes, i) => Object.assign(images[number * data.shard + i], boxes));
+}
+
+// Facts: numbers of all detections and objects, of which `Facts` in Python says what they hold.
+
+const [FOUND, IGNORED, UNDETECTED, MISSED] = ["found", "ignored", "undetected", "missed"].map(kind => kinds.indexOf(kind));
+const errors = [...kinds.keys()].filter(kind => ![FOUND, IGNORED, UNDETECTED].includes(kind));
+let codes = null, ends = null; // by the rule in use, null until loaded
+const counts = new Uint32Array(images.length * models.length * kinds.length); // by image, model and kind
+const counted = new Uint32Array(models.length * sizes.length * kinds.length); // of all images, by model, size and kind
+function unpack(text) {
+  const text8 = atob(text), bytes = new Uint8Array(text8.length);
+  for (let i = 0; i < bytes.length; i++) bytes[i] = text8.charCodeAt(i);
+  return new Uint32Array(bytes.buffer);
+}
+async function useRule() {
+  const rule = rules.find(each => each.iou === wanted.iou && each.sameClass === wanted.sameClass);
+  codes = null;
+  delete document.body.dataset.shown;
+  const facts = rule.file ? await loadData(rule.file) : rule;
+  if (rule.iou !== wanted.iou || rule.sameClass !== wanted.sameClass) return; // another one by now
+  codes = unpack(facts.codes);
+  ends = unpack(facts.ends);
+  update();
+}
+let least = 0, classOn = [], sizeOn = []; // the filters as they were when all was counted
+const passes = code => classOn[code >>> 17] && sizeOn[code >>> 14 & 7];
+const isActive = code => (code >>> 4 & 1023) > least === (code & 15) < UNDETECTED && passes(code);
+function tally() {
+  least = Math.round(1000 * wanted.score);
+  [classOn, sizeOn] = [[classes, wanted.classes], [sizes, wanted.sizes]].map(([all, on]) => Uint8Array.from(all, (_, i) => on.has(i)));
+  counts.fill(0);
+  counted.fill(0);
+  for (let cell = 0, i = 0; cell < ends?.length; cell++) {
+    const model = cell % models.length, weight = truths && !images[(cell - model) / models.length].labelled ? 0 : 1;
+    for (; i < ends[cell]; i++) {
+      const code = codes[i];
+      if (!isActive(code)) continue;
+      counts[cell * kinds.length + (code & 15)]++;
+      counted[(model * sizes.length + (code >>> 14 & 7)) * kinds.length + (code & 15)] += weight;
+    }
+  }
+}
+function sumOf(array, at) { // of a row of `counts` or `counted`
+  const found = array[at + FOUND], missed = array[at + UNDETECTED];
+  let wrong = 0;
+  for (let kind = FOUND + 1; kind < IGNORED; kind++) wrong += array[at + kind];
+  return { found, missed, false: wrong, truth: found + missed };
+}
+const cellOf = (index, model) => index * models.length + model;
+const partOf = (index, model) => sumOf(counts, cellOf(index, model) * kinds.length);
+const countOf = (index, model, kind) => counts[cellOf(index, model) * kinds.length + kind];
+// What one model shows of the current image under the filters: rows of `found` and `false`, objects of `missed`, and the kind of each.
+function shown(model) {
+  const { truth, detections } = images[current], rows = detections?.[model], cell = cellOf(current, model);
+  const part = { found: [], false: [], missed: [], truth: [], kind: new Map() };
+  if (!codes || !rows) return part;
+  const start = cell ? ends[cell - 1] : 0;
+  const put = (list, row, kind) => {
+    if (kind !== FOUND && wanted.error !== null && kind !== wanted.error) return;
+    list.push(row);
+    part.kind.set(row, kind);
+  };
+  rows.forEach((row, i) => {
+    const code = codes[start + i], kind = code & 15;
+    if (kind !== IGNORED && isActive(code)) put(kind === FOUND ? part.found : part.false, row, kind);
+  });
+  (truth || []).forEach((object, i) => {
+    const at = start + rows.length + i;
+    if (passes(codes[at])) part.truth.push(object);
+    if (isActive(codes[at])) put(part.missed, object, isActive(codes[at + truth.length]) ? MISSED : UNDETECTED);
   });
   return part;
 }
-let parts; // what each model shows of each image; filled where it is asked for
-const partOf = (index, model) => parts[index][model] ??= shown(index, model);
-function clearParts() { parts = images.map(() => []); }
+// A detection is [class, score, x1, y1, x2, y2], an object [class, x1, y1, x2, y2]; of both the box comes last.
+const area = row => { const n = row.length; return (row[n - 2] - row[n - 4]) * (row[n - 1] - row[n - 3]); };
 
 // Panes.
 
@@ -178,7 +217,7 @@ function redraw() {
 }
 function drawAll() {
   open().forEach(draw);
-  if (panes.every(pane => pane.picture && pane.picture.state !== "loading")) document.body.dataset.shown = current + 1; // for tests
+  if (codes && !updating && panes.every(pane => pane.picture && pane.picture.state !== "loading") && images[current].detections) document.body.dataset.shown = current + 1; // for tests
 }
 function draw(pane) {
   const context = pane.canvas.getContext("2d"), ratio = devicePixelRatio, [width, height] = images[current].size;
@@ -204,7 +243,7 @@ function draw(pane) {
     context.textAlign = "start";
   }
   if (pane.burnt) return; // the boxes are in the picture
-  const part = partOf(current, pane.index), marks = wanted.marks;
+  const part = shown(pane.index), marks = wanted.marks;
   const boxes = (rows, colour, line, dash) => {
     context.strokeStyle = colour;
     context.lineWidth = line;
@@ -232,8 +271,7 @@ function draw(pane) {
     }
   };
   if (marks.truth) {
-    const objects = (images[current].truth || []).filter((row, i) => wanted.classes.has(row[0]) && wanted.sizes.has(images[current].sizes.truth[i]));
-    boxes(objects, colours.truth, 1, []);
+    boxes(part.truth, colours.truth, 1, []);
   }
   if (marks.found) boxes(part.found, colours.found, 1.5, []);
   if (marks.false) boxes(part.false, colours.false, 2, []);
@@ -242,19 +280,19 @@ function draw(pane) {
 
 // Pointer.
 
-const about = { found: truths ? "found" : "", false: "false alarm", missed: "missed", truth: "object" };
+const about = kind => ({ [FOUND]: truths ? "found" : "", [MISSED]: "missed", [UNDETECTED]: "missed, but nearly found" })[kind] ?? `false alarm: ${kinds[kind]}`;
 function under(pane, x, y) { // what is drawn at a point of the image, the smallest box first
-  const part = partOf(current, pane.index), reach = 3 / view.scale, hits = [];
+  const part = shown(pane.index), reach = 3 / view.scale, hits = [];
   for (const kind of ["found", "false", "missed"]) {
     if (!wanted.marks[kind]) continue;
     for (const row of part[kind]) {
       const [x1, y1, x2, y2] = row.slice(-4);
-      if (x >= x1 - reach && x <= x2 + reach && y >= y1 - reach && y <= y2 + reach) hits.push([area(row), kind, row]);
+      if (x >= x1 - reach && x <= x2 + reach && y >= y1 - reach && y <= y2 + reach) hits.push([area(row), part.kind.get(row), row]);
     }
   }
   return hits.sort((a, b) => a[0] - b[0]).map(([, kind, row]) => {
     const [x1, y1, x2, y2] = row.slice(-4), side = v => v < 10 ? v.toFixed(1) : Math.round(v);
-    const words = [classes[row[0]], row.length === 6 ? row[1].toFixed(2) : "", `${side(x2 - x1)}×${side(y2 - y1)} px`, about[kind]];
+    const words = [classes[row[0]], row.length === 6 ? row[1].toFixed(2) : "", `${side(x2 - x1)}×${side(y2 - y1)} px`, about(kind)];
     return words.filter(Boolean).join("  ");
   });
 }
@@ -324,12 +362,11 @@ let turn = 0;
 async function show(index, scroll = true) {
   const mine = ++turn, image = images[index];
   if (images[current].size.join() !== image.size.join()) view.fitted = true; // cameras stay where they look
-  buttons[current].removeAttribute("aria-current");
   current = index;
-  buttons[index].setAttribute("aria-current", "true");
-  if (scroll) buttons[index].scrollIntoView({ block: "nearest", inline: "center" });
+  if (scroll) reveal(index);
+  fill();
   history.replaceState(null, "", `#${index + 1}`);
-  $("position").textContent = `${order.indexOf(index) + 1} of ${images.length}`;
+  position();
   $("name").textContent = $("name").title = image.name;
   $("tip").hidden = true;
   const source = load(image.source);
@@ -338,7 +375,7 @@ async function show(index, scroll = true) {
   arrange();
   count();
   redraw();
-  await source.done;
+  await Promise.all([source.done, loadBoxes(index)]);
   if (mine !== turn) return;
   if (source.state === "missing") { // the page was moved without its images, the annotated ones lie next to it
     $("note").textContent = "image not at hand: annotated images are shown, filters change the counts only";
@@ -351,25 +388,26 @@ async function show(index, scroll = true) {
     if (mine !== turn) return;
   } else {
     const next = order[order.indexOf(index) + 1];
-    if (next !== undefined) load(images[next].source);
+    if (next !== undefined) { load(images[next].source); loadBoxes(next); }
   }
+  count();
   redraw();
 }
 const step = by => {
   const next = order[order.indexOf(current) + by];
   if (next !== undefined) show(next);
 };
-function stepToError(by) { // the next image in which an open model misses an object or finds what is none
+const hasError = (index, model) => wanted.error === null ? partOf(index, model).missed + partOf(index, model).false : countOf(index, model, wanted.error);
+function stepToError(by) { // the next image in which an open model makes an error, of the kind that is asked for
   for (let i = order.indexOf(current) + by; i >= 0 && i < order.length; i += by) {
-    const parts = open().map(pane => partOf(order[i], pane.index));
-    if (parts.some(part => part.missed.length || part.false.length)) return show(order[i]);
+    if (open().some(pane => hasError(order[i], pane.index))) return show(order[i]);
   }
 }
 
 let visited = null; // the error that was gone to last
 function goToError(by) { // zoom in on the next missed object or false alarm of this image, from left to right, or of a later one
   const errors = open().flatMap(pane => {
-    const part = partOf(current, pane.index);
+    const part = shown(pane.index);
     return [...(wanted.marks.missed ? part.missed : []), ...(wanted.marks.false ? part.false : [])].map(row => row.slice(-4));
   }).sort((a, b) => a[0] + a[2] - b[0] - b[2]);
   const distinct = errors.filter((box, i) => !i || box.join() !== errors[i - 1].join()); // missed by several models
@@ -383,33 +421,61 @@ function goToError(by) { // zoom in on the next missed object or false alarm of 
   redraw();
 }
 
-const buttons = images.map((image, index) => {
-  const bars = models.map(() => make("i"));
-  const picture = make("img", { loading: "lazy", decoding: "async", alt: "", src: image.thumbnail });
-  const scale = Math.min(232 / image.size[0], 90 / image.size[1]);
-  [picture.width, picture.height] = image.size.map(side => Math.max(1, Math.round(side * scale)));
-  const button = make("button", { title: image.name }, picture, ...bars, make("span", { textContent: image.name }));
-  button.bars = bars;
+// The strip holds the buttons of those images alone that are seen.
+const film = make("div"), gap = 4;
+$("strip").append(film);
+let buttons = new Map(); // by image
+let lefts = []; // of the images in `order`, and the right end
+const widthOf = ({ size: [width, height] }) => Math.max(80, Math.round(Math.min(232, 90 * width / height)) + 8);
+function makeButton(index) {
+  const image = images[index];
+  const button = make("button", { title: image.name }, make("img", { decoding: "async", alt: "", src: image.thumbnail }));
+  button.bars = models.map(() => make("i"));
+  button.append(...button.bars, make("span", { textContent: image.name }));
+  button.style.width = `${widthOf(image)}px`;
   button.addEventListener("click", () => show(index, false));
   return button;
-});
-const seen = new Set();
-const watcher = new IntersectionObserver(entries => {
-  for (const entry of entries) {
-    const index = buttons.indexOf(entry.target);
-    if (entry.isIntersecting) { seen.add(index); bars(index); } else seen.delete(index);
+}
+function layFilm() {
+  lefts = [0];
+  for (const index of order) lefts.push(lefts.at(-1) + widthOf(images[index]) + gap);
+  film.style.width = `${lefts.at(-1)}px`;
+}
+function fill() {
+  const strip = $("strip"), from = strip.scrollLeft - 400, to = strip.scrollLeft + strip.clientWidth + 400, seen = new Map();
+  let at = 0;
+  for (let end = order.length; at < end;) { // the first that ends behind `from`
+    const middle = at + end >> 1;
+    if (lefts[middle + 1] < from) at = middle + 1; else end = middle;
   }
-}, { root: $("strip"), rootMargin: "0px 400px" });
-function bars(index) {
+  for (; at < order.length && lefts[at] < to; at++) {
+    const button = buttons.get(order[at]) || makeButton(order[at]);
+    button.style.left = `${lefts[at]}px`;
+    button.setAttribute("aria-current", order[at] === current);
+    seen.set(order[at], button);
+    bars(order[at], button);
+  }
+  if ([...seen.keys()].join() !== [...buttons.keys()].join()) film.replaceChildren(...seen.values());
+  buttons = seen;
+}
+let filling = false;
+$("strip").addEventListener("scroll", () => {
+  if (!filling) { filling = true; requestAnimationFrame(() => { filling = false; fill(); }); }
+});
+function reveal(index) {
+  const strip = $("strip"), at = order.indexOf(index), left = lefts[at], right = lefts[at + 1];
+  if (at >= 0 && (left < strip.scrollLeft || right > strip.scrollLeft + strip.clientWidth)) strip.scrollLeft = (left + right - strip.clientWidth) / 2;
+}
+function bars(index, button) {
   const of = models.map((_, model) => partOf(index, model));
-  const most = Math.max(1, ...of.map(part => part.found.length + part.missed.length + part.false.length));
+  const most = Math.max(1, ...of.map(part => part.truth + part.false));
   of.forEach((part, model) => {
-    const bar = buttons[index].bars[model];
+    const bar = button.bars[model];
     bar.hidden = !wanted.models.has(model);
     let at = 0;
     const stops = ["found", "missed", "false"].map(kind => {
       const from = at;
-      at += 100 * part[kind].length / most;
+      at += 100 * part[kind] / most;
       return `${colours[kind]} ${from}% ${at}%`;
     });
     bar.style.background = `linear-gradient(90deg, ${stops.join(", ")}, transparent ${at}%)`;
@@ -419,32 +485,43 @@ function bars(index) {
 
 // Counts.
 
-function words(part) {
-  if (!images.some(image => image.truth)) return [["found", `${part.found.length} found`]];
-  return [["found", `${part.found.length} of ${part.truth} found`], ["missed", `${part.missed.length} missed`],
-    ["false", `${part.false.length} false alarms`]];
+function words(part, labelled = truths) {
+  if (!labelled) return [["found", `${part.found} found`]];
+  return [["found", `${part.found} of ${part.truth} found`], ["missed", `${part.missed} missed`], ["false", `${part.false} false alarms`]];
 }
-function count() { // the panes' captions and the table, which follow the filters
+function count() { // the panes' captions and the tables, which follow the filters
   for (const pane of open()) {
-    const texts = images[current].truth ? words(partOf(current, pane.index)) : [["found", `${partOf(current, pane.index).found.length} found`]];
+    const { labelled, detections } = images[current], ran = !detections || detections[pane.index];
+    const texts = ran ? words(partOf(current, pane.index), labelled) : [["missed", "not run"]];
+    if (wanted.error !== null) texts.push(["", `of these ${countOf(current, pane.index, wanted.error)} ${kinds[wanted.error]}`]);
     pane.counts.replaceChildren(...texts.flatMap(([kind, text]) => [make("span", { className: kind, textContent: text }), "  "]));
   }
-  const counted = [...images.keys()].filter(index => !truths || images[index].truth);
   const percent = (a, b) => b ? (100 * a / b).toFixed(1) : "–";
   let objects = 0;
-  models.forEach((_, model) => {
-    const sum = { found: 0, false: 0, missed: 0, truth: 0 };
-    for (const index of counted) {
-      const part = partOf(index, model);
-      for (const kind of ["found", "false", "missed"]) sum[kind] += part[kind].length;
-      sum.truth += part.truth;
-    }
+  const rows = [];
+  models.forEach((model, number) => {
+    const sum = { found: 0, false: 0, missed: 0, truth: 0 }, bySize = sizes.map(([name], size) => [name, (number * sizes.length + size) * kinds.length]);
+    for (const [, at] of bySize) for (const [kind, value] of Object.entries(sumOf(counted, at))) sum[kind] += value;
     sum.precision = percent(sum.found, sum.found + sum.false);
     sum.recall = percent(sum.found, sum.truth);
-    for (const [kind, cell] of Object.entries(totals[model])) cell.textContent = sum[kind];
-    objects = sum.truth;
+    for (const [kind, cell] of Object.entries(totals[number])) cell.textContent = sum[kind];
+    objects = Math.max(objects, sum.truth);
+    if (!truths || !wanted.models.has(number)) return;
+    const cells = values => values.map(value => make("td", { textContent: value, className: value ? "" : "none" }));
+    rows.push(make("tr", {}, make("td", { colSpan: errors.length + 1, textContent: model.name })));
+    rows.push(make("tr", {}, make("th", { textContent: "all" }), ...cells(errors.map(kind => bySize.reduce((total, [, at]) => total + counted[at + kind], 0)))));
+    for (const [name, at] of bySize) {
+      const values = errors.map(kind => counted[at + kind]);
+      if (values.some(value => value)) rows.push(make("tr", {}, make("th", { textContent: name }), ...cells(values)));
+    }
   });
-  $("sum").textContent = truths ? `${counted.length} images, ${objects} objects` : `${counted.length} images`;
+  $("errors").replaceChildren($("errors").rows[0], ...rows);
+  const num = truths ? images.filter(image => image.labelled).length : images.length;
+  $("sum").textContent = truths ? `${num} images, ${objects} objects` : `${num} images`;
+}
+function position() {
+  const at = order.indexOf(current) + 1, all = order.length < images.length ? ` (${images.length} in all)` : "";
+  $("position").textContent = order.length ? `${at || "–"} of ${order.length}${all}` : "no such image";
 }
 
 // Controls.
@@ -453,20 +530,21 @@ const orders = { name: "by name" };
 if (truths) Object.assign(orders, { missed: "most missed", false: "most false alarms" });
 if (models.length > 1) orders.differ = "models differ most";
 function sort() {
+  const sum = of => index => open().reduce((total, pane) => total + of(index, pane.index), 0);
   const value = {
     name: () => 0,
-    missed: index => open().reduce((sum, pane) => sum + partOf(index, pane.index).missed.length, 0),
-    false: index => open().reduce((sum, pane) => sum + partOf(index, pane.index).false.length, 0),
+    missed: sum((index, model) => partOf(index, model).missed),
+    false: sum((index, model) => partOf(index, model).false),
+    error: sum(hasError),
     differ: index => {
-      const found = open().map(pane => partOf(index, pane.index).found.length);
+      const found = open().map(pane => countOf(index, pane.index, FOUND));
       return found.length ? Math.max(...found) - Math.min(...found) : 0;
     },
-  }[wanted.order];
-  const values = images.map((_, index) => value(index));
-  const now = [...images.keys()].sort((a, b) => values[b] - values[a] || a - b);
-  if (now.join() === order.join() && $("strip").childElementCount) return;
-  order = now;
-  $("strip").replaceChildren(...order.map(index => buttons[index]));
+  };
+  const values = images.map((_, index) => value[wanted.order](index));
+  order = [...images.keys()].filter(index => wanted.error === null || value.error(index));
+  order.sort((a, b) => values[b] - values[a] || a - b);
+  layFilm();
 }
 let updating = false;
 function update() { // after a filter changed; at most once a frame
@@ -474,12 +552,16 @@ function update() { // after a filter changed; at most once a frame
   updating = true;
   requestAnimationFrame(() => {
     updating = false;
-    clearParts();
+    if (!codes) return; // again when they are loaded
+    tally();
+    const before = order.join();
     sort();
+    if (order.length && !order.includes(current)) show(order[0]);
     arrange();
     count();
-    seen.forEach(bars);
-    $("position").textContent = `${order.indexOf(current) + 1} of ${images.length}`;
+    if (order.join() !== before) reveal(current);
+    fill();
+    position();
     $("least").textContent = wanted.score.toFixed(2);
     drawAll();
   });
@@ -496,13 +578,13 @@ function checkbox(parent, text, on, change, key, colour) {
 }
 const member = (set, value) => on => { if (on) set.add(value); else set.delete(value); };
 const marks = {};
-const kinds = truths ? [["found", "found", "F"], ["missed", "missed", "M"], ["false", "false alarms", "A"], ["truth", "ground truth", "G"]] : [["found", "found", "F"]];
-for (const [kind, text, key] of kinds) {
+const shows = truths ? [["found", "found", "F"], ["missed", "missed", "M"], ["false", "false alarms", "A"], ["truth", "ground truth", "G"]] : [["found", "found", "F"]];
+for (const [kind, text, key] of shows) {
   marks[key.toLowerCase()] = checkbox("marks", text, wanted.marks[kind], on => { wanted.marks[kind] = on; }, key, kind);
 }
 marks.l = checkbox("marks", "class and score", false, on => { wanted.marks.names = on; }, "L");
-classes.forEach((name, index) => {
-  const input = checkbox("classes", name, true, member(wanted.classes, index));
+data.used.forEach(index => {
+  const input = checkbox("classes", classes[index], true, member(wanted.classes, index));
   input.parentElement.addEventListener("dblclick", () => only("classes", index));
   input.parentElement.title = "double click: only this";
 });
@@ -515,8 +597,9 @@ sizes.forEach(([name, low, high], index) => {
 });
 function only(group, index) {
   [...$(group).querySelectorAll("input")].forEach((input, i) => {
-    input.checked = i === index;
-    member(wanted[group], i)(input.checked);
+    const own = group === "classes" ? data.used[i] : i;
+    input.checked = own === index;
+    member(wanted[group], own)(input.checked);
   });
   update();
 }
@@ -530,22 +613,20 @@ const totals = [], modelBoxes = models.map((model, index) => {
   $("totals").append(make("tr", {}, head), make("tr", {}, ...Object.values(cells)));
   return checkbox(head, model.name, true, member(wanted.models, index), index < 9 ? `${index + 1}` : "");
 });
-$("overlap").hidden = !truths;
-for (const value of [0.1, 0.3, 0.5, 0.75]) $("iou").append(make("option", { value, textContent: value, selected: value === wanted.iou }));
-// A model of other class names, such as one of a single class, has nothing to be compared by but the boxes.
-const labelled = classesIn(images.flatMap(image => image.truth || []));
-wanted.sameClass = !models.some((_, model) => {
-  const known = [...classesIn(images.flatMap(image => image.detections[model]))];
-  return known.length && labelled.size && !known.some(kind => labelled.has(kind));
-});
-checkbox("overlap", "and its class", wanted.sameClass, on => { wanted.sameClass = on; matchAll(); });
-$("iou").addEventListener("change", event => { wanted.iou = +event.target.value; matchAll(); update(); });
+$("overlap").hidden = $("kinds").hidden = $("with").hidden = !truths;
+for (const value of [...new Set(rules.map(rule => rule.iou))].sort()) $("iou").append(make("option", { value, textContent: value, selected: value === wanted.iou }));
+const loose = checkbox("overlap", "and its class", wanted.sameClass, on => { wanted.sameClass = on; useRule(); });
+loose.disabled = rules.length === 1; // the page of a run that goes on, or was cut short
+$("iou").addEventListener("change", event => { wanted.iou = +event.target.value; useRule(); });
+const means = { class: ["cls", "has the place of an object of another class"], localisation: ["loc", "overlaps an object of its class too little"],
+  both: ["both", "overlaps an object of another class, and too little"], duplicate: ["dup", "an object that a detection of a higher score takes"],
+  background: ["bkg", "overlaps no object"], missed: ["miss", "an object without a detection, even one of another class or place"] };
+$("errors").append(make("tr", {}, make("th"), ...errors.map(kind => make("th", { scope: "col", textContent: means[kinds[kind]][0], title: `${kinds[kind]}: ${means[kinds[kind]][1]}` }))));
+$("error").append(make("option", { value: "", textContent: "all" }), ...errors.map(value => make("option", { value, textContent: kinds[value], title: means[kinds[value]][1] })));
+$("error").addEventListener("change", event => { wanted.error = event.target.value === "" ? null : +event.target.value; update(); event.target.blur(); });
 for (const [value, text] of Object.entries(orders)) $("order").append(make("option", { value, textContent: text }));
 $("order").addEventListener("change", event => { wanted.order = event.target.value; update(); event.target.blur(); });
 
-const scores = images.flatMap(image => image.detections.map(rows => rows.length ? rows.at(-1)[1] : 1));
-const lowest = scores.reduce((a, b) => Math.min(a, b), 1);
-wanted.score = lowest < 1 ? Math.floor(100 * lowest) / 100 : 0;
 Object.assign($("score"), { min: wanted.score, value: wanted.score });
 $("score").addEventListener("input", event => { wanted.score = +event.target.value; update(); });
 function nudge(by) {
@@ -587,14 +668,12 @@ addEventListener("keydown", event => {
   action();
   event.preventDefault();
 });
-new ResizeObserver(() => { arrange(); redraw(); }).observe($("panes"));
+new ResizeObserver(() => { arrange(); redraw(); fill(); }).observe($("panes"));
 const linked = () => Math.min(images.length, Math.max(1, parseInt(location.hash.slice(1), 10) || 1)) - 1;
 addEventListener("hashchange", () => show(linked()));
 
-matchAll();
-clearParts();
-sort();
-buttons.forEach(button => watcher.observe(button));
 $("least").textContent = wanted.score.toFixed(2);
+layFilm();
 show(linked());
+useRule();
 })();

@@ -1,4 +1,7 @@
-"""Writes the page on which the detections of several models are compared, one file to open in a browser."""
+"""Writes the page on which the detections of several models are compared, to open in a browser.
+
+The page counts by `Facts`, so it needs the boxes of those images alone that it shows.
+"""
 
 from __future__ import annotations
 
@@ -8,35 +11,55 @@ import html
 import json
 import os
 import re
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import quote
 
 import cv2
 import numpy as np
+import torch
 from ultralytics.data.utils import img2label_paths
 from ultralytics.engine.results import Results
 from ultralytics.utils import LOGGER
 from ultralytics.utils.ops import xywh2xyxy
 
+from small_object.compare.facts import NO_BOXES, NO_CELL, Boxes, Cell, Facts
+from small_object.compare.kinds import FOREGROUND, Kind, find_pairs
 from small_object.datasets.labels import read_labels
 from small_object.errors import UserError
 from small_object.files import replacing
+from small_object.ignore import find_ignored, read_regions
 from small_object.images import read_bits, utf8_name
 from small_object.sizes import SIZE_GROUPS
 
-FOLDER = "index_files"  # next to the page: thumbnails, and copies of images that browsers can't show
+FOLDER = "index_files"  # next to the page: thumbnails, copies of images that browsers can't show, and data
 BROWSER_FORMATS = frozenset({"avif", "bmp", "jpeg", "jpg", "mpo", "png", "webp"})
 THUMBNAIL = 288, 96  # largest width and height in pixels
+MAX_INLINE = 1000  # images; the page of more loads the boxes of `SHARD` images when it shows one of them
+SHARD = 100
+INTERVAL = 15.0  # seconds between two writes during a run, or more where a write takes over a twentieth of that
+RULES = [(iou, same_class) for same_class in (True, False) for iou in (0.1, 0.3, FOREGROUND, 0.75)]
+"""What the page offers as found: the least IoU, and whether the classes must agree."""
+
+
+class PageImage(NamedTuple):
+    """An image on the page."""
+
+    about: dict[str, Any]  # its name, its files and its size
+    objects: Boxes | None  # None without labels
+    rows: str  # the objects as JSON
+    regions: np.ndarray = NO_BOXES.xyxy  # ignore regions, xyxy in pixels, shape (N, 4)
 
 
 @dataclass
 class PageModel:
-    """A model on the page: its class names, and its results by the path of the image."""
+    """A model on the page; the rest by the path of the image."""
 
     names: dict[int, str]
-    boxes: dict[str, np.ndarray] = field(default_factory=dict)  # as `Results.boxes.data`, by falling confidence
+    cells: dict[str, Cell] = field(default_factory=dict)
+    rows: dict[str, str] = field(default_factory=dict)  # the detections as JSON
     annotated: dict[str, str | None] = field(default_factory=dict)  # URLs of the annotated images
     milliseconds: float = 0.0  # of all images
 
@@ -45,55 +68,78 @@ class PageModel:
 class ComparisonPage:
     """Collects the results of models, and writes a page that shows them side by side.
 
-    The images stay where they are: the page links to them, relative to itself if it can. It holds the boxes itself, so
-    it needs no network and no server.
+    The images stay where they are: the page links to them, relative to itself if it can. The boxes come with it, so it
+    needs no network and no server.
 
     Args:
         folder: Folder of the page.
         title: Title of the page.
         names: Class names of the labels; those of the first model by default.
         num_fields: Fields of a label line with a box and keypoints, see `DataSet.num_fields`.
-        notes: Lines on what is not shown, and why.
+        left_out: Files that can't be read, and why.
+        notes: What else is not shown, by what it is about.
     """
 
     folder: Path
     title: str
     names: dict[int, str] | None = None
     num_fields: int = 5
-    notes: list[str] = field(default_factory=list)
-    _images: dict[str, dict[str, Any]] = field(default_factory=dict)  # what the page knows of each, by its path
-    _truths: dict[str, np.ndarray | None] = field(default_factory=dict)  # see `read_truth`
+    left_out: dict[Path, str] = field(default_factory=dict)
+    notes: dict[str, str] = field(default_factory=dict)
+    _images: dict[str, PageImage] = field(default_factory=dict)  # by path
     _models: dict[str, PageModel] = field(default_factory=dict)
+    _classes: dict[str, int] = field(default_factory=dict)  # the page's index by name; classes without a box are hidden
+    _written: set[str] = field(default_factory=set)  # URLs of the data files of the latest page
+    _due: float = field(default_factory=lambda: time.monotonic() + INTERVAL)  # time of the next write during a run
 
     def add(self, model: str, result: Results, annotated: Path | None) -> None:
         """Put what a model finds in an image on the page, with the file of the annotated image if there is one."""
-        if result.path not in self._images:
-            self._add_image(result.path, result.orig_img)
-        entry = self._models.setdefault(model, PageModel(result.names))
-        boxes = result.boxes.cpu().numpy().data
-        entry.boxes[result.path] = boxes[np.argsort(-boxes[:, 4], kind="stable")]
-        entry.annotated[result.path] = self._url(annotated) if annotated else None
+        self.names = self.names or result.names
+        entry, path = self._models.setdefault(model, PageModel(result.names)), result.path
+        if path not in self._images:
+            self._images[path] = self._read_image(path, result.orig_img, self.names)
+        image = self._images[path]
+        data = result.boxes.cpu().numpy().data.astype(np.float64)
+        data = data[np.argsort(-data[:, 4], kind="stable")]
+        found = Boxes(data[:, :4], self._find_classes(data[:, 5], result.names), data[:, 4])
+        ignored, pairs = np.zeros(len(data), bool), NO_CELL.pairs
+        if image.objects is not None:
+            pairs = find_pairs(found.xyxy, image.objects.xyxy)
+            arrays = found.xyxy, found.classes, image.objects.xyxy, image.objects.classes, image.regions
+            ignored = find_ignored(*map(torch.from_numpy, arrays)).numpy()
+        entry.cells[path] = Cell(found, image.objects, ignored, pairs)
+        entry.rows[path] = _rows(found.classes, found.scores.round(3), found.xyxy)
+        entry.annotated[path] = self._url(annotated) if annotated else None
         entry.milliseconds += sum(result.speed.values())
 
-    def drop_model(self, model: str, reason: str) -> None:
-        """Take a model that was not finished from the page, and say why."""
-        self._models.pop(model, None)
-        self.notes.append(f"{model}: {reason}")
+    def write_when_due(self) -> None:
+        """Write the page if the last time is long enough ago."""
+        if (start := time.monotonic()) >= self._due:
+            self.write(is_final=False)
+            self._due = time.monotonic() + max(INTERVAL, 20 * (time.monotonic() - start))
 
-    def write(self) -> Path | None:
-        """Write `index.html` and return it; None if there is no image or no model to show."""
-        if not self._images or not self._models:
+    def write(self, is_final: bool = True) -> Path | None:
+        """Write `index.html` and return it; None if there is no image to show.
+
+        Files of data come first and have names of their own, so the page is whole at any time.
+
+        Args:
+            is_final: Whether the page offers all of `RULES`; before, matching by all of them would take too long.
+        """
+        if not self._models:
             return None
         page = self.folder / "index.html"
         template, style, script = (
             Path(__file__).with_suffix(suffix).read_text(encoding="utf-8") for suffix in (".html", ".css", ".js")
         )
         # In JSON, `<` occurs only in strings; escaped, it can't end the script element.
-        data = json.dumps(self._data(), separators=(",", ":")).replace("<", "\\u003c")
+        data = self._data(is_final).replace("<", "\\u003c")
         digest = base64.b64encode(hashlib.sha256(f"\n{script}".encode()).digest()).decode()
+        notes = [f"{file.name}: left out: {reason}" for file, reason in self.left_out.items()]
+        notes += self.notes.values()
         fields = {
             "TITLE": html.escape(utf8_name(self.title)),
-            "NOTES": "".join(f"<li>{html.escape(utf8_name(note))}</li>" for note in self.notes),
+            "NOTES": "".join(f"<li>{html.escape(utf8_name(note))}</li>" for note in notes),
             "STYLE": style,
             "SCRIPT": script,
             "SCRIPT_HASH": digest,
@@ -102,13 +148,26 @@ class ComparisonPage:
         text = re.sub(r"\{\{(\w+)\}\}", lambda match: fields[match[1]], template)
         with replacing(page) as new:
             new.write_text(text, encoding="utf-8")
-        written = {image[key] for image in self._images.values() for key in ("source", "thumbnail")}
-        for file in (self.folder / FOLDER).iterdir():  # of an earlier page of more images
-            if re.fullmatch(r"\d{5,}\.(jpg|png)", file.name) and f"{FOLDER}/{file.name}" not in written:
+        self._written |= {image.about[key] for image in self._images.values() for key in ("source", "thumbnail")}
+        old = re.compile(r"\d{5,}\.(jpg|png)|[0-9a-f]{16}\.js")
+        for file in (self.folder / FOLDER).iterdir():  # of an earlier page
+            if old.fullmatch(file.name) and f"{FOLDER}/{file.name}" not in self._written:
                 file.unlink()
         return page
 
-    def _add_image(self, path: str, image: np.ndarray) -> None:
+    def count_kinds(self) -> dict[str, np.ndarray]:
+        """Return by model how many detections and objects of each size group and `Kind` there are, int64, shape (5, 9).
+
+        Images without labels don't count; if none has labels, there are no counts. `UNDETECTED` includes `MISSED`.
+        """
+        if all(image.objects is None for image in self._images.values()):
+            return {}
+        facts = self._facts()
+        counts = facts.count(facts.codes(*self._rules(is_final=False)[0]))
+        return {name: counts[number :: len(self._models)].sum(0) for number, name in enumerate(self._models)}
+
+    def _read_image(self, path: str, image: np.ndarray, names: dict[int, str]) -> PageImage:
+        """Return what the page knows of an image, after writing its thumbnail."""
         file, number = Path(path), f"{len(self._images):05d}"
         height, width = image.shape[:2]
         scale = min(1.0, THUMBNAIL[0] / width, THUMBNAIL[1] / height)
@@ -118,9 +177,28 @@ class ComparisonPage:
         is_scaled = file.suffix.lower() == ".png" and read_bits()  # else it may be all but black
         if is_scaled or file.suffix[1:].lower() not in BROWSER_FORMATS:
             source = self._write_image(f"{number}.png", image)
-        self._truths[path] = read_truth(file, width, height, self.num_fields)
-        name = utf8_name(file.name)
-        self._images[path] = {"name": name, "source": source, "thumbnail": thumbnail, "size": (width, height)}
+        about = {"name": utf8_name(file.name), "source": source, "thumbnail": thumbnail, "size": (width, height)}
+        truth = read_truth(file, width, height, self.num_fields)
+        if truth is None:
+            return PageImage(about | {"labelled": False}, None, "null")
+        known = np.isin(truth[:, 0], list(names))
+        if not known.all():
+            note = f"labels: class {truth[~known, 0].min():.0f} has no name and is left out of the page"
+            if note not in self.notes:
+                LOGGER.warning(note)
+            self.notes[note] = note
+        try:
+            regions = read_regions(path) * (width, height, width, height)
+        except UserError as error:
+            LOGGER.warning(f"{error}: the page goes without them")
+            regions = NO_BOXES.xyxy
+        objects = Boxes(truth[known, 1:], self._find_classes(truth[known, 0], names), np.zeros(known.sum()))
+        return PageImage(about | {"labelled": True}, objects, _rows(objects.classes, None, objects.xyxy), regions)
+
+    def _find_classes(self, numbers: np.ndarray, names: dict[int, str]) -> np.ndarray:
+        """Return the page's indices of classes."""
+        indices = {number: self._classes.setdefault(name, len(self._classes)) for number, name in names.items()}
+        return np.array([indices[int(number)] for number in numbers], int)
 
     def _write_image(self, name: str, image: np.ndarray) -> str:
         """Write an image, and return its URL."""
@@ -137,41 +215,66 @@ class ComparisonPage:
         except ValueError:
             return file.absolute().as_uri()
 
-    def _data(self) -> dict[str, Any]:
-        """Return what the page shows; classes of models and labels are matched by name."""
+    def _write_data(self, content: str) -> str:
+        """Write JSON that the page loads when it needs it, unless it is there; return the URL."""
+        text = f"received({content});\n"
+        file = self.folder / FOLDER / f"{hashlib.sha256(text.encode()).hexdigest()[:16]}.js"
+        if not file.is_file():
+            with replacing(file) as new:
+                new.write_text(text, encoding="utf-8")
+        self._written.add(self._url(file))
+        return self._url(file)
+
+    def _facts(self) -> Facts:
         models = self._models.values()
-        names = self.names or next(iter(models)).names
-        labelled = {int(c) for truth in self._truths.values() if truth is not None for c in np.unique(truth[:, 0])}
-        if unnamed := labelled - names.keys():
-            LOGGER.warning(f"labels: class {min(unnamed)} has no name and is left out of the page")
-        used = {names[c] for c in labelled & names.keys()}
-        for model in models:
-            used |= {model.names[int(c)] for rows in model.boxes.values() for c in np.unique(rows[:, 5])}
-        known = dict.fromkeys(name for each in (names, *(model.names for model in models)) for name in each.values())
-        classes = [name for name in known if name in used]
-        indices = {name: index for index, name in enumerate(classes)}
+        return Facts([model.cells.get(path, NO_CELL) for path in self._images for model in models])
+
+    def _rules(self, is_final: bool) -> list[tuple[float, bool]]:
+        """Return the rules that the page offers, first the one by which it counts at first.
+
+        A model of other class names, such as one of a single class, has nothing to be compared by but the boxes.
+        """
+        names = set((self.names or {}).values())
+        first = FOREGROUND, not any(names.isdisjoint(model.names.values()) for model in self._models.values())
+        return [first, *(rule for rule in RULES if is_final and rule != first)]
+
+    def _data(self, is_final: bool) -> str:
+        """Return what the page shows as JSON, after writing what it loads later; classes are matched by name."""
+        facts, models, is_small = self._facts(), self._models.values(), len(self._images) <= MAX_INLINE
         limits = [(name, low**0.5, high**0.5) for name, (low, high) in SIZE_GROUPS.items()]
-        return {
+        rules: list[dict[str, Any]] = []
+        used, self._written = np.zeros(0, np.uint32), set()
+        for iou, same_class in self._rules(is_final):
+            codes = facts.codes(iou, same_class)
+            used = np.union1d(used, codes >> 17)
+            rule: dict[str, Any] = {"codes": _base64(codes), "ends": _base64(facts.ends)}
+            if rules or not is_small:
+                rule = {"file": self._write_data(json.dumps(rule))}
+            rules.append({"iou": iou, "sameClass": same_class} | rule)
+        images, boxes = [], []
+        for path, image in self._images.items():
+            images.append(image.about | {"annotated": [model.annotated.get(path) for model in models]})
+            detections = ",".join(model.rows.get(path, "null") for model in models)
+            boxes.append(f'{{"truth":{image.rows},"detections":[{detections}]}}')
+        shards = [boxes[start : start + SHARD] for start in range(0, len(boxes), SHARD)]
+        content = {
             "title": self.title,
-            "classes": classes,
+            "classes": list(self._classes),
+            "used": used.tolist(),
+            "kinds": [kind.name.lower() for kind in Kind],
             "sizes": [[name, low, high if np.isfinite(high) else None] for name, low, high in limits],
             "models": [
-                {"name": name, "milliseconds": round(model.milliseconds / len(model.boxes), 1)}
+                {"name": name, "milliseconds": round(model.milliseconds / len(model.cells), 1)}
                 for name, model in self._models.items()
             ],
-            "images": [self._image_data(path, names, indices) for path in self._images],
+            "lowest": facts.lowest,
+            "rules": rules,
+            "images": images,
+            "shard": SHARD,
+            "shards": [] if is_small else [self._write_data(f"[{','.join(shard)}]") for shard in shards],
         }
-
-    def _image_data(self, path: str, names: dict[int, str], indices: dict[str, int]) -> dict[str, Any]:
-        labelled, truth = self._truths[path], None
-        if labelled is not None:
-            truth = [[indices[names[int(c)]], *_tenths(xyxy)] for c, *xyxy in labelled.tolist() if int(c) in names]
-        detections = []
-        for model in self._models.values():
-            rows = model.boxes.get(path, np.zeros((0, 6))).tolist()
-            detections.append([[indices[model.names[int(c)]], round(s, 3), *_tenths(xyxy)] for *xyxy, s, c in rows])
-        annotated = [model.annotated.get(path) for model in self._models.values()]
-        return self._images[path] | {"truth": truth, "detections": detections, "annotated": annotated}
+        text = json.dumps(content, separators=(",", ":"))
+        return f'{text[:-1]},"boxes":[{",".join(boxes) if is_small else ""}]}}'
 
 
 def read_truth(file: Path, width: int, height: int, num_fields: int = 5) -> np.ndarray | None:
@@ -192,6 +295,16 @@ def read_truth(file: Path, width: int, height: int, num_fields: int = 5) -> np.n
     return np.column_stack((rows[:, 0], xywh2xyxy(rows[:, 1:]) * (width, height, width, height)))
 
 
-def _tenths(box: list[float]) -> list[float]:
-    """Return a box in tenths of pixels, without decimals that are 0: the page holds very many."""
-    return [int(v) if v == int(v) else v for v in (round(value, 1) for value in box)]
+def _rows(classes: np.ndarray, scores: np.ndarray | None, xyxy: np.ndarray) -> str:
+    """Return boxes as JSON, one row each: class, score if any, and the corners in tenths of pixels."""
+    columns = [classes.tolist(), *([] if scores is None else [scores.tolist()])]
+    corners = xyxy.round(1).tolist()
+    rows = [
+        [*values, *(int(v) if v == int(v) else v for v in row)] for *values, row in zip(*columns, corners, strict=True)
+    ]
+    return json.dumps(rows, separators=(",", ":"))
+
+
+def _base64(array: np.ndarray) -> str:
+    """Return whole numbers as base64 of 32 bits each."""
+    return base64.b64encode(array.astype("<u4").tobytes()).decode()

@@ -3,41 +3,46 @@
 from __future__ import annotations
 
 import glob
+import json
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 from ultralytics import YOLO
-from ultralytics.data.loaders import LoadImagesAndVideos
 from ultralytics.data.utils import IMG_FORMATS, VID_FORMATS
+from ultralytics.models.yolo.detect import DetectionValidator
 from ultralytics.utils import LOGGER, TQDM
 from ultralytics.utils.patches import read_image
 
+from small_object.compare.kinds import ERRORS, Kind
 from small_object.compare.page import FOLDER as PICTURES
 from small_object.compare.page import ComparisonPage
 from small_object.datasets.dataset import count_fields, read_data_yaml
 from small_object.errors import UserError, one_line
-from small_object.files import make_writable
+from small_object.files import make_writable, replacing
 from small_object.images import find_files, read_names, readable_name
-from small_object.parallel import map_threads
+from small_object.sizes import SIZE_GROUPS
 
 TASKS = {"detect", "segment", "pose"}  # of models that find boxes
 FORMATS = IMG_FORMATS | VID_FORMATS
 MAX_COLUMNS = 12  # classes in the table before those without an object are left out
 
 
-@dataclass(frozen=True)
+@dataclass
 class ModelRun:
-    """What one model found."""
+    """What one model found, so far if it was interrupted or failed."""
 
     name: str
-    num_images: int  # images and video frames; 0 if the model failed
-    num_objects: Counter[str]  # by class name
-    milliseconds: float  # mean time per image: preprocessing, inference and postprocessing
     folder: Path  # of the annotated images
+    num_images: int = 0  # images and video frames
+    num_objects: Counter[str] = field(default_factory=Counter)  # by class name
+    milliseconds: float = 0.0  # of all images: preprocessing, inference and postprocessing
     num_full: int | None = None  # objects that the pass over whole images finds alone, None without slicing
+    fault: str = "interrupted"  # what ended it before the last file, empty if nothing did
 
 
 def compare(
@@ -63,42 +68,54 @@ def compare(
 
     Raises:
         UserError: If there is no model or nothing to run, or `out` can't be written.
-        KeyboardInterrupt: After Ctrl-C; the page shows the models that were finished.
+        KeyboardInterrupt: After Ctrl-C; the page shows what was found until then.
     """
     if not data and not source:
         raise UserError("give --data, --source or both")
     weights, out = find_weights(models), out.absolute()
     info = read_data_yaml(data) if data else {}
     files = find_images(source or info["val"], [out, *(out / name for name in (*weights, PICTURES))])
-    unreadable = find_unreadable(files)
-    for file, reason in unreadable.items():
-        LOGGER.warning(f"{file}: left out: {reason}")
-    files = [file for file in files if file not in unreadable]
-    if not files:
-        raise UserError(f"source {source or info['val']}: none of {len(unreadable)} files can be read")
     make_writable(out)
     page = ComparisonPage(out, title, info.get("names"), count_fields(info))
-    page.notes += [f"{file.name}: left out: {reason}" for file, reason in unreadable.items()]
+    for file in files:  # the loader refuses these; it leaves out what it can't read when it comes to that
+        if file.suffix[1:].lower() not in FORMATS or not file.is_file():
+            page.left_out[file] = _explain(file)
+            LOGGER.warning(f"{file}: left out: {page.left_out[file]}")
     runs: list[ModelRun] = []
     try:
         for name, path in weights.items():
+            if not (left := [file for file in files if file not in page.left_out]):
+                break
+            runs.append(ModelRun(name, out / name))
             try:
-                runs.append(predict(name, path, files, out / name, page, **options))
+                predict(runs[-1], path, left, page, **options)
             except Exception as error:
-                reason = one_line(error) or type(error).__name__
-                runs.append(ModelRun(name, 0, Counter(), 0.0, out / name))
-                page.drop_model(name, f"failed: {reason}")
-                LOGGER.error(f"{path}: failed: {reason}")
+                runs[-1].fault = f"failed: {one_line(error) or type(error).__name__}"
+                LOGGER.error(f"{path}: {runs[-1].fault}")
+            _note(runs[-1], page)
+        if all(file in page.left_out for file in files):
+            raise UserError(f"source {source or info['val']}: none of {len(files)} files can be read")
     except KeyboardInterrupt:
-        for name in list(weights)[len(runs) :]:
-            page.drop_model(name, "interrupted")
+        _note(runs[-1], page)
+        page.notes |= {name: f"{name}: not run" for name in list(weights)[len(runs) :]}
         raise
     finally:
-        if finished := [run for run in runs if run.num_images]:
-            LOGGER.info(format_table(finished))
+        if any(run.num_images for run in runs):
+            kinds = page.count_kinds()
+            LOGGER.info(format_table([run for run in runs if run.num_images], kinds))
+            if kinds:
+                LOGGER.info(format_errors(kinds))
         if page_file := page.write():
             LOGGER.info(f"side by side, to open in a browser: {page_file}")
     return runs
+
+
+def _note(run: ModelRun, page: ComparisonPage) -> None:
+    """Note on the page what ended a run early."""
+    page.notes.pop(run.name, None)
+    if run.fault:
+        after = f", after {run.num_images} images" if run.num_images else ""
+        page.notes[run.name] = f"{run.name}: {run.fault}{after}"
 
 
 def find_weights(models: Sequence[Path]) -> dict[str, Path]:
@@ -175,42 +192,37 @@ def _expand(source: str | Path, exclude: Sequence[Path]) -> list[Path]:
     return files
 
 
-def find_unreadable(files: Sequence[Path]) -> dict[Path, str]:
-    """Return which images and videos can't be read, and why."""
-    reasons = zip(files, map_threads(_explain, files, "checking images"), strict=True)
-    return {file: reason for file, reason in reasons if reason}
-
-
 def _explain(file: Path) -> str:
-    """Return why an image or video can't be read; an empty text if it can."""
+    """Return why an image or video can't be read."""
+    if file.suffix[1:].lower() not in FORMATS:
+        return "has no suffix of an image or a video"
     try:
         if file.suffix[1:].lower() in IMG_FORMATS:
             read_image(file)
-        elif file.suffix[1:].lower() not in VID_FORMATS:
-            return "has no suffix of an image or a video"
-        elif not LoadImagesAndVideos(str(file)).cap.isOpened():
-            return "is no video that can be read, or damaged"
     except OSError as error:
         return str(error)
-    return ""
+    return "is no video that can be read, or damaged"
 
 
 def predict(
-    name: str,
+    run: ModelRun,
     weights: Path,
     files: Sequence[Path],
-    folder: Path,
-    page: ComparisonPage | None = None,
+    page: ComparisonPage,
+    pictures: bool = True,
+    save_json: bool = False,
     **options: Any,
-) -> ModelRun:
-    """Run one model over images and videos, and save them annotated in a folder.
+) -> None:
+    """Run one model over images and videos, and save them annotated in the folder of the run.
 
     Args:
-        name: Name of the model.
+        run: Gets what the model finds, image by image.
         weights: Weights of the model, in any format that `yolo predict` takes.
         files: Images and videos.
-        folder: Folder for the annotated images.
-        page: Page to put the model and the images on; videos are left out.
+        page: Page to put the model and the images on; videos are left out. It is written from time to time, and
+            gets the files that can't be read.
+        pictures: Whether to save annotated images.
+        save_json: Whether to save `predictions.json`, what is found in images in COCO's format.
         **options: Arguments of `yolo predict`, such as `imgsz`, `conf`, `save_txt` and `slice`.
 
     Raises:
@@ -221,49 +233,91 @@ def predict(
         raise UserError(f"a model of task {model.task} has no boxes to compare")
     if model.task != "detect":
         options.pop("slice", None)
-    is_sliced = bool(options.get("slice"))
-    num_images, num_full, milliseconds = 0, 0, 0.0
-    num_objects = Counter(dict.fromkeys(model.names.values(), 0))
+    run.num_full = 0 if options.get("slice") else None
+    run.num_objects.update(dict.fromkeys(model.names.values(), 0))
+    writer: Any = SimpleNamespace(jdict=[], class_map=range(1, max(model.names) + 2))  # stands for the validator
     results = model.predict(
         source=[str(file.absolute()) for file in files],
         stream=True,
-        save=True,
-        project=str(folder.parent.absolute()),
-        name=folder.name,
+        save=pictures,
+        project=str(run.folder.parent.absolute()),
+        name=run.folder.name,
         exist_ok=True,
         verbose=False,
         **options,
     )
     has_videos = any(file.suffix[1:].lower() in VID_FORMATS for file in files)
-    for result in TQDM(results, desc=name, total=None if has_videos else len(files)):
-        num_images += 1
-        num_objects.update(result.names[int(c)] for c in result.boxes.cls)
-        if is_sliced:
-            num_full += len(result.boxes) if result.num_full is None else result.num_full
-        milliseconds += sum(result.speed.values())
-        if page is not None and Path(result.path).suffix[1:].lower() in IMG_FORMATS:
-            page.add(name, result, model.predictor.picture)
-    mean = milliseconds / max(num_images, 1)
-    return ModelRun(name, num_images, num_objects, mean, folder, num_full if is_sliced else None)
+    by_name = {str(file.absolute()): file for file in files}
+
+    def leave_out() -> None:
+        for file in map(by_name.__getitem__, model.predictor.dataset.unreadable):  # a warning has named it
+            if file not in page.left_out:
+                page.left_out[file] = _explain(file)
+
+    try:
+        for result in TQDM(results, desc=run.name, total=None if has_videos else len(files)):
+            run.num_images += 1
+            run.num_objects.update(result.names[int(c)] for c in result.boxes.cls)
+            if run.num_full is not None:
+                run.num_full += len(result.boxes) if result.num_full is None else result.num_full
+            run.milliseconds += sum(result.speed.values())
+            if Path(result.path).suffix[1:].lower() in IMG_FORMATS:
+                page.add(run.name, result, model.predictor.picture)
+                if save_json:
+                    boxes = {"bboxes": result.boxes.xyxy, "conf": result.boxes.conf, "cls": result.boxes.cls}
+                    DetectionValidator.pred_to_json(writer, boxes, {"im_file": result.path})
+            page.notes[run.name] = f"{run.name}: not finished, {run.num_images} images so far"
+            leave_out()
+            page.write_when_due()
+        leave_out()
+        run.fault = ""
+    finally:
+        if save_json:
+            run.folder.mkdir(parents=True, exist_ok=True)
+            with replacing(run.folder / "predictions.json") as new:
+                new.write_text(json.dumps(writer.jdict), encoding="utf-8")
 
 
-def format_table(runs: Sequence[ModelRun]) -> str:
+def format_table(runs: Sequence[ModelRun], kinds: Mapping[str, np.ndarray]) -> str:
     """Return runs as text, one line per model, with a column for each class; of many, for those found.
 
-    For sliced images, `full` is the number of objects that the pass over the whole images finds alone, and `gained` how
-    many more slicing finds.
+    With labels, `found` is the number of objects found, `missed` of the others, and `false` of the other detections.
+    Without, for sliced images, `full` is the number of objects that the pass over the whole images finds alone, and
+    `gained` how many more slicing finds.
+
+    `kinds` are those that `ComparisonPage.count_kinds` counts.
     """
     classes = list(dict.fromkeys(name for run in runs for name in run.num_objects))
     if len(classes) > MAX_COLUMNS:
         classes = [name for name in classes if any(run.num_objects[name] for run in runs)]
-    is_sliced = any(run.num_full is not None for run in runs)
-    table = [["model", "images", *classes, *(["full", "gained"] if is_sliced else []), "ms/image", "folder"]]
+    is_sliced = not kinds and any(run.num_full is not None for run in runs)
+    more = ["found", "missed", "false"] if kinds else ["full", "gained"] if is_sliced else []
+    table = [["model", "images", *classes, *more, "ms/image", "folder"]]
     for run in runs:
-        row = [run.name, str(run.num_images), *(str(run.num_objects[name]) for name in classes)]
+        row = [run.name, run.num_images, *(run.num_objects[name] for name in classes)]
+        if kinds:
+            num = kinds[run.name].sum(0) if run.name in kinds else np.zeros(len(Kind), int)  # of a video
+            row += [num[Kind.FOUND], num[Kind.UNDETECTED], num[Kind.CLASS : Kind.IGNORED].sum()]
         if is_sliced:
-            row += [str(run.num_full), f"{run.num_objects.total() - (run.num_full or 0):+d}"]
-        table.append([*row, f"{run.milliseconds:.1f}", str(run.folder)])
+            row += [run.num_full, f"{run.num_objects.total() - (run.num_full or 0):+d}"]
+        folder = run.folder if run.folder.is_dir() else "-"
+        table.append([*map(str, row), f"{run.milliseconds / run.num_images:.1f}", str(folder)])
+    return _align(table, "<" + ">" * (len(table[0]) - 2) + "<")
+
+
+def format_errors(kinds: Mapping[str, np.ndarray]) -> str:
+    """Return what `ComparisonPage.count_kinds` counts as text: the errors by model, object size and kind."""
+    table = [["errors", "size", "found", *(kind.name.lower() for kind in ERRORS)]]
+    for name, counts in kinds.items():
+        for size, row in (("all", counts.sum(0)), *zip(SIZE_GROUPS, counts, strict=True)):
+            row = row[[Kind.FOUND, *ERRORS]]
+            if row.any():
+                table.append([name, size, *map(str, row)])
+    return _align(table, "<<" + ">" * (len(table[0]) - 2))
+
+
+def _align(table: Sequence[Sequence[str]], aligns: str) -> str:
+    """Return rows as text after an empty line; each column has its own alignment, as in a format."""
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-    aligns = "<" + ">" * (len(widths) - 2) + "<"
     form = "  ".join(f"{{:{align}{width}}}" for align, width in zip(aligns, widths, strict=True))
     return "\n".join(("", *(form.format(*row).rstrip() for row in table)))

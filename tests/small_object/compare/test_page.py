@@ -1,7 +1,7 @@
 """The page that compares models: what is written, and what a browser makes of it."""
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,8 @@ from torchvision.ops import box_iou
 from ultralytics.engine.results import Results
 
 from docs.tools import browser
+from small_object.compare import page as page_module
+from small_object.compare.kinds import ERRORS, Kind
 from small_object.compare.page import ComparisonPage
 from small_object.sizes import SIZE_GROUPS
 from tests.small_object.compare.test_runs import read_page
@@ -98,6 +100,29 @@ def make_page(folder: Path, count: int, labels: bool = True) -> tuple[Path, list
     return written, scenes
 
 
+def kinds_of(page: ComparisonPage) -> dict[str, dict[str, int]]:
+    counts = {name: counts.sum(0) for name, counts in page.count_kinds().items()}
+    return {name: {kind.name: int(row[kind]) for kind in Kind if row[kind]} for name, row in counts.items()}
+
+
+def test_ignore_regions_and_images_without_labels_are_left_out_of_the_errors(tmp_path: Path) -> None:
+    page = ComparisonPage(tmp_path, "t", names=NAMES)
+    rows = np.array([[0, 0.9, 180, 108, 220, 132], [0, 0.8, 10, 10, 40, 40], [0, 0.7, 300, 10, 340, 40]])
+    file = write_label(tmp_path, "0 0.5 0.5 0.1 0.1\n2 0.1 0.9 0.05 0.05")
+    (tmp_path / "ignore").mkdir()
+    (tmp_path / "ignore/a.txt").write_text("0.1 0.1 0.2 0.2\n")
+    page.add("m", result(tmp_path / "unlabelled.png", rows), None)
+    assert page.count_kinds() == {}
+    page.add("m", result(file, rows), None)
+    page.add("whole", result(file, rows[:1]), None)
+    whole = {"FOUND": 1, "UNDETECTED": 1, "MISSED": 1}
+    assert kinds_of(page) == {"m": whole | {"BACKGROUND": 1, "IGNORED": 1}, "whole": whole}
+    (tmp_path / "ignore/a.txt").write_text("broken")
+    page = ComparisonPage(tmp_path, "t", names=NAMES)
+    page.add("m", result(file, rows), None)
+    assert kinds_of(page) == {"m": whole | {"BACKGROUND": 2}}
+
+
 @pytest.fixture(scope="module")
 def scenes_page(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list]:
     return make_page(tmp_path_factory.mktemp("page"), 5)
@@ -117,10 +142,15 @@ def test_the_page_holds_boxes_classes_and_sizes(scenes_page: tuple[Path, list]) 
 def test_thumbnails_are_small_and_those_of_an_earlier_page_go(tmp_path: Path) -> None:
     files = tmp_path / "out/index_files"
     files.mkdir(parents=True)
-    for name in ("00007.jpg", "00000.png", "notes.txt"):
+    for name in ("00007.jpg", "00000.png", "0123456789abcdef.js", "notes.txt"):
         (files / name).touch()
     make_page(tmp_path, 2)
-    assert sorted(path.name for path in files.iterdir()) == ["00000.jpg", "00001.jpg", "notes.txt"]
+    assert not (files / "0123456789abcdef.js").exists()
+    assert sorted(path.name for path in files.iterdir() if path.suffix != ".js") == [
+        "00000.jpg",
+        "00001.jpg",
+        "notes.txt",
+    ]
     expected = cv2.resize(picture(1), (160, 96), interpolation=cv2.INTER_AREA)
     assert np.abs(cv2.imread(str(files / "00001.jpg")).astype(int) - expected).mean() < 3
 
@@ -160,15 +190,12 @@ def test_classes_are_brought_together_by_name(tmp_path: Path) -> None:
     page.add("two classes", result(file, rows, {0: "airplane", 1: "truck"}), file)
     page.add("other order", result(file, rows * (0, 1, 1, 1, 1, 1), {0: "truck", 1: "airplane"}), file)
     data = read_page(page.write())
-    assert data["classes"] == ["truck"]
+    assert [data["classes"][c] for c in data["used"]] == ["truck"]
     assert data["images"][0]["detections"][0] == data["images"][0]["detections"][1]
 
 
 def test_nothing_to_show_is_no_page(tmp_path: Path) -> None:
     page = ComparisonPage(tmp_path, "t")
-    assert page.write() is None
-    page.add("m", result(tmp_path / "a.png"), tmp_path / "a.png")
-    page.drop_model("m", "failed")
     assert page.write() is None
     assert not (tmp_path / "index.html").exists()
 
@@ -236,7 +263,7 @@ def settle(page: Any) -> None:
     page.evaluate("() => new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")
 
 
-def press(page: Any, keys: str) -> None:
+def press(page: Any, keys: Iterable[str]) -> None:
     for key in keys:
         page.keyboard.press(key)
     settle(page)
@@ -284,6 +311,66 @@ def test_counts_follow_score_class_size_and_overlap(shown: Any, scenes_page: tup
     shown.get_by_label("and its class").check()
     shown.locator("#classes label", has_text="truck").dblclick()
     agrees(0.05, 0.75, {2}, {"tiny", "small", "large"})
+
+
+def errors_shown(page: Any) -> list[list[int]]:
+    """Return the rows of the table of errors without the names of sizes."""
+    rows = [row.locator("td").all_inner_texts() for row in page.locator("#errors tr").all()[1:]]
+    return [[int(text) for text in row] for row in rows if len(row) > 1]
+
+
+def test_the_table_of_errors_follows_the_filters_and_images_are_chosen_by_kind(
+    open_page: Callable[[Path], Any], tmp_path: Path
+) -> None:
+    page = ComparisonPage(tmp_path / "out", "t", names=NAMES)
+    boxes = {"own": (180, 108, 220, 132), "moved": (200, 108, 240, 132), "empty": (0, 0, 12, 12)}
+    images = {"a": [(0, "own"), (0, "own")], "b": [(1, "own")], "c": [(0, "moved"), (2, "empty")], "d": [(1, "moved")]}
+    file = write_label(tmp_path, "")
+    for number, (name, found) in enumerate(images.items()):
+        (tmp_path / f"labels/{name}.txt").write_text("0 0.5 0.5 0.1 0.1")
+        cv2.imwrite(str(file.with_stem(name)), picture(0))
+        rows = np.array([[c, 0.9 - 0.2 * i, *boxes[where]] for i, (c, where) in enumerate(found)])
+        page.add("m", result(file.with_stem(name), rows), None)
+        if number < 3:
+            page.add("stopped", result(file.with_stem(name)), None)
+    shown = open_page(page.write())
+    assert [kind.name for kind in ERRORS] == ["CLASS", "LOCALISATION", "BOTH", "DUPLICATE", "BACKGROUND", "MISSED"]
+    tiny, small = [0, 0, 0, 0, 1, 0], [1, 1, 1, 1, 0, 1]  # 12x12 px and 40x24 px
+    assert errors_shown(shown)[:3] == [[1, 1, 1, 1, 1, 1], tiny, small]
+    assert errors_shown(shown)[3:] == [[0, 0, 0, 0, 0, 3]] * 2  # of the images that the model ran
+    for kind, names in (("class", "b"), ("localisation", "c"), ("both", "d"), ("duplicate", "a"), ("missed", "abcd")):
+        shown.locator("#error").select_option(label=kind)
+        settle(shown)
+        assert shown.locator("#strip span").all_inner_texts() == [f"{name}.png" for name in names]
+        assert shown.locator("#name").inner_text()[0] in names
+        assert kind == "missed" or f"of these 1 {kind}" in shown.locator("figcaption").first.inner_text()
+    shown.locator("#error").select_option(label="all")
+    press(shown, ["End"])
+    assert "not run" in shown.locator("figcaption").nth(1).inner_text()
+    shown.locator("#score").fill("0.8")
+    settle(shown)
+    assert errors_shown(shown)[:2] == [[1, 1, 1, 0, 0, 1]] * 2
+
+
+def test_a_page_of_many_images_loads_the_boxes_of_those_that_are_shown(
+    open_page: Callable[[Path], Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(page_module, "MAX_INLINE", 4)
+    monkeypatch.setattr(page_module, "SHARD", 2)
+    written, scenes = make_page(tmp_path, 5)
+    data = read_page(written)
+    assert len(data["shards"]) == 3 and [len(image["truth"]) for image in data["images"]] == [14] * 5
+    shown = open_page(written)
+
+    def loaded() -> int:
+        return sum(shown.locator(f"script[src='{shard}']").count() for shard in data["shards"])
+
+    assert loaded() == 1
+    assert totals(shown) == [reference(scenes, model, 0, 0.5, {0, 1, 2}, set(SIZE_GROUPS)) for model in (0, 1)]
+    press(shown, ["End", "Home"])
+    assert loaded() == 2
+    shown.locator("#iou").select_option("0.3")
+    assert totals(shown) == [reference(scenes, model, 0, 0.3, {0, 1, 2}, set(SIZE_GROUPS)) for model in (0, 1)]
 
 
 def test_boxes_are_drawn_where_they_are(shown: Any, scenes_page: tuple[Path, list]) -> None:

@@ -60,6 +60,9 @@ def read_page(file: Path) -> dict[str, Any]:
     """Return the data of a page, with its notes."""
     text = file.read_text(encoding="utf-8")
     data = json.loads(re.search(r'type="application/json">(.*?)</script>', text, re.DOTALL)[1])
+    for shard in data["shards"]:
+        data["boxes"] += json.loads((file.parent / shard).read_text().removeprefix("received(").removesuffix(");\n"))
+    data["images"] = [image | boxes for image, boxes in zip(data["images"], data["boxes"], strict=True)]
     return data | {"notes": [html.unescape(note) for note in re.findall("<li>(.*?)</li>", text, re.DOTALL)]}
 
 
@@ -69,7 +72,9 @@ def run(root: Path, *argv: str | Path) -> int:
 
 
 def predict(root: Path, weights: Path, files: list[Path], **options: Any) -> runs.ModelRun:
-    return runs.predict("m", weights, files, root / "out/m", imgsz=64, conf=0.0, device="cpu", **options)
+    run = runs.ModelRun("m", root / "out/m")
+    runs.predict(run, weights, files, ComparisonPage(root / "out", "t"), imgsz=64, conf=0.0, device="cpu", **options)
+    return run
 
 
 def test_any_data_set_and_models_are_compared_in_the_working_folder(
@@ -91,10 +96,10 @@ def test_any_data_set_and_models_are_compared_in_the_working_folder(
 
 def test_a_table_of_many_classes_shows_those_that_were_found() -> None:
     names = {f"class {i}": 0 for i in range(80)}
-    table = runs.format_table([runs.ModelRun("m", 1, Counter(names | {"class 7": 3}), 1.0, Path("out"))])
+    table = runs.format_table([runs.ModelRun("m", Path("out"), 1, Counter(names | {"class 7": 3}), 1.0)], {})
     header, row = table.strip().splitlines()
     assert re.split(r"  +", header) == ["model", "images", "class 7", "ms/image", "folder"]
-    assert row.split() == ["m", "1", "3", "1.0", "out"]
+    assert row.split() == ["m", "1", "3", "1.0", "-"]  # nothing was saved
 
 
 def test_the_table_shows_what_slicing_found_beyond_whole_images(root: Path, weights: Path) -> None:
@@ -102,7 +107,7 @@ def test_the_table_shows_what_slicing_found_beyond_whole_images(root: Path, weig
     files = runs.find_images(root / "large")
     whole, sliced = (predict(root, weights, files, slice=tile, max_det=40) for tile in (0, 64))
     assert whole.num_full is None and sliced.num_full == whole.num_objects.total()
-    header, row = runs.format_table([sliced]).strip().splitlines()
+    header, row = runs.format_table([sliced], {}).strip().splitlines()
     assert re.split(r"  +", header)[2:6] == ["airplane", "truck", "full", "gained"]
     assert row.split()[4:6] == [str(sliced.num_full), f"{sliced.num_objects.total() - sliced.num_full:+d}"]
 
@@ -220,12 +225,67 @@ def test_a_stop_leaves_the_page_of_what_is_finished(
     assert run(root) == 130
     assert signal.getsignal(signal.SIGTERM) == before
     assert capsys.readouterr().err.strip().endswith("predict2.py: interrupted") and all(map(Path.is_file, seen))
-    file = root / "runs/predict/ASS2/index.html"
-    assert file.is_file() == bool(finished)
-    if finished:
-        page = read_page(file)
-        assert [model["name"] for model in page["models"]] == ["big"] and len(page["images"]) == 3
-        assert page["notes"] == ["small: interrupted"]
+    page = read_page(root / "runs/predict/ASS2/index.html")
+    assert [model["name"] for model in page["models"]] == ["big", "small"][: finished + 1]
+    ran = [[rows is not None for rows in image["detections"]] for image in page["images"]]
+    assert ran == [[True, True], [True, True], [True, False]] if finished else [[True], [True]]
+    assert page["notes"] == ["small: interrupted, after 2 images"] if finished else page["notes"][1] == "small: not run"
+
+
+def test_the_page_is_written_while_models_run(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that a killed process leaves it, too."""
+    left: list[dict[str, Any]] = []
+    write = ComparisonPage.write
+
+    def write_and_read(page: ComparisonPage, is_final: bool = True) -> Path | None:
+        if file := write(page, is_final):
+            left.append(read_page(file))
+        return file
+
+    monkeypatch.setattr(ComparisonPage, "write", write_and_read)
+    assert run(root) == 0 and len(left) == 1  # it was over before the first time
+    left.clear()
+    when_due = ComparisonPage.write_when_due
+    monkeypatch.setattr(ComparisonPage, "write_when_due", lambda page: setattr(page, "_due", 0) or when_due(page))
+    assert run(root) == 0
+    ran = [sum(rows is not None for image in page["images"] for rows in image["detections"]) for page in left]
+    assert ran == [1, 2, 3, 4, 5, 6, 6]
+    notes = [f"{name}: not finished, {count} images so far" for name in ("big", "small") for count in (1, 2, 3)]
+    assert [page["notes"] for page in left] == [*([note] for note in notes), []]
+    assert [len(page["rules"]) for page in left] == [1] * 6 + [8]
+
+
+def test_what_the_options_ask_for(root: Path, weights: Path, caplog: Log, monkeypatch: pytest.MonkeyPatch) -> None:
+    given: dict[str, Any] = {}
+    predict = YOLO.predict
+    monkeypatch.setattr(YOLO, "predict", lambda model, **options: given.update(options) or predict(model, **options))
+    write_tree(root / "datasets/ASS2", {"labels/val/0.txt": "1 0.5 0.5 0.5 0.5\n"})
+    options = ["--conf", "0", "--max-det", "4", "--iou", "0.3", "--classes", "1", "--no-pictures", "--save-json"]
+    assert run(root, "--weights", weights, *options) == 0
+    assert [given[name] for name in ("conf", "max_det", "iou", "classes")] == [0, 4, 0.3, [1]]
+    folder = root / "runs/predict/ASS2/best"
+    assert [file.name for file in folder.iterdir()] == ["predictions.json"]
+    page, found = read_page(folder.parent / "index.html"), json.loads((folder / "predictions.json").read_text())
+    assert {row["category_id"] for row in found} == {2} and len(found) <= 12  # counted from 1
+    for image in page["images"]:
+        rows = [row for row in found if row["file_name"] == image["name"]]
+        assert {row["image_id"] for row in rows} == {int(image["name"][0])} and image["annotated"] == [None]
+        corners = [(x, y, x + w, y + h) for x, y, w, h in (row["bbox"] for row in rows)]
+        (shown,) = image["detections"]
+        np.testing.assert_allclose([row[2:] for row in shown], corners, atol=0.06)
+        np.testing.assert_allclose([row[1] for row in shown], [row["score"] for row in rows], atol=0.001)
+    header, row = (line.split() for line in re.search("(model .*)\n(best .*)\n", caplog.text).groups())
+    assert header[4:7] == ["found", "missed", "false"] and "gained" not in header
+    assert int(row[4]) + int(row[5]) == 1 and int(row[4]) + int(row[6]) == int(row[3]) == len(found)
+    assert re.search(r"errors +size +found +class +localisation +both +duplicate +background +missed", caplog.text)
+
+
+def test_a_source_of_which_nothing_can_be_read_is_an_error(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("a.png", "b.jpg"):
+        (root / name).write_bytes(b"damaged")
+    (root / "list.txt").write_text("./a.png\n./b.jpg\n./gone.png\n")
+    assert run(root, "--source", root / "list.txt") == 1
+    assert capsys.readouterr().err.endswith(f"predict2.py: source {root}/list.txt: none of 3 files can be read\n")
 
 
 def test_a_source_without_images_is_an_error(root: Path) -> None:
@@ -262,12 +322,14 @@ def test_odd_names_in_lists(root: Path) -> None:
     lines = b"\xef\xbb\xbf./caf\xe9.png\r\n  gone.png \nnotes\n" + os.fsencode(root / "datasets/ASS2/images/val/1.png")
     (root / "list.txt").write_bytes(lines)
     files = runs.find_images(root / "list.txt")
-    unreadable = runs.find_unreadable(files)
-    assert unreadable == {
-        Path("gone.png"): "can't be opened: No such file or directory",
-        Path("notes"): "has no suffix of an image or a video",
-    }
-    assert [file.name for file in files if file not in unreadable] == ["caf\udce9.png", "1.png"]
+    assert [file.name for file in files] == ["caf\udce9.png", "gone.png", "notes", "1.png"]
+    assert run(root, "--source", root / "list.txt", "--models", "big", "--out", root / "out") == 0
+    page = read_page(root / "out/index.html")
+    assert page["notes"] == [
+        "gone.png: left out: can't be opened: No such file or directory",
+        "notes: left out: has no suffix of an image or a video",
+    ]
+    assert [image["name"] for image in page["images"]] == ["caf%E9.png", "1.png"]
 
 
 def test_the_page_links_to_the_png_of_a_picture_too_wide_for_jpeg(root: Path, weights: Path) -> None:
