@@ -23,6 +23,7 @@ from small_object.errors import UserError, one_line
 Add: TypeAlias = Callable[..., object]  # `ArgumentParser.add_argument`
 
 PROGRAM = "small-object"
+ROI_HELP = "region to look at: a mask image, white where to look, or a YAML with polygons (default: everywhere)"
 SLICE_HELP = "also run tiles of this side in pixels; 0: none; auto: chosen for the model (default: %(default)s)"
 
 
@@ -147,7 +148,8 @@ def build_parser() -> ArgumentParser:
     add("--slice", type=tile_size, default="auto", help=SLICE_HELP)
     add("--slice-skip", type=fraction, default=0.0, help="skip tiles where nothing may score this (default: 0, none)")
     add("--slice-overlap", type=tile_overlap, default=0.2, help="minimum overlap of neighbouring tiles (default: 0.2)")
-    add("--slice-batch", type=whole_number(1), default=8, help="tiles per batch of the model (default: 8)")
+    add("--slice-batch", type=whole_number(0), default=8, help="tiles per batch of the model (default: 8); 0: chosen")
+    add("--slice-roi", help=ROI_HELP)
     add("--batch", type=whole_number(1), default=8, help="images that a worker runs together (default: 8)")
     add("--part", type=whole_number(1), help="images per Parquet file, lost with a killed worker (default: 8 to 256)")
     add("--workers", type=whole_number(1), help="processes (default: one per GPU, or one per two cores)")
@@ -172,6 +174,7 @@ def _add_prediction(add: Add, default_slice: int | str) -> None:
     add("--source", help="image, folder, video or glob to run instead of the validation images")
     add("--imgsz", type=whole_number(32), help="input size in pixels (default: that of the training)")
     add("--slice", type=tile_size, default=default_slice, help=SLICE_HELP)
+    add("--slice-roi", help=ROI_HELP)
     add("--conf", type=fraction, default=0.25, help="minimum confidence (default: 0.25)")
     add("--iou", type=fraction, help="maximum IoU of two objects of a class (default: 0.7)")
     add("--max-det", type=whole_number(1), help="maximum number of objects per image (default: 300)")
@@ -309,7 +312,7 @@ def _compare(args: Namespace) -> int:
 def _run_models(args: Namespace, models: Sequence[Path], data: str | Path | None, out: Path, title: str) -> int:
     from small_object.compare.runs import compare
 
-    names = "imgsz", "conf", "iou", "max_det", "classes", "device", "slice", "save_txt", "save_json"
+    names = "imgsz", "conf", "iou", "max_det", "classes", "device", "slice", "slice_roi", "save_txt", "save_json"
     options = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
     title = f"{title}: what each model finds"
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends it as Ctrl-C does
@@ -333,8 +336,12 @@ def _batch(args: Namespace) -> int:
     from small_object.batch.job import Job, run
 
     options = {field.name: getattr(args, field.name) for field in fields(Job)}
-    for name in ("model", "source", "out"):
-        if "://" not in options[name]:
+    if args.slice_roi:
+        from small_object.slicing.region import read_region
+
+        read_region(args.slice_roi)  # before the workers start
+    for name in ("model", "source", "out", "slice_roi"):
+        if options[name] and "://" not in options[name]:
             options[name] = str(Path(options[name]).absolute())
     return 0 if run(Job(**options))["done"] else 1
 

@@ -47,6 +47,7 @@ class Job:
     slice_skip: float = 0.0
     slice_overlap: float = 0.2
     slice_batch: int = 8
+    slice_roi: str | None = None
     batch: int = 8
     part: int | None = None
     workers: int | None = None
@@ -56,7 +57,7 @@ class Job:
 
     def settings(self) -> dict[str, Any]:
         """Return the arguments that the detections depend on; all runs into one output must share them."""
-        names = "imgsz", "conf", "iou", "max_det", "slice", "slice_skip", "slice_overlap"
+        names = "imgsz", "conf", "iou", "max_det", "slice", "slice_skip", "slice_overlap", "slice_roi"
         return {name: getattr(self, name) for name in names}
 
 
@@ -237,7 +238,7 @@ class Worker:
         for names in by_shape.values():
             try:
                 yield from zip(names, self._predict([images[name] for name in names]), strict=True)
-            except (cv2.error, MemoryError, torch.cuda.OutOfMemoryError) as error:
+            except (cv2.error, MemoryError, torch.cuda.OutOfMemoryError, UserError) as error:
                 if len(names) == 1:
                     summary.unreadable[names[0]] = f"can't be run: {one_line(error)}"
                 else:

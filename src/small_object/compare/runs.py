@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import glob
-import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 from ultralytics import YOLO
 from ultralytics.data.utils import IMG_FORMATS, VID_FORMATS
-from ultralytics.models.yolo.detect import DetectionValidator
 from ultralytics.utils import LOGGER, TQDM
 from ultralytics.utils.patches import read_image
 
@@ -23,7 +21,7 @@ from small_object.compare.page import FOLDER as PICTURES
 from small_object.compare.page import ComparisonPage
 from small_object.datasets.dataset import count_fields, read_data_yaml
 from small_object.errors import UserError, one_line
-from small_object.files import make_writable, replacing
+from small_object.files import make_writable
 from small_object.images import find_files, read_names, readable_name
 from small_object.sizes import SIZE_GROUPS
 
@@ -210,7 +208,6 @@ def predict(
     files: Sequence[Path],
     page: ComparisonPage,
     pictures: bool = True,
-    save_json: bool = False,
     **options: Any,
 ) -> None:
     """Run one model over images and videos, and save them annotated in the folder of the run.
@@ -222,8 +219,7 @@ def predict(
         page: Page to put the model and the images on; videos are left out. It is written from time to time, and
             gets the files that can't be read.
         pictures: Whether to save annotated images.
-        save_json: Whether to save `predictions.json`, what is found in images in COCO's format.
-        **options: Arguments of `yolo predict`, such as `imgsz`, `conf`, `save_txt` and `slice`.
+        **options: Arguments of `yolo predict`, such as `imgsz`, `conf`, `save_txt`, `save_json` and `slice`.
 
     Raises:
         UserError: If the model doesn't find boxes.
@@ -231,11 +227,8 @@ def predict(
     model = YOLO(weights)
     if model.task not in TASKS:
         raise UserError(f"a model of task {model.task} has no boxes to compare")
-    if model.task != "detect":
-        options.pop("slice", None)
     run.num_full = 0 if options.get("slice") else None
     run.num_objects.update(dict.fromkeys(model.names.values(), 0))
-    writer: Any = SimpleNamespace(jdict=[], class_map=range(1, max(model.names) + 2))  # stands for the validator
     results = model.predict(
         source=[str(file.absolute()) for file in files],
         stream=True,
@@ -254,7 +247,7 @@ def predict(
             if file not in page.left_out:
                 page.left_out[file] = _explain(file)
 
-    try:
+    with contextlib.closing(results):  # which ends its files
         for result in TQDM(results, desc=run.name, total=None if has_videos else len(files)):
             run.num_images += 1
             run.num_objects.update(result.names[int(c)] for c in result.boxes.cls)
@@ -263,19 +256,11 @@ def predict(
             run.milliseconds += sum(result.speed.values())
             if Path(result.path).suffix[1:].lower() in IMG_FORMATS:
                 page.add(run.name, result, model.predictor.picture)
-                if save_json:
-                    boxes = {"bboxes": result.boxes.xyxy, "conf": result.boxes.conf, "cls": result.boxes.cls}
-                    DetectionValidator.pred_to_json(writer, boxes, {"im_file": result.path})
             page.notes[run.name] = f"{run.name}: not finished, {run.num_images} images so far"
             leave_out()
             page.write_when_due()
         leave_out()
         run.fault = ""
-    finally:
-        if save_json:
-            run.folder.mkdir(parents=True, exist_ok=True)
-            with replacing(run.folder / "predictions.json") as new:
-                new.write_text(json.dumps(writer.jdict), encoding="utf-8")
 
 
 def format_table(runs: Sequence[ModelRun], kinds: Mapping[str, np.ndarray]) -> str:

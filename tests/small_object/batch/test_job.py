@@ -26,7 +26,7 @@ from ultralytics import YOLO
 from ultralytics.engine.results import Results
 from ultralytics.utils import LOGGER
 
-from tests.helpers.common import Run, build_detector
+from tests.helpers.common import Run, build_detector, draw_blocks
 from tests.helpers.odd_images import READABLE, UNREADABLE, write_odd_images
 from tests.ultralytics.models.test_sliced_prediction import IMGSZ, TILE, same
 
@@ -153,6 +153,20 @@ def expected(weights: Path, file: Path) -> Any:
     """Return what prediction of a file alone gives."""
     options = {name: OPTIONS[name] for name in ("imgsz", "conf", "slice", "slice_overlap", "max_det", "device")}
     return YOLO(weights).predict([file], verbose=False, **options)[0]
+
+
+def test_a_region_leaves_out_what_lies_outside_and_images_of_another_shape(weights: Path, tmp_path: Path) -> None:
+    images, out, roi = tmp_path / "in", tmp_path / "out", tmp_path / "right.png"
+    images.mkdir()
+    cv2.imwrite(str(roi), np.repeat(np.uint8([[0, 255]]), 128, 1).repeat(160, 0))
+    cv2.imwrite(str(images / "a.png"), draw_blocks(256, 160, 21, 34))
+    cv2.imwrite(str(images / "b.png"), draw_blocks(200, 160, 21, 34))
+    told, found = run(build_job(weights, images, out, slice_roi=str(roi))), rows(out)
+    assert [each["image"] for each in told["unreadable"]] == ["b.png"]
+    assert "another aspect" in told["unreadable"][0]["reason"]
+    options = {name: OPTIONS[name] for name in ("imgsz", "conf", "slice", "slice_overlap", "max_det", "device")}
+    plain = YOLO(weights).predict(images / "a.png", verbose=False, slice_roi=str(roi), **options)[0]
+    assert len(found["a.png"]) == len(plain) > 0 and min(row["x1"] + row["x2"] for row in found["a.png"]) >= 256
 
 
 def test_results_are_those_of_a_loop_and_unreadable_images_are_tried_again(weights: Path, tmp_path: Path) -> None:
