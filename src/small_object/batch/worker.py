@@ -160,7 +160,7 @@ class Worker:
         self._source, self._output = Source(job.source), Output(job.out)
         try:
             self._model = YOLO(path)
-            (result,) = self._predict([np.zeros((64, 64, 3), np.uint8)])
+            (result,) = self._predict([np.zeros((64, 64, 3), np.uint8)], slice_roi=None)
         except UserError:
             raise
         except Exception as error:  # not a model, or not with these arguments
@@ -245,12 +245,13 @@ class Worker:
                     for name in names:
                         yield from self._detect({name: images[name]}, summary)
 
-    def _predict(self, images: list[np.ndarray]) -> list[Results]:
+    def _predict(self, images: list[np.ndarray], **more: Any) -> list[Results]:
         options = {name: value for name, value in self._task.job.settings().items() if value is not None}
         options |= {
             "slice_batch": self._task.job.slice_batch,
             "device": self._task.allocation.device,
             "batch": len(images),
+            **more,
         }
         return list(self._model.predict(images, verbose=False, save=False, **options))
 
