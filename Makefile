@@ -10,14 +10,18 @@ BIN := $(VENV)/bin
 help: ## list the commands
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
-$(VENV)/installed: requirements.txt pyproject.toml
+$(VENV)/base: requirements.txt pyproject.toml
 	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --disable-pip-version-check -q -r requirements.txt -e .
+	touch $@
+
+$(VENV)/installed: $(VENV)/base
 	$(BIN)/pip install --disable-pip-version-check -q -r requirements.txt -e '.[dev]'
 	touch $@
 
 env: $(VENV)/installed ## make the environment in .venv
 
-demo: env ## train, fine-tune, validate and predict on the demo sets (about 9 minutes on 2 cores)
+demo: $(VENV)/base ## train, fine-tune, validate and predict on the demo sets (about 9 minutes on 2 cores)
 	$(BIN)/python -m benchmarks.demo
 
 pictures: env ## draw the pictures of docs, and take those of what the demo found

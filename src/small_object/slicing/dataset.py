@@ -73,16 +73,11 @@ class SlicedDataset(YOLODataset):
         self.full_ratio, self.keep, self.empty = hyp.slice_full_ratio, hyp.slice_keep, hyp.slice_empty
         # Upstream's mosaic takes its other images from those that the buffer keeps in memory. Here no image is kept:
         # kept tiles would be used again and again, and whole images could fill the memory. So it may take any.
-        self.buffer = list(range(self.ni))
+        self.buffer = list(range(len(self)))
 
     def __len__(self) -> int:
         """Return the number of samples of an epoch."""
         return len(self.order)
-
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        """Return a sample, augmented; see upstream."""
-        sample: dict[str, Any] = super().__getitem__(int(self.order[index]))
-        return sample
 
     def load_image(self, i: int, *args: Any, **kwargs: Any) -> tuple[np.ndarray, tuple[int, int], tuple[int, int]]:
         """Return the whole image, shape (H, W, C), uint8, and twice its (height, width).
@@ -93,12 +88,12 @@ class SlicedDataset(YOLODataset):
         return image, image.shape[:2], image.shape[:2]
 
     def get_image_and_label(self, index: int) -> dict[str, Any]:
-        """Return a random tile of an image, or the whole image, with its labels: upstream's dict before augmentation.
+        """Return a random tile of a sample's image, or all of it, with its labels: upstream's dict before augmentation.
 
         `ori_shape` is the (height, width) of the tile in pixels of the image, `resized_shape` that of `img`, and the
         boxes are normalised to the tile.
         """
-        return self._get_readable(index, self._get_tile)
+        return self._get_readable(int(self.order[index]), self._get_tile)
 
     def _get_tile(self, index: int) -> dict[str, Any]:
         image = self._read(index)

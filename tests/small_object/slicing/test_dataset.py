@@ -350,4 +350,6 @@ def test_an_epoch_has_as_many_samples_as_asked_but_no_more_than_tiles(folder: Pa
         data = built(folder, slice_samples=asked)
         assert len(data) == data.ni * min(asked, count)
         assert Counter(data.order.tolist()) == dict.fromkeys(range(data.ni), min(asked, count))
-        data[len(data) - 1]
+        assert data.buffer == list(range(len(data)))  # mosaics take their other images from all samples, or these
+        files = [data.get_image_and_label(index)["im_file"] for index in range(len(data))]
+        assert files == [data.im_files[image] for image in data.order]
