@@ -262,6 +262,7 @@ def template(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Path:
         coco(folder, annotations, images).rename(folder / f"{name}.json")
     voc(folder / "VOC2012", dict.fromkeys("abc", "truck 10 10 60 50"))
     (folder / "ASS1.zip").write_bytes(make_zip(make_files("ASS1")))
+    (folder / "apron.yaml").write_text("polygons: [[[0, 0.4], [1, 0.35], [1, 1], [0, 1]]]\n")
     (folder / "tiny.yaml").write_text(TINY_MODEL)
     status, said = server.run(["python", "-c", INTERRUPT], folder)
     assert status == 0, said
