@@ -24,17 +24,17 @@ require_parameters(StockDetectionPredictor.postprocess, "preds", "img", "orig_im
 
 
 class DetectionPredictor(StockDetectionPredictor):
-    """Upstream's predictor of boxes and, as their base, of rotated boxes, masks and poses, which also runs tiles.
+    """Upstream's predictor of boxes, which also runs tiles. Those of rotated boxes, masks and poses inherit from it.
 
-    With `slice`, images larger than that are run by tiles. What is found in a tile are upstream's results of it. The
-    merged results are of whole images, so all that follows is upstream's; `tiles` and `num_full` of the results of
-    large images say what slicing did. The time of the tiles counts as inference.
+    With `slice`, larger images are run by tiles. Upstream's results of the tiles are merged into results of the whole
+    image, so all that follows is upstream's. Their `tiles` and `num_full` say what slicing did. The time of the tiles
+    counts as inference.
 
     Attributes:
-        slicer: How images are cut, None without `slice`.
+        slicer: Cuts images and merges the results; None without `slice`.
         tile_detections: The detections in the tiles of this batch's large images, by the image's index in the batch;
             None while tiles are run.
-        cuts_on_device: Whether images go to the device before they are cut; None: unless it is the CPU.
+        cuts_on_device: Whether images go to the device before they are cut; None: yes, unless it is the CPU.
     """
 
     slices = True
@@ -52,7 +52,7 @@ class DetectionPredictor(StockDetectionPredictor):
             self.slicer = None
 
     def inference(self, im: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
-        """Run the model on a batch of inputs, and on the tiles of the images that are larger than one.
+        """Run the model on a batch of inputs, and on the tiles of the images that are larger than a tile.
 
         Args:
             im: Inputs of whole images, shape (B, C, H, W).
@@ -60,7 +60,7 @@ class DetectionPredictor(StockDetectionPredictor):
             **kwargs: Likewise.
 
         Returns:
-            The output for the whole images, or a pair of None where none of them needs it.
+            The output for the whole images, or a pair of None if none of them needs it.
         """
         if self.slicer is None:
             return super().inference(im, *args, **kwargs)
@@ -112,7 +112,7 @@ class DetectionPredictor(StockDetectionPredictor):
         return letterbox_tiles(tiles, (height, width), torch.half if self.model.fp16 else torch.float)
 
     def postprocess(self, preds: Any, img: torch.Tensor, orig_imgs: Any, **kwargs: Any) -> list[Results]:
-        """Return the results of whole images with the detections of their tiles merged in, or those of tiles.
+        """Return the results of whole images, with the detections of their tiles merged in, or the results of tiles.
 
         Args:
             preds: Output for the whole images, or None.
@@ -142,7 +142,7 @@ class DetectionPredictor(StockDetectionPredictor):
         return results
 
     def write_results(self, i: int, p: Path, im: torch.Tensor, s: list[str]) -> str:
-        """Save what the arguments ask for of an image, see upstream; return a line about it, with its tiles."""
+        """Save what the arguments ask for, see upstream; return a line about the image and its tiles."""
         line = super().write_results(i, p, im, s)
         if self.tile_detections and (detections := self.tile_detections.get(i)):
             skipped = f" ({detections.skipped} skipped)" if detections.skipped else ""
