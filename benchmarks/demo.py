@@ -1,9 +1,9 @@
 """Trains, fine-tunes, validates and predicts on the demo sets with the published commands: python -m benchmarks.demo.
 
-The trainings are short enough for a CPU: small images without padding (rect=True) in small batches give the most steps
-in a few minutes. Upstream leaves one processor idle; the demo uses all.
+Training is short enough for a CPU: small images without padding (rect=True) in small batches give the most steps in a
+few minutes. Upstream leaves one core idle; the demo uses all.
 
-`--compare` trains two more models in the same way, stock YOLO11n and yolo11-smallob, so that the comparison pages show
+`--compare` also trains stock YOLO11n and yolo11-smallob in the same way, so that the comparison pages show
 three models.
 """
 
@@ -41,9 +41,9 @@ def commands(name: str) -> tuple[str, ...]:
 
 
 def main() -> None:
-    """Run the commands and list the pictures to open."""
+    """Run the commands and list the resulting pictures."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--compare", action="store_true", help="also train two other models in the same way")
+    parser.add_argument("--compare", action="store_true", help="also train two more models in the same way")
     names = list(MODELS) if parser.parse_args().compare else ["demo"]
     os.chdir(ROOT)
     torch_utils.NUM_THREADS = os.cpu_count() or 1
@@ -55,13 +55,13 @@ def main() -> None:
         LOGGER.info(f"\n$ python {script} --models {' '.join(names)}\n")
         subprocess.run([sys.executable, script, "--models", *names], check=True)
     minutes = (time.time() - start) / 60
-    LOGGER.info(f"\nDone in {minutes:.1f} minutes. The detections, to open and look at:")
+    LOGGER.info(f"\nDone in {minutes:.1f} minutes. Open the detections:")
     for data in ("ASS1", "ASS2"):
         pictures = sorted((ROOT / "runs/predict" / data / "demo").glob("*.jpg"))
         for picture in pictures[:2]:
             LOGGER.info(f"  {picture}")
         LOGGER.info(f"  ... and {len(pictures) - 2} more in {pictures[0].parent}")
-        LOGGER.info(f"  {pictures[0].parents[1] / 'index.html'} shows them all, in a browser")
+        LOGGER.info(f"  {pictures[0].parents[1] / 'index.html'} shows all of them in a browser")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Measures how smooth the comparison page is: python -m benchmarks.page --data DATA.yaml.
 
-The page shows the validation images of a data set with synthetic detections: most objects, moved a little, and some
+The page shows the validation images of a data set with synthetic detections: most objects, shifted a little, and some
 random boxes. It is opened in headless Chromium without a GPU, which is slower than a user's browser.
 """
 
@@ -81,7 +81,7 @@ def write_page(folder: Path, data: dict[str, Any], models: int, max_images: int 
 
 
 def repeat(files: list[Path], count: int, folder: Path) -> list[Path]:
-    """Return so many of the files, or links to them and their labels if there are fewer."""
+    """Return `count` of the files, or links to them and their labels if there are fewer."""
     if count <= len(files):
         return files[:count]
     links = []
@@ -94,7 +94,7 @@ def repeat(files: list[Path], count: int, folder: Path) -> list[Path]:
 
 
 def synthetic_detections(truth: np.ndarray, width: int, height: int, rng: np.random.Generator) -> np.ndarray:
-    """Return rows (x1, y1, x2, y2, score, class) in descending order of score: 3 in 4 objects, 10 random boxes."""
+    """Return rows (x1, y1, x2, y2, score, class) by falling score: 3 in 4 objects and 10 random boxes."""
     kept = truth[rng.random(len(truth)) < 0.75]
     sides = np.tile(kept[:, 3:] - kept[:, 1:3], 2)
     near = kept[:, 1:] + rng.normal(0, 0.06, sides.shape) * sides
@@ -106,7 +106,7 @@ def synthetic_detections(truth: np.ndarray, width: int, height: int, rng: np.ran
 
 @contextmanager
 def frames(page: Any, count: int) -> Iterator[list[float]]:
-    """Yield a list that holds, after the block, the milliseconds between the frames shown while it ran."""
+    """Yield a list that, after the block, holds the milliseconds between the frames shown while it ran."""
     times: list[float] = []
     page.evaluate(f"() => {{ window.measured = ({FRAMES})({count}); }}")
     yield times
