@@ -126,7 +126,7 @@ def kill(args: argparse.Namespace, files: list[Path], out: Path) -> dict[str, An
     while process.poll() is None:
         time.sleep(1)
         with contextlib.suppress(psutil.Error):
-            run = len(images_of(out))
+            run = len(list_images(out))
             workers = [child for child in driver.children(recursive=True) if "MapWorker" in " ".join(child.cmdline())]
             peak = max(peak, *(worker.memory_info().rss for worker in workers), 0)
             due = len(moments) < args.kills and run >= (len(moments) + 1) * len(files) / (args.kills + 1)
@@ -138,7 +138,7 @@ def kill(args: argparse.Namespace, files: list[Path], out: Path) -> dict[str, An
                 LOGGER.info(f"killed {victim.pid} after {moments[-1]:.0f} s, {run} images done")
     if process.returncode:
         raise RuntimeError("the job failed; see above")
-    found, parts = images_of(out), [*(out / "parts").iterdir()]
+    found, parts = list_images(out), [*(out / "parts").iterdir()]
     report = json.loads((out / "report.json").read_text())
     names = {file.relative_to(args.source).as_posix() for file in files}
     return {
@@ -151,7 +151,7 @@ def kill(args: argparse.Namespace, files: list[Path], out: Path) -> dict[str, An
     }  # fmt: skip
 
 
-def images_of(out: Path) -> list[str]:
+def list_images(out: Path) -> list[str]:
     """Return the images in the parts of an output, once per part that holds them."""
     files = (out / "parts").glob("[!.]*.parquet")
     return [name for file in files for name in pads.dataset(file).to_table(["image"])["image"].unique().to_pylist()]

@@ -27,7 +27,7 @@ from ultralytics.utils import LOGGER, TQDM
 from ultralytics.utils.patches import imread
 
 from benchmarks.common import RESULTS, commit, markdown_table, module_command, write_text
-from docs.tools.browser import SHOWN, browser, missing, opened, until
+from docs.tools.browser import SHOWN, browser, find_missing, open_page, wait_until
 from small_object.compare.page import FOLDER, ComparisonPage, read_truth
 from small_object.datasets.dataset import read_data_yaml
 from small_object.errors import UserError
@@ -117,8 +117,8 @@ def measure(file: Path) -> dict[str, Any]:
     """Open the page and use it; return the measurements."""
     with browser() as chromium:
         start = time.perf_counter()
-        page, said = opened(chromium, file, 1600, 1000)
-        until(page, SHOWN)
+        page, said = open_page(chromium, file, 1600, 1000)
+        wait_until(page, SHOWN)
         first = time.perf_counter() - start
         loaded = "[...document.querySelectorAll('#strip img')].filter(image => image.naturalWidth > 0).length"
         thumbnails = page.evaluate(loaded)
@@ -150,7 +150,7 @@ def measure(file: Path) -> dict[str, Any]:
         page.evaluate(PAINTED)
         start = time.perf_counter()
         page.locator("#iou").select_option("0.3")
-        until(page, SHOWN)
+        wait_until(page, SHOWN)
         page.evaluate(PAINTED)
         overlap = 1e3 * (time.perf_counter() - start)
         page.locator("#strip").hover()
@@ -163,11 +163,11 @@ def measure(file: Path) -> dict[str, Any]:
             page.wait_for_timeout(400)  # a person looks at an image, while the next one loads
             start = time.perf_counter()
             page.keyboard.press("ArrowRight")
-            until(page, SHOWN)
+            wait_until(page, SHOWN)
             following.append(1e3 * (time.perf_counter() - start))
         start = time.perf_counter()
         page.keyboard.press("End")
-        until(page, SHOWN)
+        wait_until(page, SHOWN)
         last = 1e3 * (time.perf_counter() - start)
         memory = sum(
             process.memory_info().rss - process.memory_info().shared
@@ -203,7 +203,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--models", type=int, default=3, help="models side by side (default: 3)")
     parser.add_argument("--out", type=Path, default=RESULTS / "page.md", help="table to write")
     args = parser.parse_args(argv)
-    if why := missing():
+    if why := find_missing():
         sys.exit(f"page: {why}")
     try:
         data = read_data_yaml(args.data)

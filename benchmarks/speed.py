@@ -266,9 +266,9 @@ def prepare(args: argparse.Namespace) -> tuple[list[Contender], Contender, list[
     Raises:
         UserError: If the command can't be used.
     """
-    for name, least in (("imgsz", 32), ("train_imgsz", 32), ("rounds", 2), ("threads", 1), ("batch", 1)):
-        if getattr(args, name) < least:
-            raise UserError(f"--{name.replace('_', '-')} must be at least {least}, not {getattr(args, name)}")
+    for name, minimum in (("imgsz", 32), ("train_imgsz", 32), ("rounds", 2), ("threads", 1), ("batch", 1)):
+        if getattr(args, name) < minimum:
+            raise UserError(f"--{name.replace('_', '-')} must be at least {minimum}, not {getattr(args, name)}")
     gpus = torch.cuda.device_count()
     device = args.device or ("0" if gpus else "cpu")
     if device != "cpu" and not (device.isdecimal() and int(device) < gpus):
@@ -325,7 +325,7 @@ def run(args: argparse.Namespace, command: str) -> None:
         f"# Speed\n\n`{command}`\n\n{args.rounds} rounds, CPU threads: {args.threads}; {about['machine']}; torch "
         f"{torch.__version__}, onnxruntime {about['onnxruntime']}, ultralytics {__version__}, commit {made_by}.\n\n"
         f"Forward pass and GFLOPs: {args.imgsz} px, batch 1, decoded boxes without NMS. Training step: "
-        f"{args.train_imgsz} px, batch {args.batch}. Median (quartiles); ratio: median of the rounds' ratios to {reference}.\n\n"
+        f"{args.train_imgsz} px, batch {args.batch}. Median (quartiles); ratio: median of ratios to {reference}.\n\n"
         + (f"ONNX Runtime is left out, since these are not installed: {', '.join(lacking)}.\n\n" if lacking else "")
         + speed_table(rows, reference)
     )

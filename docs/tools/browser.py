@@ -13,7 +13,7 @@ from typing import Any
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 
 
-def missing() -> str:
+def find_missing() -> str:
     """Return what is missing to open a page, with advice, or an empty string."""
     try:
         import playwright  # noqa: F401
@@ -44,7 +44,7 @@ def browser() -> Iterator[Any]:
             chromium.close()
 
 
-def opened(chromium: Any, file: Path, width: int = 1280, height: int = 800) -> tuple[Any, list[str]]:
+def open_page(chromium: Any, file: Path, width: int = 1280, height: int = 800) -> tuple[Any, list[str]]:
     """Open a file in a new window.
 
     Args:
@@ -64,7 +64,7 @@ def opened(chromium: Any, file: Path, width: int = 1280, height: int = 800) -> t
     return page, said
 
 
-def until(page: Any, expression: str, seconds: float = 20) -> None:
+def wait_until(page: Any, expression: str, seconds: float = 20) -> None:
     """Wait until a JavaScript expression holds on a page.
 
     Playwright's own wait evaluates text on the page, which the page's policy forbids.

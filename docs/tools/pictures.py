@@ -15,7 +15,7 @@ from ultralytics import YOLO
 
 from benchmarks.common import ROOT
 from docs.tools import diagrams
-from docs.tools.browser import SHOWN, browser, missing, opened, until
+from docs.tools.browser import SHOWN, browser, find_missing, open_page, wait_until
 from small_object.files import replacing
 
 PREDICTED = ROOT / "runs/predict"
@@ -91,8 +91,8 @@ def skipping(panorama: Path) -> np.ndarray:
 def comparison(page: Path) -> np.ndarray:
     """Return a screenshot of predict2.py's page, zoomed in on the right of the first panorama."""
     with browser() as chromium:
-        shown, _ = opened(chromium, page, WIDTH, 1000)
-        until(shown, SHOWN)
+        shown, _ = open_page(chromium, page, WIDTH, 1000)
+        wait_until(shown, SHOWN)
         shown.keyboard.press("g")
         box = shown.locator(".view").first.bounding_box()
         shown.mouse.move(box["x"] + 0.75 * box["width"], box["y"] + 0.45 * box["height"])
@@ -123,7 +123,7 @@ def main() -> int:
         )
         return 1
     panorama = max(panoramas, key=lambda path: objects_in(path, "ASS2-demo"))
-    if why := missing():
+    if why := find_missing():
         print(f"docs/page.jpg can't be written: {why}", file=sys.stderr)
         return 1
     page = comparison(PREDICTED / "ASS2/index.html")

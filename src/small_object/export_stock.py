@@ -48,7 +48,7 @@ def replace_blocks(model: Any, file: Path) -> Any:
     for parent in list(model.modules()):
         for name, child in parent.named_children():
             if type(child) is DualConv:
-                setattr(parent, name, as_conv(child))
+                setattr(parent, name, to_conv(child))
             elif type(child) is LightDetect:
                 child.__class__ = Detect
                 child.type = "ultralytics.nn.modules.head.Detect"
@@ -71,12 +71,12 @@ def stock_row(row: list[Any]) -> list[Any]:
 
 
 @torch.no_grad()
-def as_conv(dual: DualConv) -> Conv:
+def to_conv(dual: DualConv) -> Conv:
     """Return a `Conv` equal to a `DualConv`: one dense 3x3 kernel holds its grouped and its 1x1 kernel.
 
     Example:
         >>> dual, image = DualConv(8, 16, 2).eval(), torch.rand(1, 8, 6, 6)
-        >>> torch.allclose(as_conv(dual)(image), dual(image), atol=1e-6)
+        >>> torch.allclose(to_conv(dual)(image), dual(image), atol=1e-6)
         True
     """
     grouped, point = dual.conv.weight, dual.cv2.weight

@@ -16,7 +16,7 @@ from ultralytics.utils.torch_utils import unwrap_model
 from small_object.arguments import SLICED_TASKS
 from small_object.nwd import mean_box_size
 from small_object.sizes import box_sides
-from small_object.slicing.dataset import object_size, with_shape
+from small_object.slicing.dataset import add_shape, object_size
 
 TINY = 4  # pixels: a cell of the finest grid, at stride 4
 POSITIVES = 5.0
@@ -34,7 +34,7 @@ def fit_to_data(model: Any, dataset: Any, args: SimpleNamespace, is_new: bool) -
         args: Arguments of the training.
         is_new: Whether no weights were loaded into the model.
     """
-    labels, tile = [with_shape(label) for label in dataset.labels], max(getattr(dataset, "tile", (math.inf,)))
+    labels, tile = [add_shape(label) for label in dataset.labels], max(getattr(dataset, "tile", (math.inf,)))
     model = unwrap_model(model)
     student = getattr(model, "student_model", model)  # distillation: the student builds the loss
     lines = [set_nwd_scale(student, labels, args, tile)]

@@ -101,7 +101,7 @@ def plan_transfer(source: Any, target: Any) -> list[Row]:
     rows = [Row(i, type(layer).__name__, len(ours[i].state), ours[i].part) for i, layer in enumerate(target.model)]
     gains = [
         [
-            sum(tensor.numel() for tensor in fitting(other.state, layer.state).values())
+            sum(tensor.numel() for tensor in matching_tensors(other.state, layer.state).values())
             if (layer.part, layer.stride) == (other.part, ratio * other.stride)
             else 0
             for other in theirs[:-1]
@@ -109,9 +109,11 @@ def plan_transfer(source: Any, target: Any) -> list[Row]:
         for layer in ours[:-1]
     ]
     for i, j in match_rows(gains).items():
-        rows[i].source, rows[i].taken = j, fitting(theirs[j].state, ours[i].state)
+        rows[i].source, rows[i].taken = j, matching_tensors(theirs[j].state, ours[i].state)
     rows[-1].source = len(theirs) - 1
-    rows[-1].taken = fitting(rename_levels(source.model[-1], theirs[-1].state, target.model[-1], ratio), ours[-1].state)
+    rows[-1].taken = matching_tensors(
+        rename_levels(source.model[-1], theirs[-1].state, target.model[-1], ratio), ours[-1].state
+    )
     for row in rows:
         if row.source is not None:
             state = theirs[row.source].state
@@ -218,7 +220,7 @@ def match_rows(gains: Sequence[Sequence[int]]) -> dict[int, int]:
     return pairs
 
 
-def as_dual(conv: Tensors, dual: Tensors) -> Tensors:
+def to_dual(conv: Tensors, dual: Tensors) -> Tensors:
     """Return the weights of a 3x3 `Conv` as those of a `DualConv`, or the same tensors if these are no such pair.
 
     Kernels within a group are taken whole; between groups, only their centres. BatchNorm learns to compensate for the
@@ -241,7 +243,7 @@ def as_dual(conv: Tensors, dual: Tensors) -> Tensors:
     return {**conv, "conv.weight": torch.cat(kernels), "cv2.weight": centre}
 
 
-def fitting(source: Tensors, target: Tensors) -> Tensors:
+def matching_tensors(source: Tensors, target: Tensors) -> Tensors:
     """Return the tensors of a module that fit another module by name and shape.
 
     A convolution and its BatchNorm are taken together or not at all, since one is useless without the other.
@@ -254,7 +256,7 @@ def fitting(source: Tensors, target: Tensors) -> Tensors:
     for name in target:
         path = name.split(".")[:-1]
         groups[".".join(path[:-1] if path[-1:] in (["conv"], ["bn"]) else path)].append(name)
-    source = as_dual(source, target)
+    source = to_dual(source, target)
     fits = {name for name in target if name in source and source[name].shape == target[name].shape}
     return {name: source[name] for names in groups.values() if fits.issuperset(names) for name in names}
 

@@ -22,7 +22,7 @@ from tests.helpers.common import QUICK, STOCK_MODEL, TINY_MODEL, one_line, read_
 OURS = "ultralytics/cfg/models/11/yolo11n.yaml"
 
 
-def children_of(folder: Path) -> list[psutil.Process]:
+def find_children(folder: Path) -> list[psutil.Process]:
     """Return the processes that train a run of a comparison."""
     found = []
     for process in psutil.process_iter(["cmdline"]):
@@ -53,9 +53,9 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     process.wait()
     found: dict[str, Any] = {"out": out, "killed": read_csv(out / "results.csv")}
     end = time.monotonic() + 30  # a child that is still importing ends when it has done so
-    while children_of(out) and time.monotonic() < end:
+    while find_children(out) and time.monotonic() < end:
         time.sleep(0.02)
-    found["orphans"] = children_of(out)
+    found["orphans"] = find_children(out)
 
     said: list[str] = []
     handler = logging.Handler()

@@ -91,14 +91,14 @@ def classify(
         if objects[i] < 0 and found_by[j] < 0:
             objects[i], found_by[j] = j, i
 
-    def most(among: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def best_overlap(among: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return the largest IoU of each detection, 0 without a pair, and its object."""
         which, first = np.unique(detection[among], return_index=True)
         largest, at = np.zeros(num), np.full(num, -1)
         largest[which], at[which] = overlap[among][first], target[among][first]
         return largest, at
 
-    (same, same_at), (other, other_at) = most(own), most(~own)
+    (same, same_at), (other, other_at) = best_overlap(own), best_overlap(~own)
     taken = np.array(objects, int)
     rules = {
         Kind.FOUND: taken >= 0,

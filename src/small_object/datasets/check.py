@@ -77,7 +77,7 @@ def check(data: str | Path, imgsz: int = 640, out: str | Path | None = None) -> 
     findings += [*find_missing_labels(dataset), *find_shared_labels(dataset), *find_leaks(dataset, images)]
     findings += [
         Finding("labels-without-image", dataset.relative_path(file), "has no image")
-        for file in find_lone_labels(dataset)
+        for file in find_orphan_labels(dataset)
     ]
     sizes = [image.picture.size if image.picture else (1, 1) for image in images]
     objects = gather_objects([image.objects for image in images], sizes)
@@ -178,9 +178,9 @@ def find_missing_labels(dataset: DataSet) -> Iterator[Finding]:
         yield Finding("no-labels", dataset.relative_path(dataset.yaml), message)
 
 
-def find_lone_labels(dataset: DataSet) -> list[Path]:
+def find_orphan_labels(dataset: DataSet) -> list[Path]:
     """Return the label files and ignore-region files without an image in the label folders of the images."""
-    lone = []
+    orphans = []
     folders = {(entry.label.parent, entry.file.parent) for entry in dataset.entries}
     folders |= {(ignore_file(entry.file).parent, entry.file.parent) for entry in dataset.entries}
     for labels, images in sorted(folders):
@@ -188,8 +188,8 @@ def find_lone_labels(dataset: DataSet) -> list[Path]:
         for file in sorted(labels.glob("*.txt")):
             is_label = not file.name.startswith((".", "classes.txt")) and file not in dataset.sources
             if is_label and file.stem not in stems:
-                lone.append(file)
-    return lone
+                orphans.append(file)
+    return orphans
 
 
 def find_leaks(dataset: DataSet, images: Sequence[CheckedImage]) -> Iterator[Finding]:

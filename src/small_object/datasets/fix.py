@@ -17,7 +17,7 @@ from PIL import Image
 from ultralytics.utils import LOGGER, YAML
 from ultralytics.utils.ops import xyxy2xywh
 
-from small_object.datasets.check import check, find_lone_labels
+from small_object.datasets.check import check, find_orphan_labels
 from small_object.datasets.dataset import DataSet, Entry, load_dataset, put_in_place, readable_path
 from small_object.datasets.findings import Fault, Report
 from small_object.datasets.images import JPEG_END, inspect_image, largest_value, read_flags
@@ -84,7 +84,7 @@ def fix(data: str | Path, out: str | Path, imgsz: int = 640) -> Report:
             changes += own
             if content is not None:
                 label.write_bytes(content)
-        for label in find_lone_labels(dataset):
+        for label in find_orphan_labels(dataset):
             changes.append((dataset.relative_path(label), "", "has no image", "left out"))
         old = YAML.load(dataset.yaml)
         for key in ("path", "download", "train", "val", "validation", "test", "minival"):

@@ -67,7 +67,7 @@ class SlicedDataset(YOLODataset):
             label["segments"] = []
         side = auto_tile(self.imgsz, object_size(self.labels)) if hyp.slice == "auto" else hyp.slice
         self.tile = tile_hw(tuple(side) if isinstance(side, (list, tuple)) else int(side))
-        shapes = (with_shape(label)["shape"] if hyp.slice_samples > 1 else self.tile for label in self.labels)
+        shapes = (add_shape(label)["shape"] if hyp.slice_samples > 1 else self.tile for label in self.labels)
         tiles = (len(tile_grid(height, width, self.tile, hyp.slice_overlap)) for height, width in shapes)
         self.order = np.repeat(np.arange(self.ni), [min(hyp.slice_samples, count) for count in tiles])
         self.full_ratio, self.keep, self.empty = hyp.slice_full_ratio, hyp.slice_keep, hyp.slice_empty
@@ -264,7 +264,7 @@ def _cut_keypoints(keypoints: np.ndarray, size: tuple[int, int], window: Window)
     return cut
 
 
-def with_shape(label: dict[str, Any]) -> dict[str, Any]:
+def add_shape(label: dict[str, Any]) -> dict[str, Any]:
     """Return an image's labels with its (height, width), which data sets with `rect=True` drop."""
     if "shape" in label:
         return label

@@ -36,12 +36,12 @@ import torch
 
 from small_object.slicing.groups import connected
 from small_object.slicing.rotated import (
-    corners_of,
+    box_corners,
     cover_shares,
-    nms_of_pairs,
-    rotated_around,
-    seen_parts,
+    min_rotated_box,
+    nms_pairs,
     upright_boxes,
+    visible_parts,
     zone_ious,
 )
 
@@ -132,7 +132,7 @@ def merge(
     # From here on, a box is (-x1, -y1, x2, y2): the larger a number, the farther out that side.
     outward = np.array([-1.0, -1, 1, 1])
     xywhr = None if rotated is None else rotated.detach().cpu().double().numpy()
-    corners = None if xywhr is None else corners_of(xywhr)
+    corners = None if xywhr is None else box_corners(xywhr)
     box = boxes.detach().cpu().numpy().astype(np.float64) * outward
     frame = np.array([[0.0, 0, image_hw[1], image_hw[0]]])
     tile = np.concatenate((tiles * outward, frame))[source]
@@ -191,13 +191,13 @@ def merge(
         xywhr, single_corners = xywhr[best], corners
         for k in np.flatnonzero(count > 1):
             parts = order[group[order] == label[k]]
-            xywhr[k] = rotated_around(np.concatenate(seen_parts(single_corners[parts], tile[parts] * outward)))
-        union = upright_boxes(corners_of(xywhr)) * outward
+            xywhr[k] = min_rotated_box(np.concatenate(visible_parts(single_corners[parts], tile[parts] * outward)))
+        union = upright_boxes(box_corners(xywhr)) * outward
 
     single, joined = np.flatnonzero((count == 1) & is_cut[best]), np.flatnonzero(count > 1)
     i, j = _meeting_pairs(union[single], union[joined])
     keep = np.ones(len(best), dtype=bool)
-    by_corners = None if xywhr is None else corners_of(xywhr)
+    by_corners = None if xywhr is None else box_corners(xywhr)
     keep[single[i[covered(best[single[i]], joined[j], union, score[best], by_corners)]]] = False
 
     rank = np.lexsort((best, -score[best]))
@@ -210,7 +210,7 @@ def merge(
         xywhr = xywhr[rank]
         i, j = _meeting_pairs(union, union)
         compared = (i < j) & (class_id[best[i]] == class_id[best[j]])
-        kept = torch.from_numpy(nms_of_pairs(xywhr, i[compared], j[compared], iou))
+        kept = torch.from_numpy(nms_pairs(xywhr, i[compared], j[compared], iou))
         rotated = torch.from_numpy(xywhr)[kept].to(boxes)
     index = torch.from_numpy(best)[kept].to(boxes.device)
     owners = np.full(len(box) + 1, -1)  # by the lowest box of a group

@@ -33,7 +33,7 @@ class Region:
     polygons: Sequence[np.ndarray] = ()
     _masks: dict[tuple[int, int], np.ndarray] = field(default_factory=dict, compare=False, repr=False)
 
-    def mask_of(self, image_hw: tuple[int, int]) -> np.ndarray:
+    def build_mask(self, image_hw: tuple[int, int]) -> np.ndarray:
         """Return where to look in an image of the shape (height, width), as a bool array of that shape.
 
         Raises:
@@ -59,12 +59,12 @@ class Region:
 
     def select_tiles(self, tiles: np.ndarray, image_hw: tuple[int, int]) -> np.ndarray:
         """Return the tiles, xyxy in pixels, shape (T, 4), that show a pixel of the region."""
-        mask = self.mask_of(image_hw)
+        mask = self.build_mask(image_hw)
         return tiles[[bool(mask[y1:y2, x1:x2].any()) for x1, y1, x2, y2 in tiles.tolist()]]
 
     def contains(self, centres: torch.Tensor, image_hw: tuple[int, int]) -> torch.Tensor:
         """Return whether points, xy in pixels of an image, shape (N, 2), lie in the region, shape (N,)."""
-        mask = self.mask_of(image_hw)
+        mask = self.build_mask(image_hw)
         x, y = (centres[:, k].cpu().long().clamp(0, image_hw[1 - k] - 1).numpy() for k in (0, 1))
         return torch.from_numpy(mask[y, x]).to(centres.device)
 

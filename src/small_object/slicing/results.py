@@ -16,7 +16,7 @@ def rotated_rows(rotated: torch.Tensor, rest: torch.Tensor) -> torch.Tensor:
     return torch.cat((corners.amin(1), corners.amax(1), rest), 1)
 
 
-def objects_of(result: Results) -> Objects:
+def result_objects(result: Results) -> Objects:
     """Return the objects in the results of an image, in pixels of the image."""
     rotated = masks = None
     if result.obb is not None:

@@ -178,7 +178,7 @@ class Slicer:
                 outputs = run([image[y1:y2, x1:x2] for image, x1, y1, x2, y2 in (flat[index] for index in chosen)])
                 found |= zip(chosen, outputs, strict=True)
                 start += batch
-                batch = batch_that_fits(before) if is_measured else batch
+                batch = fitting_batch(before) if is_measured else batch
         return (found[index] for index in range(len(flat)))
 
     def merge(self, image_hw: tuple[int, int], detections: TileDetections, whole: Objects) -> tuple[Objects, int]:
@@ -267,7 +267,7 @@ def memory_in_use() -> int:
     return int(torch.cuda.memory_allocated())
 
 
-def batch_that_fits(before: int) -> int:
+def fitting_batch(before: int) -> int:
     """Return how many tiles fit into half of the GPU's free memory, after a pass of one that started at `before`."""
     used = max(1, torch.cuda.max_memory_allocated() - before)
     free = torch.cuda.mem_get_info()[0] + torch.cuda.memory_reserved() - torch.cuda.memory_allocated()

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from small_object.letterbox import gain_and_pad
-from small_object.slicing.dataset import read_full_image, with_shape
+from small_object.slicing.dataset import add_shape, read_full_image
 from small_object.slicing.masks import Crop, draw_masks, polygon_crops
 from small_object.slicing.objects import Objects
 from small_object.slicing.region import Region
@@ -109,7 +109,7 @@ def select_targets(batch: dict[str, Any], region: Region) -> None:
 def target_crops(dataset: Any, file: str, region: Region | None) -> tuple[np.ndarray, list[Crop]]:
     """Return the classes, shape (N,), and the masks of an image's labels whose centre lies in a region."""
     label = dataset.labels[dataset.im_files.index(file)]
-    width, height = with_shape(label)["shape"][::-1]
+    width, height = add_shape(label)["shape"][::-1]
     classes, polygons = label["cls"][:, 0], label["segments"]
     if region is not None:
         centres = torch.from_numpy(label["bboxes"][:, :2] * (width, height))

@@ -144,7 +144,7 @@ def report(out: Path) -> dict[str, Any]:
     return json.loads((out / "report.json").read_text())
 
 
-def boxes_of(image: list[dict[str, Any]]) -> torch.Tensor:
+def image_boxes(image: list[dict[str, Any]]) -> torch.Tensor:
     columns = "x1", "y1", "x2", "y2", "score", "class_id"
     return torch.tensor([[row[name] for name in columns] for row in image if row["score"] is not None])
 
@@ -199,7 +199,7 @@ def test_results_are_those_of_a_loop_and_unreadable_images_are_tried_again(weigh
                 | {"image": name, "width": 256, "height": 160, "tiles_run": 8, "tiles_skipped": 0}
             ]
         else:
-            same(boxes_of(image), plain.boxes.data)
+            same(image_boxes(image), plain.boxes.data)
         assert all(row["class"] in (None, f"class{row['class_id']}") for row in image)
         shown = {(row["height"], row["width"], row["tiles_run"], row["tiles_skipped"]) for row in image}
         assert shown == {(*plain.orig_shape, *(plain.tiles or (0, 0)))}
@@ -289,7 +289,7 @@ def test_lists_and_s3(weights: Path, tmp_path: Path, s3: tuple[Any, str]) -> Non
     found = rows(tmp_path / "copy")
     assert found.keys() == {"near/a b.png", url, str(far)}
     for name, file in (("near/a b.png", local), (url, tmp_path / "s3/3.png"), (str(far), far)):
-        same(boxes_of(found[name]), expected(weights, file).boxes.data)
+        same(image_boxes(found[name]), expected(weights, file).boxes.data)
     check_json(tmp_path / "copy", {"near/a b.png": "a b", url: "d", str(far): "far"})
     assert told == report(tmp_path / "copy")
     assert [each["image"] for each in told["unreadable"]] == ["missing.png", gone] and told["images"] == 5
@@ -358,7 +358,7 @@ def test_resources_of_the_workers(cpus: int, gpus: int, asked: dict[str, Any], e
         assert astuple(allocate(job, resources)) == expected
 
 
-def workers_of(process: int) -> list[psutil.Process]:
+def find_workers(process: int) -> list[psutil.Process]:
     found = []
     for child in psutil.Process(process).children(recursive=True):
         with contextlib.suppress(psutil.Error):
@@ -397,7 +397,7 @@ def test_killed_workers_lose_and_double_nothing(weights: Path, tmp_path: Path) -
 
     def kill() -> None:
         wait_for_reader(blocked)
-        (worker,) = workers_of(os.getpid())
+        (worker,) = find_workers(os.getpid())
         worker.kill()
         worker.wait()
         os.close(blocked)
@@ -410,7 +410,7 @@ def test_killed_workers_lose_and_double_nothing(weights: Path, tmp_path: Path) -
     assert found.keys() == {f"{i}.png" for i in range(9)}
     assert told["unreadable"] == [{"image": "4b.png", "reason": "is no image that can be read, or damaged"}]
     for name in ("4.png", "5.png", "8.png"):  # in its batch, in its part, in another part
-        same(boxes_of(found[name]), expected(weights, tmp_path / "in" / name).boxes.data)
+        same(image_boxes(found[name]), expected(weights, tmp_path / "in" / name).boxes.data)
 
 
 def test_stopped_jobs_resume(weights: Path, tmp_path: Path) -> None:
@@ -428,7 +428,7 @@ def test_stopped_jobs_resume(weights: Path, tmp_path: Path) -> None:
             process = subprocess.Popen(script, stdout=stream, stderr=stream, start_new_session=True)
         try:
             wait_for_reader(blocked)
-            workers = workers_of(os.getpid())
+            workers = find_workers(os.getpid())
             assert workers
             if stop == signal.SIGINT:
                 os.killpg(process.pid, stop)  # as a terminal does

@@ -332,7 +332,7 @@ def test_near_duplicates_are_those_of_a_plain_count() -> None:
     assert near_duplicates(boxes[:0], classes[:0]) == []
 
 
-def rows_of(folder: Path) -> list[tuple[str, str, str, str]]:
+def read_rows(folder: Path) -> list[tuple[str, str, str, str]]:
     with (folder / "changes.csv").open(encoding="utf-8", newline="") as stream:
         return [tuple(row) for row in csv.reader(stream)]
 
@@ -354,7 +354,7 @@ def test_a_repaired_set_has_no_errors_and_lists_each_change(maker: Maker) -> Non
     assert {path.name for path in fixed.iterdir()} == {"changes.csv", "check", "images", "labels", "mine.yaml"}
     text = (fixed / "mine.yaml").read_text()
     assert "download" not in text and "colour: blue" in text and "4: tram" in text
-    header, *rows = rows_of(fixed)
+    header, *rows = read_rows(fixed)
     assert header == ("file", "line", "was", "done") and len(set(rows)) == len(rows)
     # each finding that can be repaired is a change, and the labels of what is left out as well
     kept = {"tiny-objects", "unused-class", "class-not-in-val", "image-without-labels", "near-duplicate-box"}
@@ -394,7 +394,7 @@ def test_what_needs_no_repair_is_copied_byte_for_byte(maker: Maker) -> None:
     fill(maker)
     report = fix(maker.yaml, "fixed", WIDE)
     assert {f.kind for f in report.findings if f.level == "error"} == {"leak", "shared-labels"}  # for a person
-    named = {row[0] for row in rows_of(Path("fixed"))}
+    named = {row[0] for row in read_rows(Path("fixed"))}
     old, new = contents(maker.root), contents(Path("fixed"))
     same = {file for file in old if file.startswith(("images", "labels")) and file not in named}
     assert {file for file in same if old[file] != new.get(file)} == {

@@ -106,7 +106,7 @@ def lists(folder: Path, **content: str) -> None:
         file.write_text("".join(f"{stem}\n" for stem in stems.split()))
 
 
-def side_of(data: Path) -> dict[str, str]:
+def image_sides(data: Path) -> dict[str, str]:
     return {image.name: image.parent.name for image in data.parent.glob("images/*/*")}
 
 
@@ -146,7 +146,7 @@ def test_coco_boxes_come_back_in_pixels_with_classes_in_the_order_of_their_ids(t
         "c.png": near([(1, [196, 97, 200, 100])]),
     }
     assert {p.name for p in data.parent.iterdir()} == {"images", "labels", "split.csv", "mine.yaml"}
-    assert set(side_of(data).values()) == {"train", "val"}
+    assert set(image_sides(data).values()) == {"train", "val"}
     for name in ("a.png", "b.png", "c.png"):  # copied, not moved or written anew
         (copy,) = data.parent.glob(f"images/*/{name}")
         assert copy.read_bytes() == (tmp_path / "images" / name).read_bytes()
@@ -260,15 +260,15 @@ def test_voc_lists_are_the_split_and_other_images_are_left_out(tmp_path: Path, l
     folder = voc(tmp_path / "VOC", {stem: f"truck {2 + i} 2 9 9" for i, stem in enumerate("abcdef")})
     lists(folder, train="f a.png", val="c b d", test="e")
     data = from_voc(folder, tmp_path / "mine")
-    assert side_of(data) == {"a.png": "train", "f.png": "train", "b.png": "val", "c.png": "val", "d.png": "val"}
+    assert image_sides(data) == {"a.png": "train", "f.png": "train", "b.png": "val", "c.png": "val", "d.png": "val"}
     assert "5 images, 5 objects of 1 classes; left out: 1 images in neither list" in log.text
     given = tmp_path / "given.csv"
     given.write_text("image,split\n" + "".join(f"{s}.png,{'val' if s == 'a' else 'train'}\n" for s in "abcdf"))
-    sides = side_of(from_voc(folder, tmp_path / "other", given))
+    sides = image_sides(from_voc(folder, tmp_path / "other", given))
     assert [name for name, side in sides.items() if side == "val"] == ["a.png"] and len(sides) == 5
     (folder / "ImageSets/Main/val.txt").unlink()  # without it, the test images are for validation
     lists(folder, trainval="a d", test="b")
-    sides = side_of(from_voc(folder, tmp_path / "third"))
+    sides = image_sides(from_voc(folder, tmp_path / "third"))
     assert sides == {"a.png": "train", "d.png": "train", "b.png": "val"}
 
 
@@ -278,7 +278,7 @@ def test_voc_lists_that_are_no_split_are_not_used(
 ) -> None:
     folder = voc(tmp_path / "VOC", dict.fromkeys("abcd", "truck 2 2 9 9"))
     lists(folder, **content)
-    sides = side_of(from_voc(folder, tmp_path / "mine"))
+    sides = image_sides(from_voc(folder, tmp_path / "mine"))
     assert len(sides) == 4 and set(sides.values()) == {"train", "val"}
     assert "split is not used" in log.text
 
@@ -419,7 +419,7 @@ def test_several_files_are_the_published_split(tmp_path: Path, train: str, val: 
     arguments = ["convert", "coco", *map(str, files), "--out", str(tmp_path / "mine")]
     assert main(arguments) == 0
     data = tmp_path / "mine/mine.yaml"
-    assert side_of(data) == {f"{s}{i}.png": s for s in ("train", "val", "test")[: len(files)] for i in range(3)}
+    assert image_sides(data) == {f"{s}{i}.png": s for s in ("train", "val", "test")[: len(files)] for i in range(3)}
     assert imported(data)["val0.png"] == near([(0, [10, 10, 30, 40])])
     content = yaml.safe_load(data.read_text())
     assert ("test" in content) == (test is not None) and content["names"] == {0: "person", 1: "truck", 2: "airplane"}
@@ -440,7 +440,7 @@ def test_a_published_split_is_kept_though_it_leaks(tmp_path: Path, log: pytest.L
     val = write_json(tmp_path / "val.json", ["c.png"], [box(1, 10)])
     (tmp_path / "images/c.png").write_bytes((tmp_path / "images/a.png").read_bytes())
     data = from_coco([train, val], tmp_path / "mine")
-    assert side_of(data) == {"a.png": "train", "b.png": "train", "c.png": "val"}
+    assert image_sides(data) == {"a.png": "train", "b.png": "train", "c.png": "val"}
     assert "kept, but it has the same image on both sides" in log.text
 
 
@@ -468,7 +468,7 @@ def test_images_of_splits_lie_below_one_folder(tmp_path: Path) -> None:
         (tmp_path / "pictures" / side).mkdir(parents=True)
         (tmp_path / f"images/{side}.png").rename(tmp_path / f"pictures/{side}/{side}.png")
     data = from_coco(files, tmp_path / "mine", images=tmp_path / "pictures")
-    assert side_of(data) == {"train.png": "train", "val.png": "val"}
+    assert image_sides(data) == {"train.png": "train", "val.png": "val"}
 
 
 @pytest.mark.parametrize("name", ["ignored regions", "Ignored-Region", "ignore"])

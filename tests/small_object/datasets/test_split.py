@@ -51,10 +51,10 @@ frames = st.lists(
 def test_a_split_covers_all_keeps_copies_together_and_does_not_depend_on_the_order(frames, random) -> None:
     sides, groups = split_frames(frames)
     assert len(sides) == len(groups) == len(frames) and set(sides) <= {"train", "val"}
-    side_of: dict[str, set[str]] = {}
+    sides_by_content: dict[str, set[str]] = {}
     for frame, side in zip(frames, sides, strict=True):
-        side_of.setdefault(frame.content, set()).add(side)
-    assert all(len(both) == 1 for both in side_of.values())
+        sides_by_content.setdefault(frame.content, set()).add(side)
+    assert all(len(both) == 1 for both in sides_by_content.values())
     assert all(len({s for s, g in zip(sides, groups, strict=True) if g == group}) == 1 for group in set(groups))
     if len(set(groups)) > 1:
         assert set(sides) == {"train", "val"}

@@ -131,7 +131,7 @@ def test_a_region_that_is_none_is_named(tmp_path: Path, name: str, content: Any,
     elif content is not None:
         cv2.imwrite(str(tmp_path / name), content)
     with pytest.raises(UserError, match=f"{name}.*{reason}"):
-        read_region(tmp_path / name).mask_of((30, 60))
+        read_region(tmp_path / name).build_mask((30, 60))
 
 
 def test_masks_of_a_large_frame_stay_small() -> None:

@@ -14,7 +14,7 @@ from ultralytics.utils import LOGGER, ops
 
 from small_object.slicing.device import letterbox_tiles
 from small_object.slicing.objects import Objects
-from small_object.slicing.results import objects_of, update_result
+from small_object.slicing.results import result_objects, update_result
 from small_object.slicing.slicer import Slicer, TileDetections, build_slicer, select_boxes
 from ultralytics_overlay import require_parameters
 
@@ -84,7 +84,7 @@ class DetectionPredictor(StockDetectionPredictor):
             inputs = self._build_inputs(tiles)
             preds = run(inputs, *args, **kwargs)
             self.batch = [""] * len(tiles), tiles, *batch[2:]
-            return [*map(objects_of, self.postprocess(preds, inputs, tiles))]
+            return [*map(result_objects, self.postprocess(preds, inputs, tiles))]
 
         large_images, proposals = [images[i] for i in large], None
         if self.cuts_on_device or (self.cuts_on_device is None and self.device.type != "cpu"):
@@ -130,14 +130,14 @@ class DetectionPredictor(StockDetectionPredictor):
             results = super().postprocess(preds, img, orig_imgs, **kwargs)
         for i, result in enumerate(results):
             if detections := self.tile_detections.get(i):
-                objects, left_out = self.slicer.merge(result.orig_shape, detections, objects_of(result))
+                objects, left_out = self.slicer.merge(result.orig_shape, detections, result_objects(result))
                 if left_out:
                     LOGGER.warning(f"{result.path}: {left_out} objects are left out; raise max_det={self.args.max_det}")
                 result.num_full = len(result) if self.slicer.full else 0
                 result.tiles = len(detections.tiles), detections.skipped
                 update_result(result, objects, img.device)
             elif self.slicer.region is not None:
-                inside = self.slicer.is_inside(objects_of(result).rows, result.orig_shape)
+                inside = self.slicer.is_inside(result_objects(result).rows, result.orig_shape)
                 results[i] = result[inside.to(img.device)]
         return results
 
