@@ -167,15 +167,15 @@ def test_models_are_parsed(
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        ([], "--data or --preset must name data"),
+        ([], "give --data or --preset"),
         (["--data", "{data}", "--models", "none.yaml"], "model `none.yaml`: "),
         (["--data", "{data}", "--models", "yolo11n.yaml+nwdd=1"], "`nwdd` is not a training argument; did you mean"),
         (["--data", "{data}", "--models", "yolo11n.yaml", "yolo11n.yaml"], "two models are labelled `stock yolo11n`"),
         (["--data", "{data}", "--set", "lr0=fast"], "'lr0=fast' is of invalid type"),
-        (["--data", "{data}", "--set", "epochs=3"], "`epochs` is the same for all runs or set by an option"),
+        (["--data", "{data}", "--set", "epochs=3"], "`epochs` is equal in all runs or set by an option"),
         (["--data", "{data}", "--jobs", "0"], "--jobs must be at least 1, not 0"),
         (["--data", "{data}", "--device", "99"], "--device 99: must be cpu or one GPU"),
-        (["--data", "{data}", "--again", "lr0=1"], "--again lr0: only these can be used: max_det, "),
+        (["--data", "{data}", "--again", "lr0=1"], "--again lr0: must be one of max_det, "),
         (["--report", "."], "has no results"),
     ],
 )

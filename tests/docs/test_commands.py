@@ -124,7 +124,7 @@ NOT_RUN = re.compile(
 def is_run(text: str) -> bool:
     """Return whether a command runs in a test; pages need a browser."""
     text = text.removeprefix(".venv/bin/")
-    return not NOT_RUN.match(text) and not (text.startswith("python -m benchmarks.page ") and browser.missing())
+    return not NOT_RUN.match(text) and not (text.startswith("python -m benchmarks.page ") and browser.find_missing())
 
 
 class Found(NamedTuple):

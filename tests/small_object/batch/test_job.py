@@ -74,7 +74,7 @@ def cluster() -> Iterator[None]:
     ray.init(address="local", logging_level="ERROR", **small)
     yield
     ray.shutdown()
-    os.environ.clear()  # Ray's own variables would keep others from starting it anew
+    os.environ.clear()  # Ray's own variables would keep others from starting it again
     os.environ.update(before)
 
 
@@ -173,9 +173,9 @@ def test_results_are_those_of_a_loop_and_unreadable_images_are_tried_again(weigh
     images, out = draw_images(tmp_path / "in"), tmp_path / "out"
     good = (images / "small.png").read_bytes()
     reasons = {
-        "cut.png": "is no image that can be read, or damaged",
+        "cut.png": "can't be read as an image; it may be damaged",
         "vanished.jpg": "can't be opened: No such file or directory",
-        "\\udcff.png": "would be stored as %FF.png, as another image is; rename it",
+        "\\udcff.png": "would be stored as %FF.png, the name of another image; rename it",
     }
     (images / "cut.png").write_bytes(good[:2000])
     (images / "vanished.jpg").symlink_to("nowhere")
@@ -236,7 +236,7 @@ def test_odd_files(weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     with pytest.raises(UserError, match="its name is not UTF-8"):
         run(replace(job, out=str(odd / "out")))
     monkeypatch.setenv("SMALL_OBJECT_BITS", "12")
-    with pytest.raises(UserError, match=r"was begun with SMALL_OBJECT_BITS None \(now 12\)"):
+    with pytest.raises(UserError, match=r"was started with SMALL_OBJECT_BITS None \(now 12\)"):
         run(job)
     (odd / "list.txt").write_bytes(b"deep12.tif\ncaf\xe9.png\nfloat.tif\n")
     told = run(replace(job, source=str(odd / "list.txt"), out=str(tmp_path / "12")))
@@ -327,7 +327,7 @@ def test_other_work_is_refused(weights: Path, tmp_path: Path, caplog: pytest.Log
     refused("holds no image", source=tmp_path / "nothing")
     refused("only folders", source="https://example.com/a.jpg")
     with Output(str(tmp_path / "out")).lock("another"):
-        refused("another job is writing into it")
+        refused("another job is writing to it")
     refused("must be a folder", out=weights)
     assert {file: file.read_bytes() for file in (tmp_path / "out").rglob("*.*")} == files
     (tmp_path / "out/job.json").write_text("{")
@@ -408,7 +408,7 @@ def test_killed_workers_lose_and_double_nothing(weights: Path, tmp_path: Path) -
     killer.join()
     found = rows(tmp_path / "out")
     assert found.keys() == {f"{i}.png" for i in range(9)}
-    assert told["unreadable"] == [{"image": "4b.png", "reason": "is no image that can be read, or damaged"}]
+    assert told["unreadable"] == [{"image": "4b.png", "reason": "can't be read as an image; it may be damaged"}]
     for name in ("4.png", "5.png", "8.png"):  # in its batch, in its part, in another part
         same(image_boxes(found[name]), expected(weights, tmp_path / "in" / name).boxes.data)
 
@@ -530,7 +530,7 @@ def test_an_image_over_which_three_workers_died_is_left_out(started: tuple[Task,
     for deaths in range(3):
         ray.get(journal.hold.remote("a", ["0.png"]))
         assert ray.get(journal.open.remote("a", ["0.png", "1.png"])) == {"0.png": deaths + 1}
-    assert run_part(*started)["unreadable"] == {"0.png": "3 workers died over it"}
+    assert run_part(*started)["unreadable"] == {"0.png": "3 workers died on it"}
     assert not (tmp_path / "out/parts").exists()
 
 
@@ -553,7 +553,7 @@ def test_a_worker_that_must_not_go_on_says_why(
     else:
         monkeypatch.delattr(Results, "num_full")
     said = {"another job": "taken it over", "another model": "different on", "no model": r"broken\.pt: .+"}
-    said["no memory"] = "the workers die while they load it"
+    said["no memory"] = "workers die while they load it"
     error = run_part(task, journal)["error"]
     assert re.search(said.get(case, "runs stock Ultralytics"), error) and "\n" not in error
     assert not (tmp_path / "out/parts").exists()

@@ -327,7 +327,7 @@ def test_odd_names_in_lists(root: Path) -> None:
     page = read_page(root / "out/index.html")
     assert page["notes"] == [
         "gone.png: left out: can't be opened: No such file or directory",
-        "notes: left out: has no suffix of an image or a video",
+        "notes: left out: has no image or video suffix",
     ]
     assert [image["name"] for image in page["images"]] == ["caf%E9.png", "1.png"]
 

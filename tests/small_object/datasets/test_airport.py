@@ -205,7 +205,7 @@ def test_another_class_order_is_put_right(tmp_path: Path, stated: str | None, ca
         samples, _ = read_samples("ASS1", tmp_path)
     source = make_files("ASS1")
     assert [s.text.encode() for s in samples] == [source[f"labels/{s.image.stem}.txt"] for s in samples]
-    assert "classes put in order" in caplog.text and "as published" in caplog.text
+    assert "classes reordered" in caplog.text and "as published" in caplog.text
 
 
 def test_other_counts_are_printed_and_the_order_kept(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

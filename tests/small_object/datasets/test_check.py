@@ -300,7 +300,7 @@ def test_texts_beside_images_are_not_labels_without_image(maker: Maker) -> None:
     assert found(report) == [("labels-without-image", "flat/train/c.txt", None)]
 
 
-@pytest.mark.parametrize(("imgsz", "hint"), [(640, "from imgsz 896 on at most 5%"), (1280, "not needed")])
+@pytest.mark.parametrize(("imgsz", "hint"), [(640, "from imgsz 896, at most 5%"), (1280, "not needed")])
 def test_tiny_objects_are_counted_as_training_resizes_and_the_advice_holds(maker: Maker, imgsz: int, hint: str) -> None:
     sides = np.arange(4.75, 54.75, 0.5)  # in an image of 1600x400, as widths of cars and heights of buses
     text = "".join(f"0 0.5 0.5 {s / 1600:.7f} 0.5\n1 0.5 0.5 0.5 {s / 400:.7f}\n" for s in sides)
@@ -376,7 +376,7 @@ def test_a_repaired_set_has_no_errors_and_lists_each_change(maker: Maker) -> Non
         "0 0.2 0.8 0.2 0.2",
     ]
     assert (fixed / "labels/train/mixed.txt").read_text().splitlines()[1] == "1 0.600000 0.600000 0.200000 0.200000"
-    # images are saved anew as training sees them
+    # images are saved again as training sees them
     for name in ("turned.jpg", "deep.png", "glass.png"):
         old, file = imread(maker.root / "images/train" / name), fixed / "images/train" / name
         with Image.open(file) as image:

@@ -147,7 +147,7 @@ def test_coco_boxes_come_back_in_pixels_with_classes_in_the_order_of_their_ids(t
     }
     assert {p.name for p in data.parent.iterdir()} == {"images", "labels", "split.csv", "mine.yaml"}
     assert set(image_sides(data).values()) == {"train", "val"}
-    for name in ("a.png", "b.png", "c.png"):  # copied, not moved or written anew
+    for name in ("a.png", "b.png", "c.png"):  # copied, not moved or written again
         (copy,) = data.parent.glob(f"images/*/{name}")
         assert copy.read_bytes() == (tmp_path / "images" / name).read_bytes()
 
@@ -393,7 +393,7 @@ def test_a_folder_that_holds_a_data_set_is_left_alone(tmp_path: Path, taken: str
         lambda: from_coco(coco(tmp_path, []), tmp_path / "mine"),
         lambda: from_voc(voc(tmp_path / "VOC", {"a": "truck 1 1 4 4"}), tmp_path / "mine"),
     ):
-        with pytest.raises(UserError, match="is there already"):
+        with pytest.raises(UserError, match="already exists"):
             call()
     assert kept.read_text() == "mine" and len(list((tmp_path / "mine").iterdir())) == 1
 
@@ -449,8 +449,8 @@ def test_a_published_split_is_kept_though_it_leaks(tmp_path: Path, log: pytest.L
     [
         (["first.json", "val.json"], r"first.json: which split is it\? Write train=.*first.json, val="),
         (["trainval.json", "val.json"], "which split is it"),
-        (["train.json", "train2.json"], "no file is the split val; name one as val=FILE"),
-        (["train=first.json"], "no file is the split val"),
+        (["train.json", "train2.json"], "no file for the split val; give one as val=FILE"),
+        (["train=first.json"], "no file for the split val"),
     ],
 )
 def test_an_unknown_split_is_one_line(tmp_path: Path, names: list[str], message: str, capsys: Any) -> None:
@@ -515,7 +515,7 @@ def test_missing_and_broken_images_are_named_and_left_out(tmp_path: Path, capsys
     reasons = left_out(data)
     assert reasons.keys() == {"b.png", "c.png", "d.png", "e.png", "g.png"}
     assert (reasons["b.png"], reasons["c.png"], reasons["e.png"]) == ("is missing", "is missing", "is empty")
-    assert "d.png is left out: is no image that can be read" in log.text
+    assert "d.png is left out: can't be read as an image" in log.text
     assert "2 images, 1 objects of 3 classes; left out: 4 of images left out, 5 images (see" in log.text
 
 

@@ -1,4 +1,4 @@
-"""The split into training and validation: by properties that hold for any frames, and on drawn frames."""
+"""The split into training and validation: by properties that hold for any frames, and on synthetic frames."""
 
 from __future__ import annotations
 
@@ -184,7 +184,7 @@ def test_images_and_labels_that_cannot_be_read_do_not_stop_it(tmp_path: Path) ->
         ("image,split\n0.png,train\n", "no row for 9 of 10 images, such as 1.png"),
         ("image,split\n0.png,left\n", ":2: needs the columns"),
         ("file,side\n0.png,train\n", ":2: needs the columns"),
-        ("image,split\n0.png,train\n0.png,val\n", ":3: 0.png stands on both sides"),
+        ("image,split\n0.png,train\n0.png,val\n", ":3: 0.png is on both sides"),
         ("image,split\n" + "".join(f"{i}.png,train\n" for i in range(10)), "puts every image into train"),
         (None, "cannot be read"),
     ],

@@ -145,7 +145,7 @@ def test_a_list_may_name_missing_files_and_bytes_that_are_not_utf_8(
     assert "list.txt: gone.png: no such file" in caplog.text and "1 of 4 files could not be read" in caplog.text
     assert {path.name for path in (tmp_path / "run").iterdir()} == {"caf%E9.jpg", "good.jpg", "axb.jpg"}
     (odd / "list.txt").write_text("gone.png\n")
-    with pytest.raises(UserError, match=r"list\.txt: names no file that there is"):
+    with pytest.raises(UserError, match=r"list\.txt: none of its files exists"):
         predict_as_command(model, odd / "list.txt", tmp_path)
     (odd / "list.txt").unlink()
 
@@ -156,7 +156,7 @@ def test_a_broken_video_does_not_end_a_prediction(odd: Path, model: YOLO, tmp_pa
     results = model.predict([odd / "good.png", *sorted(tmp_path.glob("*.??[4i]"))], imgsz=64, stream=True)
     assert [Path(result.path).name for result in results] == ["good.png"]
     assert [Path(path).name for path in model.predictor.dataset.unreadable] == ["a.mp4", "caf\udce9.avi"]
-    assert len(re.findall("is no video that can be read, or damaged", caplog.text)) == 2
+    assert len(re.findall("can't be read as a video; it may be damaged", caplog.text)) == 2
 
 
 def test_a_list_of_files_is_read_in_batches_and_in_its_order(odd: Path) -> None:

@@ -331,7 +331,7 @@ def test_a_region_counts_only_what_lies_in_it(tmp_path: Path, image: np.ndarray)
     everywhere, inside = (model.predict(image, **each)[0] for each in (SLICED, options))
     assert inside.tiles[0] < everywhere.tiles[0] and 0 < len(inside) < len(everywhere)
     assert float(inside.boxes.xywh[:, 0].min()) >= 128
-    with pytest.raises(UserError, match=r"right.png: a mask of 128x80 pixels has another aspect than .* 96x40"):
+    with pytest.raises(UserError, match=r"right.png: the aspect ratio of a 128x80 mask differs from .* 96x40"):
         model.predict(image[:80:2, :96].copy(), **options)
     small = image[:60, :96].copy()
     assert len(model.predict(small, **options)[0]) == sum(model.predict(small, **PLAIN)[0].boxes.xywh[:, 0] >= 48)
@@ -460,7 +460,7 @@ def test_corrupt_frames_of_a_video_are_named_and_skipped(
 
 def test_a_model_that_cannot_slice_says_so(image: np.ndarray) -> None:
     predictor = RTDETRPredictor(overrides={"slice": 640, "imgsz": 64, "task": "detect", "save": False})
-    with pytest.raises(UserError, match="slice=640 is not supported by the prediction of this kind of model"):
+    with pytest.raises(UserError, match="slice=640 is not supported for prediction with this kind of model"):
         predictor.setup_source(image)
 
 

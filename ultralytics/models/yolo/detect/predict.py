@@ -48,7 +48,7 @@ class DetectionPredictor(StockDetectionPredictor):
         self.slicer = build_slicer(self.args, self.model, tuple(self.imgsz))
         unsliced = {"tensors": self.source_type.tensor, "embed": self.args.embed, "visualize": self.args.visualize}
         if self.slicer and (what := next((name for name, given in unsliced.items() if given), "")):
-            LOGGER.warning(f"'slice' is not used with {what}: images are run as a whole.")
+            LOGGER.warning(f"'slice' is ignored with {what}: images are run as a whole.")
             self.slicer = None
 
     def inference(self, im: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
