@@ -125,7 +125,7 @@ def build_instances(
         names: Class names by class index.
         images: Per image its file name, its (width, height) in pixels, the class indices of its objects, shape
             (N,), their boxes, shape (N, 4), and its ignore regions, shape (M, 4), both xyxy in pixels. A region becomes
-            a crowd (`iscrowd`) of each category, since COCO's evaluation goes by category.
+            a crowd (`iscrowd`) of each category, since COCO's evaluation is per category.
     """
     found: dict[str, list[dict[str, Any]]] = {"images": [], "annotations": []}
     found["categories"] = [{"id": index, "name": name} for index, name in enumerate(names, 1)]

@@ -23,7 +23,7 @@ OURS = "ultralytics/cfg/models/11/yolo11n.yaml"
 
 
 def find_children(folder: Path) -> list[psutil.Process]:
-    """Return the processes that train a run of a comparison."""
+    """Return the processes that train runs of a comparison."""
     found = []
     for process in psutil.process_iter(["cmdline"]):
         line = process.info["cmdline"] or []
@@ -34,7 +34,7 @@ def find_children(folder: Path) -> list[psutil.Process]:
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """Kill a comparison in the middle, finish it with a model more that fails, and call it again without that."""
+    """Kill a comparison in the middle, finish it with one more model, which fails, and call it again without it."""
     folder = tmp_path_factory.mktemp("compare")
     data = write_data(folder / "squares", ("a", "b"), {"train": 4, "val": 2})
     bad = TINY_MODEL.replace("[16, 2]", "[16, 2, 3]")

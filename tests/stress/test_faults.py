@@ -1,4 +1,4 @@
-"""Trainings that are killed, stopped, out of disk or given bad data: what is left, and what comes of it."""
+"""Training that is killed, stopped, out of disk space or given bad data: what remains, and how it continues."""
 
 import errno
 import os

@@ -39,7 +39,7 @@ class TaskAlignedAssigner(StockTaskAlignedAssigner):
     """Upstream's assigner with a share of the NWD (arXiv 2110.13389, section 4.2) in the overlap of small objects.
 
     The overlap of an object and a prediction is (1 - s)·CIoU + s·NWD, with CIoU at least 0 and s = `nwd_assign` ·
-    `size_fade` of the object. From 32 px on, or with a share of 0, it is upstream's to the last bit.
+    `size_fade` of the object. From 32 px, or with a share of 0, it is upstream's to the last bit.
 
     A shift of a few pixels takes the IoU of boxes of a few pixels to 0. Upstream enlarges such objects (to the stride
     of the second level) only to choose candidate anchors; the overlap is that of the true box. So all candidates may

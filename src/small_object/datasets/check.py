@@ -41,7 +41,7 @@ class CheckedImage:
     entry: Entry
     picture: Picture | None  # None if it cannot be read
     objects: np.ndarray = field(default_factory=lambda: np.zeros((0, 3)))  # class, width and height in pixels
-    findings: list[Finding] = field(default_factory=list)  # what is wrong with it and its labels
+    findings: list[Finding] = field(default_factory=list)  # faults of the image and its labels
 
     @property
     def left_out(self) -> bool:
@@ -111,7 +111,7 @@ def check(data: str | Path, imgsz: int = 640, out: str | Path | None = None) -> 
 
 
 def check_image(entry: Entry, dataset: DataSet) -> CheckedImage:
-    """Read an image with its labels and find what is wrong with them."""
+    """Read an image with its labels and find their faults."""
     picture, faults = inspect_image(entry.file, dataset.channels, read_bits())
     image = CheckedImage(entry, picture)
     image.findings += [_image_finding(kind, dataset, entry, message) for kind, message in faults]

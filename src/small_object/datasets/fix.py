@@ -142,7 +142,7 @@ def _repair(job: Job, dataset: DataSet, root: Path, bits: int | None) -> tuple[l
         return changes, target, None
     kinds, was = {fault.kind for fault in faults}, ", ".join(fault.message for fault in faults)
     if kinds & SAVED_ANEW and dataset.channels in (1, 3):
-        image = _save_anew(entry.file, image, dataset.channels, bits)
+        image = _resave(entry.file, image, dataset.channels, bits)
         form = "8-bit RGB" if dataset.channels == 3 else "8-bit grey"
         changes.append((file, "", was, f"saved upright and as {form}: images/{split}/{image.name}"))
     elif "rewritten-image" in kinds:
@@ -152,7 +152,7 @@ def _repair(job: Job, dataset: DataSet, root: Path, bits: int | None) -> tuple[l
     else:
         shutil.copyfile(entry.file, image)
     if image.stem != entry.file.stem:
-        done = f"named images/{split}/{image.name}, and its labels likewise"
+        done = f"renamed to images/{split}/{image.name}, with its labels"
         changes.append((file, "", "has a name that is taken or unreadable, or is in a subfolder", done))
     if old_regions.is_file():
         regions.parent.mkdir(parents=True, exist_ok=True)
@@ -162,7 +162,7 @@ def _repair(job: Job, dataset: DataSet, root: Path, bits: int | None) -> tuple[l
     return changes, target, fixed.encode() if rows else content
 
 
-def _save_anew(file: Path, target: Path, channels: int, bits: int | None) -> Path:
+def _resave(file: Path, target: Path, channels: int, bits: int | None) -> Path:
     """Save an image as training sees it, in its format if PIL can, else as PNG; return the path."""
     pixels = scale_to_8_bit(read_pixels(file, read_flags(channels)), bits)
     if Image.registered_extensions().get(target.suffix.lower()) not in Image.SAVE:

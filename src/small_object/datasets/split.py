@@ -263,7 +263,7 @@ def write_dataset(
     test = f"{sides.count('test')} test images, " if "test" in sides else ""
     LOGGER.info(
         f"split ({source}): {sides.count('train')} training and {sides.count('val')} validation images, "
-        f"{test}{len(set(groups))} groups of frames that look alike; validation has of the objects by class "
+        f"{test}{len(set(groups))} groups of frames that look alike; objects in validation by class: "
         + ", ".join(f"{share:.0f} %" for share in shares)
     )
     return sides

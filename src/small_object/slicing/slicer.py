@@ -76,7 +76,7 @@ class Slicer:
         >>> image = np.zeros((640, 1000, 3), np.uint8)
         >>> nothing = lambda tiles: [Objects(torch.zeros(0, 6)) for tile in tiles]
         >>> slicer = Slicer(640)
-        >>> slicer.is_large(image), [len(each.tiles) for each in slicer.detect([image], nothing)]
+        >>> slicer.is_large(image.shape), [len(each.tiles) for each in slicer.detect([image], nothing)]
         (True, [2])
     """
 

@@ -124,7 +124,7 @@ def rows(out: Path) -> dict[str, list[dict[str, Any]]]:
 
 
 def check_json(out: Path, ids: dict[str, int | str]) -> None:
-    """Compare `predictions.json` with the rows of the parts, where images have these ids."""
+    """Compare `predictions.json` with the rows of the parts; images have these ids."""
     found = json.loads((out / "predictions.json").read_text())
     kept = [
         row for file in sorted((out / "parts").iterdir()) for row in pq.read_table(file).to_pylist() if row["class"]
@@ -163,7 +163,7 @@ def test_a_region_leaves_out_what_lies_outside_and_images_of_another_shape(weigh
     cv2.imwrite(str(images / "b.png"), draw_blocks(200, 160, 21, 34))
     told, found = run(build_job(weights, images, out, slice_roi=str(roi))), rows(out)
     assert [each["image"] for each in told["unreadable"]] == ["b.png"]
-    assert "another aspect" in told["unreadable"][0]["reason"]
+    assert "aspect ratio" in told["unreadable"][0]["reason"]
     options = {name: OPTIONS[name] for name in ("imgsz", "conf", "slice", "slice_overlap", "max_det", "device")}
     plain = YOLO(weights).predict(images / "a.png", verbose=False, slice_roi=str(roi), **options)[0]
     assert len(found["a.png"]) == len(plain) > 0 and min(row["x1"] + row["x2"] for row in found["a.png"]) >= 256
@@ -223,7 +223,7 @@ def test_results_are_those_of_a_loop_and_unreadable_images_are_tried_again(weigh
 
 
 def test_odd_files(weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Images in are those done and those unreadable; a camera's bits belong to the job; no name need be UTF-8."""
+    """Images are done or unreadable; a camera's bits are part of the job; names need not be UTF-8."""
     odd = write_odd_images(tmp_path / "in").rename(tmp_path / "caf\udce9")
     job = build_job(weights, odd, tmp_path / "out", slice=0)
     told, found = run(job), rows(tmp_path / "out")
@@ -299,7 +299,7 @@ def test_lists_and_s3(weights: Path, tmp_path: Path, s3: tuple[Any, str]) -> Non
 
 
 def test_other_work_is_refused(weights: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """None of these starts Ray, and the output stays as it is."""
+    """None of these starts Ray or changes the output."""
     draw(tmp_path / "in/0.png", 0)
     first, out = build_job(weights, tmp_path / "in", tmp_path / "out"), Output(str(tmp_path / "out"))
     begin(out, first, model_digest(weights))
@@ -390,7 +390,7 @@ def wait_for_reader(blocked: int) -> None:
 
 
 def test_killed_workers_lose_and_double_nothing(weights: Path, tmp_path: Path) -> None:
-    """Another worker runs the images of the one that was killed, and those that it held alone."""
+    """Another worker runs the images of the killed one; those that it held run one by one."""
     for i in range(9):
         draw(tmp_path / f"in/{i}.png", i)
     blocked = block(tmp_path / "in/4b.png")

@@ -1,4 +1,4 @@
-"""The kinds of errors, on cases whose kind follows from TIDE's definitions, and against its rules taken one by one."""
+"""The kinds of errors, on cases whose kind follows from TIDE's definitions, and against its rules one by one."""
 
 import numpy as np
 import pytest

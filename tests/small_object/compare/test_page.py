@@ -1,4 +1,4 @@
-"""The page that compares models: what is written, and what a browser makes of it."""
+"""The page that compares models: its files, and its behaviour in a browser."""
 
 import re
 from collections.abc import Callable, Iterable, Iterator

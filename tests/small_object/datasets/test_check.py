@@ -34,7 +34,7 @@ NAMES = ("car", "bus", "kite", "ship", "tram")
 
 
 def pixels(seed: int, wide: int = WIDE, high: int = HIGH) -> np.ndarray:
-    """A picture (high, wide, 3), uint8, that looks like no other."""
+    """Return a picture (height, width, 3), uint8, that looks like no other."""
     noise = np.random.default_rng(seed).integers(0, 256, (9, 12, 3), np.uint8)
     return cv2.resize(noise, (wide, high), interpolation=cv2.INTER_CUBIC)
 
@@ -436,7 +436,7 @@ def test_fix_wants_an_empty_folder_and_leaves_it_empty_where_it_fails(
     before = contents(pair.parent)
     Path("file").write_text("")
     for taken in (pair.parent, "file"):
-        with pytest.raises(UserError, match="holds something"):
+        with pytest.raises(UserError, match="is not empty"):
             fix(pair, taken)
     assert contents(pair.parent) == before
     (Path("new") / ".staging-999999999").mkdir(parents=True)  # what a killed process left
@@ -461,7 +461,7 @@ def test_fix_wants_an_empty_folder_and_leaves_it_empty_where_it_fails(
         ("train: images/train\nval: images/val\nnames: {1: car, 2: bus}\n", "class indices"),
         ("train: images/train\nval: images/none\nnames: [car]\n", "images/none"),
         ("train: images/none\nval: images/val\nnames: [car]\n", "images/none does not exist"),
-        ("train: images/train/a.jpg\nval: images/val\nnames: [car]\n", "no folder or text file"),
+        ("train: images/train/a.jpg\nval: images/val\nnames: [car]\n", "not a folder or text file"),
         ("train: labels/train\nval: labels/val\nnames: [car]\n", "no images"),
         ("train: images/train\nval: gone\nnames: [car]\ndownload: 1 / 0\n", "division by zero"),
         *(

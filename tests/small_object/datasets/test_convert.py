@@ -1,4 +1,4 @@
-"""The import of COCO and Pascal VOC: boxes, classes, splits, ignore regions, what is left out, what is refused."""
+"""The import of COCO and Pascal VOC: boxes, classes, splits, ignore regions, omissions and errors."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def log(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
 
 
 def paint(file: Path, size: tuple[int, int] = (W, H)) -> Path:
-    """Write an image of blocks that looks like no other of another name."""
+    """Write an image of blocks that looks unlike images with other names."""
     rng = np.random.default_rng(list(str(file.parent.name + file.name).encode()))
     image = cv2.resize(rng.integers(0, 256, (9, 9, 3), np.uint8), size, interpolation=cv2.INTER_NEAREST)
     file.parent.mkdir(parents=True, exist_ok=True)
@@ -66,7 +66,7 @@ def near(objects: Objects) -> Any:
 
 
 def coco(folder: Path, annotations: list[dict[str, Any]], files: list[str] | None = None, **more: Any) -> Path:
-    """Write a COCO file with its images beside it, in `images/`: a.png (id 1), b.png (2) and c.png (3) by default."""
+    """Write a COCO file with its images next to it, in `images/`: a.png (id 1), b.png (2) and c.png (3) by default."""
     listed = files or ["a.png", "b.png", "c.png"]
     for name in listed:
         paint(folder / "images" / name)
@@ -322,15 +322,15 @@ IMAGE = {"id": 1, "file_name": "a.png", "width": W, "height": H}
         ({"annotations": [1]}, ("no list of `annotations`",)),
         ({"categories": {}}, ("no list of `categories`",)),
         ({"images": []}, ("its list of `images` is empty",)),
-        ({"images": [{"id": 1}]}, ("item 0 of its `images` needs a `file_name` and an `id`",)),
+        ({"images": [{"id": 1}]}, ("item 0 of its `images` needs a `file_name` and a unique `id`",)),
         ({"images": [{**IMAGE, "id": None}]}, ("item 0 of its `images`",)),
-        ({"images": [IMAGE, {**IMAGE, "file_name": "b.png"}]}, ("item 1 of its `images`", "that no other has")),
+        ({"images": [IMAGE, {**IMAGE, "file_name": "b.png"}]}, ("item 1 of its `images`", "a unique `id`")),
         ({"images": [IMAGE, {**IMAGE, "id": 2}]}, ("two of its `images` are a.png",)),
         ({"images": [{**IMAGE, "file_name": "../a.png"}]}, ("../a.png",)),
         ({"images": [{**IMAGE, "file_name": "/a.png"}]}, ("/a.png",)),
         ({"images": [{**IMAGE, "file_name": "a.ppm"}]}, ("a.ppm", "format")),
         ({"images": [IMAGE, {"id": 2, "file_name": "no.png"}]}, ("1 of 2", "no.png")),
-        ({"categories": [{"name": "truck"}]}, ("item 0 of its `categories` needs a `name` and an `id`",)),
+        ({"categories": [{"name": "truck"}]}, ("item 0 of its `categories` needs a `name` and a unique `id`",)),
         ({"categories": [{"id": 1}]}, ("item 0 of its `categories`",)),
         ({"categories": [{"id": 1, "name": "a"}, {"id": 1, "name": "b"}]}, ("item 1 of its `categories`",)),
     ],
@@ -349,7 +349,12 @@ def test_a_missing_coco_file_folder_or_unreadable_image_is_refused_in_one_line(t
     file = coco(tmp_path, [], images=[{"id": 1, "file_name": "a.png"}])
     refused(lambda: from_coco(file, out, images=tmp_path / "none"), out, "1 of 1 images are missing", "none/a.png")
     (tmp_path / "images/a.png").write_bytes(b"no image")
-    refused(lambda: from_coco(file, out), out, "no image of the set can be used, such as", "a.png: is no image")
+    refused(
+        lambda: from_coco(file, out),
+        out,
+        "no image of the set can be used, such as",
+        "a.png: can't be read as an image",
+    )
 
 
 @pytest.mark.parametrize(
@@ -362,7 +367,7 @@ def test_a_missing_coco_file_folder_or_unreadable_image_is_refused_in_one_line(t
         (BOMB, ("is not XML", "amplification")),
         (BOX % "x\ny", ("ymin",)),
         (BOX % "nan", ("ymin",)),
-        ("<html/>", ("no <annotation>",)),
+        ("<html/>", ("not <annotation>",)),
         ("<annotation><object><name>a</name></object></annotation>", ("bndbox",)),
         ("<annotation><object><bndbox/></object></annotation>", ("name",)),
     ],
@@ -447,8 +452,8 @@ def test_a_published_split_is_kept_though_it_leaks(tmp_path: Path, log: pytest.L
 @pytest.mark.parametrize(
     ("names", "message"),
     [
-        (["first.json", "val.json"], r"first.json: which split is it\? Write train=.*first.json, val="),
-        (["trainval.json", "val.json"], "which split is it"),
+        (["first.json", "val.json"], r"first.json: its split is unknown; write train=.*first.json, val="),
+        (["trainval.json", "val.json"], "its split is unknown"),
         (["train.json", "train2.json"], "no file for the split val; give one as val=FILE"),
         (["train=first.json"], "no file for the split val"),
     ],

@@ -1,4 +1,4 @@
-"""Data sets with what users' sets have: odd images and names, 16 bits, keypoints, lists, labels elsewhere."""
+"""Data sets as users have them: odd images and names, 16 bits, keypoints, lists, labels elsewhere."""
 
 from __future__ import annotations
 

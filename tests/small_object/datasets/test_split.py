@@ -1,4 +1,4 @@
-"""The split into training and validation: by properties that hold for any frames, and on synthetic frames."""
+"""The split into training and validation: properties that hold for any frames, and synthetic frames."""
 
 from __future__ import annotations
 

@@ -290,7 +290,7 @@ def draw_polygons(folder: Path, task: str) -> Path:
 
 @pytest.mark.parametrize("task", ["obb", "segment", "pose"])
 def test_polygons_corners_and_keypoints_are_cut_at_tiles(tmp_path: Path, task: str) -> None:
-    """What is left of each object is where its colour is in the tile."""
+    """The rest of each object is where its colour is in the tile."""
     folder, keep = draw_polygons(tmp_path, task), 0.4
     data = SlicedDataset(
         img_path=str(folder / "images/train"), imgsz=TILE, batch_size=2, task=task, rect=False,

@@ -1,4 +1,4 @@
-"""Image files of every kind: what the model sees of them, and that none stops a prediction or distorts a training."""
+"""Image files of every kind: how the model sees them, and that none stops prediction or distorts training."""
 
 import os
 import re
@@ -171,7 +171,7 @@ def test_a_list_of_files_is_read_in_batches_and_in_its_order(odd: Path) -> None:
 def test_a_picture_too_wide_for_jpeg_is_a_png(model: YOLO, tmp_path: Path, caplog: Log) -> None:
     cv2.imwrite(str(tmp_path / "wide.png"), np.zeros((32, 66_000, 3), np.uint8))
     predict_as_command(model, tmp_path / "wide.png", tmp_path)
-    assert "JPEG holds at most 65500 pixels" in caplog.text
+    assert "JPEG allows at most 65500 pixels" in caplog.text
     assert imread(tmp_path / "run/wide.png").shape == (32, 66_000, 3)
 
 
@@ -193,7 +193,7 @@ def test_lines_leave_a_small_object_visible() -> None:
 
 
 def test_data_sets_that_add_to_a_label_are_upstreams() -> None:
-    """What they add is of the index asked for, not of an image in its place."""
+    """Subclasses add data of the requested index, not of the replacing image."""
 
     class Masks(BaseDataset):
         im_files, augment, ni, prefix = ("a.png", "b.png"), True, 2, ""
