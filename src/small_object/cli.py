@@ -295,7 +295,7 @@ def _tiles(args: Namespace) -> int:
 
 
 def _scenes(args: Namespace) -> int:
-    """Make a demo data set of synthetic airport scenes."""
+    """Generate a demo data set of synthetic airport scenes."""
     from small_object.scenes.generate import make_demo
 
     make_demo(args.name, args.out, args.train, args.val, args.seed, args.overwrite)
@@ -323,7 +323,7 @@ def _run_models(args: Namespace, models: Sequence[Path], data: str | Path | None
 
 
 def _batch(args: Namespace) -> int:
-    """Find objects in any number of images with Ray Data; resumes after an interruption."""
+    """Find objects in a large collection of images with Ray Data; resume after an interruption."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # before Ray is imported
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # silences the announcement of a new default
     try:

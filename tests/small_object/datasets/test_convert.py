@@ -349,12 +349,7 @@ def test_a_missing_coco_file_folder_or_unreadable_image_is_refused_in_one_line(t
     file = coco(tmp_path, [], images=[{"id": 1, "file_name": "a.png"}])
     refused(lambda: from_coco(file, out, images=tmp_path / "none"), out, "1 of 1 images are missing", "none/a.png")
     (tmp_path / "images/a.png").write_bytes(b"no image")
-    refused(
-        lambda: from_coco(file, out),
-        out,
-        "no image of the set can be used, such as",
-        "a.png: can't be read as an image",
-    )
+    refused(lambda: from_coco(file, out), out, "no image of the set can be used, such as", "a.png: can't be read as")
 
 
 @pytest.mark.parametrize(
