@@ -319,9 +319,9 @@ def test_other_work_is_refused(weights: Path, tmp_path: Path, caplog: pytest.Log
         assert "\n" not in text and all(word in text for word in words), text
 
     refused("gone.pt", "no such file", model=tmp_path / "gone.pt")
-    refused(f"begun with the model {weights}", "another --out", model=tmp_path / "other.pt")
-    refused(f"begun with --conf {CONF} (now 0.5)", "--slice-overlap 0.25 (now 0.3)", conf=0.5, slice_overlap=0.3)
-    refused(f"begun with --source {tmp_path / 'in'}", source=tmp_path)
+    refused(f"started with the model {weights}", "another --out", model=tmp_path / "other.pt")
+    refused(f"started with --conf {CONF} (now 0.5)", "--slice-overlap 0.25 (now 0.3)", conf=0.5, slice_overlap=0.3)
+    refused(f"started with --source {tmp_path / 'in'}", source=tmp_path)
     refused("no such folder", source=tmp_path / "nowhere")
     refused("must be a folder", source=weights)
     refused("holds no image", source=tmp_path / "nothing")
