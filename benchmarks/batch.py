@@ -1,9 +1,9 @@
 """Measures batch jobs and kills their workers.
 
-Overhead: the job with one worker and a plain loop of `model.predict` take turns on the same images with the same
-batches and threads, each in a process of its own. Kills: worker processes of a job are killed with SIGKILL at moments
-spread over it; afterwards the images in its Parquet files are counted. Names: the cost for the job's own process of a
-list of so many images, half of which are done.
+Overhead: a batch job with one worker and a plain loop of `model.predict` take turns on the same images with the same
+batches and threads, each in its own process. Kills: SIGKILL ends worker processes at moments spread over a batch job;
+afterwards the images in its Parquet files are counted. Names: the cost to the job's own process of a list of this many
+images, half of which are done.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ OBJECTS = 100  # rows of an image in the synthetic parts
 
 
 def options(args: argparse.Namespace) -> list[str]:
-    """Return the arguments of the job that matter to its speed."""
+    """Return the arguments of the job that affect its speed."""
     given = {"--imgsz": args.imgsz, "--slice": args.slice, "--slice-skip": args.slice_skip, "--batch": args.batch}
     return [text for flag, value in given.items() if value is not None for text in (flag, str(value))]
 
@@ -64,7 +64,7 @@ def start(args: argparse.Namespace, source: Path, out: Path, *more: object) -> s
 
 
 def run_loop(args: argparse.Namespace) -> None:
-    """Run the images of a folder in a loop and print the seconds of its start and of the rest."""
+    """Run the images of a folder in a loop; print the seconds of its start and of the rest."""
     began = psutil.Process().create_time()
     keys = {"imgsz": args.imgsz, "slice": args.slice, "slice_skip": args.slice_skip}
     keys = {key: value for key, value in keys.items() if value is not None} | {"device": "cpu", "verbose": False}
@@ -78,7 +78,7 @@ def run_loop(args: argparse.Namespace) -> None:
 
 
 def run_here(*arguments: str) -> Any:
-    """Run this module in a process of its own and return what it prints last, a JSON value."""
+    """Run this module in its own process; return the JSON value that it prints last."""
     process = start_module("benchmarks.batch", *arguments, stdout=subprocess.PIPE)
     output = process.communicate()[0]
     if process.returncode:
@@ -87,11 +87,11 @@ def run_here(*arguments: str) -> Any:
 
 
 def overhead(args: argparse.Namespace, files: list[Path]) -> list[dict[str, float]]:
-    """Time the loop and the job in turn on the first `--images` of all files.
+    """Time the loop and the job in turn on the first `--images` files.
 
     Returns:
-        For each round `loop` and `job`, images per second without the start and end of the processes, and `loop, all`
-        and `job, all` with them.
+        Images per second of each round: `loop` and `job` without the start and end of the processes, `loop, all` and
+        `job, all` with them.
     """
     rounds = []
     for i in range(args.rounds):
@@ -118,7 +118,7 @@ def overhead(args: argparse.Namespace, files: list[Path]) -> list[dict[str, floa
 
 
 def kill(args: argparse.Namespace, files: list[Path], out: Path) -> dict[str, Any]:
-    """Run a job over all images into a new folder and kill workers, spread over the job; return the counts."""
+    """Run a job over all images into a new folder, kill workers at moments spread over it, and return the counts."""
     rng, moments, began, peak = random.Random(0), [], time.time(), 0
     more = ["--workers", args.workers] if args.workers else []
     process = start(args, args.source, out, *more)
@@ -126,7 +126,7 @@ def kill(args: argparse.Namespace, files: list[Path], out: Path) -> dict[str, An
     while process.poll() is None:
         time.sleep(1)
         with contextlib.suppress(psutil.Error):
-            run = len(images_of(out))
+            run = len(list_images(out))
             workers = [child for child in driver.children(recursive=True) if "MapWorker" in " ".join(child.cmdline())]
             peak = max(peak, *(worker.memory_info().rss for worker in workers), 0)
             due = len(moments) < args.kills and run >= (len(moments) + 1) * len(files) / (args.kills + 1)
@@ -138,7 +138,7 @@ def kill(args: argparse.Namespace, files: list[Path], out: Path) -> dict[str, An
                 LOGGER.info(f"killed {victim.pid} after {moments[-1]:.0f} s, {run} images done")
     if process.returncode:
         raise RuntimeError("the job failed; see above")
-    found, parts = images_of(out), [*(out / "parts").iterdir()]
+    found, parts = list_images(out), [*(out / "parts").iterdir()]
     report = json.loads((out / "report.json").read_text())
     names = {file.relative_to(args.source).as_posix() for file in files}
     return {
@@ -151,14 +151,14 @@ def kill(args: argparse.Namespace, files: list[Path], out: Path) -> dict[str, An
     }  # fmt: skip
 
 
-def images_of(out: Path) -> list[str]:
-    """Return the images in the parts of an output, each as often as parts hold it."""
+def list_images(out: Path) -> list[str]:
+    """Return the images in the parts of an output, once per part that holds them."""
     files = (out / "parts").glob("[!.]*.parquet")
     return [name for file in files for name in pads.dataset(file).to_table(["image"])["image"].unique().to_pylist()]
 
 
 def names(args: argparse.Namespace) -> None:
-    """Measure in this process what a list of `--names` images costs, and print it."""
+    """Measure in this process the cost of a list of `--names` images, and print it."""
     with tempfile.TemporaryDirectory() as scratch:
         file, out = Path(scratch, "list.txt"), Output(str(Path(scratch, "out")))
         (Path(scratch) / "out/parts").mkdir(parents=True)
@@ -204,7 +204,7 @@ def report(args: argparse.Namespace, files: list[Path], rounds: list[dict[str, f
         lines += [
             "", "## Against a loop", "",
             f"Images per second of one worker and of a loop of `model.predict`, {cores()} threads each, over the "
-            f"first {min(args.images, len(files))} images; medians of {len(rounds)} rounds, and that of their ratios.",
+            f"first {min(args.images, len(files))} images; medians of {len(rounds)} rounds and of their ratios.",
             "",
         ]  # fmt: skip
         rows = []
@@ -217,7 +217,7 @@ def report(args: argparse.Namespace, files: list[Path], rounds: list[dict[str, f
         lines += [
             "", "## Killed workers", "",
             f"Killed with SIGKILL after {', '.join(map(str, killed['at'])) or '-'} s of {killed['seconds']:.0f}. "
-            "Images out are those of the source that are in the Parquet files; duplicated, those in two of them.", "",
+            "Images out: images of the source in the Parquet files. Duplicated: images in two of them.", "",
         ]  # fmt: skip
         units = {"MiB of parts": ".1f", "images/s": ".3f", "peak MiB of a worker": ".0f"}
         columns = [name for name in killed if name not in ("at", "seconds")]
@@ -225,7 +225,7 @@ def report(args: argparse.Namespace, files: list[Path], rounds: list[dict[str, f
     if listed:
         lines += [
             "", "## Names", "",
-            f"The cost for the job's own process of a list of {listed['names']:,} images of which half are done, in "
+            f"The cost to the job's own process of a list of {listed['names']:,} images. Half of them are done, in "
             f"{listed['parts']:,} synthetic parts of 1000 images with {OBJECTS} objects each.", "",
         ]  # fmt: skip
         columns = ["listing, s", "reading the parts, s", "peak MiB", "MiB of parts"]
@@ -240,17 +240,17 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     add("--model", type=Path, required=True, metavar="WEIGHTS", help="weights to run")
     add("--source", type=Path, required=True, metavar="DIR", help="folder of images")
     add("--rounds", type=int, default=3, help="rounds of the comparison with a loop, default 3; 0: none")
-    add("--images", type=int, default=40, help="images of a round, default 40")
+    add("--images", type=int, default=40, help="images per round, default 40")
     add("--kills", type=int, default=2, help="workers to kill in a job over all images, default 2")
-    add("--no-kills", action="store_true", help="leave that job out")
-    add("--names", type=int, default=0, help="length of the list of names to measure, default 0: none")
-    add("--workers", type=int, help="workers of the job over all images, default the job's own")
-    add("--imgsz", type=int, help="input size, default the model's")
+    add("--no-kills", action="store_true", help="leave out the job with kills")
+    add("--names", type=int, default=0, help="length of a list of names to measure, default 0: none")
+    add("--workers", type=int, help="workers of the job over all images, default: the job's own")
+    add("--imgsz", type=int, help="input size, default: the model's")
     add("--slice", default="auto", help="side of tiles, default auto")
-    add("--slice-skip", type=float, help="see the job's")
-    add("--batch", type=int, default=8, help="images in a batch, default 8")
+    add("--slice-skip", type=float, help="see small-object batch --help")
+    add("--batch", type=int, default=8, help="images per batch, default 8")
     add("--out", type=Path, default=RESULTS / "batch.md", metavar="FILE", help="the table")
-    add("--keep", type=Path, metavar="DIR", help="new folder for what the killed job finds, default a temporary one")
+    add("--keep", type=Path, metavar="DIR", help="new folder for that job's results, default: a temporary one")
     add("--loop", action="store_true", help=argparse.SUPPRESS)
     add("--measure-names", action="store_true", help=argparse.SUPPRESS)
     args = parser.parse_args(argv)
@@ -260,12 +260,12 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
         if not path.exists():
             raise UserError(f"{path}: no such file or folder")
     if args.keep and args.keep.exists():
-        raise UserError(f"--keep {args.keep}: exists already")
+        raise UserError(f"--keep {args.keep}: already exists")
     return args
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Do what the command line asks; return the exit status."""
+    """Run the benchmark; return the exit status."""
     try:
         args = parse_arguments(argv)
     except UserError as error:

@@ -1,4 +1,4 @@
-"""What the benchmarks share. It imports nothing heavy, so that a script can ask for the commit in milliseconds."""
+"""Helpers of the benchmarks. It imports nothing heavy, so that a script gets the commit in milliseconds."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ RESULTS = ROOT / "benchmarks/results"
 
 
 def commit() -> str:
-    """Return the commit of this project, `-dirty` where files differ from it, or `unknown`."""
+    """Return the commit of this project, with `-dirty` if files differ from it, or `unknown`."""
     command = ["git", "-C", str(ROOT), "describe", "--always", "--dirty", "--abbrev=10", "--exclude=*"]
     try:
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
@@ -29,12 +29,12 @@ def commit() -> str:
 
 
 def cores() -> int:
-    """Return how many processors this process may use."""
+    """Return how many cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def relative_path(path: str) -> str:
-    """Return a path relative to the project's root if it lies there; a bare file name stays as it is.
+    """Return a path relative to the project's root if it lies there; a bare file name stays unchanged.
 
     Example:
         >>> relative_path(f"{ROOT}/benchmarks/models/yolo11n-p2.yaml"), relative_path("yolo11n.yaml")
@@ -62,14 +62,14 @@ def build_parser(doc: str | None) -> argparse.ArgumentParser:
 
 
 def write_text(file: Path, text: str) -> None:
-    """Write a text file in one step; make its folder where it is missing."""
+    """Write a text file in one step; create its folder if it is missing."""
     file.parent.mkdir(parents=True, exist_ok=True)
     with replacing(file) as new:
         new.write_text(text, encoding="utf-8", newline="")
 
 
 def write_csv(file: Path, columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> None:
-    """Write rows to a CSV file in one step; keys that are not among the columns are left out."""
+    """Write rows to a CSV file in one step; keys without a column are left out."""
     lines = io.StringIO()
     writer = csv.DictWriter(lines, columns, extrasaction="ignore", lineterminator="\n")
     writer.writeheader()
@@ -84,7 +84,7 @@ def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> list
 
 
 def start_module(module: str, *arguments: str, **options: Any) -> subprocess.Popen[bytes]:
-    """Start a module of this project in a child process with this Python, whatever the working folder is."""
+    """Start a module of this project in a child process with this Python, in any current directory."""
     paths = filter(None, [str(ROOT), os.environ.get("PYTHONPATH")])
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(paths)}
     return subprocess.Popen([sys.executable, "-m", module, *arguments], env=environment, **options)

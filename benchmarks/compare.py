@@ -8,18 +8,18 @@
 | q        | hit-uav, or --data     |     10 |   320 |     8 | 0.002 |
 | c        | hit-uav, or --data     |     60 |   320 |     8 | 0.002 |
 
-q (quick, 1,000 steps) and c (converged) close the mosaic 4 epochs before the end; hit-uav lies in `datasets/hit-uav`.
+q (quick, 1,000 steps) and c (converged) close the mosaic 4 epochs before the end; hit-uav is in `datasets/hit-uav`.
 
-In all of them: from scratch (pretrained=False), AdamW (`optimizer=auto` would choose by the number of steps) with
-momentum=0.9, nbs=batch (a step each batch), warmup_epochs=1 and warmup_bias_lr=0, close_mosaic=epochs//4, amp=False,
-patience=0, max_det=1000, cache=ram. Without a preset: standard on --data alone. Each option overrides its preset.
+All of them train from scratch (pretrained=False), with AdamW (`optimizer=auto` would depend on the number of steps),
+momentum=0.9, nbs=batch (a step per batch), warmup_epochs=1, warmup_bias_lr=0, close_mosaic=epochs//4, amp=False,
+patience=0, max_det=1000 and cache=ram. Without a preset: standard on --data alone. Options override the preset.
 
-Models, unless --models names others: the five of this fork, each with and without the NWD (`nwd=0`), then
+The default models are the five of this fork, each with and without the NWD (`nwd=0`), then
 `yolo11n.yaml`, `benchmarks/models/yolo11n-p2.yaml`, `yolov8n-p2.yaml`, `yolo26n.yaml` and `yolo26n-p2.yaml`.
 
 A run is validated at five epochs (`--points`), which gives its curve, and with its best weights at the end.
-`--again slice=640 slice=auto` validates the best weights again with each of these, as rows of their own; nothing is
-trained where `runs/` still holds the weights.
+`--again slice=640 slice=auto` validates the best weights again with each of these, in separate rows. Nothing is trained
+if `runs/` still holds the weights.
 `--out` gets `results.csv` (one row per finished run; the same command resumes after an interruption), `curves.csv`,
 `report.md` with its pictures, and `runs/` with the log and the weights of each run.
 """
@@ -61,7 +61,7 @@ from small_object.errors import UserError
 
 PRESETS = {"quick": (20, 320, 4, 0.002), "standard": (100, 640, 16, 0.002), "full": (300, 640, 16, 0.002)}
 PRESETS |= {"q": (10, 320, 8, 0.002), "c": (60, 320, 8, 0.002)}
-PROTOCOLS = ("q", "c")  # presets on one real set
+PROTOCOLS = ("q", "c")  # presets with one real set
 COMMON = {
     "pretrained": False, "optimizer": "AdamW", "momentum": 0.9, "warmup_epochs": 1, "warmup_bias_lr": 0.0, "amp": False,
     "patience": 0, "max_det": 1000, "cache": "ram",
@@ -72,7 +72,7 @@ MODELS = (
     *(f"{ROOT}/ultralytics/cfg/models/11/yolo11n{name}.yaml{nwd}" for name in OURS for nwd in ("", "+nwd=0")),
     "yolo11n.yaml", f"{ROOT}/benchmarks/models/yolo11n-p2.yaml", "yolov8n-p2.yaml", "yolo26n.yaml", "yolo26n-p2.yaml",
 )  # fmt: skip
-# Set for each run below, so neither a model nor --set may set them.
+# Set for each run below, so models and --set may not set them.
 RESERVED = (
     "model", "data", "seed", "epochs", "imgsz", "device", "workers", "project", "name", "exist_ok", "save_dir",
     "resume", "mode", "task", "val", "save", "save_period", "plots", "size_metrics", "cfg", "time",
@@ -81,7 +81,7 @@ RESERVED = (
 
 @dataclass(frozen=True)
 class Model:
-    """A model to compare: its label, the path or name of its YAML, and the training arguments that are its own."""
+    """A model to compare: its label, the path or name of its YAML, and its own training arguments."""
 
     label: str
     path: str
@@ -95,18 +95,18 @@ class Model:
 
 @dataclass(frozen=True)
 class Run:
-    """One training: a model, a data YAML, a seed and all training arguments that matter to the result."""
+    """One training run: a model, a data YAML, a seed and all training arguments that affect the result."""
 
     model: Model
     data: str
     seed: int
     arguments: dict[str, Any]
     again: tuple[dict[str, Any], ...] = ()  # further arguments to validate its weights with
-    points: int = CURVE_POINTS  # validations in the course of the training
+    points: int = CURVE_POINTS  # validations during training
 
     @cached_property
     def key(self) -> str:
-        """Identify the run by what it computes, whatever the commit."""
+        """Identify the run by what it computes, in any commit."""
         more = [] if self.points == CURVE_POINTS else [self.points]  # the best weights depend on it
         return digest(
             [self.model.label, self.model.version, relative_path(self.data), self.seed, self.arguments, *more]
@@ -114,7 +114,7 @@ class Run:
 
     @property
     def keys(self) -> list[str]:
-        """Identify the rows of its validations, beginning with its own."""
+        """Identify the rows of its validations, starting with its own."""
         return [self.key, *(digest([self.key, more]) for more in self.again)]
 
     @property
@@ -134,7 +134,7 @@ def digest(value: Any) -> str:
 
 
 def parse_overrides(pairs: Iterable[str]) -> dict[str, Any]:
-    """Return training arguments given as `key=value`; raise UserError where one cannot be used."""
+    """Return training arguments given as `key=value`; raise UserError if one can't be used."""
     found = {}
     for pair in pairs:
         key, equals, value = pair.partition("=")
@@ -144,7 +144,7 @@ def parse_overrides(pairs: Iterable[str]) -> dict[str, Any]:
             near = difflib.get_close_matches(key, DEFAULT_CFG_DICT, n=1)
             raise UserError(f"`{key}` is not a training argument" + (f"; did you mean `{near[0]}`?" if near else ""))
         if key in RESERVED:
-            raise UserError(f"`{key}` is the same for all runs or set by an option; see --help")
+            raise UserError(f"`{key}` is equal in all runs or set by an option; see --help")
         found[key] = smart_value(value)
     try:
         get_cfg(overrides=dict(found))
@@ -158,7 +158,7 @@ def _first_line(error: Exception) -> str:
 
 
 def parse_model(text: str) -> Model:
-    """Read `[label=]path.yaml[+key=value...]`; raise UserError where that cannot be used.
+    """Parse `[label=]path.yaml[+key=value...]`; raise UserError if it can't be used.
 
     Example:
         >>> parse_model("plain=yolo11n.yaml+nwd=0")
@@ -182,7 +182,7 @@ def parse_model(text: str) -> Model:
 
 
 class Comparison:
-    """Executes runs in child processes, several at a time, and keeps their results; `failed` lists the failures."""
+    """Executes runs in child processes, several at a time, and saves their results; `failed` lists the failures."""
 
     def __init__(self, args: argparse.Namespace, command: str) -> None:
         self.out, self.device, self.jobs, self.command = args.out.absolute(), args.device, args.jobs, command
@@ -191,7 +191,7 @@ class Comparison:
         self.failed: list[str] = []
 
     def execute(self, runs: list[Run]) -> int:
-        """Execute the runs that have no row yet; return how many are left when the time is up."""
+        """Execute the runs that have no row yet; return how many remain when the time is up."""
         done = self._rows()
         pending = deque(run for run in runs if not done.keys() >= {*run.keys})
         LOGGER.info(f"{len(runs)} runs, {len(runs) - len(pending)} of them finished before; results in {self.out}")
@@ -233,8 +233,8 @@ class Comparison:
     def _start_worker(self) -> subprocess.Popen[bytes]:
         (self.out / "runs").mkdir(exist_ok=True)
         pipes = {"stdin": subprocess.PIPE, "stderr": subprocess.STDOUT}
-        with (self.out / "runs" / "log.txt").open("ab") as log:  # until the first run starts
-            # The folder is not read: it tells a user's list of processes which comparison this is.
+        with (self.out / "runs" / "log.txt").open("ab") as log:  # used until the first run starts
+            # The folder is not read: it identifies the comparison in a list of processes.
             return start_module("benchmarks.training", "--work", str(self.out / "runs"), stdout=log, **pipes)
 
     def _assign(self, process: subprocess.Popen[bytes], run: Run) -> None:
@@ -288,13 +288,13 @@ class Comparison:
             "yaml": relative_path(run.model.path), "version": run.model.version, "overrides": json.dumps(own),
             "settings": json.dumps({k: v for k, v in arguments.items() if k not in own}, sort_keys=True),
         }  # fmt: skip
-        add_rows(self.out / "curves.csv", CURVE_COLUMNS, run.key, points)  # first, so that a row has its curve
+        add_rows(self.out / "curves.csv", CURVE_COLUMNS, run.key, points)  # first, so that every row has its curve
         add_rows(self.out / "results.csv", COLUMNS, run.key, [row])
         return row
 
 
 def prepare_data(data: str) -> None:
-    """Generate or download a missing data set and scan its labels, before parallel runs would do so."""
+    """Generate or download a missing data set and scan its labels before parallel runs do so."""
     try:
         found = check_det_dataset(data)
         for split in ("train", "val"):
@@ -311,15 +311,15 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     add("--data", nargs="+", default=[], metavar="YAML", help="data YAMLs")
     add("--models", nargs="+", default=MODELS, metavar="MODEL", help="[label=]model.yaml[+key=value...]")
     add("--seeds", nargs="+", type=int, default=[0, 1, 2], metavar="SEED", help="default: 0 1 2")
-    add("--epochs", type=int, help="epochs of each training")
+    add("--epochs", type=int, help="epochs per run")
     add("--imgsz", type=int, help="size of the input in pixels")
-    add("--batch", type=int, help="images in a batch")
+    add("--batch", type=int, help="images per batch")
     add("--set", nargs="+", default=[], metavar="KEY=VALUE", help="more training arguments for all runs")
     add("--again", nargs="+", default=[], metavar="KEY=VALUE[+...]", help="also validate the weights with these")
-    add("--points", type=int, default=CURVE_POINTS, help="validations during a training, default 5")
-    add("--jobs", type=int, default=2, help="parallel runs, default 2; they share the processors")
-    add("--device", help="as for yolo, e.g. 0 or cpu; default: a GPU where there is one")
-    add("--time", type=float, metavar="MINUTES", help="stop after so many minutes; the same command resumes")
+    add("--points", type=int, default=CURVE_POINTS, help="validations during training, default 5")
+    add("--jobs", type=int, default=2, help="parallel runs, default 2; they share the cores")
+    add("--device", help="as for yolo, e.g. 0 or cpu; default: a GPU if there is one")
+    add("--time", type=float, metavar="MINUTES", help="stop after this many minutes; the same command resumes")
     add("--out", type=Path, default=Path("runs/compare"), metavar="DIR", help="default: runs/compare")
     add("--report", type=Path, metavar="DIR", help="only write the report of the results in DIR")
     args = parser.parse_args(argv)
@@ -337,7 +337,7 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
 def plan(args: argparse.Namespace) -> list[Run]:
     """Return the runs of a command, seed by seed, so that an interrupted comparison covers all models."""
     if not args.data:
-        raise UserError("--data or --preset must name data")
+        raise UserError("give --data or --preset")
     for name in ("epochs", "imgsz", "batch", "jobs", "points"):
         if getattr(args, name) < 1:
             raise UserError(f"--{name} must be at least 1, not {getattr(args, name)}")
@@ -353,7 +353,7 @@ def plan(args: argparse.Namespace) -> list[Run]:
     common |= parse_overrides(args.set)
     again = [parse_overrides(text.split("+")) for text in args.again]
     if strange := [key for more in again for key in more if key not in VALIDATION]:
-        raise UserError(f"--again {strange[0]}: only these can be used: {', '.join(VALIDATION)}")
+        raise UserError(f"--again {strange[0]}: must be one of {', '.join(VALIDATION)}")
     for data in args.data:
         prepare_data(data)
     runs = [
@@ -365,11 +365,11 @@ def plan(args: argparse.Namespace) -> list[Run]:
         for data in args.data
         for model in models
     ]  # fmt: skip
-    return list({run.key: run for run in runs}.values())  # a data set may be named twice
+    return list({run.key: run for run in runs}.values())  # a data set may be given twice
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Do what the command line asks; return the exit status."""
+    """Run the comparison; return the exit status."""
     args = parse_arguments(argv)
     try:
         if args.report:
@@ -388,7 +388,7 @@ def main(argv: list[str] | None = None) -> int:
         LOGGER.info("interrupted; the same command resumes")
         return 130
     if left:
-        LOGGER.info(f"time is up: {left} runs are left; the same command resumes")
+        LOGGER.info(f"time is up: {left} runs remain; the same command resumes")
     for failure in comparison.failed:
         LOGGER.error(f"failed: {failure}")
     return 1 if comparison.failed else 0

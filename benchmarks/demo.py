@@ -1,9 +1,9 @@
 """Trains, fine-tunes, validates and predicts on the demo sets with the published commands: python -m benchmarks.demo.
 
-The trainings are short enough for a CPU: small images without padding (rect=True) in small batches give the most steps
-in a few minutes. Upstream leaves one processor idle; the demo uses all.
+Training is short enough for a CPU: small images without padding (rect=True) in small batches give the most steps in a
+few minutes. Upstream leaves one core idle; the demo uses all.
 
-`--compare` trains two more models in the same way, stock YOLO11n and yolo11-smallob, so that the comparison pages show
+`--compare` also trains stock YOLO11n and yolo11-smallob in the same way, so that the comparison pages show
 three models.
 
 At its end the demo names pictures, of the images with the most objects, and the share of the objects of more than 16 px
@@ -85,9 +85,9 @@ def score(weights: Path, data: str, **options: Any) -> tuple[float, float, list[
 
 
 def main() -> None:
-    """Run the commands and list the pictures to open."""
+    """Run the commands and list the resulting pictures."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--compare", action="store_true", help="also train two other models in the same way")
+    parser.add_argument("--compare", action="store_true", help="also train two more models in the same way")
     names = list(MODELS) if parser.parse_args().compare else ["demo"]
     os.chdir(ROOT)
     torch_utils.NUM_THREADS = os.cpu_count() or 1

@@ -1,8 +1,8 @@
 """Compares exported models with PyTorch in accuracy, size and speed: python -m benchmarks.export --help.
 
 Trained weights are exported to each format and validated in it, on whole images and with `slice`. All formats get
-square inputs of one size (`rect=False`), one image or tile at a time. In formats with built-in NMS, its confidence is
-0.001, as in a validation: `conf` of an export cannot be lowered later. INT8 is calibrated with the training images.
+square inputs of one size (`rect=False`), one image or tile at a time. Built-in NMS has a confidence of 0.001, as in
+validation, since `conf` can't be lowered after an export. INT8 is calibrated with the training images.
 
 Latency is the time of a prediction from an image in memory to its boxes. The formats take turns on each image, in an
 order that rotates; the ratio is the median over all turns of a format's time divided by PyTorch's. Each runtime uses
@@ -59,9 +59,9 @@ class Format:
     """A format to export to.
 
     Args:
-        arguments: Those of the export.
+        arguments: Arguments of the export.
         needs: Packages that export and run it.
-        tolerance: Allowed difference from PyTorch in points of AP.
+        tolerance: Allowed difference from PyTorch in AP points.
         gpu: Whether it needs a GPU.
     """
 
@@ -102,7 +102,7 @@ def unavailable(kind: Format, device: str) -> str:
 
 
 def export(args: argparse.Namespace, kind: Format, folder: Path) -> Path:
-    """Export the weights into a folder of their own; return the file or folder of the exported model."""
+    """Export the weights into a separate folder; return the file or folder of the exported model."""
     folder.mkdir()
     weights = Path(shutil.copy(args.model, folder / "model.pt"))
     if not kind.arguments:
@@ -130,7 +130,7 @@ def accuracy(args: argparse.Namespace, path: Path, folder: Path) -> dict[str, fl
 
 
 def latency(args: argparse.Namespace, paths: dict[str, Path], images: list[np.ndarray]) -> dict[str, dict[str, float]]:
-    """Return for each format the median milliseconds of a prediction and of its ratio to PyTorch's, by column."""
+    """Return the median milliseconds per prediction and the median ratio to PyTorch of each format, by column."""
     options = {"imgsz": args.imgsz, "device": args.device, "rect": False, "max_det": MAX_DET, "verbose": False}
     calls: dict[tuple[str, str], Callable[[np.ndarray], object]] = {}
     for label, path in paths.items():
@@ -140,7 +140,7 @@ def latency(args: argparse.Namespace, paths: dict[str, Path], images: list[np.nd
     torch.set_num_threads(cores())
     times: dict[tuple[str, str], list[float]] = {key: [] for key in calls}
     for call in calls.values():
-        call(images[0])  # the first is slower
+        call(images[0])  # the first call is slower
     for turn, image in enumerate(TQDM(images * args.rounds, desc="latency")):
         at = turn % len(paths)
         labels = [*paths][at:] + [*paths][:at]
@@ -157,7 +157,7 @@ def latency(args: argparse.Namespace, paths: dict[str, Path], images: list[np.nd
 
 
 def measure(args: argparse.Namespace) -> tuple[list[dict[str, Any]], dict[str, str]]:
-    """Export and measure all formats; return one row each, and why others were left out."""
+    """Export and measure all formats; return one row each, and why formats were left out."""
     out = {label: why for label, kind in FORMATS.items() if (why := unavailable(kind, args.device))}
     found = read_data_yaml(args.data)
     labels = YOLODataset(img_path=found["val"], data=found, task="detect", augment=False).labels
@@ -194,8 +194,8 @@ def report(args: argparse.Namespace, rows: list[dict[str, Any]], left_out: dict[
     lines = ["# Exported models", "", about, "", f"{made}.", "", "```", command, "```", ""]
     lines += [
         "AP, AP50 and AP_small (below 32² px) in percent; ms: median latency; ratio: median of its ratio to PyTorch's "
-        f"in the same turn; {args.images} images, {args.rounds} rounds. Within: whether both APs lie within the "
-        "tolerance in points of PyTorch's.", "",
+        f"in the same turn; {args.images} images, {args.rounds} rounds. Within: whether both APs are within the "
+        "tolerance, in points, of PyTorch's.", "",
     ]  # fmt: skip
     head = "format", "MB", "AP", "AP50", "AP_small", "ms", "ratio", "sliced AP", "AP50", "AP_small", "ms", "ratio"
     head += "tolerance", "within"
@@ -238,7 +238,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Do what the command line asks; return 1 if a format failed or is outside its tolerance."""
+    """Run the benchmark; return 1 if a format failed or is outside its tolerance."""
     try:
         args = parse_arguments(argv)
         rows, left_out = measure(args)

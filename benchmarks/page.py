@@ -1,6 +1,6 @@
 """Measures how smooth the comparison page is: python -m benchmarks.page --data DATA.yaml.
 
-The page shows the validation images of a data set with synthetic detections: most objects, moved a little, and some
+The page shows the validation images of a data set with synthetic detections: most objects, shifted a little, and some
 random boxes. It is opened in headless Chromium without a GPU, which is slower than a user's browser.
 """
 
@@ -27,7 +27,7 @@ from ultralytics.utils import LOGGER, TQDM
 from ultralytics.utils.patches import imread
 
 from benchmarks.common import RESULTS, commit, markdown_table, module_command, write_text
-from docs.tools.browser import SHOWN, browser, missing, opened, until
+from docs.tools.browser import SHOWN, browser, find_missing, open_page, wait_until
 from small_object.compare.page import FOLDER, ComparisonPage, read_truth
 from small_object.datasets.dataset import read_data_yaml
 from small_object.errors import UserError
@@ -81,7 +81,7 @@ def write_page(folder: Path, data: dict[str, Any], models: int, max_images: int 
 
 
 def repeat(files: list[Path], count: int, folder: Path) -> list[Path]:
-    """Return so many of the files, or links to them and their labels if there are fewer."""
+    """Return `count` of the files, or links to them and their labels if there are fewer."""
     if count <= len(files):
         return files[:count]
     links = []
@@ -94,7 +94,7 @@ def repeat(files: list[Path], count: int, folder: Path) -> list[Path]:
 
 
 def synthetic_detections(truth: np.ndarray, width: int, height: int, rng: np.random.Generator) -> np.ndarray:
-    """Return rows (x1, y1, x2, y2, score, class) in descending order of score: 3 in 4 objects, 10 random boxes."""
+    """Return rows (x1, y1, x2, y2, score, class) by falling score: 3 in 4 objects and 10 random boxes."""
     kept = truth[rng.random(len(truth)) < 0.75]
     sides = np.tile(kept[:, 3:] - kept[:, 1:3], 2)
     near = kept[:, 1:] + rng.normal(0, 0.06, sides.shape) * sides
@@ -106,7 +106,7 @@ def synthetic_detections(truth: np.ndarray, width: int, height: int, rng: np.ran
 
 @contextmanager
 def frames(page: Any, count: int) -> Iterator[list[float]]:
-    """Yield a list that holds, after the block, the milliseconds between the frames shown while it ran."""
+    """Yield a list that, after the block, holds the milliseconds between the frames shown while it ran."""
     times: list[float] = []
     page.evaluate(f"() => {{ window.measured = ({FRAMES})({count}); }}")
     yield times
@@ -117,8 +117,8 @@ def measure(file: Path) -> dict[str, Any]:
     """Open the page and use it; return the measurements."""
     with browser() as chromium:
         start = time.perf_counter()
-        page, said = opened(chromium, file, 1600, 1000)
-        until(page, SHOWN)
+        page, said = open_page(chromium, file, 1600, 1000)
+        wait_until(page, SHOWN)
         first = time.perf_counter() - start
         loaded = "[...document.querySelectorAll('#strip img')].filter(image => image.naturalWidth > 0).length"
         thumbnails = page.evaluate(loaded)
@@ -150,7 +150,7 @@ def measure(file: Path) -> dict[str, Any]:
         page.evaluate(PAINTED)
         start = time.perf_counter()
         page.locator("#iou").select_option("0.3")
-        until(page, SHOWN)
+        wait_until(page, SHOWN)
         page.evaluate(PAINTED)
         overlap = 1e3 * (time.perf_counter() - start)
         page.locator("#strip").hover()
@@ -163,11 +163,11 @@ def measure(file: Path) -> dict[str, Any]:
             page.wait_for_timeout(400)  # a person looks at an image, while the next one loads
             start = time.perf_counter()
             page.keyboard.press("ArrowRight")
-            until(page, SHOWN)
+            wait_until(page, SHOWN)
             following.append(1e3 * (time.perf_counter() - start))
         start = time.perf_counter()
         page.keyboard.press("End")
-        until(page, SHOWN)
+        wait_until(page, SHOWN)
         last = 1e3 * (time.perf_counter() - start)
         memory = sum(
             process.memory_info().rss - process.memory_info().shared
@@ -203,7 +203,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--models", type=int, default=3, help="models side by side (default: 3)")
     parser.add_argument("--out", type=Path, default=RESULTS / "page.md", help="table to write")
     args = parser.parse_args(argv)
-    if why := missing():
+    if why := find_missing():
         sys.exit(f"page: {why}")
     try:
         data = read_data_yaml(args.data)

@@ -1,12 +1,12 @@
 """Compares models at equal time per image, each at several input sizes: python -m benchmarks.pareto --help.
 
-Trains every model at every size with `benchmarks.compare` (`--preset q` or `c`), measures the latency of all of them
-interleaved in one run as `benchmarks.speed` does, and sets each model of this fork against the stock front: the best
-stock score that takes no more time per image, with the input size free.
+Trains every model at every size with `benchmarks.compare` (`--preset q` or `c`), measures the latency of all of them,
+interleaved in one run like `benchmarks.speed`, and compares each model of this fork with the stock front: the best
+stock score at any input size that takes no more time per image.
 
 `--out` gets a folder for each size with `results.csv` (the same command resumes after an interruption), `pareto.csv`
-(one row per model, size and runtime), `pareto.md` with the tables, and `pareto.png`. `--only-report` measures the speed
-of what the folders hold and trains nothing.
+(one row per model, size and runtime), `pareto.md` with the tables, and `pareto.png`. `--only-report` trains nothing and
+measures the speed of the models in the folders.
 """
 
 from __future__ import annotations
@@ -46,13 +46,13 @@ COLUMNS = [
 
 @dataclass(frozen=True)
 class Point:
-    """A model at an input size: its scores over the seeds, and its median latency in one runtime.
+    """A model at an input size, with its scores over the seeds and its median latency in one runtime.
 
     Attributes:
         entry: Its runs.
         imgsz: Side of the input in pixels.
         runtime: Where the latency was measured, such as `PyTorch CPU`.
-        ms: Milliseconds of a forward on one image.
+        ms: Milliseconds of a forward pass on one image.
     """
 
     entry: Entry
@@ -62,7 +62,7 @@ class Point:
 
 
 def front(points: Sequence[Point], score: str) -> list[Point]:
-    """Return the points that no other one beats in a score without taking more time, the fastest first."""
+    """Return the points whose score no other point beats without taking more time, the fastest first."""
     best: list[Point] = []
     for point in sorted(points, key=lambda point: (point.ms, -point.entry.mean(score))):
         if not best or point.entry.mean(score) > best[-1].entry.mean(score):
@@ -71,23 +71,23 @@ def front(points: Sequence[Point], score: str) -> list[Point]:
 
 
 def ratio_to_front(point: Point, stock: Sequence[Point], score: str) -> float:
-    """Return a score as a multiple of the best stock score that takes no more time; NaN where there is none."""
+    """Return a score divided by the best stock score that takes no more time; NaN if there is none."""
     reached = [other.entry.mean(score) for other in stock if other.ms <= point.ms]
     return point.entry.mean(score) / max(reached) if reached and max(reached) > 0 else float("nan")
 
 
 def read_entries(folders: Sequence[Path]) -> dict[tuple[str, int], Entry]:
-    """Return the runs in some results by model and input size.
+    """Return the runs in result folders by model and input size.
 
     Raises:
-        UserError: If they are not of one data set and one number of epochs, or there are none.
+        UserError: If there are none, or they differ in data set or number of epochs.
     """
     rows = [row for folder in folders for row in read_rows(folder / "results.csv")]
     if not rows:
         raise UserError(f"no results in {', '.join(map(str, folders))}")
     for column in ("data", "epochs"):
         if len(values := {row[column] for row in rows}) > 1:
-            raise UserError(f"the results differ in {column} ({', '.join(sorted(values))}): name one --out for each")
+            raise UserError(f"the results differ in {column} ({', '.join(sorted(values))}): give each its own --out")
     groups: dict[tuple[str, int], list[dict[str, str]]] = defaultdict(list)
     for row in rows:
         groups[row["model"], int(row["imgsz"])].append(row)
@@ -117,7 +117,7 @@ def measure(entries: dict[tuple[str, int], Entry], rounds: int, threads: int, de
 
 
 def build_rows(points: Sequence[Point]) -> list[dict[str, Any]]:
-    """Return the rows of `pareto.csv`, by runtime and time."""
+    """Return the rows of `pareto.csv`, sorted by runtime and time."""
     rows = []
     for point in sorted(points, key=lambda point: (point.runtime, point.ms)):
         stock = [other for other in points if other.runtime == point.runtime and other.entry.stock]
@@ -139,9 +139,9 @@ def build_rows(points: Sequence[Point]) -> list[dict[str, Any]]:
 def build_report(rows: Sequence[dict[str, Any]], head: str) -> str:
     """Return `pareto.md`: a table for each runtime."""
     text = (
-        f"# Accuracy at equal time\n\n{head}\n\nScores in percent, mean ± standard deviation over the seeds. Ratio: to "
-        "the best stock score that takes no more time per image; of a stock model, 1 on the stock front, less behind "
-        "it. Latency: a forward on one image, decoded boxes without NMS, median.\n\n![The front](pareto.png)\n"
+        f"# Accuracy at equal time\n\n{head}\n\nScores in percent, mean ± standard deviation over the seeds. Ratio: "
+        "score divided by the best stock score that takes no more time per image; stock models on the front have 1. "
+        "Latency: a forward pass on one image, decoded boxes without NMS, median.\n\n![The front](pareto.png)\n"
     )
     for runtime in dict.fromkeys(row["runtime"] for row in rows):
         header = ["model", "input, px", "ms", "seeds", "M parameters"]
@@ -185,7 +185,7 @@ def draw(points: Sequence[Point], file: Path) -> None:
 
 
 def run(args: argparse.Namespace, command: str) -> None:
-    """Train what is missing, measure and write the results."""
+    """Train the missing runs, measure and write the results."""
     made_by = commit()
     folders = [args.out / str(size) for size in args.sizes]
     if not args.only_report:
@@ -220,19 +220,19 @@ def run(args: argparse.Namespace, command: str) -> None:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Do what the command line asks; return the exit status."""
+    """Run the benchmark; return the exit status."""
     parser = build_parser(__doc__)
     add = parser.add_argument
-    add("--preset", choices=("q", "c"), default="q", help="protocol of the trainings, see benchmarks.compare")
-    add("--data", metavar="YAML", help="data YAML instead of the preset's, hit-uav")
+    add("--preset", choices=("q", "c"), default="q", help="training protocol, see benchmarks.compare")
+    add("--data", metavar="YAML", help="data YAML (default: the preset's, hit-uav)")
     add("--models", nargs="+", default=STOCK, metavar="MODEL", help="stock models")
     add("--ours", nargs="+", default=OURS, metavar="MODEL", help="models of this fork")
     add("--sizes", nargs="+", type=int, default=[320, 448, 640], metavar="PIXELS", help="default: 320 448 640")
     add("--seeds", nargs="+", type=int, default=[0, 1, 2], metavar="SEED", help="default: 0 1 2")
-    add("--jobs", type=int, default=2, help="parallel trainings, default 2")
-    add("--device", help="cpu or the number of a GPU; default: a GPU where there is one")
-    add("--rounds", type=int, default=15, help="rounds of the latency to take the median of, default 15")
-    add("--threads", type=int, default=1, help="threads of the latency on the CPU, default 1")
+    add("--jobs", type=int, default=2, help="parallel runs, default 2")
+    add("--device", help="cpu or the number of a GPU; default: a GPU if there is one")
+    add("--rounds", type=int, default=15, help="rounds of the latency measurement, default 15")
+    add("--threads", type=int, default=1, help="CPU threads of the latency measurement, default 1")
     add("--only-report", action="store_true", help="train nothing; read every results.csv under --out and --results")
     add("--results", nargs="+", type=Path, default=[], metavar="DIR", help="further results for --only-report")
     add("--out", type=Path, default=Path("runs/pareto"), metavar="DIR", help="default: runs/pareto")

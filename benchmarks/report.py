@@ -35,17 +35,17 @@ TITLES |= {"inference_ms": "inference ms"}
 COSTS = {"parameters": (1e-6, 2), "GFLOPs": (1, 2), "train_s": (1, 1), "inference_ms": (1, 1)}  # factor, decimals
 RATIOS = ("AP", "AP50", "AP_small", "GFLOPs", "train_s")
 ABOUT = """\
-Scores are in percent, of the weights with the best AP on the way (AP50 last: of the last). AP is the mean over IoU
-0.50:0.95; AP_small and AR_small are of COCO's small, objects below 32² px; then AP by size, in pixels. After ±
-stands the standard deviation over the seeds (n - 1). The best of each column is bold. Training is without validation,
-inference without NMS.
+Scores are in percent, for the weights with the best AP during training (AP50 last: for the last weights). AP is the
+mean over IoU 0.50:0.95; AP_small and AR_small are for COCO's small objects, below 32² px; then AP by size, in pixels.
+± gives the standard deviation over the seeds (n - 1). The best of each column is bold. Training time excludes
+validation, inference time excludes NMS.
 """
 
 Row = dict[str, str]
 
 
 def read_rows(file: Path) -> list[Row]:
-    """Return the rows of a CSV file, none where there is no file."""
+    """Return the rows of a CSV file; none if there is no file."""
     if not file.is_file():
         return []
     with file.open(encoding="utf-8", newline="") as lines:
@@ -53,13 +53,13 @@ def read_rows(file: Path) -> list[Row]:
 
 
 def add_rows(file: Path, columns: list[str], key: str, rows: list[dict[str, Any]]) -> None:
-    """Put rows into a CSV file, in one step, in place of those with the same key."""
+    """Write rows to a CSV file in one step, replacing those with the same key."""
     kept = [row for row in read_rows(file) if row["key"] != key]
     write_csv(file, columns, [*kept, *rows])
 
 
 class Entry:
-    """A model's runs on one data set with one setting, which differ in their seed.
+    """A model's runs on one data set with one setting, which differ only in the seed.
 
     Args:
         rows: Their rows of `results.csv`.
@@ -72,7 +72,7 @@ class Entry:
         self.p2 = self.stock and rows[0]["strides"].split()[:1] == ["4"]
 
     def mean(self, column: str) -> float:
-        """Return the mean of a column over the seeds; NaN where a value is missing."""
+        """Return the mean of a column over the seeds; NaN if a value is missing."""
         return statistics.fmean(float(row[column] or nan) for row in self.rows)
 
     def deviation(self, column: str) -> float:
@@ -124,7 +124,7 @@ def _section(setting: tuple[str, ...], entries: list[Entry]) -> str:
     text += f"Commit {', '.join(_distinct(rows, 'commit'))}, torch {', '.join(_distinct(rows, 'torch'))}, Ultralytics "
     machines = dict.fromkeys(f"{row['machine']}, threads of a run: {row['threads']}" for row in rows)
     text += f"{', '.join(_distinct(rows, 'ultralytics'))} on: {'; '.join(machines)}."
-    text += " **Times of different machines do not compare.**" if len(machines) > 1 else ""
+    text += " **Times of different machines can't be compared.**" if len(machines) > 1 else ""
     scores = [column for column in SCORES if any(not isnan(entry.mean(column)) for entry in entries)]
     best = {column: _best(entries, column, max) for column in scores}
     cells = [[str(len(entry.rows)), *(_score(entry, c, best[c]) for c in scores)] for entry in entries]
@@ -139,7 +139,7 @@ def _section(setting: tuple[str, ...], entries: list[Entry]) -> str:
     lines = [[entry.label, *(_cost(entry, c, _best(entries, c, min)) for c in COSTS)] for entry in entries]
     for which, (name, reference) in enumerate(references.items()):
         if reference is None:
-            text += f"\nNo ratios to {name}: it is not among the models.\n"
+            text += f"\nNo ratios to {name}, which is not among the models.\n"
             continue
         text += f"\nRatios {'¹²'[which]} are to {name}" + (f" by AP, {reference.label}.\n" if which else ".\n")
         header += [f"{TITLES.get(column, column).split(',')[0]} {'¹²'[which]}" for column in RATIOS]
@@ -175,7 +175,7 @@ def _ratio(value: float, reference: float) -> str:
 
 
 def _styles(entries: list[Entry]) -> dict[str, dict[str, Any]]:
-    """Return colour, line and marker by label: a colour for each YAML, squares for stock, dashes for variants."""
+    """Return colour, line and marker by label: a colour per YAML, squares for stock, dashes for variants."""
     yamls = sorted({entry.yaml for entry in entries})
     palette = colormaps["tab10" if len(yamls) <= 10 else "tab20"].colors
     return {
@@ -188,14 +188,14 @@ def _styles(entries: list[Entry]) -> dict[str, dict[str, Any]]:
 
 
 def _draw_curves(entries: list[Entry], curves: list[Row], picture: Path) -> Path:
-    """Draw AP50 over training time: a line for each model, the mean of its seeds, in a band of their range."""
+    """Draw AP50 over training time: for each model, the mean of its seeds as a line, their range as a band."""
     figure = Figure(figsize=(11, 6), layout="constrained")
     ax = figure.subplots()
     styles = _styles(entries)
     for entry in entries:
         keys = [row["key"] for row in entry.rows]
         points = {(row["key"], int(row["epoch"])): row for row in curves if row["key"] in keys}
-        if not points:  # of weights that were validated again
+        if not points:  # weights that were only validated again
             continue
         epochs = sorted({epoch for _, epoch in points if all((key, epoch) in points for key in keys)})
         seconds, ap50 = (
@@ -212,7 +212,7 @@ def _draw_curves(entries: list[Entry], curves: list[Row], picture: Path) -> Path
 
 
 def _draw_costs(entries: list[Entry], picture: Path) -> Path:
-    """Draw AP_small, or AP where it was not measured, against GFLOPs; the labels stand in a column on the right."""
+    """Draw AP_small, or AP if that was not measured, against GFLOPs, with the labels in a column on the right."""
     score = "AP_small" if not any(isnan(entry.mean("AP_small")) for entry in entries) else "AP"
     figure = Figure(figsize=(11, 6), layout="constrained")
     ax = figure.subplots()

@@ -1,6 +1,6 @@
-"""Measures the time that accuracy by object size adds to a validation: python -m benchmarks.size_metrics_cost --help.
+"""Measures the time that accuracy by object size adds to validation: python -m benchmarks.size_metrics_cost --help.
 
-Validations with and without it alternate in one run; each round gives a ratio of their times.
+Validations with and without it alternate in one run; each round gives the ratio of their times.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def measure(model: str, data: str, imgsz: int, rounds: int, device: str) -> tupl
         device: As for yolo.
 
     Returns:
-        Seconds of each validation without, and with.
+        Seconds of each validation without and with them.
     """
     network, seconds = YOLO(model), ([], [])
     options = {"data": data, "imgsz": imgsz, "batch": 8, "device": device, "plots": False, "verbose": False}
@@ -47,7 +47,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--model", default="runs/ASS1/demo/weights/best.pt", help="weights, default those of the demo")
     parser.add_argument("--data", default="datasets/ASS1-demo/ASS1-demo.yaml", help="data YAML, default ASS1-demo")
     parser.add_argument("--imgsz", type=int, nargs="+", default=[640, 320], help="sizes in pixels, default 640 320")
-    parser.add_argument("--rounds", type=int, default=5, help="validations with and without, default 5")
+    parser.add_argument("--rounds", type=int, default=5, help="validations of each kind, default 5")
     parser.add_argument("--device", default="cpu", help="as for yolo, default cpu")
     args = parser.parse_args(argv)
     try:

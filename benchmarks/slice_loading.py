@@ -1,9 +1,9 @@
-"""Measures what training on slices costs besides the network: python -m benchmarks.slice_loading --help.
+"""Measures the cost of training on tiles besides the network: python -m benchmarks.slice_loading --help.
 
-For each cache (none, `cache=ram`, `cache=disk`), samples are loaded as in a training with `slice`,
-in one process: random tiles, mosaics of four and upstream's augmentations. Memory and disk are those of the images,
-which the caches hold at full size; tables for more images multiply. An epoch takes as long as its samples take to load,
-divided by the loader's workers, or as long as the network, whichever is longer.
+For each cache (none, `cache=ram`, `cache=disk`), one process loads samples as in training with `slice`: random tiles,
+mosaics of four and upstream's augmentations. Memory and disk are those of the images, which the caches hold at full
+size; figures for more images are multiples. An epoch takes as long as loading its samples, divided by the number of
+loader workers, or as long as the network, whichever is longer.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ COUNTS = 100, 400, 2000  # images of the table
 
 
 def load_samples(data: dict, args: argparse.Namespace, cache: str | None) -> tuple[float, int, int]:
-    """Return the median seconds of a sample, and the mean bytes of an image in memory and on disk."""
+    """Return the median seconds per sample, and the mean bytes per image in memory and on disk."""
     dataset = SlicedDataset(
         img_path=data["train"], imgsz=args.imgsz, batch_size=16, augment=True, cache=cache, data=data, rect=False,
         hyp=get_cfg(overrides={"slice": args.tile, "slice_samples": args.samples}),
@@ -46,12 +46,12 @@ def load_samples(data: dict, args: argparse.Namespace, cache: str | None) -> tup
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Do what the command line asks; return the exit status."""
+    """Run the benchmark; return the exit status."""
     parser = build_parser(__doc__)
-    parser.add_argument("--data", required=True, metavar="YAML", help="data YAML, whose training images are loaded")
+    parser.add_argument("--data", required=True, metavar="YAML", help="data YAML whose training images are loaded")
     parser.add_argument("--tile", type=int, default=640, help="side of a tile in pixels, default 640")
     parser.add_argument("--imgsz", type=int, default=640, help="size of the network's input, default 640")
-    parser.add_argument("--samples", type=int, default=1, help="samples of an image in an epoch, default 1")
+    parser.add_argument("--samples", type=int, default=1, help="samples per image and epoch, default 1")
     parser.add_argument("--limit", type=int, default=64, help="samples to load, default 64")
     parser.add_argument(
         "--out", type=Path, default=RESULTS / "slice-loading", metavar="DIR", help="folder of the result"
@@ -66,9 +66,9 @@ def main(argv: list[str] | None = None) -> int:
             rows.append([f"`cache={cache}`" if cache else "none", f"{1e3 * seconds:.0f}", *sizes])
         head = "cache", "ms a sample", *(f"{n} images, GB {kind}" for n in COUNTS for kind in ("in memory", "on disk"))
         text = [
-            "# Loading samples of a training on slices", "",
+            "# Loading samples for training on tiles", "",
             f"`{module_command('benchmarks.slice_loading', sys.argv[1:] if argv is None else argv)}`", "",
-            f"{Path(args.data).stem}, tiles of {args.tile} px, input {args.imgsz} px; one process, median of a sample. "
+            f"{Path(args.data).stem}, tiles of {args.tile} px, input {args.imgsz} px; one process, median per sample. "
             f"Commit {commit()}, {get_cpu_info()}, {cores()} cores, torch {torch.__version__}.", "",
             *markdown_table(head, rows), "",
         ]  # fmt: skip

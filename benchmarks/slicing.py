@@ -1,4 +1,4 @@
-"""Compares sliced prediction with SAHI's in one run: python -m benchmarks.slicing --help.
+"""Compares sliced prediction with SAHI in one run: python -m benchmarks.slicing --help.
 
 | variant           | what is timed, from an image in memory to boxes                                              |
 | ----------------- | -------------------------------------------------------------------------------------------- |
@@ -9,13 +9,13 @@
 | SAHI              | `get_sliced_prediction` with the same weights, tiles, overlap, batch, input size, confidence |
 | SAHI, defaults    | the same with SAHI's own tiles, batch and merging                                            |
 
-All variants take turns on each image, in an order that rotates. The network alone is timed, too, on as many inputs as
+All variants take turns on each image, in an order that rotates. The network alone is also timed, on the inputs that
 this fork gives it; the overhead is the additional time of this fork and of SAHI, relative to that. Accuracy is measured
 in pixels of the whole images. `DATA.yaml@2` joins validation images of equal size to mosaics of 2x2 at native
-resolution, which makes large images of small ones; incomplete mosaics are left out. Peak memory is that of a process
-that runs one variant on the largest image. Below a confidence of 0.1, SAHI itself chooses to merge by NMS.
+resolution, which turns small images into large ones; incomplete mosaics are left out. Peak memory is that of a process
+that runs one variant on the largest image. Below a confidence of 0.1, SAHI itself switches to merging by NMS.
 
-SAHI is needed by this benchmark only: pip install sahi
+Only this benchmark needs SAHI: pip install sahi
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ class Sample:
 
 @dataclass
 class Measured:
-    """The measurements of a variant: the boxes of all images, and per image seconds, tiles run and tiles skipped."""
+    """The measurements of a variant: the boxes of all images; the seconds, tiles run and tiles skipped per image."""
 
     records: SizeRecords = field(default_factory=SizeRecords)
     seconds: list[float] = field(default_factory=list)
@@ -88,7 +88,7 @@ class Measured:
 
 
 def load_samples(data: str, mosaic: int, max_samples: int | None) -> tuple[list[Sample], dict[int, str]]:
-    """Return the validation images of a data YAML, as mosaics of `mosaic` x `mosaic` of them, and its class names."""
+    """Return the validation images of a data YAML, as mosaics of `mosaic` x `mosaic` images, and its class names."""
     found = read_data_yaml(data)
     labels = YOLODataset(img_path=found["val"], data=found, task="detect", augment=False).labels
     sizes: dict[tuple[int, int], list[dict]] = {}
@@ -110,7 +110,7 @@ def read(label: dict) -> Sample:
 
 
 def join(group: list[Sample], side: int) -> Sample:
-    """Join `side` x `side` images of equal size to one."""
+    """Join `side` x `side` images of equal size into one."""
     height, width = group[0].image.shape[:2]
     rows = [np.concatenate([sample.image for sample in group[i : i + side]], 1) for i in range(0, len(group), side)]
     boxes = [
@@ -142,7 +142,7 @@ def build_sliced(
 
 
 def build_sahi(args: argparse.Namespace, with_defaults: bool = False) -> Run:
-    """Build SAHI's prediction, with its own merging and, where asked for, its own tiles."""
+    """Build SAHI's prediction, with its own merging and, optionally, its own tiles."""
     from sahi import AutoDetectionModel
     from sahi.predict import get_sliced_prediction
 
@@ -163,7 +163,7 @@ def build_sahi(args: argparse.Namespace, with_defaults: bool = False) -> Run:
 
 
 def time_network(args: argparse.Namespace, model: YOLO, image: np.ndarray) -> float:
-    """Return the seconds of the network alone on the inputs that this fork gives it: all tiles and the whole image."""
+    """Return the seconds of the network alone on this fork's inputs: all tiles and the whole image."""
     predictor = model.predictor
     tiles = [image[y1:y2, x1:x2] for x1, y1, x2, y2 in tile_grid(*image.shape[:2], args.tile, args.overlap)]
     batches = [tiles[i : i + args.batch] for i in range(0, len(tiles), args.batch)]
@@ -178,7 +178,7 @@ def time_network(args: argparse.Namespace, model: YOLO, image: np.ndarray) -> fl
 
 
 def build_variants(args: argparse.Namespace) -> dict[str, tuple[Run, YOLO | None, list[tuple[int, int]]]]:
-    """Build the variants: for each name the prediction, its model and the list of its tiles."""
+    """Build the variants: the prediction, its model and the list of its tiles by name."""
     sliced = {"slice": args.tile, "slice_overlap": args.overlap, "slice_batch": args.batch}
     found = {}
     for name, more in (("plain", {}), *((f"this fork, skip {s:g}" if s else "this fork", sliced | {"slice_skip": s})
@@ -195,12 +195,12 @@ def build_variants(args: argparse.Namespace) -> dict[str, tuple[Run, YOLO | None
 
 
 def compare(args: argparse.Namespace, name: str, images: list[Sample], names: dict[int, str]) -> list[dict]:
-    """Run all variants on all images by turns; return a row for each."""
+    """Run all variants on all images in turn; return a row for each."""
     runs = build_variants(args)
     measured = {variant: Measured() for variant in runs}
     bares, order = [], list(runs)
     for run, _, tiles in runs.values():
-        run(images[0].image)  # the first is slower
+        run(images[0].image)  # the first call is slower
         tiles.clear()
     for turn, sample in enumerate(TQDM(images * args.rounds, desc=name)):
         at = turn % len(order)
@@ -230,7 +230,7 @@ def compare(args: argparse.Namespace, name: str, images: list[Sample], names: di
 
 
 def overall(records: SizeRecords, names: dict[int, str]) -> tuple[float, float, float]:
-    """Return COCO's AP, AP50 and AR of all sizes, 0..1, of the classes that have objects."""
+    """Return COCO's AP, AP50 and AR for all sizes, 0..1, over the classes with objects."""
     coco, evaluator_type = load_coco_eval() or (None, None)
     if coco is None:
         raise UserError("faster-coco-eval is missing. Run: pip install faster-coco-eval")
@@ -259,7 +259,7 @@ def overall(records: SizeRecords, names: dict[int, str]) -> tuple[float, float, 
 
 
 def peak(args: argparse.Namespace, variant: str, data: str) -> float:
-    """Return the largest resident memory, in MiB, of a process that runs one variant on the largest image."""
+    """Return the peak resident memory in MiB of a process that runs one variant on the largest image."""
     arguments = [*args.given, "--peak", variant, data]
     child = start_module("benchmarks.slicing", *arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     stdout, stderr = child.communicate()
@@ -269,14 +269,14 @@ def peak(args: argparse.Namespace, variant: str, data: str) -> float:
 
 
 def print_peak(args: argparse.Namespace) -> None:
-    """Run one variant on the largest image, and print the peak of this process's memory in MiB."""
+    """Run one variant on the largest image; print the peak memory of this process in MiB."""
     variant, data = args.peak
     images, _ = load(data, args)
     image = max((sample.image for sample in images), key=lambda image: image.size)
     args.skip = [0.0]
     args.no_sahi = not variant.startswith("SAHI")
     build_variants(args)[variant][0](image)
-    status = Path("/proc/self/status").read_text(encoding="utf-8")  # getrusage would count the parent's memory, too
+    status = Path("/proc/self/status").read_text(encoding="utf-8")  # getrusage would include the parent's memory
     print(int(re.search(r"VmHWM:\s*(\d+) kB", status)[1]) / 1024)
 
 
@@ -292,7 +292,7 @@ def load(data: str, args: argparse.Namespace) -> tuple[list[Sample], dict[int, s
 
 
 def min_tiles(args: argparse.Namespace, images: list[Sample]) -> dict[str, float]:
-    """Return the share of tiles with objects, and the share that a perfect `slice_skip` would run."""
+    """Return the fraction of tiles with objects, and the fraction that a perfect `slice_skip` would run."""
     total, reached, needed = 0, 0, 0
     for sample in images:
         size = *sample.image.shape[:2], args.tile, args.overlap
@@ -304,7 +304,7 @@ def min_tiles(args: argparse.Namespace, images: list[Sample]) -> dict[str, float
 
 
 def title(data: str) -> str:
-    """Name a data set as the tables do."""
+    """Return a data set's name for the tables."""
     file, _, mosaic = data.partition("@")
     return Path(file).stem + (f", mosaics of {mosaic}x{mosaic}" if mosaic else "")
 
@@ -382,20 +382,20 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     parser = build_parser(__doc__)
     add = parser.add_argument
     add("--model", required=True, metavar="WEIGHTS", help="weights that Ultralytics and SAHI can load")
-    add("--data", nargs="+", required=True, metavar="YAML[@K]", help="data YAMLs; @K: as mosaics of K x K images")
+    add("--data", nargs="+", required=True, metavar="YAML[@K]", help="data YAMLs; @K: in mosaics of K x K images")
     add("--tile", type=int, default=640, help="side of a tile in pixels, default 640")
     add("--overlap", type=float, default=0.2, help="overlap of tiles, default 0.2")
-    add("--batch", type=int, default=8, help="tiles in a batch, default 8")
+    add("--batch", type=int, default=8, help="tiles per batch, default 8")
     add("--imgsz", type=int, default=640, help="size of the network's input, default 640")
-    add("--conf", type=float, default=0.01, help="least confidence, default 0.01")
+    add("--conf", type=float, default=0.01, help="minimum confidence, default 0.01")
     add("--skip", nargs="+", type=float, default=[0, 0.001, 0.01, 0.1], metavar="SCORE", help="values of slice_skip")
-    add("--whole", nargs="+", type=int, default=[], metavar="PX", help="further sizes to run whole images at")
+    add("--whole", nargs="+", type=int, default=[], metavar="PX", help="more input sizes for whole images")
     add("--single-cls", action="store_true", help="treat all classes as one, for weights trained that way")
-    add("--images", type=int, help="images to use of each data set, default all")
+    add("--images", type=int, help="number of images per data set, default: all")
     add("--rounds", type=int, default=1, help="how often each image is timed, default 1")
     add("--device", default="0" if torch.cuda.is_available() else "cpu", help="cpu or the number of a GPU")
-    add("--no-sahi", action="store_true", help="leave SAHI out")
-    add("--no-peak", action="store_true", help="leave out the memory")
+    add("--no-sahi", action="store_true", help="leave out SAHI")
+    add("--no-peak", action="store_true", help="leave out the memory measurement")
     add("--out", type=Path, default=RESULTS / "slicing", metavar="DIR", help="folder of the results")
     add("--peak", nargs=2, help=argparse.SUPPRESS)
     args = parser.parse_args(argv)
@@ -415,7 +415,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Do what the command line asks; return the exit status."""
+    """Run the benchmark; return the exit status."""
     try:
         args = parse_arguments(argv)
         if args.peak:

@@ -2,14 +2,14 @@
 
 | measurement       | what is timed                                                                                  |
 | ----------------- | ---------------------------------------------------------------------------------------------- |
-| PyTorch CPU, CUDA | a forward of the fused model, batch 1, FP32, called as predict does: decoded boxes, no NMS     |
-| ONNX Runtime CPU  | the same of the graph that `yolo export format=onnx` writes                                    |
+| PyTorch CPU, CUDA | a forward pass of the fused model, batch 1, FP32, as in predict: decoded boxes, no NMS         |
+| ONNX Runtime CPU  | the same with the graph that `yolo export format=onnx` writes                                  |
 | training step     | as upstream trains: forward, the model's own loss, backward, clipped gradients, AdamW and EMA, |
 |                   | on random images with 20 small boxes each; on CUDA in mixed precision; without loading data    |
 
 Each round runs every model once per measurement, so whatever slows the machine affects all models. The tables give the
-median and the quartiles over the rounds and the median of the rounds' ratios to `benchmarks/models/yolo11n-p2.yaml`,
-the stock YOLO11 with a P2 head, or to the first model where that is not among --models. Weights are random.
+median and the quartiles over the rounds, and the median of the rounds' ratios to `benchmarks/models/yolo11n-p2.yaml`,
+the stock YOLO11 with a P2 head, or to the first model if that is not among --models. Weights are random.
 
 `--out` gets `speed.csv`, one row per model and measurement, and `speed.md` with the tables.
 """
@@ -65,7 +65,7 @@ Times = dict[tuple[str, str], list[float]]  # milliseconds of each round by mode
 
 @dataclass
 class Contender:
-    """A model to measure: what it is, the network (not fused), its GFLOPs and what is timed by measurement."""
+    """A model to measure: its description, network (not fused), GFLOPs and the calls to time by measurement."""
 
     model: Model
     network: nn.Module
@@ -74,7 +74,7 @@ class Contender:
 
 
 class Layer(NamedTuple):
-    """A row of a model YAML in a profile: its index, type, stride(s), median milliseconds and share of all rows."""
+    """A row of a model YAML in a profile: its index, type, stride(s), median milliseconds and share of the total."""
 
     index: int
     kind: str
@@ -84,21 +84,21 @@ class Layer(NamedTuple):
 
 
 def build(text: str, *sizes: int) -> Contender:
-    """Build a model `[label=]model.yaml[+key=value...]` for images of some sizes; the first is that of the GFLOPs.
+    """Build a model `[label=]model.yaml[+key=value...]` for some image sizes; the GFLOPs are for the first.
 
     Raises:
-        UserError: If it cannot be built, does not detect or does not take images of a size.
+        UserError: If it can't be built, is not a detection model or does not take images of a size.
     """
     model = parse_model(text)
     try:
         if guess_model_task(yaml_model_load(model.path)) != "detect":
-            raise UserError("it is no detection model")
+            raise UserError("it is not a detection model")
         network = YOLO(model.path, task="detect").model
     except Exception as error:
         raise UserError(f"model `{text}`: {str(error).strip().partition(chr(10))[0]}") from error
     for size in sizes:
         if size % (stride := int(max(network.stride))):
-            raise UserError(f"model `{text}`: the image size {size} is no multiple of its stride {stride}")
+            raise UserError(f"model `{text}`: the image size {size} is not a multiple of its stride {stride}")
     return Contender(model, network, get_flops(network, sizes[0]))
 
 
@@ -108,7 +108,7 @@ def fuse(network: nn.Module, device: torch.device) -> nn.Module:
 
 
 def build_onnx_call(path: str, imgsz: int, threads: int) -> Call:
-    """Build a forward of the exported model on one image."""
+    """Build a forward pass of the exported model on one image."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -157,7 +157,7 @@ def build_training_step(contender: Contender, imgsz: int, batch: int, device: to
 
 
 def now(cuda: bool) -> float:
-    """Return the time in milliseconds, on CUDA when all work is done."""
+    """Return the time in milliseconds; on CUDA, after all work is done."""
     if cuda:
         torch.cuda.synchronize()
     return 1e3 * time.perf_counter()
@@ -171,7 +171,7 @@ def timed(call: Call, cuda: bool) -> float:
 
 
 def measure(contenders: list[Contender], rounds: int) -> Times:
-    """Time every call of every model once a round, each round starting with another model."""
+    """Time every call of every model once per round; each round starts with another model."""
     times: Times = {(c.model.label, what): [] for c in contenders for what in c.calls}
     with TQDM(total=(WARM_UP + rounds) * len(times), desc="speed", unit="call", leave=False) as bar:
         for i in range(-WARM_UP, rounds):
@@ -201,10 +201,10 @@ def summary(times: Times, reference: str) -> dict[tuple[str, str], dict[str, flo
 
 
 def profile(network: nn.Module, imgsz: int, device: torch.device, rounds: int) -> tuple[list[Layer], float]:
-    """Time the rows of a model, fused, on one image.
+    """Time the rows of a fused model on one image.
 
     Returns:
-        Its rows, the slowest first, and the median milliseconds of the whole forward without hooks.
+        Its rows, the slowest first, and the median milliseconds of the whole forward pass without hooks.
     """
     model, image, cuda = fuse(network, device), torch.rand(1, 3, imgsz, imgsz).to(device), device.type == "cuda"
     times: list[list[float]] = [[] for _ in model.model]
@@ -216,7 +216,7 @@ def profile(network: nn.Module, imgsz: int, device: torch.device, rounds: int) -
     def leave(layer: nn.Module, _: Any, output: Any) -> None:
         times[layer.i][-1] += now(cuda)
         mapped = isinstance(output, torch.Tensor) and output.ndim == 4
-        found = [imgsz / output.shape[-1]] if mapped else layer.stride.tolist()  # of the head: of its levels
+        found = [imgsz / output.shape[-1]] if mapped else layer.stride.tolist()  # for the head, those of its levels
         strides[layer.i] = ", ".join(f"{stride:g}" for stride in found)
 
     with torch.inference_mode():
@@ -254,21 +254,21 @@ def profile_text(label: str, hardware: str, layers: list[Layer], total: float) -
     slowest = ", ".join(f"row {m.index} `{m.kind}` (stride {m.stride}) {m.share:.1%}" for m in layers[:3])
     lines = [f"| {m.index} | {m.kind} | {m.stride} | {m.ms:.2f} | {m.share:.1%} |" for m in layers]
     return (
-        f"## The rows of {label}, PyTorch {hardware}\n\nThe slowest: {slowest}. All rows together take "
-        f"{sum(m.ms for m in layers):.1f} ms, the forward as a whole {total:.1f} ms (medians).\n\n"
+        f"## The rows of {label}, PyTorch {hardware}\n\nThe slowest: {slowest}. All rows take "
+        f"{sum(m.ms for m in layers):.1f} ms together, the whole forward pass {total:.1f} ms (medians).\n\n"
         "| row | module | stride | ms | share |\n| ---: | --- | ---: | ---: | ---: |\n" + "\n".join(lines) + "\n"
     )
 
 
 def prepare(args: argparse.Namespace) -> tuple[list[Contender], Contender, list[torch.device]]:
-    """Return the models to measure, that to profile and the devices, the one to train on last.
+    """Return the models to measure, the model to profile and the devices; the last device is for training.
 
     Raises:
-        UserError: If something in the command cannot be used.
+        UserError: If the command can't be used.
     """
-    for name, least in (("imgsz", 32), ("train_imgsz", 32), ("rounds", 2), ("threads", 1), ("batch", 1)):
-        if getattr(args, name) < least:
-            raise UserError(f"--{name.replace('_', '-')} must be at least {least}, not {getattr(args, name)}")
+    for name, minimum in (("imgsz", 32), ("train_imgsz", 32), ("rounds", 2), ("threads", 1), ("batch", 1)):
+        if getattr(args, name) < minimum:
+            raise UserError(f"--{name.replace('_', '-')} must be at least {minimum}, not {getattr(args, name)}")
     gpus = torch.cuda.device_count()
     device = args.device or ("0" if gpus else "cpu")
     if device != "cpu" and not (device.isdecimal() and int(device) < gpus):
@@ -287,7 +287,7 @@ def prepare(args: argparse.Namespace) -> tuple[list[Contender], Contender, list[
 
 
 def run(args: argparse.Namespace, command: str) -> None:
-    """Measure what the command line asks for and write it."""
+    """Measure everything and write the results."""
     made_by = commit()  # before anything is written
     contenders, profiled, devices = prepare(args)
     hardware = [device.type.upper() for device in devices]
@@ -324,9 +324,9 @@ def run(args: argparse.Namespace, command: str) -> None:
     text = (
         f"# Speed\n\n`{command}`\n\n{args.rounds} rounds, CPU threads: {args.threads}; {about['machine']}; torch "
         f"{torch.__version__}, onnxruntime {about['onnxruntime']}, ultralytics {__version__}, commit {made_by}.\n\n"
-        f"Forward and GFLOPs: {args.imgsz} px, batch 1, decoded boxes without NMS. Training step: {args.train_imgsz} "
-        f"px, batch {args.batch}. Median (quartiles); ratio: median of the rounds' ratios to {reference}.\n\n"
-        + (f"ONNX Runtime is left out: not installed: {', '.join(lacking)}.\n\n" if lacking else "")
+        f"Forward pass and GFLOPs: {args.imgsz} px, batch 1, decoded boxes without NMS. Training step: "
+        f"{args.train_imgsz} px, batch {args.batch}. Median (quartiles); ratio: median of ratios to {reference}.\n\n"
+        + (f"ONNX Runtime is left out, since these are not installed: {', '.join(lacking)}.\n\n" if lacking else "")
         + speed_table(rows, reference)
     )
     for device, name in zip(devices, hardware, strict=True):
@@ -338,17 +338,17 @@ def run(args: argparse.Namespace, command: str) -> None:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Do what the command line asks; return the exit status."""
+    """Run the benchmark; return the exit status."""
     parser = build_parser(__doc__)
     add = parser.add_argument
     add("--models", nargs="+", default=MODELS, metavar="MODEL", help="[label=]model.yaml[+key=value...]")
     add("--profile", default=OURS[0], metavar="MODEL", help="model whose rows are timed, default: our yolo11n")
-    add("--imgsz", type=int, default=640, help="size of the image of a forward in pixels, default 640")
-    add("--train-imgsz", type=int, default=320, help="size of the images of a training step, default 320")
-    add("--batch", type=int, default=8, help="images of a training step, default 8")
-    add("--rounds", type=int, default=15, help="rounds to take the median of, default 15")
-    add("--threads", type=int, default=1, help="threads on the CPU, default 1")
-    add("--device", help="cpu, or the number of a GPU to measure, too; default: the first, if any")
+    add("--imgsz", type=int, default=640, help="image size of a forward pass in pixels, default 640")
+    add("--train-imgsz", type=int, default=320, help="image size of a training step in pixels, default 320")
+    add("--batch", type=int, default=8, help="images per training step, default 8")
+    add("--rounds", type=int, default=15, help="number of rounds, default 15")
+    add("--threads", type=int, default=1, help="CPU threads, default 1")
+    add("--device", help="cpu, or the number of a GPU to measure as well; default: the first, if any")
     add("--out", type=Path, default=RESULTS, metavar="DIR", help="default: benchmarks/results")
     args = parser.parse_args(argv)
     try:

@@ -26,17 +26,17 @@ from small_object.training import uses_head_init
 
 CURVE_POINTS = 5
 BEST = "weights/best.pt"  # in the folder of a run
-VALIDATION = (  # training arguments that a validation takes, too
+VALIDATION = (  # training arguments that validation also takes
     "max_det", "iou", "conf", "single_cls", "split", "agnostic_nms", "classes", "slice", "slice_overlap", "slice_batch",
     "slice_full", "slice_iou", "slice_skip",
 )  # fmt: skip
 
 
 class Network(nn.Module):
-    """The layers of a detection model without its loss, which can be recorded as a CUDA graph.
+    """The layers of a detection model without its loss, to record as a CUDA graph.
 
     Args:
-        model: Detection model; it stays in its mode, training or evaluation.
+        model: Detection model; it keeps its mode, training or evaluation.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -49,10 +49,10 @@ class Network(nn.Module):
 
 
 class CurveTrainer(DetectionTrainer):
-    """Validates and saves only at some epochs, and measures the training time without validation.
+    """Validates and saves only in some epochs, and measures the training time without validation.
 
     Attributes:
-        curve: Epoch, seconds of training up to it, AP50 and AP of each validation.
+        curve: For each validation, the epoch, the seconds of training up to it, AP50 and AP.
         seconds: Seconds of training so far.
         points: Number of validations.
     """
@@ -70,7 +70,7 @@ class CurveTrainer(DetectionTrainer):
         self.add_callback("on_train_end", CurveTrainer._drop_graphs)
 
     def _record_graphs(self) -> None:
-        """On CUDA, replay the forward and backward pass as graphs: a small model's step is mostly kernel launches."""
+        """On CUDA, replay the forward and backward passes as graphs: a small model mostly waits for kernel launches."""
         if self.device.type != "cuda":
             return
         self._model_train()
@@ -79,7 +79,7 @@ class CurveTrainer(DetectionTrainer):
         images = torch.zeros(shape, device=self.device)
         state = {name: tensor.clone() for name, tensor in model.state_dict().items()}
         network = torch.cuda.make_graphed_callables(Network(model), (images,), allow_unused_input=True)
-        model.load_state_dict(state)  # recording has moved the statistics of the BatchNorms
+        model.load_state_dict(state)  # recording changed the statistics of BatchNorm
         eager = model.predict
 
         def predict(x: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
@@ -97,7 +97,7 @@ class CurveTrainer(DetectionTrainer):
     def _stop_clock(self) -> None:
         self.seconds += time.perf_counter() - self._started
         interval = max(1, round(self.epochs / self.points))
-        # Weights that were not validated are not saved: upstream would take them to be as good as the previous ones.
+        # Weights that were not validated are not saved: upstream would consider them as good as the previous ones.
         self.args.val = self.args.save = (self.epoch + 1) % interval == 0 or self.epoch + 1 == self.epochs
 
     def _add_to_curve(self) -> None:
@@ -110,9 +110,9 @@ class CurveTrainer(DetectionTrainer):
 
 
 def serve_runs() -> None:
-    """Execute the runs whose folders arrive as lines on standard input, one at a time, each with its own log.
+    """Execute the runs whose folders arrive as lines on standard input, one by one, each with its own log.
 
-    A failing run ends this process. So does the end of the input, which is also the end of the parent.
+    A failing run ends this process. So does the end of the input, when the parent ends.
     """
     folders: queue.SimpleQueue[Path] = queue.SimpleQueue()
 
@@ -131,14 +131,14 @@ def serve_runs() -> None:
             for stream in (1, 2):
                 os.dup2(log.fileno(), stream)
         run_one(folder)
-        gc.collect()  # a recorded network and its memory refer to each other
+        gc.collect()  # a recorded network and its memory reference each other
         torch.cuda.empty_cache()
 
 
 def run_one(folder: Path) -> None:
     """Execute the run that `folder/run.json` describes; write its measurements to `folder/result.json`."""
     spec = json.loads((folder / "run.json").read_text(encoding="utf-8"))
-    torch_utils.NUM_THREADS = spec["threads"]  # upstream would take all processors but one
+    torch_utils.NUM_THREADS = spec["threads"]  # upstream would use all cores but one
     arguments, hardware = spec["arguments"], {key: spec[key] for key in ("data", "device", "workers")}
     options = {k: arguments[k] for k in ("imgsz", "batch", *VALIDATION) if k in arguments}
     options |= hardware | {"project": str(folder), "name": "val", "exist_ok": True, "plots": False, "verbose": False}
@@ -160,7 +160,7 @@ def train(folder: Path, spec: dict[str, Any], hardware: dict[str, Any]) -> dict[
     )  # fmt: skip
     trainer = model.trainer
     if trainer.batch_size != arguments["batch"]:
-        raise MemoryError(f"the device's memory is too small for batch={arguments['batch']}")
+        raise MemoryError(f"the device has too little memory for batch={arguments['batch']}")
     for weights in (trainer.best, trainer.last):
         torch_utils.strip_optimizer(weights)
     *_, AP50_last, AP_last = trainer.curve[-1]

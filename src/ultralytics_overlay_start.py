@@ -1,7 +1,7 @@
-"""Starts the overlay when Python starts, and keeps upstream from building other networks where that is impossible.
+"""Starts the overlay when Python starts. If that is impossible, keeps upstream from building other networks.
 
-`ultralytics_overlay.pth` imports this module. Both are installed in `site-packages`, so they are still there when the
-folder of an editable install has moved. The module imports nothing heavy and works on its own.
+`ultralytics_overlay.pth` imports this module. Both are installed in `site-packages`, so they remain when the folder of
+an editable install moves. The module imports nothing heavy and works on its own.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ MODELS = ["ultralytics", "cfg", "models"]
 
 
 class ModelGuard:
-    """Refuses `ultralytics/cfg/models/...` where the overlay is not active: upstream has other networks at these paths.
+    """Refuses `ultralytics/cfg/models/...` if the overlay is not active: upstream has other networks at these paths.
 
     Everything else in upstream works as usual.
 
@@ -63,7 +63,7 @@ class ModelGuard:
 
 
 def start() -> None:
-    """Put the overlay in place, or say in one line why that is impossible."""
+    """Put the overlay in place, or print one line that says why that is impossible."""
     if _is_settled():  # Python reads the .pth files of a virtual environment twice
         return
     if "ultralytics" in sys.modules:
@@ -81,11 +81,11 @@ def start() -> None:
 
 
 def check() -> None:
-    """Say in one line why this Python runs without the overlay, if it does.
+    """If this Python runs without the overlay, print one line that says why.
 
     `small_object` calls it on import, and so does PyTorch, which calls the entry points in `torch.backends`. It covers
-    two cases in which Python did not read the `.pth` file when it started: a folder that is no site directory
-    (`pip install --target`), and an installation into the environment of a notebook kernel that was already running.
+    two cases in which Python did not read the `.pth` file when it started: a folder that is not a site directory
+    (`pip install --target`), and an installation into the environment of a running notebook kernel.
     """
     if _is_settled():
         return
@@ -96,13 +96,13 @@ def check() -> None:
         _guard(f"it was installed in {here} after this Python started. Restart Python (in a notebook, the kernel).")
     else:
         _guard(
-            f"Python does not read the .pth file in {here}. Reinstall it without --target, or uninstall it by removing "
-            "it from that folder."
+            f"Python does not read the .pth file in {here}. Reinstall it without --target, or remove it from that "
+            "folder."
         )
 
 
 def _is_settled() -> bool:
-    """Return whether the overlay is active, guarded against or switched off."""
+    """Return whether the overlay is active, replaced by a guard or switched off."""
     finders = {type(finder).__name__ for finder in sys.meta_path}
     return os.environ.get(SWITCH) == "0" or not finders.isdisjoint({"OverlayFinder", "ModelGuard"})
 
@@ -118,7 +118,7 @@ def _guard(reason: str) -> None:
 
 
 def _find_folder() -> str:
-    """Return the folder that an editable install points to, or that of this file."""
+    """Return the folder of an editable install, or the folder of this file."""
     import importlib.metadata
     import json
     from urllib.parse import urlsplit

@@ -46,7 +46,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Escape what a test printed of file names that are not UTF-8: pytest-xdist can't send them."""
+    """Escape file names that are not UTF-8 in a test's output: pytest-xdist can't send them."""
     report = yield
     report.sections = [(name, text.encode("utf-8", "backslashreplace").decode()) for name, text in report.sections]
     return report
@@ -75,7 +75,7 @@ def run() -> Run:
 
 @pytest.fixture(scope="session")
 def server() -> Server:
-    """Return what runs `yolo`, `small-object` and Python commands without the seconds of importing PyTorch."""
+    """Return a runner of `yolo`, `small-object` and Python commands that saves the seconds of importing PyTorch."""
     return Server()
 
 

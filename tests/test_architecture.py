@@ -21,7 +21,7 @@ CORE = [  # works without the overlay
 ]
 MAX_FILE_LINES = 600
 # A new capability may raise the limits; what is there gets shorter.
-MAX_LINES = {("ultralytics", "src"): 12193, ("ultralytics",): 2056, ("tests",): 12852}
+MAX_LINES = {("ultralytics", "src"): 12190, ("ultralytics",): 2054, ("tests",): 12852}
 IMPORT_FIRST = """
 import importlib, os, sys
 import cv2, torch, torchvision
@@ -46,7 +46,7 @@ def test_overlay_changes_upstream_files_only(root: Path) -> None:
 
 @pytest.mark.parametrize("switch", ["0", "1"])
 def test_modules_can_be_imported_first(run: Run, root: Path, tmp_path: Path, switch: str) -> None:
-    """The core also without the overlay; with it, what patches import imports upstream's modules and their patches."""
+    """The core works without the overlay too; with it, modules that patches import load upstream and its patches."""
     modules = set(CORE)
     for path in (root / "ultralytics").rglob("*.py") if switch == "1" else ():
         modules |= set(re.findall(r"^ *(?:from|import) (small_object\S+)", path.read_text(encoding="utf-8"), re.M))

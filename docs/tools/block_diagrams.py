@@ -1,4 +1,4 @@
-"""Drawings of the blocks and of a model."""
+"""Draws the blocks and a model."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from docs.tools.drawing import FAINT, INK, TILE_COLOURS, TIMES, Box, arrow, canv
 
 
 def grid(ax: Axes, x: float, y: float, cell: float, cells: int, filled: dict[tuple[int, int, int], str]) -> None:
-    """Draw `cells` x `cells` cells from the upper left corner (x, y), with squares of them filled.
+    """Draw `cells` x `cells` cells from the upper left corner (x, y), with some squares filled.
 
     Args:
         ax: See `Box`.
         x: Left side.
         y: Upper side.
         cell: Side of a cell.
-        cells: Cells a side.
-        filled: Colours by (row, column, side in cells) of the squares.
+        cells: Cells per side.
+        filled: Colours of the squares by (row, column, side in cells).
     """
     for (row, column, side), colour in filled.items():
         place, size = (x + column * cell, y + row * cell), side * cell
@@ -37,7 +37,7 @@ def grid(ax: Axes, x: float, y: float, cell: float, cells: int, filled: dict[tup
 
 
 def draw_dualconv() -> Figure:
-    """DualConv, and which input channels each output channel of its two convolutions sees."""
+    """Draw DualConv, and the input channels that each output channel of its two convolutions sees."""
     c1, c2, stride = 128, 256, 2
     block = DualConv(c1, c2, stride)
     stock = Conv(c1, c2, 3, stride)
@@ -76,7 +76,7 @@ def draw_dualconv() -> Figure:
 
 
 def draw_dwr() -> Figure:
-    """DWR, what its three dilated convolutions see, and C3k2DWR around it."""
+    """Draw DWR, the receptive fields of its three dilated convolutions, and C3k2DWR around it."""
     c = 64
     block = DWR(c, c)
     figure, ax = canvas(17, 11.9)
@@ -135,7 +135,7 @@ def draw_dwr() -> Figure:
 
 
 def draw_hsfpn() -> Figure:
-    """HS-FPN's parts: the channel attention, the screening lateral and the screening fusion."""
+    """Draw HS-FPN's parts: the channel attention, the screening lateral and the screening fusion."""
     c, width = 128, 64
     lateral, fusion = ScreeningLateral(c, width), ScreeningFusion([c, c])
     squeeze, rectify, expand = fusion.gate.bottleneck
@@ -190,7 +190,7 @@ def draw_hsfpn() -> Figure:
 
 
 def read_rows(file: Path, imgsz: int = 64) -> list[dict]:
-    """Return what each row of a model YAML is at scale n: `name`, `sources`, `repeats`, `stride` and `channels`."""
+    """Return `name`, `sources`, `repeats`, `stride` and `channels` of each row of a model YAML at scale n."""
     name = file.name.replace("yolo11", "yolo11n", 1)
     model = DetectionModel(str(file.with_name(name)), verbose=False).eval()
     shapes: dict[int, torch.Size] = {}
@@ -226,7 +226,7 @@ COLUMNS = (4.0, 7.3, 10.15, 12.75, 15.35)  # backbone, lateral, fusion, block, h
 
 
 def draw_model(file: Path) -> Figure:
-    """A model with an HS-FPN from its YAML: a band for each stride; from left to right backbone, neck and heads."""
+    """Draw a model with an HS-FPN from its YAML: a band per stride; from left to right backbone, neck and heads."""
     rows = read_rows(file)
     *body, detect = rows
     strides = sorted({row["stride"] for row in body})

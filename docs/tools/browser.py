@@ -1,4 +1,4 @@
-"""Opens a page of this project in a browser without a window, for tests, pictures and measurements."""
+"""Opens a page of this project in a headless browser, for tests, pictures and measurements."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from typing import Any
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 
 
-def missing() -> str:
-    """Return what is missing to open a page, as a sentence, or an empty string."""
+def find_missing() -> str:
+    """Return what is missing to open a page, with advice, or an empty string."""
     try:
         import playwright  # noqa: F401
     except ImportError:
@@ -32,7 +32,7 @@ def _chromium() -> str | None:
 
 @contextmanager
 def browser() -> Iterator[Any]:
-    """Give a Playwright browser, Chromium without a window."""
+    """Yield a Playwright browser, headless Chromium."""
     from playwright.sync_api import sync_playwright
 
     arguments = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
@@ -44,17 +44,17 @@ def browser() -> Iterator[Any]:
             chromium.close()
 
 
-def opened(chromium: Any, file: Path, width: int = 1280, height: int = 800) -> tuple[Any, list[str]]:
+def open_page(chromium: Any, file: Path, width: int = 1280, height: int = 800) -> tuple[Any, list[str]]:
     """Open a file in a new window.
 
     Args:
-        chromium: What `browser` gave.
+        chromium: The browser from `browser`.
         file: The page.
         width: Width of the window in pixels.
         height: Height of the window in pixels.
 
     Returns:
-        The Playwright page, and a list that gets each error and warning of its console as they come.
+        The Playwright page, and a list to which each error and warning of its console is added.
     """
     page = chromium.new_page(viewport={"width": width, "height": height})
     said: list[str] = []
@@ -64,15 +64,15 @@ def opened(chromium: Any, file: Path, width: int = 1280, height: int = 800) -> t
     return page, said
 
 
-def until(page: Any, expression: str, seconds: float = 20) -> None:
+def wait_until(page: Any, expression: str, seconds: float = 20) -> None:
     """Wait until a JavaScript expression holds on a page.
 
-    Playwright's own way evaluates a text on the page, which the page's policy forbids.
+    Playwright's own wait evaluates text on the page, which the page's policy forbids.
 
     Args:
         page: Playwright page.
         expression: The expression.
-        seconds: Most seconds to wait.
+        seconds: Maximum seconds to wait.
 
     Raises:
         TimeoutError: If it does not hold by then.
@@ -85,4 +85,4 @@ def until(page: Any, expression: str, seconds: float = 20) -> None:
 
 
 SHOWN = "document.body.dataset.shown === location.hash.slice(1)"
-"""Holds where the page of the predict scripts has drawn the image it was asked for."""
+"""Holds if the page of the predict scripts has drawn the requested image."""

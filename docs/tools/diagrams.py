@@ -1,8 +1,8 @@
 """Draws how the blocks, the models, the loss, the slicing and the size groups work: python -m docs.tools.diagrams.
 
 The drawings go to docs/pictures/*.svg. Kernel sizes, channels, groups, dilations, rows, strides, curves and tiles come
-from the modules, model YAML files and functions that they show, so a drawing changes with the code. The same code and
-the same version of matplotlib give the same bytes.
+from the modules, model YAML files and functions that they show, so a drawing changes with the code. The same code with
+the same version of matplotlib gives the same bytes.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ DRAWINGS: dict[str, Callable[[], Figure]] = {
     "tiles.svg": method_diagrams.draw_slicing,
     "sizes.svg": method_diagrams.draw_sizes,
 }
-"""The drawings by the names of their files in docs/pictures."""
+"""The drawings by file name in docs/pictures."""
 
 
 def main() -> int:

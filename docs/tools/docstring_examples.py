@@ -1,4 +1,4 @@
-"""Lets the Python API show the `Example:` section of a docstring as code; griffe knows only `Examples:`."""
+"""Makes the Python API show the `Example:` section of a docstring as code; griffe knows only `Examples:`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Boxes, arrows and texts of the drawings in docs/pictures, and how a drawing becomes a file."""
+"""Draws boxes, arrows and texts for docs/pictures, and converts drawings to SVG."""
 
 from __future__ import annotations
 
@@ -42,13 +42,13 @@ Point = tuple[float, float]
 
 
 class Box:
-    """A labelled box of a drawing, with the points at which arrows end.
+    """A labelled box in a drawing, with the points where arrows end.
 
     Args:
         ax: Axes in units of drawing, y downward.
         x: Centre.
         y: Centre.
-        text: Label, of one or more lines.
+        text: Label of one or more lines.
         kind: A key of `FILL`.
         width: Width.
         height: Height; None: as high as its lines.
@@ -91,7 +91,7 @@ class Box:
 
 
 def canvas(width: float, height: float, scale: float = 0.5) -> tuple[Figure, Axes]:
-    """Return a figure and axes without frame, `width` x `height` units of `scale` inches, y downward."""
+    """Return a figure and axes without a frame, `width` x `height` units of `scale` inches, y downward."""
     figure = Figure((width * scale, height * scale), facecolor="white")
     ax = figure.add_axes((0, 0, 1, 1))
     ax.set(xlim=(0, width), ylim=(height, 0))
@@ -109,7 +109,7 @@ def arrow(ax: Axes, *points: Point, colour: str = INK, dashed: bool = False) -> 
 
 
 def note(ax: Axes, x: float, y: float, text: str, **options: object) -> None:
-    """Write a text next to what it explains."""
+    """Write an explanation."""
     ax.text(x, y, text, **({"ha": "left", "va": "center", "fontsize": 8.5, "color": INK, "linespacing": 1.3} | options))
 
 
@@ -119,14 +119,14 @@ def title(ax: Axes, x: float, y: float, text: str) -> None:
 
 
 def share(channels: int, of: int) -> str:
-    """Write channels as a share of `c`, e.g. `c/2`."""
+    """Return channels as a fraction of `c`, e.g. `c/2`."""
     ratio = Fraction(channels, of)
     top = "c" if ratio.numerator == 1 else f"{ratio.numerator}c"
     return top if ratio.denominator == 1 else f"{top}/{ratio.denominator}"
 
 
 def describe(module: nn.Module, of: int | None = None, dilation: bool = False) -> str:
-    """Say what a convolution is, from its own attributes, its channels as shares of `of`; its dilation where asked."""
+    """Describe a convolution by its attributes: channels as fractions of `of`, optionally the dilation."""
     conv = getattr(module, "conv", None) or getattr(module, "conv_transpose", module)
     lines = [f"{conv.kernel_size[0]}x{conv.kernel_size[1]} conv"]
     if isinstance(conv, nn.ConvTranspose2d):
@@ -143,7 +143,7 @@ def describe(module: nn.Module, of: int | None = None, dilation: bool = False) -
 
 
 def svg(draw: Callable[[], Figure]) -> str:
-    """Return a drawing as SVG, the same text each time."""
+    """Return a drawing as SVG text, which is the same each time."""
     with mpl.rc_context(STYLE):
         out = io.StringIO()
         draw().savefig(out, format="svg", metadata={"Date": None})

@@ -1,7 +1,7 @@
-"""Adds to the site what lies outside docs/: README.md as its start page, and every file that a page links to.
+"""Adds files outside docs/ to the site: README.md as its start page, and every file that a page links to.
 
-In the repository a link is relative to the file that holds it. In the site the files of docs/ are at the top and all
-others at their path in the repository, so links are rewritten.
+In the repository, a link is relative to its file. In the site, the files of docs/ are at the top and all others at
+their path in the repository, so links are rewritten.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ LINK = re.compile(r"(\]\()([^)\s#]+)((?:#[^)\s]*)?\))")
 
 
 def site_path(file: Path) -> str:
-    """Return the path in the site of a file of the repository, before pages become HTML."""
+    """Return the path of a repository file in the site, before pages become HTML."""
     name = file.relative_to(ROOT).as_posix()
     return "index.md" if name == "README.md" else name.removeprefix("docs/")
 
@@ -52,7 +52,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
-    """Rewrite the links of a page to the paths that files have in the site."""
+    """Rewrite the links of a page to the paths of files in the site."""
     document, folder = repository_path(page.file.src_uri), posixpath.dirname(page.file.src_uri) or "."
 
     def rewrite(match: re.Match[str]) -> str:
@@ -65,7 +65,7 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
 
 
 def on_page_content(html: str, page: Page, config: MkDocsConfig, files: Files) -> str:
-    """Point the links of a notebook to pages; mkdocs-jupyter leaves them as they are."""
+    """Point the links of a notebook to pages; mkdocs-jupyter leaves them unchanged."""
     if page.file.src_uri.endswith(".ipynb"):
         html = re.sub(r'href="(\w+)\.md(#[^"]*)?"', r'href="\1.html\2"', html)
     return html

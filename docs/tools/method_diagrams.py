@@ -1,4 +1,4 @@
-"""Drawings of the loss, the assignment, the slicing and the size groups."""
+"""Draws the loss, the assignment, the slicing and the size groups."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from small_object.slicing.tiling import tile_grid
 
 
 def squares(side: float, offsets: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return a square of `side` pixels and the same moved to the right by `offsets`, xyxy, shapes (1, 4) and (N, 4)."""
+    """Return a square of `side` pixels and its copies moved right by `offsets`, xyxy, shapes (1, 4) and (N, 4)."""
     box = torch.tensor([[0.0, 0, side, side]], dtype=torch.float64)
     moved = box.repeat(len(offsets), 1)
     moved[:, ::2] += torch.from_numpy(offsets)[:, None]
@@ -25,7 +25,7 @@ def squares(side: float, offsets: np.ndarray) -> tuple[torch.Tensor, torch.Tenso
 
 
 def draw_nwd() -> Figure:
-    """IoU and NWD of a square and the same square moved to the side."""
+    """Draw IoU and NWD of a square and its copy moved to the side."""
     figure = Figure((8, 3.5), facecolor="white", layout="constrained")
     axes = figure.subplots(1, 2, sharey=True)
     offsets = np.linspace(0, 40, 161)
@@ -42,7 +42,7 @@ def draw_nwd() -> Figure:
 
 
 def draw_assignment() -> Figure:
-    """The share of the NWD by the size of an object, and the overlap by which a small one is assigned."""
+    """Draw the share of the NWD by object size, and the overlap by which a small object is assigned."""
     figure = Figure((8, 3.5), facecolor="white", layout="constrained")
     left, right = figure.subplots(1, 2)
     sizes = np.linspace(0, 48, 193)
@@ -64,7 +64,7 @@ def draw_assignment() -> Figure:
 
 
 def outline(box: np.ndarray, shape: str) -> np.ndarray:
-    """Return the outline of a thing that fills a box, xyxy: an aircraft from the side or a truck, shape (N, 2)."""
+    """Return the outline of an aircraft from the side or a truck that fills a box, xyxy, shape (N, 2)."""
     aircraft = [
         (0, 0.55), (0.06, 0.42), (0.16, 0.36), (0.8, 0.36), (0.9, 0), (1, 0), (0.955, 0.42), (0.99, 0.5), (0.9, 0.56),
         (0.62, 0.64), (0.7, 1), (0.62, 1), (0.4, 0.7), (0.1, 0.7),
@@ -75,7 +75,7 @@ def outline(box: np.ndarray, shape: str) -> np.ndarray:
 
 
 def draw_slicing() -> Figure:
-    """The tiles of an image, and how objects that their edges cut become one box each."""
+    """Draw the tiles of an image, and how the parts of a cut object become one box."""
     height, width = 1080, 1920
     tiles = tile_grid(height, width, 640, 0.2)
     things = {"aircraft": np.array([250.0, 290, 1270, 425]), "truck": np.array([600.0, 120, 680, 180])}
@@ -127,9 +127,9 @@ def draw_slicing() -> Figure:
 
 
 def draw_sizes() -> Figure:
-    """The size groups, to scale, and COCO's names for them."""
+    """Draw the size groups to scale, and COCO's names for them."""
     figure, ax = canvas(17, 6.0)
-    pixel, ground = 0.034, 4.1  # units a pixel; where the squares stand
+    pixel, ground = 0.034, 4.1  # units per pixel; the squares' lower side
     centres = (1.4, 4.1, 6.9, 10.4, 14.7)
     for x, (name, (low, high)), colour in zip(centres, SIZE_GROUPS.items(), (*TILE_COLOURS, INK), strict=True):
         small, large = low**0.5, high**0.5

@@ -1,4 +1,4 @@
-"""How `make notebook` runs docs/notebook.ipynb: the outputs are kept without what differs from run to run."""
+"""Configures `make notebook`, which runs docs/notebook.ipynb and drops outputs that differ from run to run."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Writes the pictures of README and docs: python -m docs.tools.pictures.
 
-The drawings of `diagrams.py` need nothing. The photographs show detections of the demo's models, so they need
-`python -m benchmarks.demo --compare`, and the screenshot a Chromium.
+The drawings of `diagrams.py` need nothing else. The photographs show detections of the demo's models, so they need
+`python -m benchmarks.demo --compare`. The screenshot needs Chromium.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from ultralytics import YOLO
 
 from benchmarks.common import ROOT
 from docs.tools import diagrams
-from docs.tools.browser import SHOWN, browser, missing, opened, until
+from docs.tools.browser import SHOWN, browser, find_missing, open_page, wait_until
 from small_object.files import replacing
 
 PREDICTED = ROOT / "runs/predict"
@@ -31,7 +31,7 @@ def fit(image: np.ndarray, width: int) -> np.ndarray:
 
 
 def objects_in(picture: Path, data: str) -> int:
-    """Return the number of objects that a demo set's labels give an image of the same name."""
+    """Return the number of objects in a demo set's labels of the image with the same name."""
     label = ROOT / "datasets" / data / "labels/val" / f"{picture.stem}.txt"
     return len(label.read_text(encoding="utf-8").splitlines())
 
@@ -43,14 +43,14 @@ def write(picture: np.ndarray, name: str) -> None:
 
 
 def detections(panorama: Path, views: list[Path]) -> np.ndarray:
-    """Put a panorama above the two apron views with the most objects by their labels: no choice of what went well."""
+    """Put a panorama above the two apron views with the most labelled objects, so no result is hand-picked."""
     busiest = sorted(views, key=lambda path: objects_in(path, "ASS1-demo"))[-2:]
     below = np.hstack([fit(cv2.imread(str(path)), WIDTH // 2) for path in busiest])
     return np.vstack((fit(cv2.imread(str(panorama)), WIDTH), below))
 
 
 def slicing(panorama: Path) -> np.ndarray:
-    """Put the part of a panorama with the most objects, as found in the whole image, above the same with slicing.
+    """Put the busiest part of a panorama, run as a whole image, above the same part run with slicing.
 
     The tiles are half as wide as the panorama, so that objects look twice as large as in the demo's training.
     """
@@ -74,7 +74,7 @@ def slicing(panorama: Path) -> np.ndarray:
 
 
 def skipping(panorama: Path) -> np.ndarray:
-    """Put the tiles of a panorama above those that `slice_skip` runs, with what they find."""
+    """Put all tiles of a panorama above those that `slice_skip` runs, with their detections."""
     model, parts = YOLO(WEIGHTS), []
     for skip in (0, 0.1):
         options = {"slice": 640, "imgsz": 640, "slice_skip": skip, "verbose": False}
@@ -89,10 +89,10 @@ def skipping(panorama: Path) -> np.ndarray:
 
 
 def comparison(page: Path) -> np.ndarray:
-    """Return the page of predict2.py as a browser shows it, zoomed in on the right of the first panorama."""
+    """Return a screenshot of predict2.py's page, zoomed in on the right of the first panorama."""
     with browser() as chromium:
-        shown, _ = opened(chromium, page, WIDTH, 1000)
-        until(shown, SHOWN)
+        shown, _ = open_page(chromium, page, WIDTH, 1000)
+        wait_until(shown, SHOWN)
         shown.keyboard.press("g")
         box = shown.locator(".view").first.bounding_box()
         shown.mouse.move(box["x"] + 0.75 * box["width"], box["y"] + 0.45 * box["height"])
@@ -110,20 +110,20 @@ def captioned(picture: np.ndarray, text: str) -> np.ndarray:
 
 
 def main() -> int:
-    """Write the drawings, and the photographs from what predict1.py and predict2.py saved and the weights find."""
+    """Write the drawings, and the photographs from the results of predict1.py and predict2.py and the weights."""
     diagrams.main()
     panoramas = sorted((PREDICTED / "ASS2/demo").glob("*.jpg"))
     views = sorted((PREDICTED / "ASS1/demo").glob("*.jpg"))
     compared = PREDICTED / "ASS2/stock"
     if not panoramas or len(views) < 2 or not WEIGHTS.is_file() or not compared.is_dir():
         print(
-            f"only drawings written: what the models found is not under {PREDICTED}; "
+            f"only drawings written: {PREDICTED} has no results of the models; "
             "run: python -m benchmarks.demo --compare",
             file=sys.stderr,
         )
         return 1
     panorama = max(panoramas, key=lambda path: objects_in(path, "ASS2-demo"))
-    if why := missing():
+    if why := find_missing():
         print(f"docs/page.jpg can't be written: {why}", file=sys.stderr)
         return 1
     page = comparison(PREDICTED / "ASS2/index.html")

@@ -60,7 +60,7 @@ TABLES: dict[Path, Callable[[], str]] = {
 
 
 def main() -> int:
-    """Write the tables, or report that a document has no place for its table."""
+    """Write the tables, or print an error if a document has no place for its table."""
     for document, table in TABLES.items():
         text = document.read_text(encoding="utf-8")
         if BEGIN not in text or END not in text:

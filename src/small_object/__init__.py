@@ -2,4 +2,4 @@
 
 import ultralytics_overlay_start
 
-ultralytics_overlay_start.check()  # one line where this Python was started without the overlay
+ultralytics_overlay_start.check()  # prints one line if this Python was started without the overlay

@@ -16,21 +16,21 @@ DEFAULTS: dict[str, Any] = yaml.safe_load(DEFAULTS_PATH.read_text(encoding="utf-
 
 
 def check_arguments(cfg: dict[str, Any]) -> None:
-    """Check what upstream's checks of types and ranges leave open, for all or some arguments.
+    """Check all or some arguments for what upstream's checks of types and ranges don't cover.
 
     Raises:
-        TypeError: If an argument is of a wrong type.
+        TypeError: If an argument has the wrong type.
         ValueError: If an argument is out of its range.
     """
-    if (c := cfg.get("nwd_c")) is not None and not 0 < c <= sys.float_info.max:  # not inf, nor more than a float holds
+    if (c := cfg.get("nwd_c")) is not None and not 0 < c <= sys.float_info.max:  # not inf or more than a float holds
         raise ValueError(f"'nwd_c={c}' is an invalid value. 'nwd_c' must be finite and greater than 0.")
     if not 0 <= (limit := cfg.get("min_box") or 0) < sys.float_info.max:
         raise ValueError(f"'min_box={limit}' is an invalid value. 'min_box' must be finite and at least 0.")
     if (overlap := cfg.get("slice_overlap") or 0) > MAX_OVERLAP:
         raise ValueError(f"'slice_overlap={overlap}' is an invalid value. It must be between 0.0 and {MAX_OVERLAP}.")
-    for name, least in {"slice_batch": 0, "slice_samples": 1, "slice_val": 1}.items():
-        if (count := cfg.get(name, 1)) < least:
-            raise ValueError(f"'{name}={count}' is an invalid value. '{name}' must be >= {least}.")
+    for name, minimum in {"slice_batch": 0, "slice_samples": 1, "slice_val": 1}.items():
+        if (count := cfg.get(name, 1)) < minimum:
+            raise ValueError(f"'{name}={count}' is an invalid value. '{name}' must be >= {minimum}.")
     side, task = cfg.get("slice"), cfg.get("task")
     sides = side if isinstance(side, (list, tuple)) else [side]
     if side is None or side == "auto":
@@ -44,10 +44,10 @@ def check_arguments(cfg: dict[str, Any]) -> None:
     if side and task not in {None, *SLICED_TASKS}:
         raise ValueError(f"'slice={side}' is invalid for task={task}. Slicing works for {', '.join(SLICED_TASKS)}.")
     if cfg.get("slice_roi") and not side and side is not None:
-        raise ValueError(f"'slice_roi={cfg['slice_roi']}' is invalid without slicing. Give 'slice', too.")
+        raise ValueError(f"'slice_roi={cfg['slice_roi']}' is invalid without slicing. Set 'slice' too.")
 
 
 def drop_defaults(args: dict[str, Any]) -> dict[str, Any]:
-    """Return arguments without this fork's that have their default, so that stock Ultralytics reads the others."""
+    """Return arguments without those of this fork that have defaults, so that stock Ultralytics can read the rest."""
     missing = object()
     return {key: value for key, value in args.items() if value != DEFAULTS.get(key, missing)}

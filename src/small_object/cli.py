@@ -1,7 +1,6 @@
 """The `small-object` command: everything in this project that is not a mode of `yolo`.
 
-Each subcommand has a function that runs it. It imports what it needs, so that `small-object --help` does not wait for
-PyTorch.
+A function runs each subcommand. It imports what it needs, so that `small-object --help` does not wait for PyTorch.
 """
 
 from __future__ import annotations
@@ -34,7 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: Arguments; those of the process by default.
 
     Returns:
-        Exit status: 0; 1 after a user's mistake, or where a check found something that would hurt training; 130 after
+        Exit status: 0; 1 after a user's mistake, or if a check found something that would hurt training; 130 after
         Ctrl-C. Arguments that can't be parsed end the process with status 2.
     """
     args = build_parser().parse_args(argv)
@@ -50,7 +49,7 @@ def predict(name: str, root: Path, argv: Sequence[str] | None = None) -> int:
         argv: Arguments; those of the process by default.
 
     Returns:
-        Exit status, see `main`; 1 also where a model failed.
+        Exit status, see `main`; also 1 if a model failed.
     """
     program = f"predict{name.removeprefix('ASS')}.py"
     parser = ArgumentParser(
@@ -83,7 +82,7 @@ def build_parser() -> ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
     def command(run: Callable[[Namespace], int], example: str) -> Add:
-        """Add the subcommand that a function runs, whose docstring is the help; return what adds its arguments."""
+        """Add the subcommand that `run` runs, with its docstring as help; return the function that adds arguments."""
         name, text = run.__name__.lstrip("_").replace("_", "-"), run.__doc__
         added = commands.add_parser(name, help=text, description=text, epilog=f"example: {PROGRAM} {name} {example}")
         added.set_defaults(run=run)
@@ -94,8 +93,8 @@ def build_parser() -> ArgumentParser:
     add("--archive", type=Path, help="zip, tar, 7z or rar file of the data set that you downloaded yourself")
     add("--split", type=Path, help="split to follow: CSV with the columns image and split (train or val)")
     add("--cache", type=Path, help="folder that keeps downloads (default: ~/.cache/small-object-detection)")
-    add("--overwrite", action="store_true", help="replace a data set that is there already")
-    add("--out", type=Path, help="folder of the data set, of several their parent (default: datasets/NAME)")
+    add("--overwrite", action="store_true", help="replace an existing data set")
+    add("--out", type=Path, help="folder of the data set, or parent folder of several (default: datasets/NAME)")
 
     for run, example in (
         (_check, "my/data.yaml --imgsz 1280"),
@@ -109,7 +108,7 @@ def build_parser() -> ArgumentParser:
 
     add = command(_convert, "coco train.json val.json --out datasets/mine")
     add("format", choices=("coco", "voc"), help="format of the annotations")
-    add("path", nargs="+", help="COCO's JSON file, or one for each split (train.json or val=FILE); or VOC's folder")
+    add("path", nargs="+", help="COCO JSON file, or one per split (train.json or val=FILE); or VOC folder")
     add("--out", type=Path, required=True, help="folder of the new data set")
     add("--images", type=Path, help="coco: folder of the images, if they are not next to the JSON file")
     add("--skip-missing", action="store_true", help="coco: leave out images whose files are missing")
@@ -120,7 +119,7 @@ def build_parser() -> ArgumentParser:
     add("--out", type=Path, required=True, metavar="DIR", help="folder of the new data set")
     add("--tile", type=whole_number(MIN_TILE), default=640, help="side of a tile in pixels (default: 640)")
     add("--overlap", type=tile_overlap, default=0.2, help="minimum overlap of neighbouring tiles (default: 0.2)")
-    add("--keep", type=fraction, default=0.4, help="drop a box of which less than this fraction is left (default: 0.4)")
+    add("--keep", type=fraction, default=0.4, help="drop boxes that keep less than this fraction (default: 0.4)")
     add("--empty", type=float, default=0.1, help="tiles without objects, per tile with objects (default: 0.1)")
 
     add = command(_scenes, "ASS1-demo --train 500 --val 100 --out datasets/ASS1-demo")
@@ -129,37 +128,37 @@ def build_parser() -> ArgumentParser:
     add("--val", type=whole_number(1), help="number of validation images (default: ASS1-demo 40, ASS2-demo 8)")
     add("--out", type=Path, help="folder of the data set (default: datasets/NAME)")
     add("--seed", type=whole_number(0), default=0, help="another seed gives another data set (default: 0)")
-    add("--overwrite", action="store_true", help="replace images that are there already")
+    add("--overwrite", action="store_true", help="replace existing images")
 
     add = command(_compare, "--data my/data.yaml --models a.pt runs/ASS2")
     add("--models", nargs="+", type=Path, required=True, metavar="MODEL", help="weights, or folders of training runs")
-    add("--data", help="data YAML, whose validation images are run and which names the classes")
+    add("--data", help="data YAML, which gives the validation images and the class names")
     _add_prediction(add, default_slice=0)
-    add("--out", type=Path, help="folder for the results (default: runs/compare/ and the name of the data)")
+    add("--out", type=Path, help="folder for the results (default: runs/compare/NAME)")
 
     add = command(_batch, "--model best.pt --source panoramas --out found")
     add("--model", required=True, help="weights, in any format that `yolo predict` takes")
     add("--source", required=True, help="folder, list of images (.txt) or s3://bucket/prefix?region=eu-west-1")
     add("--out", required=True, help="folder for the results, or s3://bucket/prefix")
-    add("--imgsz", type=whole_number(32), help="input size in pixels (default: that of the training)")
+    add("--imgsz", type=whole_number(32), help="input size in pixels (default: as in training)")
     add("--conf", type=fraction, default=0.25, help="minimum confidence (default: 0.25)")
     add("--iou", type=fraction, default=0.7, help="maximum IoU of two objects of a class (default: 0.7)")
     add("--max-det", type=whole_number(1), default=300, help="maximum number of objects per image (default: 300)")
     add("--slice", type=tile_size, default="auto", help=SLICE_HELP)
-    add("--slice-skip", type=fraction, default=0.0, help="skip tiles where nothing may score this (default: 0, none)")
+    add("--slice-skip", type=fraction, default=0.0, help="skip tiles where no score reaches this (default: 0, run all)")
     add("--slice-overlap", type=tile_overlap, default=0.2, help="minimum overlap of neighbouring tiles (default: 0.2)")
-    add("--slice-batch", type=whole_number(0), default=8, help="tiles per batch of the model (default: 8); 0: chosen")
+    add("--slice-batch", type=whole_number(0), default=8, help="tiles per batch (default: 8); 0: fitted to the GPU")
     add("--slice-roi", help=ROI_HELP)
-    add("--batch", type=whole_number(1), default=8, help="images that a worker runs together (default: 8)")
-    add("--part", type=whole_number(1), help="images per Parquet file, lost with a killed worker (default: 8 to 256)")
+    add("--batch", type=whole_number(1), default=8, help="images that a worker runs at once (default: 8)")
+    add("--part", type=whole_number(1), help="images per Parquet file, redone if a worker dies (default: 8 to 256)")
     add("--workers", type=whole_number(1), help="processes (default: one per GPU, or one per two cores)")
     add("--device", choices=("cpu", "cuda"), help="device (default: cuda if there is a GPU)")
-    add("--save-json", action="store_true", help="also write the detections as COCO's results, predictions.json")
+    add("--save-json", action="store_true", help="also save predictions.json in COCO's format")
     add("--address", help="Ray cluster to run on, such as auto (default: this machine alone)")
 
     add = command(_transfer, "yolo11n.pt ultralytics/cfg/models/11/yolo11n.yaml")
     add("weights", help="weights of a detection model, such as yolo11n.pt")
-    add("model", help="YAML of the model to receive them")
+    add("model", help="YAML of the model that receives them")
 
     add = command(_export_stock, "best.pt --out stock.pt")
     add("weights", type=Path, help="weights of a model of this fork")
@@ -172,13 +171,13 @@ def build_parser() -> ArgumentParser:
 def _add_prediction(add: Add, default_slice: int | str) -> None:
     """Add the arguments that `compare` and the predict scripts share."""
     add("--source", help="image, folder, video or glob to run instead of the validation images")
-    add("--imgsz", type=whole_number(32), help="input size in pixels (default: that of the training)")
+    add("--imgsz", type=whole_number(32), help="input size in pixels (default: as in training)")
     add("--slice", type=tile_size, default=default_slice, help=SLICE_HELP)
     add("--slice-roi", help=ROI_HELP)
     add("--conf", type=fraction, default=0.25, help="minimum confidence (default: 0.25)")
     add("--iou", type=fraction, help="maximum IoU of two objects of a class (default: 0.7)")
     add("--max-det", type=whole_number(1), help="maximum number of objects per image (default: 300)")
-    add("--classes", nargs="+", type=whole_number(0), metavar="CLASS", help="numbers of the only classes to find")
+    add("--classes", nargs="+", type=whole_number(0), metavar="CLASS", help="find only the classes with these numbers")
     add("--device", help="device, as in yolo (default: a GPU if there is one)")
     add("--no-pictures", action="store_true", help="save no annotated images")
     add("--save-txt", action="store_true", help="also save labels in YOLO format under labels/")
@@ -187,7 +186,7 @@ def _add_prediction(add: Add, default_slice: int | str) -> None:
 
 def _execute(program: str, args: Namespace, resumable: bool = False) -> int:
     """Run a parsed command; turn a user's mistake and Ctrl-C into one line and an exit status."""
-    for stream in (sys.stdout, sys.stderr):  # names of files may be bytes that a terminal can't show
+    for stream in (sys.stdout, sys.stderr):  # file names may hold bytes that a terminal can't show
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     try:
@@ -243,7 +242,7 @@ def _data(args: Namespace) -> int:
 
     names = list(SETS) if "all" in args.names else args.names
     if args.archive and len(names) != 1:
-        raise UserError("--archive goes with one data set, ASS1 or ASS2")
+        raise UserError("--archive needs exactly one data set, ASS1 or ASS2")
     for name in names:
         folder = args.out if args.out and len(names) == 1 else (args.out or Path("datasets")) / name
         prepare(name, folder, args.archive, args.split, args.cache, args.overwrite)
@@ -281,7 +280,7 @@ def _convert(args: Namespace) -> int:
     if args.format == "coco":
         from_coco(args.path, args.out, args.images, args.split, args.skip_missing)
     elif args.images or args.skip_missing or len(args.path) > 1:
-        raise UserError("--images goes with coco, as do --skip-missing and several paths")
+        raise UserError("--images, --skip-missing and several paths are only for coco")
     else:
         from_voc(args.path[0], args.out, args.split)
     return 0
@@ -296,7 +295,7 @@ def _tiles(args: Namespace) -> int:
 
 
 def _scenes(args: Namespace) -> int:
-    """Make a demo data set of synthetic airport scenes."""
+    """Generate a demo data set of synthetic airport scenes."""
     from small_object.scenes.generate import make_demo
 
     make_demo(args.name, args.out, args.train, args.val, args.seed, args.overwrite)
@@ -315,7 +314,7 @@ def _run_models(args: Namespace, models: Sequence[Path], data: str | Path | None
     names = "imgsz", "conf", "iou", "max_det", "classes", "device", "slice", "slice_roi", "save_txt", "save_json"
     options = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
     title = f"{title}: what each model finds"
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends it as Ctrl-C does
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # stop like after Ctrl-C
     try:
         runs = compare(models, out, data, args.source, title, pictures=not args.no_pictures, **options)
     finally:
@@ -324,9 +323,9 @@ def _run_models(args: Namespace, models: Sequence[Path], data: str | Path | None
 
 
 def _batch(args: Namespace) -> int:
-    """Find objects in any number of images with Ray Data; resumes after an interruption."""
+    """Find objects in a large collection of images with Ray Data; resume after an interruption."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # before Ray is imported
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # its announcement of a new default
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # silences the announcement of a new default
     try:
         import pyarrow.parquet  # noqa: F401
         import ray.data  # noqa: F401
@@ -347,7 +346,7 @@ def _batch(args: Namespace) -> int:
 
 
 def _transfer(args: Namespace) -> int:
-    """Show what a model takes from the weights of another, row by row."""
+    """Show which weights a model takes from another model, row by row."""
     from small_object.transfer import describe, load_models
 
     print(describe(*load_models(args.weights, args.model)))
@@ -364,7 +363,7 @@ def _export_stock(args: Namespace) -> int:
 
 
 def _status(args: Namespace) -> int:
-    """Show whether the overlay is active, from which folder and over which version of Ultralytics."""
+    """Show whether the overlay is active, its folder and the version of Ultralytics."""
     from small_object.status import is_active, status
 
     print("\n".join(f"{name:<23}{value}" for name, value in status().items()))

@@ -1,7 +1,7 @@
 """Detections and annotations in COCO's format, which other tools read.
 
 Detections are rows like those of upstream's `yolo val save_json`: `image_id` is the stem of the file's name, as a
-number where it is one, `category_id` the index of the class plus 1 and `bbox` x, y, width and height in pixels.
+number if it is one, `category_id` is the class index plus 1 and `bbox` is x, y, width and height in pixels.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from ultralytics.utils import LOGGER
 from small_object.files import make_writable, replacing
 from small_object.images import readable_name
 
-FRAME = re.compile(r"video \d+/\d+ \(frame (\d+)/")  # how upstream's reader of videos describes an image
-NUM_CLASSES = 2**31  # more than there can be
+FRAME = re.compile(r"video \d+/\d+ \(frame (\d+)/")  # upstream's description of a video frame
+NUM_CLASSES = 2**31  # more than any model has
 TASKS = "detect", "segment", "pose", "obb"  # those with boxes
-DECIMALS = 6  # of a pixel; only rounds off what computing with floats adds
+DECIMALS = 6  # of a pixel; removes floating-point noise only
 
 
 def image_id(file: str | PurePath, frame: int | None = None) -> int | str:
-    """Return the `image_id` of a file, or a frame of a video, as upstream's validator does: a number if it is one."""
+    """Return the `image_id` of a file or a video frame like upstream's validator: a number if it is one."""
     stem = PurePath(file).stem + ("" if frame is None else f"_{frame}")
     return int(stem) if stem.isdecimal() else stem
 
@@ -35,20 +35,20 @@ def image_id(file: str | PurePath, frame: int | None = None) -> int | str:
 def detection_rows(
     boxes: torch.Tensor, scores: torch.Tensor, classes: torch.Tensor, images: Sequence[tuple[int | str, str]]
 ) -> list[dict[str, Any]]:
-    """Return detections as rows of COCO's results, rounded as by upstream's validator.
+    """Return detections as rows of COCO's results, rounded like upstream's validator.
 
     Args:
-        boxes: xyxy in pixels of the images, shape (N, 4), or rotated ones, xywhr, shape (N, 5), which get `rbox` and
-            `poly` in the place of `bbox`.
+        boxes: xyxy in pixels of the images, shape (N, 4), or rotated boxes, xywhr, shape (N, 5), which get `rbox` and
+            `poly` instead of `bbox`.
         scores: Shape (N,), 0..1.
         classes: Class indices, shape (N,).
-        images: For each detection the `image_id` and the `file_name` of its image.
+        images: The `image_id` and the `file_name` of each detection's image.
     """
     from ultralytics.models.yolo.detect.val import DetectionValidator
     from ultralytics.models.yolo.obb.val import OBBValidator
 
     cls = OBBValidator if boxes.shape[1] == 5 else DetectionValidator
-    validator = cls.__new__(cls)  # what else it sets up is for a validation
+    validator = cls.__new__(cls)  # its constructor is for validations
     validator.jdict, validator.class_map = [], range(1, NUM_CLASSES)
     validator.pred_to_json({"bboxes": boxes, "conf": scores, "cls": classes}, {"im_file": ""})
     for row, (row_id, file_name) in zip(validator.jdict, images, strict=True):
@@ -57,7 +57,7 @@ def detection_rows(
 
 
 def encode_rows(rows: Iterable[dict[str, Any]], is_first: bool) -> bytes:
-    """Return rows as they stand in a list in JSON, between `[` and `]`; `is_first` is whether none precede."""
+    """Return rows as items of a JSON list, without `[` and `]`; `is_first`: whether they start the list."""
     text = ",\n".join(map(json.dumps, rows))
     return (text if is_first or not text else f",\n{text}").encode()
 
@@ -65,7 +65,7 @@ def encode_rows(rows: Iterable[dict[str, Any]], is_first: bool) -> bytes:
 class PredictionWriter:
     """Writes the detections of a prediction into `predictions.json` of its folder while it runs.
 
-    None are held in memory. The file is in its place, with what has been found so far, after `close`.
+    It holds none of them in memory. `close` puts the file in place, even after an interruption.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -74,7 +74,7 @@ class PredictionWriter:
         self._stack = ExitStack()
         new = self._stack.enter_context(replacing(self.file))
         self._stream = self._stack.enter_context(new.open("wb"))
-        self._end = self._stream.write(b"[")  # of the rows of whole images
+        self._end = self._stream.write(b"[")  # end of the last complete image
         self._paths: dict[int | str, str] = {}
         self._is_ambiguous = False
 
@@ -99,10 +99,10 @@ class PredictionWriter:
                 self._end += self._stream.write(encode_rows(rows, self._end == 1))
 
     def close(self) -> None:
-        """End the file and put it in its place."""
+        """Finish the file and put it in place."""
         with self._stack:
             self._stream.seek(self._end)
-            self._stream.truncate()  # what Ctrl-C left of an image
+            self._stream.truncate()  # drops an image that Ctrl-C interrupted
             self._stream.write(b"]\n")
 
 
@@ -110,7 +110,7 @@ def build_writer(args: Any, folder: Path) -> PredictionWriter | None:
     """Return the writer that the argument `save_json` of a prediction asks for, or None."""
     if args.save_json and (args.task not in TASKS or args.embed):
         what = "embed" if args.embed else f"the task {args.task}"
-        LOGGER.warning(f"'save_json' is not used with {what}: there are no boxes to write.")
+        LOGGER.warning(f"'save_json' is ignored with {what}: there are no boxes to write.")
     elif args.save_json:
         return PredictionWriter(folder)
     return None
@@ -119,13 +119,13 @@ def build_writer(args: Any, folder: Path) -> PredictionWriter | None:
 def build_instances(
     names: Sequence[str], images: Iterable[tuple[str, tuple[int, int], np.ndarray, np.ndarray, np.ndarray]]
 ) -> dict[str, list[dict[str, Any]]]:
-    """Return COCO's annotations of a data set. Ids begin at 1, that of a category is its class index plus 1.
+    """Return COCO's annotations of a data set. Ids start at 1; a category's id is its class index plus 1.
 
     Args:
         names: Class names by class index.
-        images: For each image its file name, its (width, height) in pixels, the class indices of its objects, shape
+        images: Per image its file name, its (width, height) in pixels, the class indices of its objects, shape
             (N,), their boxes, shape (N, 4), and its ignore regions, shape (M, 4), both xyxy in pixels. A region becomes
-            a crowd (`iscrowd`) of each category, since COCO's evaluation goes by category.
+            a crowd (`iscrowd`) of each category, since COCO's evaluation is per category.
     """
     found: dict[str, list[dict[str, Any]]] = {"images": [], "annotations": []}
     found["categories"] = [{"id": index, "name": name} for index, name in enumerate(names, 1)]

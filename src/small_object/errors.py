@@ -1,40 +1,40 @@
-"""Mistakes of the user, as opposed to faults of the program."""
+"""Mistakes of the user, as opposed to bugs of the program."""
 
 from __future__ import annotations
 
 import errno
 
 NOT_WRITABLE = {errno.EACCES, errno.EPERM, errno.EROFS}
-UPSTREAM_MARK = "ERROR "  # begins the messages by which upstream addresses the user
+UPSTREAM_MARK = "ERROR "  # starts upstream's messages to the user
 
 
 class UserError(ValueError):
-    """What the user gave cannot be used; the message is one line that says what is wrong and what to do.
+    """The user's input can't be used. The message is one line that says what is wrong and what to do.
 
     The `yolo` command prints the message without a traceback.
     """
 
 
 def one_line(text: object) -> str:
-    """Return a text without line breaks and other repeated blanks, as a message shows it."""
+    """Return a text with every run of whitespace replaced by one space."""
     return " ".join(str(text).split())
 
 
 def explain(error: BaseException) -> str | None:
-    """Return the line that tells a user what was wrong, or None where the error is a fault of the program.
+    """Return the line that tells the user what was wrong, or None if the error is a bug of the program.
 
     Args:
-        error: What ended a `yolo` command.
+        error: The error that ended a `yolo` command.
     """
     cause: BaseException | None = error
     while cause is not None and not isinstance(cause, UserError):
         cause = cause.__cause__
     if cause is not None:
-        # The error of a loader process holds its traceback as text, and the message at the end. Other messages may
-        # explain the whole command line after an empty line.
+        # A loader process's error holds its traceback as text, with the message at the end. Other messages may explain
+        # the whole command line after an empty line.
         return one_line(str(cause).rpartition(f"{UserError.__name__}: ")[2].strip().partition("\n\n")[0])
     if isinstance(error, OSError) and error.errno in NOT_WRITABLE:
-        return f"{error.filename}: {error.strerror}; if results go there, name another folder with project="
+        return f"{error.filename}: {error.strerror}; if results go there, choose another folder with project="
     if isinstance(error, FileNotFoundError) and error.filename:
         return f"{error.filename}: {error.strerror}"
     text = one_line(error)

@@ -14,21 +14,21 @@ from small_object.arguments import DEFAULTS
 from small_object.errors import UserError, explain, one_line
 from small_object.files import replacing
 
-ROW_ATTRIBUTES = "i", "f", "type", "np"  # what `parse_model` notes in a row
+ROW_ATTRIBUTES = "i", "f", "type", "np"  # set by `parse_model` for each row
 
 
 def export_stock(weights: Path, out: Path) -> None:
-    """Write a checkpoint without code of this fork, for prediction, validation and export in stock Ultralytics.
+    """Write a checkpoint without this fork's code, for prediction, validation and export in stock Ultralytics.
 
-    A `DualConv` becomes the 3x3 `Conv` that computes the same, and a `LightDetect` a `Detect` that keeps its light
-    branches. A training from it in stock Ultralytics builds full box branches and takes the weights that fit.
+    A `DualConv` becomes a 3x3 `Conv` that computes the same, and a `LightDetect` becomes a `Detect` with its light
+    branches. Training from it in stock Ultralytics builds full box branches and takes the weights that fit.
 
     Args:
         weights: Checkpoint of a detection model.
         out: File to write.
 
     Raises:
-        UserError: If the file can't be loaded or written, or the model has a block that no stock module can replace.
+        UserError: If a file can't be loaded or written, or the model has a block that no stock module can replace.
     """
     try:
         ckpt, _ = torch_safe_load(str(weights))
@@ -44,17 +44,17 @@ def export_stock(weights: Path, out: Path) -> None:
 
 
 def replace_blocks(model: Any, file: Path) -> Any:
-    """Replace the blocks of this fork in a model by stock modules that compute the same; return the model."""
+    """Replace this fork's blocks in a model with stock modules that compute the same; return the model."""
     for parent in list(model.modules()):
         for name, child in parent.named_children():
             if type(child) is DualConv:
-                setattr(parent, name, as_conv(child))
+                setattr(parent, name, to_conv(child))
             elif type(child) is LightDetect:
                 child.__class__ = Detect
                 child.type = "ultralytics.nn.modules.head.Detect"
     ours = {DualConv.__module__, LightDetect.__module__, "ultralytics.nn.modules.dwr", "ultralytics.nn.modules.hsfpn"}
     if left := sorted({type(module).__name__ for module in model.modules() if type(module).__module__ in ours}):
-        raise UserError(f"{file}: stock Ultralytics has nothing like {', '.join(left)}; export it with `yolo export`")
+        raise UserError(f"{file}: stock Ultralytics has no {', '.join(left)}; export it with `yolo export`")
     for part in ("backbone", "head"):
         model.yaml[part] = [stock_row(row) for row in model.yaml[part]]
     model.args = {k: v for k, v in dict(getattr(model, "args", None) or {}).items() if k not in DEFAULTS}
@@ -62,7 +62,7 @@ def replace_blocks(model: Any, file: Path) -> Any:
 
 
 def stock_row(row: list[Any]) -> list[Any]:
-    """Return a row of a model YAML with a stock module in the place of `DualConv` or `LightDetect`."""
+    """Return a row of a model YAML with a stock module instead of `DualConv` or `LightDetect`."""
     source, repeats, name, arguments = row
     if name == "DualConv":
         c2, stride = (*arguments, 1)[:2]
@@ -71,12 +71,12 @@ def stock_row(row: list[Any]) -> list[Any]:
 
 
 @torch.no_grad()
-def as_conv(dual: DualConv) -> Conv:
-    """Return the `Conv` that computes what a `DualConv` does: its grouped and its 1x1 kernel in one dense 3x3 kernel.
+def to_conv(dual: DualConv) -> Conv:
+    """Return a `Conv` equal to a `DualConv`: one dense 3x3 kernel holds its grouped and its 1x1 kernel.
 
     Example:
         >>> dual, image = DualConv(8, 16, 2).eval(), torch.rand(1, 8, 6, 6)
-        >>> torch.allclose(as_conv(dual)(image), dual(image), atol=1e-6)
+        >>> torch.allclose(to_conv(dual)(image), dual(image), atol=1e-6)
         True
     """
     grouped, point = dual.conv.weight, dual.cv2.weight

@@ -14,16 +14,16 @@ from small_object.errors import UserError
 
 @contextmanager
 def replacing(file: Path) -> Iterator[Path]:
-    """Yield a path to write to, which replaces a file at the end, or is removed after a failure.
+    """Yield a path to write to. At the end it replaces a file; after a failure it is removed.
 
     Args:
-        file: The file, which need not exist. Whoever reads it sees the old content or the new, never a part.
+        file: The file, which need not exist. A reader sees the old content or the new, never a part.
 
     Example:
         >>> with replacing(Path("results.csv")) as new:
         ...     written = new.write_text("...")
     """
-    new = file.with_name(f".{os.getpid()}-{file.name}")  # the suffix stays: some writers go by it
+    new = file.with_name(f".{os.getpid()}-{file.name}")  # the suffix stays, since some writers depend on it
     try:
         yield new
         new.replace(file)
@@ -32,7 +32,7 @@ def replacing(file: Path) -> Iterator[Path]:
 
 
 def make_writable(folder: Path) -> None:
-    """Make a folder for results, unless it is there.
+    """Make a folder for results if it is missing.
 
     Raises:
         UserError: If it can't be made, or nothing can be written into it.
@@ -46,8 +46,8 @@ def make_writable(folder: Path) -> None:
 
 @contextmanager
 def staging_dir(root: Path) -> Iterator[Path]:
-    """Yield a folder inside `root` to build in; it is removed afterwards, as are those that killed processes left."""
-    import psutil  # here: an import of a model needs no more packages than upstream's
+    """Yield a folder inside `root` to build in. Remove it afterwards, and any that killed processes left."""
+    import psutil  # here, so that importing a model needs no more packages than upstream
 
     for old in root.glob(".staging-*"):
         pid = old.name.rpartition("-")[2]
@@ -63,7 +63,7 @@ def staging_dir(root: Path) -> Iterator[Path]:
 
 
 def cut_results(file: Path, epochs: int) -> None:
-    """Keep of a `results.csv` the whole rows of the first epochs."""
+    """Keep only the complete rows of the first epochs in a `results.csv`."""
     if not file.exists():
         return
     header, *rows = file.read_text(encoding="utf-8").splitlines(keepends=True)

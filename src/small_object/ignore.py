@@ -1,10 +1,10 @@
 """Ignore regions: parts of an image whose objects are not labelled one by one, such as COCO's crowds.
 
-A data set holds them in `ignore/train/a.txt` where the labels of an image are in `labels/train/a.txt`: a region on each
-line, `cx cy w h` as shares of the image's sides.
+For an image with labels in `labels/train/a.txt` they are in `ignore/train/a.txt`: one region per line, `cx cy w h` as
+fractions of the image's sides.
 
-In training a region is painted grey except for the labelled objects in it, so that nothing in it counts as background.
-In validation a detection there that matches no object is neither right nor wrong.
+In training, a region is painted grey except for the labelled objects in it, so that nothing in it counts as background.
+In validation, a detection there that matches no object is neither right nor wrong.
 """
 
 from __future__ import annotations
@@ -21,22 +21,22 @@ from ultralytics.utils.ops import xywh2xyxy, xyxy2xywh
 from small_object.errors import UserError
 from small_object.letterbox import gain_and_pad
 
-GREY = 114  # as the border that upstream's letterbox adds
-MIN_IOU = 0.5  # with an object, from which on a detection in a region counts
-MIN_COVER = 0.5  # share of a detection that regions cover, from which on it is ignored
+GREY = 114  # like the border that upstream's letterbox adds
+MIN_IOU = 0.5  # minimum IoU with an object for a detection in a region to count
+MIN_COVER = 0.5  # minimum fraction of a detection that regions cover for it to be ignored
 
 
 def ignore_file(image: str | Path) -> Path:
-    """Return the path of an image's ignore regions, whether it exists or not."""
-    head, images, tail = str(image).rpartition(f"{os.sep}images{os.sep}")  # where upstream's labels differ, too
+    """Return the path of an image's ignore regions, which need not exist."""
+    head, images, tail = str(image).rpartition(f"{os.sep}images{os.sep}")  # as for upstream's labels
     return Path(f"{head}{images.replace('images', 'ignore')}{tail}").with_suffix(".txt" if images else ".ignore")
 
 
 def read_regions(image: str | Path) -> np.ndarray:
-    """Return the ignore regions of an image, xyxy as shares of its sides, shape (N, 4), float64.
+    """Return the ignore regions of an image, xyxy as fractions of its sides, shape (N, 4), float64.
 
     Raises:
-        UserError: If the file has a line that is no region.
+        UserError: If a line of the file is not a region.
     """
     file = ignore_file(image)
     if not file.is_file():
@@ -46,7 +46,7 @@ def read_regions(image: str | Path) -> np.ndarray:
         if rows.size and (rows.ndim != 2 or rows.shape[1] != 4 or not np.isfinite(rows).all()):
             raise ValueError("no region")
     except ValueError as error:
-        raise UserError(f"{file}: write one ignore region a line, cx cy w h as shares of the image") from error
+        raise UserError(f"{file}: write one ignore region per line, cx cy w h as fractions of the image") from error
     return xywh2xyxy(rows.reshape(-1, 4)).clip(0, 1)
 
 
@@ -57,7 +57,7 @@ def region_lines(boxes: np.ndarray, width: int, height: int) -> str:
 
 
 def paint_regions(image: np.ndarray, regions: np.ndarray, boxes: np.ndarray) -> None:
-    """Paint regions of an image (H, W, C), uint8, grey in place, except for what lies in boxes of labelled objects.
+    """Paint regions of an image (H, W, C), uint8, grey in place, except in the boxes of labelled objects.
 
     Regions (N, 4) and boxes (M, 4) are xyxy in pixels.
     """
@@ -72,9 +72,9 @@ def find_ignored(
     boxes: torch.Tensor, classes: torch.Tensor, targets: torch.Tensor, target_classes: torch.Tensor,
     regions: torch.Tensor,
 ) -> torch.Tensor:  # fmt: skip
-    """Return whether each detection neither counts as right nor as wrong, shape (N,).
+    """Return whether each detection is ignored, that is, neither right nor wrong, shape (N,).
 
-    It does not if it lies at least half in regions and has no object of its class at an IoU of 0.5. The detections
+    It is if regions cover at least half of it and no object of its class has an IoU of 0.5 with it. The detections
     `boxes` (N, 4), the objects `targets` (M, 4) and the `regions` (K, 4) are xyxy in pixels.
     """
     low, high = torch.max(boxes[:, None, :2], regions[:, :2]), torch.min(boxes[:, None, 2:], regions[:, 2:])
@@ -88,7 +88,7 @@ def drop_ignored(pred: dict[str, torch.Tensor], target: dict[str, Any], single_c
     """Return the detections of an image without those in its ignore regions that match no object.
 
     Args:
-        pred: `bboxes` in xyxy of the input's pixels, shape (N, 4), `cls`, shape (N,), and more of N rows.
+        pred: `bboxes` in xyxy of the input's pixels, shape (N, 4), `cls`, shape (N,), and other values of N rows.
         target: The image's `bboxes` and `cls`, likewise, its `im_file`, `ori_shape` and `ratio_pad`.
         single_cls: Whether all classes count as one.
     """

@@ -1,4 +1,4 @@
-"""Rules for image files: what the model sees of one, and which can't be used."""
+"""Rules for image files: how the model sees them, and which can't be used."""
 
 from __future__ import annotations
 
@@ -15,26 +15,26 @@ import numpy as np
 from small_object.errors import UserError
 
 BITS_VARIABLE = "SMALL_OBJECT_BITS"
-DARK = 64  # 16-bit images of which no high byte reaches this leave three quarters of the range empty
+DARK = 64  # a 16-bit image whose high bytes all stay below this leaves three quarters of the range empty
 MAX_PIXELS = int(os.environ.get("OPENCV_IO_MAX_IMAGE_PIXELS") or 1 << 30)  # OpenCV's own limit
 DEEP_FORMATS = b"II*\0", b"MM\0*", b"II+\0", b"MM\0+", b"\xff\x4f\xff\x51", b"BM"  # TIFF, JPEG 2000 and BMP
-PNG_DEPTH = 24  # offset of the byte in a PNG that holds its bits a channel
+PNG_DEPTH = 24  # offset of a PNG's byte with the bits per channel
 SURROGATE = re.compile("[\udc80-\udcff]")
 
 
 class UnreadableImageError(OSError):
-    """An image file can't be used; the message says why, without the name of the file."""
+    """An image file can't be used. The message says why, without the file's name."""
 
 
 class DarkImageError(UnreadableImageError):
-    """A 16-bit image can't be used until the bits that its camera uses are known."""
+    """A 16-bit image can't be used until the number of bits that its camera uses is known."""
 
 
 def read_bits() -> int | None:
-    """Return how many bits of a 16-bit image the camera uses, 8 to 16, or None where `SMALL_OBJECT_BITS` is not set.
+    """Return how many bits of a 16-bit image the camera uses, 8 to 16, or None if `SMALL_OBJECT_BITS` is not set.
 
     Raises:
-        UserError: If it is something else.
+        UserError: If it has any other value.
     """
     text = os.environ.get(BITS_VARIABLE, "").strip()
     if not text:
@@ -45,20 +45,20 @@ def read_bits() -> int | None:
 
 
 def scale_to_8_bit(pixels: np.ndarray, bits: int | None = None) -> np.ndarray:
-    """Scale the pixels of an image to the 8 bits that the model sees.
+    """Scale an image's pixels to the 8 bits that the model sees.
 
-    One scale for all images of a camera keeps brightness comparable, so it never follows from a single image's range.
+    One scale for all images of a camera keeps brightness comparable, so it never depends on a single image's range.
 
     Args:
         pixels: Pixels of any shape, uint8 or uint16.
-        bits: Bits that the camera uses of 16; higher values become white. None: 16, as in stock Ultralytics, and
-            images that would be almost black are refused.
+        bits: How many of the 16 bits the camera uses; higher values become white. None: 16, as in stock Ultralytics,
+            and images that would be almost black are refused.
 
     Returns:
-        The pixels, uint8; the same array if they were already.
+        The pixels, uint8; the same array if it already is uint8.
 
     Raises:
-        UnreadableImageError: If they are of another type.
+        UnreadableImageError: If they have another type.
         DarkImageError: If they are almost black.
 
     Example:
@@ -78,12 +78,12 @@ def scale_to_8_bit(pixels: np.ndarray, bits: int | None = None) -> np.ndarray:
 
 
 def read_pixels(filename: str | Path, flags: int = cv2.IMREAD_COLOR) -> np.ndarray:
-    """Read an image with the values that its file holds.
+    """Read an image with the values in its file.
 
     Args:
         filename: The file.
-        flags: OpenCV's `IMREAD_COLOR` or `IMREAD_GRAYSCALE`; with `IMREAD_UNCHANGED`, for images of other numbers of
-            bands, 16 bits are always cut to the upper 8.
+        flags: OpenCV's `IMREAD_COLOR` or `IMREAD_GRAYSCALE`, or `IMREAD_UNCHANGED` for other numbers of bands, which
+            always cuts 16 bits to the upper 8.
 
     Returns:
         Its pixels (H, W, C), of any type, BGR.
@@ -91,10 +91,10 @@ def read_pixels(filename: str | Path, flags: int = cv2.IMREAD_COLOR) -> np.ndarr
     Raises:
         UnreadableImageError: If it can't be read.
     """
-    from ultralytics.utils.patches import stock_imread  # which imports this module
+    from ultralytics.utils.patches import stock_imread  # it imports this module
 
     try:
-        if not os.stat(filename).st_size:  # noqa: PTH116 - a file name may be bytes that are not UTF-8
+        if not os.stat(filename).st_size:  # noqa: PTH116 - any name
             raise UnreadableImageError("is empty")
         deep = flags if flags == cv2.IMREAD_UNCHANGED else flags | cv2.IMREAD_ANYDEPTH
         pixels: np.ndarray | None = stock_imread(filename, deep)
@@ -108,19 +108,19 @@ def read_pixels(filename: str | Path, flags: int = cv2.IMREAD_COLOR) -> np.ndarr
     except cv2.error as error:
         reason = "can't be decoded by OpenCV"
         if "MAX_IMAGE" in str(error):
-            limit = f"more than {MAX_PIXELS:,} pixels or {1 << 20:,} a side"
-            reason = f"is too large or states a wrong size: {limit} (OPENCV_IO_MAX_IMAGE_PIXELS)"
+            limit = f"more than {MAX_PIXELS:,} pixels or {1 << 20:,} per side"
+            reason = f"is too large, or its header states a wrong size: {limit} (OPENCV_IO_MAX_IMAGE_PIXELS)"
         raise UnreadableImageError(reason) from error
-    except (OSError, ValueError, MemoryError) as error:  # ValueError: no name that a file can have
+    except (OSError, ValueError, MemoryError) as error:  # ValueError: no valid file name
         reason = getattr(error, "strerror", None) or str(error) or "not enough memory"
         raise UnreadableImageError(f"can't be opened: {reason}") from error
     if pixels is None:
-        raise UnreadableImageError("is no image that can be read, or damaged")
+        raise UnreadableImageError("can't be read as an image; it may be damaged")
     return pixels
 
 
 def readable_name(name: str) -> str:
-    r"""Return a file name with the bytes that are not UTF-8 as `%XX`, since OpenCV can't write files of such names.
+    r"""Return a file name with bytes that are not UTF-8 as `%XX`, since OpenCV can't write files with such names.
 
     Example:
         >>> readable_name("caf\udce9.png")
@@ -146,14 +146,14 @@ def read_names(file: Path) -> list[str]:
 
 
 def find_files(folder: str | Path, formats: Collection[str]) -> Iterator[str]:
-    """Yield the files in a folder and its subfolders that training would find: those not hidden, by their suffix.
+    """Yield the files in a folder and its subfolders that training would find: by suffix, without hidden files.
 
-    Links to folders are followed; each folder is read once. One that can't be read is named in the log.
+    Links to folders are followed; each folder is read once. A warning names folders that can't be read.
     """
-    from ultralytics.utils import LOGGER  # which imports this module
+    from ultralytics.utils import LOGGER  # it imports this module
 
     def warn(error: OSError) -> None:
-        LOGGER.warning(f"{error.filename}: can't be read: {error.strerror}; what is in it is left out")
+        LOGGER.warning(f"{error.filename}: can't be read: {error.strerror}; its content is left out")
 
     seen = set()
     for path, subfolders, names in os.walk(folder, onerror=warn, followlinks=True):
@@ -166,15 +166,15 @@ def find_files(folder: str | Path, formats: Collection[str]) -> Iterator[str]:
 
 
 def find_nested_image(folder: str | Path, suffixes: Collection[str]) -> str | None:
-    """Return an image in a subfolder that is not hidden, relative to the folder, or None."""
+    """Return an image in a visible subfolder, relative to the folder, or None."""
     nested = (file for file in find_files(folder, suffixes) if Path(file).parent != Path(folder))
     return next((os.path.relpath(file, folder) for file in nested), None)
 
 
 def is_deep(im_file: str) -> bool:
-    """Return whether an image must be decoded to know whether it can be used, by its first bytes, whatever its suffix.
+    """Return whether an image must be decoded to know if it can be used, by its first bytes, whatever its suffix.
 
-    That is so for more than 8 bits a channel, and for BMP and AVIF, of which PIL checks the header alone.
+    This applies to more than 8 bits per channel, and to BMP and AVIF, of which PIL checks only the header.
     """
     with open(im_file, "rb") as file:  # noqa: PTH123 - any name
         head = file.read(PNG_DEPTH + 1)
@@ -184,21 +184,21 @@ def is_deep(im_file: str) -> bool:
 
 
 def literal_glob(pattern: str, **options: Any) -> list[str]:
-    """Return the files of a pattern, or the one file whose name it is: file names may hold `*`."""
+    """Return the files that match a pattern, or the one file with that name: file names may hold `*`."""
     if os.path.exists(pattern):  # noqa: PTH110
         return [pattern]
     return glob.glob(pattern, **options)  # noqa: PTH207
 
 
 def resolve_names(file: Path) -> tuple[list[str], list[str]]:
-    """Return the files and patterns in a list, relative to the working folder or else to the list, and those missing.
+    """Return a list's files and patterns, relative to the current directory or else to the list, and the missing ones.
 
-    A warning names each of the latter.
+    A warning names each missing one.
 
     Raises:
         UserError: If all are missing.
     """
-    from ultralytics.utils import LOGGER  # which imports this module
+    from ultralytics.utils import LOGGER  # it imports this module
 
     found: list[str] = []
     missing: list[str] = []
@@ -208,5 +208,5 @@ def resolve_names(file: Path) -> tuple[list[str], list[str]]:
             LOGGER.warning(f"{file}: {name}: no such file")
         (found if paths else missing).append((paths or [name])[0])
     if not found:
-        raise UserError(f"{file}: names no file that there is")
+        raise UserError(f"{file}: none of its files exists")
     return found, missing

@@ -1,4 +1,4 @@
-"""Checks a model YAML before any of its layers is built, and names the row in which it is wrong."""
+"""Checks a model YAML before any of its layers is built, and names the wrong row."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from torch import nn
 
 from small_object.errors import UserError, one_line
 
-MAX_REPEATS, MAX_DEPTH = 1000, 10  # of a row and of a scale; more is a mistake that would take hours to build
+MAX_REPEATS, MAX_DEPTH = 1000, 10  # of a row and of a scale; more would take hours to build
 ARGUMENT_TYPES = {"int": (int, str), "float": (float, int, str), "bool": (bool, str), "str": (str,)}  # by annotation
 LIST_MODULES = {"Concat", "Detect", "LightDetect", "ScreeningFusion"}  # take a list of rows
-GIVEN_PARAMETERS = {"c1", "channels", "n"}  # of blocks: the parser gives them, not the row
+GIVEN_PARAMETERS = {"c1", "channels", "n"}  # of blocks: given by the parser, not by the row
 
 
 def check_model_yaml(d: Mapping[str, Any], modules: Mapping[str, Any], blocks: Collection[Any]) -> list[Any]:
-    """Check the keys and rows of a model YAML, which may name `modules`, and the arguments of `blocks`.
+    """Check the keys and rows of a model YAML, whose rows may name `modules`, and the arguments of `blocks`.
 
     Returns:
         A copy of the rows.
@@ -66,7 +66,7 @@ def _is_scale(scales: Any, scale: Any) -> bool:
 
 
 def _find_mistake(row: Any, i: int, modules: Mapping[str, Any], blocks: Collection[Any]) -> str:
-    """Say what is wrong with row `i`, or return an empty string."""
+    """Return what is wrong with row `i`, or an empty string."""
     if not isinstance(row, list) or len(row) != 4:
         return "must have 4 entries: [from, repeats, module, arguments]"
     sources, repeats, name, arguments = row
@@ -77,7 +77,7 @@ def _find_mistake(row: Any, i: int, modules: Mapping[str, Any], blocks: Collecti
             return f"`from` {source} is not an earlier row; use -1 for the row before, or 0 to {max(i - 1, 0)}"
     if type(repeats) is not int or not 1 <= repeats <= MAX_REPEATS:
         return f"repeats must be a whole number from 1 to {MAX_REPEATS}, not {repeats!r}"
-    if not is_module(name, modules) and (i, name) != (0, "Silence"):  # upstream replaces that
+    if not is_module(name, modules) and (i, name) != (0, "Silence"):  # upstream replaces it
         known = [*(key for key in modules if is_module(key, modules)), *(f"nn.{key}" for key in vars(nn))]
         near = difflib.get_close_matches(str(name), known, n=1)
         return f"unknown module {str(name)!r}" + (f"; did you mean {near[0]!r}?" if near else "")
@@ -89,7 +89,7 @@ def _find_mistake(row: Any, i: int, modules: Mapping[str, Any], blocks: Collecti
 
 
 def _find_wrong_argument(block: type[nn.Module], arguments: list[Any]) -> str:
-    """Say what is wrong with the number or types of a row's arguments, or return an empty string.
+    """Return what is wrong with the number or types of a row's arguments, or an empty string.
 
     A text may stand for a number or a key of the YAML, as upstream reads it.
     """
@@ -105,10 +105,10 @@ def _find_wrong_argument(block: type[nn.Module], arguments: list[Any]) -> str:
 
 
 def is_module(name: Any, modules: Mapping[str, Any]) -> bool:
-    """Return whether a row may name a module so: one of `modules`, of `nn` or of `torchvision.ops`."""
+    """Return whether a name is a module's for a row: one of `modules`, of `nn` or of `torchvision.ops`."""
     home, _, attribute = str(name).rpartition(".")
     if home == "torchvision.ops":
-        return callable(getattr(importlib.import_module(home), attribute, None))  # only here: slow to load
+        return callable(getattr(importlib.import_module(home), attribute, None))  # only here, since it is slow to load
     value = {"": modules, "nn": vars(nn)}.get(home, {}).get(attribute)
     return isinstance(value, type) and issubclass(value, nn.Module)
 

@@ -19,11 +19,11 @@ DEFAULT_C = 12.8  # pixels; the paper's C (section 4): the mean size of AI-TOD's
 
 
 def nwd(box1: torch.Tensor, box2: torch.Tensor, c: float, xywh: bool = False) -> torch.Tensor:
-    """Return the similarity exp(-W / C) of pairs of boxes, W being the Wasserstein distance of their Gaussians.
+    """Return the similarity exp(-W / C) of pairs of boxes, where W is the Wasserstein distance of their Gaussians.
 
-    A box is the Gaussian with its centre as mean and diag(w² / 4, h² / 4) as covariance, so that (equations 6 and 7)
-    W² = Δcx² + Δcy² + (Δw / 2)² + (Δh / 2)². Unlike an IoU it falls smoothly with the distance of boxes that do not
-    overlap, and its gradient is zero, not undefined, where the boxes agree.
+    A box is a Gaussian with its centre as mean and diag(w² / 4, h² / 4) as covariance, so that (equations 6 and 7)
+    W² = Δcx² + Δcy² + (Δw / 2)² + (Δh / 2)². Unlike IoU, the similarity falls smoothly with the distance of boxes that
+    do not overlap. Its gradient is zero, not undefined, where the boxes agree.
 
     Args:
         box1: Boxes, shape (..., 4), in pixels.
@@ -51,7 +51,7 @@ def nwd(box1: torch.Tensor, box2: torch.Tensor, c: float, xywh: bool = False) ->
 def mean_box_size(labels: Iterable[Mapping[str, Any]], imgsz: int, tile: float | None = None) -> float:
     """Return the mean √(w·h) of a data set's boxes in input pixels, the scale C of the NWD.
 
-    It is `DEFAULT_C` where there is no box of any size. See `box_sides` for the arguments.
+    It is `DEFAULT_C` if no box has any size. See `box_sides` for the arguments.
 
     Example:
         >>> label = {"bboxes": np.array([[0.5, 0.5, 0.05, 0.1]]), "shape": (480, 640)}

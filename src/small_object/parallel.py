@@ -1,4 +1,4 @@
-"""Runs a function on many items in threads, or on the next ones ahead of time."""
+"""Runs a function on many items in threads, or on the next items ahead of time."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ R = TypeVar("R")
 
 
 def map_threads(function: Callable[[T], R], items: Collection[T], desc: str) -> Iterator[R]:
-    """Call a function for each item in one thread per CPU, and yield the results in the items' order.
+    """Call a function for each item in one thread per CPU; yield the results in the items' order.
 
-    Threads are enough for what waits for files or decodes images: neither holds Python's lock. A progress bar shows
-    `desc`. The first exception that the function raises is raised.
+    Threads are enough for reading files and decoding images, which don't hold Python's lock. A progress bar shows
+    `desc`. The first exception of the function is raised.
     """
     with ThreadPool(os.cpu_count()) as pool:
         yield from TQDM(pool.imap(function, items), desc=desc, total=len(items), unit="image", leave=False)
 
 
 class ReadAhead(Generic[R]):
-    """A function of a file, whose results can be prepared in a thread while the caller is busy with something else.
+    """A function of a file, whose results a thread can prepare while the caller is busy.
 
     Args:
-        function: Takes a file and options, and returns what is wanted.
+        function: Takes a file and options, and returns a result.
     """
 
     def __init__(self, function: Callable[..., R]) -> None:
@@ -36,7 +36,7 @@ class ReadAhead(Generic[R]):
         self._coming: dict[tuple[Any, ...], Future[R]] = {}
 
     def start(self, file: str, **options: Any) -> None:
-        """Prepare the result for a file, which `__call__` returns once."""
+        """Start to prepare the result for a file, which `__call__` returns once."""
         self._coming[(file, *sorted(options.items()))] = self._pool.submit(self._function, file, **options)
 
     def __call__(self, file: str, **options: Any) -> R:

@@ -14,14 +14,14 @@ HOME = Path(FOLDER).parent  # of `ultralytics/` and `datasets/`: the checkout, o
 
 
 def find_by_path(name: str) -> Path | None:
-    """Return this fork's file of a path such as `ultralytics/cfg/models/11/yolo11.yaml`, or None."""
+    """Return this fork's file at a path such as `ultralytics/cfg/models/11/yolo11.yaml`, or None."""
     if Path(name).parts[0] not in {"ultralytics", "datasets"} or not (file := HOME / name).is_file():
         return None
     return _copy_from_wheel(file)
 
 
 def find_by_name(name: str, is_stock: Callable[[], Any]) -> Path | None:
-    """Return this fork's only file of a bare name such as `yolo11-smallob.yaml` if upstream has none, or None."""
+    """Return this fork's only file with a bare name such as `yolo11-smallob.yaml` if upstream has none, or None."""
     if Path(name).name != name or is_stock():
         return None
     files = [*Path(FOLDER).rglob("*.yaml"), *HOME.glob("datasets/*/*.yaml")]
@@ -30,7 +30,7 @@ def find_by_name(name: str, is_stock: Callable[[], Any]) -> Path | None:
 
 
 def _copy_from_wheel(file: Path) -> Path:
-    """Return a file, or its copy in the working folder if it is a data YAML that lies in `site-packages`."""
+    """Return a file, or its copy in the current directory if it is a data YAML in `site-packages`."""
     path = file.relative_to(HOME)
     if not IS_WHEEL or path.parts[0] != "datasets":
         return file

@@ -1,10 +1,10 @@
 """Average precision and recall by object size, computed by faster-coco-eval (https://pypi.org/project/faster-coco-eval).
 
 The conventions are COCO's (https://cocodataset.org/#detection-eval). Sizes are box areas in pixels of the original
-image. An object outside a size range is ignored in it rather than missed, and so is a prediction that matches it, or
-that matches nothing and lies outside the range itself. AP has 101 recall points and is the mean over IoU 0.50:0.95; AR
-is the mean recall over these. Unlike in COCO, a box at a limit belongs to the larger group alone, and up to `max_det`
-predictions of a class count in an image instead of 100.
+image. For a size range, objects outside it are ignored, not missed. So are predictions that match them, and predictions
+outside the range that match nothing. AP has 101 recall points and is the mean over IoU 0.50:0.95; AR is the mean recall
+over these. Unlike in COCO, a box at a limit belongs only to the larger group, and up to `max_det` predictions per class
+and image count, instead of 100.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import numpy as np
 from ultralytics.utils import LOGGER, RANK, plt_settings
 
 COCO_SMALL, COCO_LARGE = 32**2, 96**2
-"""COCO's limits on the box area, square pixels: small below the first, large from the second on."""
+"""COCO's limits on the box area in square pixels: small is below the first, large is at least the second."""
 
 SIZE_GROUPS: dict[str, tuple[float, float]] = {
     "very tiny": (0, 8**2),
@@ -31,7 +31,7 @@ SIZE_GROUPS: dict[str, tuple[float, float]] = {
     "medium": (COCO_SMALL, COCO_LARGE),
     "large": (COCO_LARGE, float("inf")),
 }
-"""Limits on the box area by group, square pixels, from the first up to but without the second.
+"""Limits on the box area by group in square pixels; the second limit is exclusive.
 
 The first three are AI-TOD's (https://doi.org/10.1109/ICPR48806.2021.9413340) and together COCO's small; the last two
 are COCO's (https://cocodataset.org/#detection-eval).
@@ -54,7 +54,7 @@ def box_sides(labels: Iterable[Mapping[str, Any]], imgsz: int | None = None, til
     Args:
         labels: Per image, `bboxes`, normalised xywh, shape (N, 4), and `shape`, the original (height, width).
         imgsz: Side of the input, to which the longer side of an image or a tile is scaled; None: pixels of the image.
-        tile: Side in pixels of the tiles that larger images are cut into first.
+        tile: Side in pixels of the tiles into which larger images are cut first.
     """
     sides = [np.zeros((0, 2))]
     for label in labels:
@@ -65,17 +65,17 @@ def box_sides(labels: Iterable[Mapping[str, Any]], imgsz: int | None = None, til
 
 COCO_SMALL_NAME = "COCO small"
 SIZE_RANGES: dict[str, tuple[float, float]] = {**SIZE_GROUPS, COCO_SMALL_NAME: (0, COCO_SMALL)}
-"""The size groups, and COCO's small, which is the first three together; limits as in `SIZE_GROUPS`."""
+"""The size groups and COCO's small, which is the first three together; limits as in `SIZE_GROUPS`."""
 
 SCORES = {"ap": "AP", "ap50": "AP50", "ar": "AR"}
-# `AP_small` means COCO's small wherever it is published, so the key of the group of that name carries its limits.
+# In publications `AP_small` means COCO's small, so the key of the group called small states its limits.
 _KEY_NAMES = {"small": "small16-32", COCO_SMALL_NAME: "small"}
 SIZE_KEYS = {
     (score, name): f"metrics/{label}_{_KEY_NAMES.get(name, name.replace(' ', '_'))}(B)"
     for name in SIZE_RANGES
     for score, label in SCORES.items()
 }
-"""Keys of the results of all classes by score and range, e.g. `metrics/AP50_very_tiny(B)`."""
+"""Keys of the results of all classes by score and size range, e.g. `metrics/AP50_very_tiny(B)`."""
 
 BY_OBJECT = "all, by object"
 TASKS = frozenset({"detect", "segment", "pose"})  # those with upright boxes
@@ -83,7 +83,7 @@ TASKS = frozenset({"detect", "segment", "pose"})  # those with upright boxes
 
 @functools.cache
 def load_coco_eval() -> tuple[Any, Any] | None:
-    """Return `COCO` and `COCOeval_faster` of faster-coco-eval, or None, with one warning, where it is missing."""
+    """Return `COCO` and `COCOeval_faster` of faster-coco-eval; if it is missing, warn once and return None."""
     try:
         from faster_coco_eval import COCO, COCOeval_faster
     except ImportError as error:
@@ -94,17 +94,17 @@ def load_coco_eval() -> tuple[Any, Any] | None:
 
 
 def measures_size(args: SimpleNamespace) -> bool:
-    """Return whether a run with these arguments, of which `size_metrics` and `task` matter, measures by object size."""
+    """Return whether a run measures accuracy by object size, by its arguments `size_metrics` and `task`."""
     return bool(getattr(args, "size_metrics", False)) and args.task in TASKS and load_coco_eval() is not None
 
 
 @dataclass
 class SizeScores:
-    """Scores by the names of `SIZE_RANGES`: of one class, or the means over the classes with objects of that size.
+    """Scores by the names of `SIZE_RANGES`, of one class or as means over the classes with objects of that size.
 
     Attributes:
         counts: Number of objects.
-        ap: AP, 0..1; NaN without objects, like the following.
+        ap: AP, 0..1; NaN without objects, as for the other scores.
         ap50: AP at IoU 0.50, 0..1.
         ar: Average recall, 0..1.
     """
@@ -133,11 +133,11 @@ class SizeMetrics(SizeScores):
 
     @property
     def by_object(self) -> SizeScores:
-        """Means of the classes weighted by their objects, which a class with few of them doesn't decide."""
+        """Means over the classes, weighted by their number of objects, so that rare classes count less."""
         return _average(self.per_class.values(), by_object=True)
 
     def results(self) -> dict[str, float]:
-        """Return the scores of all classes by the names of `SIZE_KEYS`; -1 without objects, as in COCO."""
+        """Return the scores of all classes by `SIZE_KEYS`; -1 without objects, as in COCO."""
         scores = {key: getattr(self, score)[name] for (score, name), key in SIZE_KEYS.items()}
         return {key: -1.0 if np.isnan(value) else value for key, value in scores.items()}
 
@@ -156,9 +156,9 @@ class SizeMetrics(SizeScores):
         ]
 
     def table(self, per_class: bool = False) -> str:
-        """Return the scores as text, in columns as wide as those of Ultralytics' own table.
+        """Return the scores as text, in columns as wide as in Ultralytics' own table.
 
-        With `per_class`, rows for each class and size of which there are objects follow.
+        With `per_class`, rows follow for each class and size with objects.
         """
         rows = self.summary()
         first, others = rows[: len(SIZE_RANGES)], rows[len(SIZE_RANGES) :]
@@ -203,7 +203,7 @@ class SizeRecords:
         """Add an image.
 
         Args:
-            shape: Height and width of the original image in pixels, to which all boxes are cut.
+            shape: Height and width of the original image in pixels; all boxes are clipped to it.
             targets: Objects, xyxy in pixels of the original image, shape (N, 4).
             target_cls: Their classes, shape (N,).
             boxes: Predictions, likewise, shape (M, 4).
@@ -220,7 +220,7 @@ class SizeRecords:
 
         Args:
             names: Class names by class index.
-            max_det: How many predictions of a class count in an image, the most confident first.
+            max_det: Maximum number of predictions per class and image that count, the most confident first.
 
         Raises:
             RuntimeError: If faster-coco-eval is missing.
@@ -229,7 +229,7 @@ class SizeRecords:
         predictions = _by_class([image[1] for image in self.images], 6)
         nothing = np.zeros((0, 6)), np.zeros(0, int)
         collecting = gc.isenabled()
-        gc.disable()  # it would scan the library's many dictionaries again and again, a third of the time
+        gc.disable()  # it would rescan the library's many dictionaries, a third of the time
         try:
             per_class = {c: _evaluate_class(*objects[c], *predictions.get(c, nothing), max_det) for c in objects}
         finally:
@@ -240,7 +240,7 @@ class SizeRecords:
 
 
 def _average(classes: Collection[SizeScores], by_object: bool) -> SizeScores:
-    """Return the means of the classes that have objects of a size, weighted by their objects or all alike."""
+    """Return the means over the classes with objects of a size, weighted by their number of objects or equally."""
     counts = {name: sum(scores.counts[name] for scores in classes) for name in SIZE_RANGES}
     means = {score: dict.fromkeys(SIZE_RANGES, math.nan) for score in SCORES}
     for name in SIZE_RANGES:
@@ -253,7 +253,7 @@ def _average(classes: Collection[SizeScores], by_object: bool) -> SizeScores:
 
 
 def _by_class(images: list[np.ndarray], columns: int) -> dict[int, tuple[np.ndarray, np.ndarray]]:
-    """Return the rows of all images, and the index of the image of each, by class, which is the last column."""
+    """Return the rows of all images and their image indices by class, which is the last column."""
     rows = np.concatenate([np.zeros((0, columns)), *images])
     at = np.repeat(np.arange(len(images)), [len(image) for image in images])
     order = np.argsort(rows[:, -1], kind="stable")
@@ -264,12 +264,12 @@ def _by_class(images: list[np.ndarray], columns: int) -> dict[int, tuple[np.ndar
 def _evaluate_class(
     objects: np.ndarray, object_at: np.ndarray, predictions: np.ndarray, prediction_at: np.ndarray, max_det: int
 ) -> SizeScores:
-    """Score one class; its arguments are the rows of all images and the index of the image of each."""
+    """Score one class, given the rows of all images and their image indices."""
     library = load_coco_eval()
     if library is None:
         raise RuntimeError("faster-coco-eval is missing. Run: pip install faster-coco-eval")
     coco, evaluator_type = library
-    # Labels have six decimals and pass through float32: rounding puts a box of 32x32 px where it belongs.
+    # Labels have six decimals and pass through float32: rounding puts a box of 32x32 px into the right group.
     area = np.round(objects[:, 2:4] - objects[:, :2], 2).prod(1)
     images = np.union1d(object_at, prediction_at).tolist()
     truth = coco(_dataset(images, object_at, objects, area, np.ones(len(objects))))
@@ -277,7 +277,7 @@ def _evaluate_class(
     found = coco(_dataset(images, prediction_at, predictions, size, predictions[:, 4]))
     evaluator = evaluator_type(truth, found, iouType="bbox", print_function=LOGGER.debug)
     evaluator.params.maxDets = [max_det]
-    # COCO takes a range with both its limits; here the upper one belongs to the next range.
+    # In COCO both limits belong to a range; here the upper one belongs to the next range.
     evaluator.params.areaRng = [[float(low), float(np.nextafter(high, 0))] for low, high in SIZE_RANGES.values()]
     evaluator.params.areaRngLbl = list(SIZE_RANGES)
     evaluator.evaluate()
@@ -293,7 +293,7 @@ def _evaluate_class(
 def _dataset(
     images: list[int], at: np.ndarray, rows: np.ndarray, area: np.ndarray, score: np.ndarray
 ) -> dict[str, Any]:
-    """Return boxes of one class as a COCO data set; ids from 1, since 0 marks a box without a match there."""
+    """Return boxes of one class as a COCO data set. Ids start at 1, since 0 marks a box without a match."""
     ltwh = np.column_stack((rows[:, :2], rows[:, 2:4] - rows[:, :2]))
     columns = zip(at.tolist(), ltwh.tolist(), area.tolist(), score.tolist(), strict=True)
     return {
@@ -307,7 +307,7 @@ def _dataset(
 
 
 def drop_size_columns(table: str) -> str:
-    """Return the text of a `results.csv` without the columns of `SIZE_KEYS`, and the same text if it has none."""
+    """Return the text of a `results.csv` without the columns of `SIZE_KEYS`."""
     rows = [line.split(",") for line in table.splitlines()]
     kept = [i for i, column in enumerate(rows[0]) if column not in SIZE_KEYS.values()] if rows else []
     if not rows or len(kept) == len(rows[0]):
@@ -317,7 +317,7 @@ def drop_size_columns(table: str) -> str:
 
 @plt_settings()  # type: ignore[no-untyped-call, untyped-decorator, unused-ignore]
 def plot_size_metrics(size: SizeMetrics, path: Path, on_plot: Callable[[Path], Any] | None = None) -> None:
-    """Plot AP50 and recall of all classes by size group into a picture; `on_plot` is called with its path."""
+    """Plot AP50 and recall of all classes by size group to `path`; call `on_plot` with it."""
     import matplotlib.pyplot as plt  # slow to import
 
     figure, ax = plt.subplots(figsize=(9, 5), tight_layout=True)

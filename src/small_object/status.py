@@ -1,4 +1,4 @@
-"""Whether the overlay is active, and over which versions."""
+"""Tells whether the overlay is active, and the versions in use."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def is_active() -> bool:
 
 
 def status() -> dict[str, str]:
-    """Return the state of the overlay and the versions that it works with, as a name and a text each.
+    """Return the state of the overlay and the versions in use, as text by name.
 
     Example:
         >>> list(status())[:2]

@@ -1,4 +1,4 @@
-"""What a model is told of its training data before the first step."""
+"""Tells a model about its training data before the first step."""
 
 from __future__ import annotations
 
@@ -16,32 +16,32 @@ from ultralytics.utils.torch_utils import unwrap_model
 from small_object.arguments import SLICED_TASKS
 from small_object.nwd import mean_box_size
 from small_object.sizes import box_sides
-from small_object.slicing.dataset import object_size, with_shape
+from small_object.slicing.dataset import add_shape, object_size
 
 TINY = 4  # pixels: a cell of the finest grid, at stride 4
 POSITIVES = 5.0
-"""Sum of the target scores of an object, about half of each of its ten candidates."""
+"""Sum of the target scores of an object: about 0.5 for each of its ten candidates."""
 
 Labels = Sequence[Mapping[str, Any]]
 
 
 def fit_to_data(model: Any, dataset: Any, args: SimpleNamespace, is_new: bool) -> None:
-    """Tell a model the size of its training objects, where it uses it: loss, assignment, head, `slice=auto`.
+    """Tell a model the size of its training objects, for the loss, the assignment, the head and `slice=auto`.
 
     Args:
         model: Model about to be trained, with its task in `args`.
-        dataset: Training set of upstream or of tiles.
+        dataset: Upstream's training set, or one of tiles.
         args: Arguments of the training.
         is_new: Whether no weights were loaded into the model.
     """
-    labels, tile = [with_shape(label) for label in dataset.labels], max(getattr(dataset, "tile", (math.inf,)))
+    labels, tile = [add_shape(label) for label in dataset.labels], max(getattr(dataset, "tile", (math.inf,)))
     model = unwrap_model(model)
     student = getattr(model, "student_model", model)  # distillation: the student builds the loss
     lines = [set_nwd_scale(student, labels, args, tile)]
     if is_new and uses_head_init(student):
         lines.append(init_head(student.model[-1], labels, args.imgsz, tile))
     if args.task in SLICED_TASKS:
-        model.object_size = object_size(labels)  # these go into checkpoints; `slice=auto` asks for them
+        model.object_size = object_size(labels)  # saved in checkpoints for `slice=auto`
         model.train_scale = median(args.imgsz / min(max(label["shape"]), tile) for label in labels)
     if RANK not in {-1, 0}:
         return
@@ -51,7 +51,7 @@ def fit_to_data(model: Any, dataset: Any, args: SimpleNamespace, is_new: bool) -
     if args.task == "detect" and (tiny := int((sides < TINY).sum())):
         LOGGER.warning(
             f"{tiny} of {len(sides)} training boxes are less than {TINY} px wide or high at imgsz={args.imgsz}; "
-            f"augmentation drops those of min_box={args.min_box:g} px and less. Use slice= or a larger imgsz="
+            f"augmentation drops those of min_box={args.min_box:g} px or less. Use slice= or a larger imgsz="
         )
 
 
@@ -71,26 +71,26 @@ def set_nwd_scale(model: Any, labels: Labels, args: SimpleNamespace, tile: float
 
 
 def uses_head_init(model: Any) -> bool:
-    """Return whether the head starts from the data: the argument `head_init`, else the model YAML's key, else False."""
+    """Return whether the head starts from the data: the argument `head_init`, else the YAML's key, else False."""
     given = getattr(model.args, "head_init", None)
     return bool(getattr(model, "yaml", {}).get("head_init", False) if given is None else given)
 
 
 @torch.no_grad()
 def init_head(head: Any, labels: Labels, imgsz: int, tile: float) -> str:
-    """Start a detection head with boxes of the mean size of the training objects, and with their frequency.
+    """Initialise a detection head with the mean size and the frequency of the training objects.
 
-    Upstream starts each of the 16 bins of a distance alike, a mean of 7.5 strides to each side: 120 px at stride 8,
-    where an object of 20 px overlaps with an IoU of 0.03. And the class scores of a fine level start far below those
-    of a coarse one, so that coarse levels win the first assignments. Here, bin k starts at -k·ln(1 + 1/m), which is a
-    geometric distribution with the mean m: half the mean size of the objects in strides, at least 1. All levels start
-    with the same class score, the expected number of positive anchors by all anchors.
+    Upstream starts all 16 bins of a distance equally, a mean of 7.5 strides to each side. At stride 8 that is a box of
+    120 px, whose IoU with an object of 20 px is 0.03. The class scores of fine levels also start far below those of
+    coarse levels, so that coarse levels win the first assignments. Here, bin k starts at -k·ln(1 + 1/m), a geometric
+    distribution with the mean m: half the mean size of the objects in strides, at least 1. All levels start with the
+    same class score: the expected number of positive anchors divided by the number of anchors.
 
     Args:
-        head: `Detect` of upstream or one that inherits from it.
+        head: Upstream's `Detect` or a subclass.
         labels: Labels of the training set, see `box_sides`.
         imgsz: Side of the input in pixels.
-        tile: Longer side of the tiles in pixels, infinite without slicing.
+        tile: Longer side of the tiles in pixels; infinite without slicing.
 
     Returns:
         A line for the log.

@@ -1,7 +1,7 @@
-"""Takes the weights of one detection model into another of a different architecture, row by row.
+"""Transfers the weights of one detection model to another architecture, row by row.
 
-Upstream takes tensors by name, and a name begins with the number of a row: behind one inserted or removed row nothing
-fits. Here a row takes the weights of the row that plays its part, see `match_rows`.
+Upstream matches tensors by name, and a name starts with the number of a row: after an inserted or removed row, nothing
+fits. Here a row takes the weights of the row in the same role, see `match_rows`.
 """
 
 from __future__ import annotations
@@ -19,27 +19,27 @@ from ultralytics.utils import LOGGER
 
 from small_object.errors import UserError, one_line
 
-PROBE = 256  # pixels: side of the image that finds the stride of each row; a multiple of any stride in use
-ENOUGH = Fraction(1, 3)  # share of the tensors below which weights hardly help
+PROBE = 256  # side in pixels of the image that finds the stride of each row; a multiple of any stride in use
+ENOUGH = Fraction(1, 3)  # fraction of the tensors below which weights hardly help
 LEVELS = re.compile(r"(one2one_)?cv[2-5]")  # branches of a head that have a module for each level
-FAMILIES = {"C3k2": "yolo11", "C2f": "yolov8"}  # stock models by the block that tells them
+FAMILIES = {"C3k2": "yolo11", "C2f": "yolov8"}  # stock models by the block that identifies them
 
 Tensors = dict[str, torch.Tensor]
 
 
 @dataclass
 class Row:
-    """What a row of a model takes from another model.
+    """The weights that a row of a model takes from another model.
 
     Attributes:
         index: Number of the row.
         module: Name of its module.
         total: Number of its tensors.
         part: `backbone`, `neck` or `head`.
-        source: Number of the row that the weights come from; None: of none.
-        taken: Its tensors that are taken, by their names in the row.
+        source: Number of the row that the weights come from, or None.
+        taken: The tensors taken, by their names in the row.
         reason: Why not all are taken.
-        by_name: Whether upstream, which goes by number and name, takes the same tensors.
+        by_name: Whether upstream, which matches by number and name, takes the same tensors.
     """
 
     index: int
@@ -54,14 +54,14 @@ class Row:
 
 @torch.no_grad()
 def transfer(source: Any, target: Any, verbose: bool = True) -> bool:
-    """Load the weights of a model into one of other rows; leave it to upstream where the rows are the same.
+    """Load the weights of a model into a model with other rows; leave equal rows to upstream.
 
-    Class scores go by the names of the classes, as in upstream.
+    Class scores are matched by class names, as in upstream.
 
     Args:
         source: Model with the weights.
-        target: Model to receive them.
-        verbose: Whether to log what was taken and a warning where it is little.
+        target: Model that receives them.
+        verbose: Whether to log what was taken, with a warning if it is little.
 
     Returns:
         Whether the weights were loaded.
@@ -78,7 +78,7 @@ def transfer(source: Any, target: Any, verbose: bool = True) -> bool:
     renamed = rename_levels(old, old.state_dict(), new, stride_ratio(source, target))
     waiting = {prefix + name: x for name, x in renamed.items()}
     names = set(waiting)
-    target._remap_cls_by_names(waiting, source, verbose)  # takes out those that it loads
+    target._remap_cls_by_names(waiting, source, verbose)  # removes those that it loads
     head.taken |= {name: own[name] for name in own if prefix + name in names - set(waiting)}
     state = {f"model.{row.index}.{name}": x for row in rows for name, x in row.taken.items()}
     target.load_state_dict(state, strict=False)
@@ -89,11 +89,11 @@ def transfer(source: Any, target: Any, verbose: bool = True) -> bool:
 
 
 def plan_transfer(source: Any, target: Any) -> list[Row]:
-    """Return what each row of a model takes from another model's rows; both models stay as they are.
+    """Return the weights that each row of a model takes from another model; both models stay unchanged.
 
     Args:
         source: Detection model with the weights, built from a YAML, not fused.
-        target: Detection model to receive them.
+        target: Detection model that receives them.
     """
     theirs, ours = _read_layers(source), _read_layers(target)
     ratio = stride_ratio(source, target)
@@ -101,7 +101,7 @@ def plan_transfer(source: Any, target: Any) -> list[Row]:
     rows = [Row(i, type(layer).__name__, len(ours[i].state), ours[i].part) for i, layer in enumerate(target.model)]
     gains = [
         [
-            sum(tensor.numel() for tensor in fitting(other.state, layer.state).values())
+            sum(tensor.numel() for tensor in matching_tensors(other.state, layer.state).values())
             if (layer.part, layer.stride) == (other.part, ratio * other.stride)
             else 0
             for other in theirs[:-1]
@@ -109,9 +109,11 @@ def plan_transfer(source: Any, target: Any) -> list[Row]:
         for layer in ours[:-1]
     ]
     for i, j in match_rows(gains).items():
-        rows[i].source, rows[i].taken = j, fitting(theirs[j].state, ours[i].state)
+        rows[i].source, rows[i].taken = j, matching_tensors(theirs[j].state, ours[i].state)
     rows[-1].source = len(theirs) - 1
-    rows[-1].taken = fitting(rename_levels(source.model[-1], theirs[-1].state, target.model[-1], ratio), ours[-1].state)
+    rows[-1].taken = matching_tensors(
+        rename_levels(source.model[-1], theirs[-1].state, target.model[-1], ratio), ours[-1].state
+    )
     for row in rows:
         if row.source is not None:
             state = theirs[row.source].state
@@ -132,16 +134,16 @@ class _Layer:
 
 
 def stride_ratio(source: Any, target: Any) -> int:
-    """Return the stride of the target's stem by that of the source's, which all rows behind it share."""
+    """Return the stride of the target's stem divided by the source's, a ratio that all later rows share."""
     ours, theirs = (getattr(getattr(model.model[0], "conv", None), "stride", (2, 2))[0] for model in (target, source))
     return max(1, ours // theirs)
 
 
 def _adapt_stem(theirs: Tensors, ours: Tensors, ratio: int) -> None:
-    """Fit the first convolution to another stride, and to images of another number of channels.
+    """Fit the first convolution to another stride and to another number of image channels.
 
-    A kernel of 3x3 px at stride 2 becomes one of 7x7 px at stride 4, which computes what the other does with an image
-    made smaller by the mean of 2x2 px. Channels are fitted as in upstream: those of a grey image are the sum.
+    A 3x3 kernel at stride 2 becomes a 7x7 kernel at stride 4, which computes what the other does on an image downscaled
+    by the mean of 2x2 px. Channels are fitted as in upstream: a grey image gets the sum.
     """
     new, old = ours.get("conv.weight"), theirs.get("conv.weight")
     if old is not None and new is not None and (ratio, old.shape[2:], new.shape[2:]) == (2, (3, 3), (7, 7)):
@@ -168,7 +170,7 @@ def _read_layers(model: Any) -> list[_Layer]:
 
 @torch.no_grad()
 def find_strides(model: Any) -> list[float]:
-    """Return the stride of each row of a detection model: of its output, or that of the coarsest level of the head."""
+    """Return the stride of each row's output in a detection model; for the head, that of its coarsest level."""
     channels = next(p for p in model.parameters() if p.ndim == 4).shape[1]
     strides: dict[int, float] = {}
 
@@ -188,10 +190,10 @@ def find_strides(model: Any) -> list[float]:
 
 
 def match_rows(gains: Sequence[Sequence[int]]) -> dict[int, int]:
-    """Pair rows of a target with rows of a source, in order, so that the sum of the gains is the largest.
+    """Pair rows of a target with rows of a source, in order, so that the sum of the gains is maximal.
 
     Args:
-        gains: Gain of pairing row i of the target with row j of the source, `gains[i][j]`; 0: they can't be paired.
+        gains: `gains[i][j]` is the gain of pairing row i of the target with row j of the source; 0: no pair.
 
     Returns:
         The row of the source for each paired row of the target.
@@ -218,15 +220,15 @@ def match_rows(gains: Sequence[Sequence[int]]) -> dict[int, int]:
     return pairs
 
 
-def as_dual(conv: Tensors, dual: Tensors) -> Tensors:
-    """Return the weights of a 3x3 `Conv` as those of a `DualConv`, or the same tensors where they are not two such.
+def to_dual(conv: Tensors, dual: Tensors) -> Tensors:
+    """Return the weights of a 3x3 `Conv` as those of a `DualConv`, or the same tensors if these are no such pair.
 
-    Within the groups the kernels are taken whole, between them only their centres; what is left out, the BatchNorm
-    learns to make up for.
+    Kernels within a group are taken whole; between groups, only their centres. BatchNorm learns to compensate for the
+    rest.
 
     Args:
         conv: State with the weights, `conv.weight` of shape (c2, c1, 3, 3).
-        dual: State to receive them, `conv.weight` of shape (c2, c1 / g, 3, 3) and `cv2.weight` of (c2, c1, 1, 1).
+        dual: State that receives them, `conv.weight` of shape (c2, c1 / g, 3, 3), `cv2.weight` of (c2, c1, 1, 1).
     """
     full, grouped, point = conv.get("conv.weight"), dual.get("conv.weight"), dual.get("cv2.weight")
     if full is None or grouped is None or point is None or full.shape != (*point.shape[:2], 3, 3):
@@ -241,34 +243,34 @@ def as_dual(conv: Tensors, dual: Tensors) -> Tensors:
     return {**conv, "conv.weight": torch.cat(kernels), "cv2.weight": centre}
 
 
-def fitting(source: Tensors, target: Tensors) -> Tensors:
-    """Return the tensors of a module that fit in another, by name and shape.
+def matching_tensors(source: Tensors, target: Tensors) -> Tensors:
+    """Return the tensors of a module that fit another module by name and shape.
 
-    A convolution and its BatchNorm are taken together or not at all: one is of no use without the other.
+    A convolution and its BatchNorm are taken together or not at all, since one is useless without the other.
 
     Args:
         source: State of the module with the weights.
-        target: State of the module to receive them.
+        target: State of the module that receives them.
     """
     groups: dict[str, list[str]] = defaultdict(list)
     for name in target:
         path = name.split(".")[:-1]
         groups[".".join(path[:-1] if path[-1:] in (["conv"], ["bn"]) else path)].append(name)
-    source = as_dual(source, target)
+    source = to_dual(source, target)
     fits = {name for name in target if name in source and source[name].shape == target[name].shape}
     return {name: source[name] for names in groups.values() if fits.issuperset(names) for name in names}
 
 
 def rename_levels(source: Any, state: Tensors, target: Any, ratio: int) -> Tensors:
-    """Return the tensors of a detection head by the names that they have in another, level by level, by stride.
+    """Return the tensors of a detection head by their names in another head, with levels matched by stride.
 
-    Tensors of a level that the other head does not have are left out.
+    Tensors of levels that the other head lacks are left out.
 
     Args:
-        source: Head with the weights: a `Detect` of upstream or one that inherits from it.
+        source: Head with the weights: upstream's `Detect` or a subclass.
         state: Its tensors.
-        ratio: Stride of the other model's rows by that of this one's.
-        target: Head to receive them.
+        ratio: Stride of the other model's rows divided by this one's.
+        target: Head that receives them.
     """
     strides = (ratio * source.stride).tolist()
     levels = {stride: level for level, stride in enumerate(target.stride.tolist())}
@@ -283,15 +285,15 @@ def rename_levels(source: Any, state: Tensors, target: Any, ratio: int) -> Tenso
 
 
 def is_transferable(model: Any) -> bool:
-    """Return whether a model's rows can be matched: built from a YAML, with a detection head, not fused."""
+    """Return whether a model's rows can be matched: it is built from a YAML, has a detection head and isn't fused."""
     head = getattr(model, "model", [None])[-1]
     has_levels = all(hasattr(head, name) for name in ("stride", "cv2", "cv3"))
-    is_open = hasattr(model, "set_classes")  # its classes are texts, which its forward pass needs
+    is_open = hasattr(model, "set_classes")  # its classes are texts that its forward pass needs
     return has_levels and not is_open and "backbone" in getattr(model, "yaml", {}) and not model.is_fused()
 
 
 def summarize(rows: Sequence[Row]) -> str:
-    """Return the share of the tensors taken, by part: `backbone 100 %, neck 0 %, head 31 %`."""
+    """Return the percentage of the tensors taken, by part: `backbone 100 %, neck 0 %, head 31 %`."""
     shares = []
     for part in ("backbone", "neck", "head"):
         here = [row for row in rows if row.part == part]
@@ -301,10 +303,10 @@ def summarize(rows: Sequence[Row]) -> str:
 
 
 def find_warning(rows: Sequence[Row], source: Any, target: Any) -> str:
-    """Say what other weights would fit better, or return an empty string."""
+    """Return which other weights would fit better, or an empty string."""
     theirs, ours = (str(model.yaml.get("scale") or "") for model in (source, target))
     if theirs and ours and theirs != ours:
-        return f"the weights are of scale {theirs}, this model is of scale {ours}: name weights of scale {ours}"
+        return f"the weights are of scale {theirs}, this model is of scale {ours}: use weights of scale {ours}"
     share = Fraction(sum(len(row.taken) for row in rows), sum(row.total for row in rows))
     if share >= ENOUGH:
         return ""
@@ -315,7 +317,7 @@ def find_warning(rows: Sequence[Row], source: Any, target: Any) -> str:
 
 
 def build_table(rows: Sequence[Row]) -> str:
-    """Return a table of the rows that have weights: row, module, source, tensors taken of all, and why not."""
+    """Return a table of the rows with weights: row, module, source, tensors taken of all, and why not all."""
     lines = [f"{'row':>4}  {'module':<18}{'from row':>9}{'tensors':>12}"]
     for row in rows:
         if row.total:
@@ -326,10 +328,10 @@ def build_table(rows: Sequence[Row]) -> str:
 
 
 def load_models(weights: str, yaml: str) -> tuple[Any, Any]:
-    """Return the model of some weights, and a new one of a YAML.
+    """Return the model of a weights file, and a new model of a YAML.
 
     Raises:
-        UserError: If a file can't be used; names it.
+        UserError: If a file can't be used.
     """
     from ultralytics import YOLO
 
@@ -347,7 +349,7 @@ def load_models(weights: str, yaml: str) -> tuple[Any, Any]:
 
 
 def describe(source: Any, target: Any) -> str:
-    """Return the table, the shares by part and the warning of a transfer."""
+    """Return the table, the percentages by part and the warning of a transfer."""
     rows = plan_transfer(source, target)
     warning = find_warning(rows, source, target)
     return "\n".join([build_table(rows), summarize(rows), *([f"WARNING {warning}"] if warning else [])])

@@ -28,28 +28,28 @@ def openable_name(path: str) -> Iterator[str]:
 
 
 class Capture:
-    """A video file that hands out its corrupt frames as frames that can't be retrieved.
+    """A video file whose corrupt frames can be grabbed but not retrieved.
 
-    OpenCV's `grab` fails at a corrupt frame as at the end, but continues after it when it is called again. Frames are
-    counted as the file states them, so those after a corrupt one keep their numbers.
+    OpenCV's `grab` fails at a corrupt frame as at the end, but continues after the frame when called again. Corrupt
+    frames count, so later frames keep their numbers.
 
     Args:
         video: The opened file.
         path: Its name.
-        loader: The reader, of which `frame` is counted on past a frame that is left out.
+        loader: The reader, whose `frame` is advanced past skipped frames.
     """
 
     def __init__(self, video: cv2.VideoCapture, path: str, loader: Any) -> None:
         self._video, self._path, self._loader = video, path, loader
         self._count = int(video.get(cv2.CAP_PROP_FRAME_COUNT))
         self._number = 0  # of the last frame grabbed, from 1
-        self._corrupt = 0  # frames from this one on that are corrupt; the one after them has been grabbed
+        self._corrupt = 0  # number of corrupt frames from here; the one after them has been grabbed
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._video, name)
 
     def grab(self) -> bool:
-        """Go to the next frame; return False at the end."""
+        """Move to the next frame; return False at the end."""
         if self._corrupt:
             self._corrupt -= 1
         elif not self._video.grab():

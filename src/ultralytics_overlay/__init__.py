@@ -27,7 +27,7 @@ SWITCH = "ULTRALYTICS_OVERLAY"
 _here = os.path.dirname(os.path.abspath(__file__))
 IS_WHEEL = os.path.isdir(os.path.join(_here, PACKAGE))
 FOLDER = os.path.join(_here if IS_WHEEL else os.path.dirname(os.path.dirname(_here)), PACKAGE)
-"""The folder that is laid over the package. A wheel has it inside this package, a checkout at its root."""
+"""The folder that is laid over the package. It is inside this package in a wheel, and at the root of a checkout."""
 
 
 class OverlayFinder:
@@ -74,7 +74,7 @@ class OverlayFinder:
 
 
 def _run_afterwards(loader: Any, path: str) -> None:
-    """Have a module's loader run an overlay file in the same module after upstream's."""
+    """Make a module's loader run an overlay file in the same module after upstream's."""
     exec_module = loader.exec_module
 
     def exec_both(module: ModuleType) -> None:
@@ -88,7 +88,7 @@ def _run_afterwards(loader: Any, path: str) -> None:
             if (error.name or "").split(".")[0] == PACKAGE:
                 raise _mismatch(str(error)) from error
             raise
-        except AttributeError as error:  # nor an attribute that the top level of the overlay file reads
+        except AttributeError as error:  # or an attribute that the top level of the overlay file reads
             top = error.__traceback__ and error.__traceback__.tb_next
             if top is not None and top.tb_next is None:
                 raise _mismatch(str(error)) from error
@@ -101,14 +101,14 @@ def install() -> None:
     """Put the finder first in `sys.meta_path`, unless it is there already or `ULTRALYTICS_OVERLAY=0` is set.
 
     Raises:
-        ImportError: If it is too late, or the overlay's folder is missing.
+        ImportError: If the package is already imported, or the overlay's folder is missing.
     """
     if os.environ.get(SWITCH) == "0" or any(isinstance(finder, OverlayFinder) for finder in sys.meta_path):
         return
     if not os.path.isdir(FOLDER):
         raise ImportError(f"{DISTRIBUTION}: {FOLDER} is missing. Reinstall {DISTRIBUTION}.")
     if PACKAGE in sys.modules:
-        raise ImportError(f"{DISTRIBUTION}: '{PACKAGE}' has been imported before the overlay was installed.")
+        raise ImportError(f"{DISTRIBUTION}: '{PACKAGE}' was imported before the overlay was installed.")
     sys.meta_path.insert(0, OverlayFinder(FOLDER))
 
 
@@ -131,11 +131,11 @@ def _mismatch(what: str) -> UpstreamMismatch:
 
 
 def require(name: str, holds: bool, what: str) -> None:
-    """Refuse an upstream version in which a full name no longer has the shape that an overlay file relies on.
+    """Refuse an upstream version in which a name no longer has the shape that an overlay file relies on.
 
     Raises:
-        UpstreamMismatch: Unless that `holds`. Gives the installed and the supported versions, the name and `what` it
-            lacks, as the end of a sentence that begins with the name.
+        UpstreamMismatch: Unless it `holds`. Gives the installed and the supported versions, the full name and `what` is
+            wrong, as the end of a sentence that starts with the name.
     """
     if not holds:
         raise _mismatch(f"`{name}` {what}")

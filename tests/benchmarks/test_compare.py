@@ -22,8 +22,8 @@ from tests.helpers.common import QUICK, STOCK_MODEL, TINY_MODEL, one_line, read_
 OURS = "ultralytics/cfg/models/11/yolo11n.yaml"
 
 
-def children_of(folder: Path) -> list[psutil.Process]:
-    """Return the processes that train a run of a comparison."""
+def find_children(folder: Path) -> list[psutil.Process]:
+    """Return the processes that train runs of a comparison."""
     found = []
     for process in psutil.process_iter(["cmdline"]):
         line = process.info["cmdline"] or []
@@ -34,7 +34,7 @@ def children_of(folder: Path) -> list[psutil.Process]:
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """Kill a comparison in the middle, finish it with a model more that fails, and call it again without that."""
+    """Kill a comparison in the middle, finish it with one more model, which fails, and call it again without it."""
     folder = tmp_path_factory.mktemp("compare")
     data = write_data(folder / "squares", ("a", "b"), {"train": 4, "val": 2})
     bad = TINY_MODEL.replace("[16, 2]", "[16, 2, 3]")
@@ -53,9 +53,9 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     process.wait()
     found: dict[str, Any] = {"out": out, "killed": read_csv(out / "results.csv")}
     end = time.monotonic() + 30  # a child that is still importing ends when it has done so
-    while children_of(out) and time.monotonic() < end:
+    while find_children(out) and time.monotonic() < end:
         time.sleep(0.02)
-    found["orphans"] = children_of(out)
+    found["orphans"] = find_children(out)
 
     said: list[str] = []
     handler = logging.Handler()
@@ -167,15 +167,15 @@ def test_models_are_parsed(
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        ([], "--data or --preset must name data"),
+        ([], "give --data or --preset"),
         (["--data", "{data}", "--models", "none.yaml"], "model `none.yaml`: "),
         (["--data", "{data}", "--models", "yolo11n.yaml+nwdd=1"], "`nwdd` is not a training argument; did you mean"),
         (["--data", "{data}", "--models", "yolo11n.yaml", "yolo11n.yaml"], "two models are labelled `stock yolo11n`"),
         (["--data", "{data}", "--set", "lr0=fast"], "'lr0=fast' is of invalid type"),
-        (["--data", "{data}", "--set", "epochs=3"], "`epochs` is the same for all runs or set by an option"),
+        (["--data", "{data}", "--set", "epochs=3"], "`epochs` is equal in all runs or set by an option"),
         (["--data", "{data}", "--jobs", "0"], "--jobs must be at least 1, not 0"),
         (["--data", "{data}", "--device", "99"], "--device 99: must be cpu or one GPU"),
-        (["--data", "{data}", "--again", "lr0=1"], "--again lr0: only these can be used: max_det, "),
+        (["--data", "{data}", "--again", "lr0=1"], "--again lr0: must be one of max_det, "),
         (["--report", "."], "has no results"),
     ],
 )

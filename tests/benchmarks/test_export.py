@@ -1,4 +1,4 @@
-"""The benchmark of exported models, with the formats that need nothing beside PyTorch."""
+"""The benchmark of exported models, with the formats that need only PyTorch."""
 
 from pathlib import Path
 

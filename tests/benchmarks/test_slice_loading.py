@@ -1,4 +1,4 @@
-"""The benchmark of a sliced training's loading."""
+"""The benchmark of loading samples for training on tiles."""
 
 from argparse import Namespace
 from pathlib import Path

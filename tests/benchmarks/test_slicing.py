@@ -38,7 +38,7 @@ def test_the_table_holds_each_variant(command: list[str]) -> None:
 
 
 def test_scores_are_those_of_a_validation(command: list[str]) -> None:
-    """With one box a place and class, upstream's AP and COCO's differ only by how they sample precision."""
+    """With one box per place and class, upstream's AP and COCO's differ only in how they sample precision."""
     args = slicing.parse_arguments([*command, "--conf", "0.3"])
     images, names = slicing.load(args.data[0], args)
     row = next(row for row in slicing.compare(args, "x", images, names) if row["variant"] == "this fork")

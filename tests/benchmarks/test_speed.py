@@ -75,8 +75,8 @@ def test_profile(done: dict[str, Any]) -> None:
     ("arguments", "message"),
     [
         (["--models", "yolo77n.yaml"], "model `yolo77n.yaml`: "),
-        (["--models", "yolo11n-seg.yaml"], "model `yolo11n-seg.yaml`: it is no detection model"),
-        (["--models", "yolo11n.yaml", "--imgsz", "100"], "the image size 100 is no multiple of its stride 32"),
+        (["--models", "yolo11n-seg.yaml"], "model `yolo11n-seg.yaml`: it is not a detection model"),
+        (["--models", "yolo11n.yaml", "--imgsz", "100"], "the image size 100 is not a multiple of its stride 32"),
         (["--device", "gpu"], "--device gpu: must be cpu or the number of a GPU"),
     ],
 )

@@ -122,7 +122,7 @@ NOT_RUN = re.compile(
 def is_run(text: str) -> bool:
     """Return whether a command runs in a test; pages need a browser."""
     text = text.removeprefix(".venv/bin/")
-    return not NOT_RUN.match(text) and not (text.startswith("python -m benchmarks.page ") and browser.missing())
+    return not NOT_RUN.match(text) and not (text.startswith("python -m benchmarks.page ") and browser.find_missing())
 
 
 class Found(NamedTuple):
@@ -234,7 +234,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 @pytest.fixture(scope="module")
 def template(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Lay out a folder as this project's, with what the commands name."""
+    """Lay out a folder like this project's, with the files that the commands name."""
     folder = tmp_path_factory.mktemp("template") / "project"
     folder.mkdir()
     for name in ("predict1.py", "predict2.py"):
@@ -316,7 +316,7 @@ def make(*args: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.mark.parametrize("command", [found.text for found in FOUND if not is_run(found.text)])
 def test_what_is_not_run_here(command: str, server: Server, template: Path) -> None:
-    """What can be checked without running it: targets, extras, options and arguments exist."""
+    """Check without running: targets, extras, options and arguments exist."""
     program, *args = shlex.split(command.removeprefix(".venv/bin/"))
     if program == "make":
         done = make("-n", *args)

@@ -1,4 +1,4 @@
-"""The examples in the docstrings of this fork run, and give what they say."""
+"""The examples in this fork's docstrings run and give the stated results."""
 
 import ast
 import doctest

@@ -48,7 +48,7 @@ Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
 @contextmanager
 def one_line(program: str, *parts: str) -> Iterator[None]:
-    """Expect that a program ends with one line of text that begins with its name and has some parts."""
+    """Expect a program to end with one line of text that starts with its name and has some parts."""
     text = "no end"
     try:
         yield

@@ -1,4 +1,4 @@
-"""Puts two processes on the CPU in the place of two GPUs, where upstream trains on several.
+"""Replaces two GPUs by two processes on the CPU when upstream trains on several GPUs.
 
 Upstream writes the state of a trainer to a file, from which each process that it starts rebuilds the trainer. A
 callback `OnCpu` in that state replaces, where it is read, what needs CUDA and nothing else: the device that a process

@@ -1,4 +1,4 @@
-"""A folder with one image file of every odd kind, for tests that all commands treat them alike."""
+"""A folder with one image file of every odd kind, to test that all commands treat them in the same way."""
 
 import struct
 import zlib
@@ -12,10 +12,10 @@ READABLE = {
     "deep16.png", "grey16.tif", "bands16.tif",
 }  # fmt: skip
 UNREADABLE = {
-    "bomb.png": "is too large or states a wrong size",
+    "bomb.png": "is too large, or its header states a wrong size",
     "empty.jpg": "is empty",
-    "text.jpg": "is no image that can be read, or damaged",
-    "cut.png": "is no image that can be read, or damaged",
+    "text.jpg": "be read as an image; it may be damaged",
+    "cut.png": "be read as an image; it may be damaged",
     "float.tif": "holds float32 values",
     "double.tif": "holds float64 values",
     "signed.tif": "holds int16 values",

@@ -75,14 +75,14 @@ def test_each_command_has_help_with_an_example_that_parses(command: str, capsys:
         ("convert labelme x --out y", 2, "choose from"),
         ("data ASS3", 1, "no data set named 'ASS3': choose ASS1 or ASS2"),
         ("data ASS1 --archive none.zip", 1, "--archive: no file none.zip"),
-        ("data all --archive none.zip", 1, "--archive goes with one data set"),
+        ("data all --archive none.zip", 1, "--archive needs exactly one data set"),
         ("check none.yaml", 1, "none.yaml"),
         ("convert coco none.json --out out", 1, "none.json"),
-        ("convert voc none --out out --images x", 1, "--images goes with coco"),
+        ("convert voc none --out out --images x", 1, "--images, --skip-missing and several paths are only for coco"),
         ("tiles none.yaml --out out --keep 0", 1, "keep above 0"),
         ("scenes ASS3-demo --out out", 1, "no demo set named 'ASS3-demo'"),
         ("compare --models a.pt", 1, "give --data, --source or both"),
-        ("compare --models none.pt --source x.jpg", 1, "none.pt: no weights"),
+        ("compare --models none.pt --source x.jpg", 1, "none.pt: neither weights nor"),
     ],
 )
 def test_a_users_mistake_is_one_line_and_writes_nothing(
@@ -172,5 +172,5 @@ def test_the_predict_scripts_run_from_any_folder(root: Path, run: Run, tmp_path:
     (tmp_path / "elsewhere").mkdir()
     result = run(tmp_path / "predict2.py", cwd=tmp_path / "elsewhere")
     assert result.returncode == 1
-    assert result.stderr.startswith(f"predict2.py: {tmp_path / 'runs'}/ASS2: no weights")
+    assert result.stderr.startswith(f"predict2.py: {tmp_path / 'runs'}/ASS2: neither weights nor")
     assert list((tmp_path / "elsewhere").iterdir()) == []

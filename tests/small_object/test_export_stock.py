@@ -18,7 +18,7 @@ image, expected = torch.load("expected.pt")
 model = YOLO("stock.pt")
 assert type(model.model.model[-1]).__name__ == "Detect"
 torch.testing.assert_close(model.model.eval()(image)[0], expected, atol=1e-3, rtol=1e-4)
-DetectionModel(model.model.yaml)  # the rows can be built anew
+DetectionModel(model.model.yaml)  # the rows can be built again
 """
 ROWS = """
 backbone: [[-1, 1, Conv, [16, 3, 2]], [-1, 1, DualConv, [24, 2]], [-1, 1, C3k2, [24]], [-1, 1, DualConv, [32, 2, 2]]]
@@ -49,7 +49,7 @@ def test_stock_computes_the_same(tmp_path: Path, run: Run) -> None:
 def test_what_stock_lacks_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     save(tmp_path, ROWS.replace("C3k2, [24]", "DWR, [24]"))
     assert main(["export-stock", str(tmp_path / "ours.pt"), "--out", str(tmp_path / "stock.pt")]) == 1
-    assert "ours.pt: stock Ultralytics has nothing like DWR; export it with `yolo export`" in capsys.readouterr().err
+    assert "ours.pt: stock Ultralytics has no DWR; export it with `yolo export`" in capsys.readouterr().err
     assert not (tmp_path / "stock.pt").exists()
     (tmp_path / "bad.pt").write_text("no weights")
     assert main(["export-stock", str(tmp_path / "bad.pt"), "--out", str(tmp_path / "stock.pt")]) == 1

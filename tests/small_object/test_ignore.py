@@ -32,7 +32,7 @@ def test_files(data: Path, tmp_path: Path) -> None:
     assert read_regions(data.parent / "images/train/other.png").shape == (0, 4)
     for text in ("1 2 3\n", "a b c d\n"):
         write_tree(tmp_path, {"ignore/b.txt": text})
-        with pytest.raises(UserError, match=r"b.txt: write one ignore region a line, cx cy w h"):
+        with pytest.raises(UserError, match=r"b.txt: write one ignore region per line, cx cy w h"):
             read_regions(tmp_path / "images/b.png")
 
 

@@ -12,7 +12,7 @@ from ultralytics.nn.tasks import DetectionModel
 
 from benchmarks.common import ROOT
 from small_object.cli import main
-from small_object.transfer import fitting, match_rows, plan_transfer, summarize, transfer
+from small_object.transfer import match_rows, matching_tensors, plan_transfer, summarize, transfer
 
 BACKBONE = [
     [-1, 1, "Conv", [8, 3, 2]],
@@ -164,7 +164,7 @@ def test_matching_is_the_best_of_all_in_order():
 @pytest.mark.parametrize("groups", [1, 2, 4])
 def test_a_convolution_becomes_a_dual_convolution(groups):
     conv, dual = Conv(8, 16, 3, 2).eval(), DualConv(8, 16, 2, groups).eval()
-    dual.load_state_dict(fitting(conv.state_dict(), dual.state_dict()))
+    dual.load_state_dict(matching_tensors(conv.state_dict(), dual.state_dict()))
     kernel = conv.conv.weight.detach().clone()
     for out, inp in itertools.product(range(16), range(8)):
         if out * groups // 16 != inp * groups // 8:  # of two groups: only the centre is left

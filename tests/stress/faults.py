@@ -115,7 +115,7 @@ def measure(model: Path, kills: int, seed: int, folder: Path) -> dict[str, int]:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Do what the command line asks; return 1 if anything was lost."""
+    """Run the command line; return 1 if anything was lost."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--kills", type=int, default=20, help="runs to kill in each phase, default 20")
     parser.add_argument("--seed", type=int, default=0, help="seed of the moments, default 0")

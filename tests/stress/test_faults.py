@@ -1,4 +1,4 @@
-"""Trainings that are killed, stopped, out of disk or given bad data: what is left, and what comes of it."""
+"""Training that is killed, stopped, out of disk space or given bad data: what remains, and how it continues."""
 
 import errno
 import os
@@ -158,18 +158,18 @@ def test_an_image_that_can_not_be_read_any_more(tmp_path: Path, caplog: pytest.L
             label.write_bytes(b"\xff\xfe not a label")
             dataset = trainer.train_loader.dataset
             index = dataset.im_files.index(str(image))
-            dataset.ims[index] = None  # not in memory any more
+            dataset.ims[index] = None  # no longer in memory
             if not slice and index in dataset.buffer:
                 dataset.buffer.remove(index)
 
     trainer = train(own, tmp_path / "run", {"on_train_epoch_end": damage}, slice=slice)
     assert trainer.epoch == 2 and np.isfinite(trainer.loss.item())
-    assert caplog.text.count(f"{image}: can't be read any more; another image takes its place") == 1
+    assert caplog.text.count(f"{image}: can no longer be read; another image replaces it") == 1
     caplog.clear()
     trainer = train(own, tmp_path / "next", epochs=1, slice=slice)
     assert f"{image}: ignoring corrupt image/label" in caplog.text  # upstream's scan
     assert f"{label.with_suffix('').name}.png: ignoring corrupt image/label" in caplog.text
-    with pytest.raises(UserError, match="images can't be read any more"):
+    with pytest.raises(UserError, match="images can no longer be read"):
         for file in (tmp_path / "set/images/train").iterdir():
             file.write_bytes(b"")
         dataset = trainer.train_loader.dataset
@@ -250,7 +250,7 @@ def test_a_mistake_in_a_validation_is_one_line(server: Server, tmp_path: Path) -
     status, said = run_yolo(server, tmp_path, break_it, f"data={own}", "epochs=1")
     assert status == 1 and "Traceback" not in said
     (line,) = (line for line in said.splitlines() if line.startswith("yolo: "))
-    assert line.endswith("1.png: can't be read any more; repair it or take it out of the data")
+    assert line.endswith("1.png: can no longer be read; repair it or remove it from the data")
 
 
 def test_a_mistake_in_a_loader_process_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:

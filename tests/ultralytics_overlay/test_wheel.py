@@ -1,4 +1,4 @@
-"""What an installation holds, and what happens where it cannot work."""
+"""The content of an installation, and its messages if it can't work."""
 
 import shutil
 import subprocess

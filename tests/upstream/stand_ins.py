@@ -1,4 +1,4 @@
-"""Makes stand-ins for what most of upstream's tests download: python tests/upstream/stand_ins.py FOLDER.
+"""Makes stand-ins for the files that most of upstream's tests download: python tests/upstream/stand_ins.py FOLDER.
 
 Weights are untrained models of the same architecture that score about 0.5 everywhere, so that they detect something.
 Data sets have four noisy images per split, each with one object.

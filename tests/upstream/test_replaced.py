@@ -1,4 +1,4 @@
-"""What an overlay file replaces must exist upstream: a name that moved would stay as it is, without an error."""
+"""Names that overlay files replace must exist upstream: a moved name would stay unchanged without an error."""
 
 import ast
 import importlib

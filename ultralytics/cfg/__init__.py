@@ -1,4 +1,4 @@
-"""Checks this fork's arguments as upstream checks its own, and takes a relative `project` from the current folder."""
+"""Checks this fork's arguments as upstream checks its own; resolves a relative `project` in the current directory."""
 
 from __future__ import annotations
 
@@ -35,15 +35,15 @@ CFG_BOOL_KEYS = CFG_BOOL_KEYS | {"size_metrics", "slice_full", "head_init"}
 
 
 class WrongTypeError(UserError, TypeError):
-    """An argument is of a wrong type."""
+    """An argument has the wrong type."""
 
 
 class WrongSyntaxError(SyntaxError, UserError):
-    """The command line can't be read, or names an argument that there is not."""
+    """The command line can't be parsed, or names an unknown argument."""
 
 
 def _raises_user_error(check: Callable[..., Any]) -> Callable[..., Any]:
-    """Let a check of arguments raise `UserError`, which still is an error of the type that the check raises."""
+    """Make a check of arguments raise a `UserError` that is also of the type that the check raises."""
 
     @functools.wraps(check)
     def checked(*args: Any, **kwargs: Any) -> Any:
@@ -72,7 +72,7 @@ def check_cfg(cfg: dict[str, Any], hard: bool = True) -> None:
         hard: See upstream's `check_cfg`.
 
     Raises:
-        WrongTypeError: If an argument is of a wrong type.
+        WrongTypeError: If an argument has the wrong type.
         UserError: If an argument is out of its range.
     """
     stock_check_cfg(cfg, hard)
@@ -80,7 +80,7 @@ def check_cfg(cfg: dict[str, Any], hard: bool = True) -> None:
 
 
 def get_save_dir(args: SimpleNamespace, name: str | None = None) -> Path:
-    """Return the folder of a run, with a relative `project` taken from the working folder.
+    """Return the folder of a run; a relative `project` is resolved in the current directory.
 
     Args:
         args: Arguments of the run.
@@ -96,9 +96,9 @@ def get_save_dir(args: SimpleNamespace, name: str | None = None) -> Path:
 
 
 def entrypoint(debug: str = "") -> None:
-    """Run the `yolo` command; a mistake of the user ends it with one line and exit status 1 instead of a traceback.
+    """Run the `yolo` command. A user's mistake ends it with one line and exit status 1 instead of a traceback.
 
-    Ctrl-C ends it with one line and, as for a program that has no handler of its own, exit status 130.
+    Ctrl-C ends it with one line and exit status 130.
 
     Args:
         debug: See upstream's `entrypoint`.

@@ -1,4 +1,4 @@
-"""Lets training keep boxes that are smaller after augmentation than upstream's limit."""
+"""Lets training keep boxes that augmentation shrinks below upstream's limit."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ class RandomPerspective(StockRandomPerspective):
     min_box: float = 2.0
 
     def box_candidates(self, box1: np.ndarray, box2: np.ndarray, **thresholds: Any) -> np.ndarray:
-        """Return which boxes stay, shape (N,); `box1` are they before the transform, `box2` after, xyxy, (4, N)."""
+        """Return which boxes stay, shape (N,); `box1` and `box2` are those before and after, xyxy, shape (4, N)."""
         return super().box_candidates(box1, box2, **{"wh_thr": self.min_box, **thresholds})
 
 
 def v8_transforms(dataset: Any, imgsz: int, hyp: Any) -> Compose:
-    """Return upstream's transforms for training, with the limit `min_box` of the arguments."""
+    """Return upstream's training transforms with the limit `min_box` from the arguments."""
     transforms = stock_v8_transforms(dataset, imgsz, hyp)
     waiting = [transforms]
     while waiting:

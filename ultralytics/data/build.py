@@ -1,4 +1,4 @@
-"""Reads a list of image and video files in batches, as a folder is, where upstream opens all at once as images."""
+"""Reads a list of image and video files in batches, like a folder. Upstream opens all of them at once, as images."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from ultralytics.data.build import check_source as stock_check_source
 
 
 def check_source(source: Any) -> tuple[Any, bool, bool, bool, bool, bool]:
-    """Return the source of a prediction and what kind it is; see upstream's.
+    """Return the source of a prediction and its kind; see upstream.
 
     Returns:
-        The source; then whether it is a webcam, a screenshot, images in memory, a loader, a tensor.
+        The source; then whether it is a webcam, a screenshot, images in memory, a loader or a tensor.
     """
     if isinstance(source, (list, tuple)) and source and all(map(_is_file, source)):
         return list(source), False, False, False, False, False

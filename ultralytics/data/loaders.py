@@ -1,4 +1,4 @@
-"""Reads videos past corrupt frames, where upstream takes the first for the end, and images of any name ahead of use."""
+"""Reads videos past corrupt frames, at which upstream stops, and reads images of any name ahead of use."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ glob = SimpleNamespace(glob=literal_glob, escape=stock_glob.escape)  # upstream'
 
 
 class LoadImagesAndVideos(StockLoadImagesAndVideos):
-    """Upstream's reader of image and video files, which names what it can't read and continues after it.
+    """Upstream's reader of image and video files. It names files that it can't read, and continues.
 
-    A list of files keeps its order, images before videos. Images in a folder's subfolders are not read, as in stock,
-    but mentioned.
+    A list of files keeps its order, images before videos. As in stock, images in subfolders are not read; a warning
+    says so.
 
     Attributes:
-        unreadable: Files that could not be read so far; a warning has named each with the reason.
+        unreadable: Files that could not be read so far. A warning has named each of them with the reason.
     """
 
     def __init__(self, path: str | Path | Sequence[str | Path], *args: Any, **kwargs: Any) -> None:
@@ -54,12 +54,12 @@ class LoadImagesAndVideos(StockLoadImagesAndVideos):
             )
 
     def __iter__(self) -> Any:
-        """Begin with the first file."""
+        """Start at the first file."""
         imread.clear()
         return super().__iter__()
 
     def __next__(self) -> tuple[list[str], list[np.ndarray], list[str]]:
-        """Return the next batch, see upstream; the images of the one after it are decoded while this one is run."""
+        """Return the next batch, see upstream. The batch after it is decoded while this one runs."""
         batch = super().__next__()
         for file in self.files[self.count : min(self.count + self.bs, self.ni)]:
             if Path(file).suffix.lower() not in PIL_FALLBACK_SUFFIXES:  # their readers are not thread-safe
@@ -67,7 +67,7 @@ class LoadImagesAndVideos(StockLoadImagesAndVideos):
         return batch
 
     def close(self) -> None:
-        """Release what is open; see upstream."""
+        """Release open files; see upstream."""
         imread.clear()
         super().close()
 
@@ -81,6 +81,6 @@ class LoadImagesAndVideos(StockLoadImagesAndVideos):
         with suppress(FileNotFoundError), openable_name(path) as name:
             super()._new_video(name)
         if not self.cap.isOpened() and hasattr(self, "count"):  # not in the constructor: iteration opens it again
-            LOGGER.warning(f"{path}: is no video that can be read, or damaged")
+            LOGGER.warning(f"{path}: can't be read as a video; it may be damaged")
             self.unreadable.append(path)
         self.cap = Capture(self.cap, path, self)

@@ -1,4 +1,4 @@
-"""Leaves an image out of training, with the reason, if its pixels can't be read as they are meant."""
+"""Leaves an image out of training, with the reason, if its pixels can't be read correctly."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ TIFF_SUFFIXES = {".tif", ".tiff"}
 
 
 def check_image(im_file: str) -> tuple[str, tuple[int, int]]:
-    """Check an image by its header, as upstream does, and by its pixels if it may have more than 8 bits a channel.
+    """Check an image by its header, as upstream does, and by its pixels if it may have more than 8 bits per channel.
 
-    Upstream goes by PIL, which can't open some TIFF files that OpenCV and so the training reads.
+    Upstream relies on PIL, which can't open some TIFF files that OpenCV, and therefore training, can read.
 
     Args:
         im_file: The file.
@@ -39,5 +39,5 @@ def check_image(im_file: str) -> tuple[str, tuple[int, int]]:
     try:
         return stock_check_image(im_file)
     except Exception:
-        read_image(im_file)  # names the reason; PIL's is often a package for formats that the file is not of
+        read_image(im_file)  # gives the reason; PIL's often names a package for an unrelated format
         raise

@@ -1,4 +1,4 @@
-"""Exported models remember what `slice=auto` asks a model for."""
+"""Makes exported models keep the metadata that `slice=auto` needs."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from small_object.slicing.slicer import TRAINING_ATTRIBUTES
 
 
 class Exporter(StockExporter):
-    """Upstream's exporter, whose metadata also has the size and scale of the training objects where they are known."""
+    """Upstream's exporter, whose metadata also has the size and scale of the training objects if they are known."""
 
     @property
     def metadata(self) -> dict[str, Any]:
-        """What is written into exported files alongside the network."""
+        """Metadata written into exported files alongside the network."""
         return self._metadata
 
     @metadata.setter

@@ -1,4 +1,4 @@
-"""Trainings that survive an interruption: whole checkpoints, clean `results.csv`, and one line that says what to do."""
+"""Makes training survive interruptions: complete checkpoints, a clean `results.csv`, and one line of advice."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}
 
 
 class AllEpochsDone(Exception):
-    """Only the final validation is left of a run that is resumed."""
+    """Only the final validation of a resumed run is left."""
 
 
 class BaseTrainer(StockBaseTrainer):
-    """Upstream's trainer, which can be killed or run out of disk at any moment and then be resumed.
+    """Upstream's trainer, which can resume after it was killed or ran out of disk space at any moment.
 
-    - Checkpoints are written to a staging folder and then moved to their places, `last.pt` at the end.
-    - A run that is resumed drops the rows of `results.csv` after the checkpoint, since it repeats their epochs.
+    - Checkpoints are written to a staging folder and then moved into place, `last.pt` last.
+    - A resumed run drops the rows of `results.csv` after the checkpoint, since it repeats their epochs.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -45,7 +45,7 @@ class BaseTrainer(StockBaseTrainer):
         YAML.save(self.save_dir / "args.yaml", drop_defaults(vars(self.args)))
 
     def save_model(self) -> Any:
-        """Save the checkpoints of an epoch; after a failure those of the epoch before are intact."""
+        """Save the checkpoints of an epoch; if that fails, those of the previous epoch stay intact."""
         last, best, wdir, args = self.last, self.best, self.wdir, self.args
         with staging_dir(wdir) as staged:
             self.wdir, self.last, self.best = staged, staged / last.name, staged / best.name
@@ -81,7 +81,7 @@ class BaseTrainer(StockBaseTrainer):
         try:
             super()._do_train(*args, **kwargs)
         except AllEpochsDone:
-            LOGGER.info(f"All {self.epochs} epochs of {self.args.model} are done; the final validation is left.")
+            LOGGER.info(f"All {self.epochs} epochs of {self.args.model} are done; only the final validation is left.")
             self.final_eval()
             is_first = RANK in {-1, 0}
             if is_first and self.args.plots:
@@ -95,22 +95,22 @@ class BaseTrainer(StockBaseTrainer):
             if error.errno not in DISK_FULL:
                 raise
             where = error.filename or self.save_dir
-            raise UserError(f"{where}: {error.strerror}. Make room. {self._resume_advice()}") from error
+            raise UserError(f"{where}: {error.strerror}. Free some space. {self._resume_advice()}") from error
         except RuntimeError as error:
             if "shared memory" not in str(error) and "Bus error" not in str(error):
                 raise
             raise UserError(
-                "no space in shared memory (/dev/shm), through which loader processes pass their batches: use "
+                "no space left in shared memory (/dev/shm), which data loader processes need: use "
                 f"workers=0 or enlarge it (docker run --shm-size=8g). {' '.join(str(error).split())}"
             ) from error
 
     def _resume_advice(self) -> str:
         if not self.last.exists():
             return "No epoch was finished: start again"
-        return f"The last whole epoch is saved; resume with: yolo train resume=True model={self.last}"
+        return f"The last complete epoch is saved; resume with: yolo train resume=True model={self.last}"
 
     def _handle_nan_recovery(self, epoch: int) -> bool:
-        """Go back to `last.pt` after an epoch whose loss is not a number; end with advice if it repeats."""
+        """Return to `last.pt` after an epoch whose loss is NaN; stop with advice if it happens again."""
         try:
             return super()._handle_nan_recovery(epoch)
         except RuntimeError as error:
@@ -118,7 +118,7 @@ class BaseTrainer(StockBaseTrainer):
             raise UserError(f"{error}: {advice}") from error
 
     def final_eval(self) -> None:
-        """Strip and validate the checkpoints; `last.pt`, which upstream strips first, can be resumed until the end."""
+        """Strip and validate the checkpoints. `last.pt`, which upstream strips first, stays resumable until the end."""
         last = self.last
         if RANK not in {-1, 0} or not last.exists():
             super().final_eval()

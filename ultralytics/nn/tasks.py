@@ -1,4 +1,4 @@
-"""Adds this fork's blocks to upstream's `parse_model`, and names the row in which a model YAML is wrong."""
+"""Adds this fork's blocks to upstream's `parse_model`, and names the wrong row of a model YAML."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ require_parameters(stock_yaml_model_load, "path")
 require_parameters(DetectionModel.__init__, "cfg", "ch", "nc", "verbose")
 
 COUNTERPARTS = {DWR: "Conv", DualConv: "Conv", ScreeningLateral: "Conv", C3k2DWR: "C3k2", LightDetect: "Detect"}
-"""Blocks whose rows `parse_model` reads as those of an upstream module: they join each of its sets that has it."""
+"""The upstream module whose rows `parse_model` reads like a block's: the block joins each set with that module."""
 
-BLOCKS = {DWR, DualConv, ScreeningLateral, C3k2DWR, ScreeningFusion}  # of which the arguments in a row are checked
+BLOCKS = {DWR, DualConv, ScreeningLateral, C3k2DWR, ScreeningFusion}  # blocks whose row arguments are checked
 
 _LOOP_START = """
 d["row"] = i
@@ -45,7 +45,7 @@ if m is ScreeningFusion:
 def _extend(function: Callable[..., Any]) -> Callable[..., Any]:
     """Return upstream's `parse_model` with this fork's blocks in its sets of modules and a branch for fusion blocks.
 
-    The function is extended in its own syntax tree and compiled in this module, so that none of it is copied.
+    The syntax tree of the function is extended and compiled in this module, so that nothing is copied.
 
     Raises:
         ImportError: If upstream's function no longer has the sets, the branch or the variables that this relies on.
@@ -61,7 +61,7 @@ def _extend(function: Callable[..., Any]) -> Callable[..., Any]:
         stock = set(map(ast.unparse, names))
         names.extend(ast.Name(block.__name__, ast.Load()) for block, name in COUNTERPARTS.items() if name in stock)
         num_sets = {name: number + (name in stock) for name, number in num_sets.items()}
-    require(where, num_sets == {"Conv": 1, "C3k2": 2, "Detect": 2}, "has other sets of modules than it had")
+    require(where, num_sets == {"Conv": 1, "C3k2": 2, "Detect": 2}, "no longer has the expected sets of modules")
 
     branches = [
         (loop, branch)
@@ -86,7 +86,7 @@ _parse_rows = _extend(stock_parse_model)
 
 @functools.wraps(stock_yaml_model_load)
 def yaml_model_load(path: str | Path) -> dict[str, Any]:
-    """Load a model YAML, with its rows checked: upstream guesses the task from the last one before it builds any.
+    """Load a model YAML and check its rows: upstream guesses the task from the last row before it builds any.
 
     Raises:
         UserError: If the file is not YAML, holds no mapping, or a row or a key is wrong. Names the file and the place.
@@ -137,11 +137,11 @@ _stock_init = DetectionModel.__init__
 def _init(
     self: DetectionModel, cfg: Any = "yolo26n.yaml", ch: int = 3, nc: int | None = None, verbose: bool = True
 ) -> None:
-    """Build the model; name the row whose inputs do not fit in the forward pass that finds the strides."""
+    """Build the model. If the forward pass that finds the strides fails, name the row whose inputs do not fit."""
     d = cfg if isinstance(cfg, dict) else yaml_model_load(cfg)
     rows = _check_rows(d)
     if type(d.get("nc")) is not int or d["nc"] < 1:
-        raise yaml_error(d, f"`nc` must be the number of classes, from 1, not {d.get('nc')!r}")
+        raise yaml_error(d, f"`nc` must be the number of classes, at least 1, not {d.get('nc')!r}")
     try:
         _stock_init(self, d, ch, nc, verbose)
     except UserError:
@@ -161,7 +161,7 @@ _stock_load = DetectionModel.load
 
 @functools.wraps(_stock_load)
 def _load(self: DetectionModel, weights: Any, verbose: bool = True) -> None:
-    """Load weights; from a model of other rows, each row takes those of the row that plays its part."""
+    """Load weights. From a model with other rows, each row takes those of the row in the same role."""
     source = (weights.get("ema") or weights["model"]) if isinstance(weights, dict) else weights
     if not transfer(source, self, verbose):
         _stock_load(self, weights, verbose)
@@ -171,10 +171,10 @@ DetectionModel.load = _load
 
 
 def _check_rows(d: dict[str, Any]) -> list[Any]:
-    """Return a copy of the rows of a model YAML; check them and the keys before anything is built."""
+    """Check the rows and keys of a model YAML before anything is built; return a copy of the rows."""
     from ultralytics.cfg import check_cfg  # cfg imports more than a model needs
 
-    for key in ("nwd", "nwd_assign", "head_init"):  # as the arguments of those names
+    for key in ("nwd", "nwd_assign", "head_init"):  # checked like the arguments of those names
         try:
             check_cfg({key: d.get(key)})
         except UserError as error:

@@ -11,7 +11,7 @@ from small_object.arguments import DEFAULTS
 
 @dataclass
 class SolutionConfig(StockSolutionConfig):
-    """Upstream's arguments of a solution, and those of slicing, which mean what they do for `track`."""
+    """Upstream's arguments of a solution, and those of slicing, which mean the same as for `track`."""
 
     slice: int | str = DEFAULTS["slice"]
     slice_overlap: float = DEFAULTS["slice_overlap"]

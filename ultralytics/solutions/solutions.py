@@ -1,4 +1,4 @@
-"""Hands the arguments of slicing to the tracker of a solution."""
+"""Passes the arguments of slicing to the tracker of a solution."""
 
 from __future__ import annotations
 

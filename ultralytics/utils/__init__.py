@@ -1,6 +1,6 @@
 """Adds this fork's arguments to the defaults of every command, in place, since upstream shares the objects.
 
-File names may hold bytes that are not UTF-8, and terminals may not know a letter; printing one never ends a command.
+File names may hold bytes that are not UTF-8, and terminals may lack a letter; printing either never ends a command.
 """
 
 import sys

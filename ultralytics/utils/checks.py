@@ -20,11 +20,11 @@ require_parameters(stock_check_file, "file", "hard")
 
 @functools.wraps(stock_check_file)
 def check_file(file: str | Path, *args: Any, **kwargs: Any) -> Any:
-    """Return the path of a file, searching this fork's files where upstream has none of that name.
+    """Return the path of a file; search this fork's files if upstream has none of that name.
 
-    A path that starts with `ultralytics/` or `datasets/` is this fork's file first, wherever the command runs: upstream
-    would take its own file of the same path. A data YAML of an installed wheel is copied into the working folder, where
-    its images will be stored.
+    A path that starts with `ultralytics/` or `datasets/` means this fork's file first, in any current directory, since
+    upstream would take its own file of that path. A data YAML of an installed wheel is copied to the current directory,
+    where its images will be stored.
 
     Args:
         file: Path or name of a file.
@@ -32,10 +32,10 @@ def check_file(file: str | Path, *args: Any, **kwargs: Any) -> Any:
         **kwargs: Likewise.
 
     Raises:
-        UserError: If a data YAML cannot be copied into the working folder.
+        UserError: If a data YAML can't be copied to the current directory.
     """
     name = str(file).strip()
-    # Path.exists raises where a name is too long or a folder closed
+    # Path.exists raises an error if a name is too long or a folder can't be searched
     if name and not os.path.exists(name):  # noqa: PTH110
         is_stock = functools.partial(stock_check_file, name, hard=False, download=False)
         found = find_by_path(name) or find_by_name(name, is_stock)
@@ -46,7 +46,7 @@ def check_file(file: str | Path, *args: Any, **kwargs: Any) -> Any:
 
 @functools.wraps(stock_collect_system_info)
 def collect_system_info() -> dict[str, Any]:
-    """Print and return what upstream collects, and the status of the overlay."""
+    """Print and return upstream's information and the status of the overlay."""
     info = stock_collect_system_info()
     info["Small Object Info"] = status()
     LOGGER.info("\n" + "\n".join(f"{name:<23}{value}" for name, value in info["Small Object Info"].items()))

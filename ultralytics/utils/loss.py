@@ -68,7 +68,7 @@ class BboxLoss(StockBboxLoss):
 def nwd_share(model: nn.Module, key: str = "nwd") -> float:
     """Return a share of the NWD in a model's training, 0..1.
 
-    It is the argument `key` where given, else the key of that name in the model's YAML, else 0.
+    It is the argument `key` if given, else the key of that name in the model's YAML, else 0.
 
     Args:
         model: Detection model with its arguments in `args` and its YAML in `yaml`.
@@ -85,10 +85,10 @@ _stock_init = v8DetectionLoss.__init__
 
 @functools.wraps(_stock_init)
 def _init(self: v8DetectionLoss, model: nn.Module, *args: Any, **kwargs: Any) -> None:
-    """Build the loss; tell its box loss and its assigner their shares and the scale of the NWD."""
+    """Build the loss; give its box loss and its assigner their shares and the scale of the NWD."""
     _stock_init(self, model, *args, **kwargs)
     c = float(getattr(model.args, "nwd_c", None) or getattr(model, "nwd_c", DEFAULT_C))
-    # A subclass for rotated boxes, masks or keypoints may put a loss or an assigner of its own in their place.
+    # A subclass for rotated boxes, masks or keypoints may have replaced either.
     if isinstance(self.bbox_loss, BboxLoss):
         self.bbox_loss.nwd, self.bbox_loss.nwd_c = nwd_share(model), c
     if isinstance(self.assigner, TaskAlignedAssigner):

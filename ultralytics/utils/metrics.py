@@ -1,4 +1,4 @@
-"""Adds the accuracy by object size to the results of box metrics."""
+"""Adds accuracy by object size to the results of box metrics."""
 
 from __future__ import annotations
 
@@ -18,5 +18,5 @@ def _results(self: DetMetrics) -> dict[str, float]:
 
 
 # In place: the metrics of the other tasks inherit from upstream's class.
-DetMetrics.size = None  # an `small_object.sizes.SizeMetrics` after a validation that measured it
+DetMetrics.size = None  # a `small_object.sizes.SizeMetrics` after a validation that measured it
 DetMetrics.results_dict = property(_results)

@@ -1,4 +1,4 @@
-"""Reads images by one set of rules, and saves PyTorch files in one step, so that none is ever half of one."""
+"""Reads images by one set of rules, and saves PyTorch files in one step, so that a file is never half-written."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ultralytics.utils.patches import torch_save as stock_torch_save
 
 from small_object.images import MAX_PIXELS, UnreadableImageError, read_bits, read_pixels, scale_to_8_bit
 
-# PIL reads what OpenCV reads: it refuses twice its limit, and warns from there on.
+# PIL must read what OpenCV reads. It warns above its limit and refuses twice that.
 Image.MAX_IMAGE_PIXELS = MAX_PIXELS // 2
 
 
@@ -30,24 +30,24 @@ def read_image(filename: str | Path, flags: int = cv2.IMREAD_COLOR) -> np.ndarra
         Its pixels (H, W, C), uint8, BGR.
 
     Raises:
-        UnreadableImageError: If it can't be read, or not without a loss of its contrast; see `scale_to_8_bit`.
+        UnreadableImageError: If it can't be read, or only with a loss of contrast; see `scale_to_8_bit`.
     """
     return scale_to_8_bit(read_pixels(filename, flags), read_bits())
 
 
 def imread(filename: str | Path, flags: int = cv2.IMREAD_COLOR) -> np.ndarray | None:
-    """Read an image, see `read_image`; return None, and warn with the reason, where that can't be done."""
+    """Read an image, see `read_image`; if that fails, warn with the reason and return None."""
     try:
         return read_image(filename, flags)
     except UnreadableImageError as error:
-        from ultralytics.utils import LOGGER  # which imports this module
+        from ultralytics.utils import LOGGER  # it imports this module
 
         LOGGER.warning(f"{filename}: {error}")
         return None
 
 
 def torch_save(obj: Any, f: Any, *args: Any, **kwargs: Any) -> None:
-    """Save an object; a file is written under a temporary name and then moved to its own.
+    """Save an object; a file is written under a temporary name and then moved into place.
 
     Args:
         obj: What to save.
@@ -56,14 +56,14 @@ def torch_save(obj: Any, f: Any, *args: Any, **kwargs: Any) -> None:
         **kwargs: Likewise.
 
     Raises:
-        OSError: If the file can't be written; an older one is as it was. (PyTorch itself would raise a RuntimeError
-            that does not say that the disk is full.)
+        OSError: If the file can't be written; an older one is kept. (PyTorch itself would raise a RuntimeError that
+            does not say that the disk is full.)
     """
     path = Path(os.path.realpath(f)) if isinstance(f, (str, os.PathLike)) else None
     if path is None or (path.exists() and not path.is_file()):  # an open file, or a device
         stock_torch_save(obj, f, *args, **kwargs)
         return
-    from small_object.files import replacing  # which imports ultralytics.utils, and that this module
+    from small_object.files import replacing  # it imports ultralytics.utils, which imports this module
 
     buffer = io.BytesIO()
     stock_torch_save(obj, buffer, *args, **kwargs)

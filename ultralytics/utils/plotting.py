@@ -1,4 +1,4 @@
-"""Draws accuracy by object size, and keeps its columns out of `results.png`, which would be too wide to read."""
+"""Keeps the columns of accuracy by object size out of `results.png`, which they would make too wide to read."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def plot_results(file: str | Path = "", dir: str | Path = "", on_plot: Callable[
 
     Args:
         file: The `results.csv`; all `results*.csv` of its folder are drawn.
-        dir: Their folder, where `file` is not given.
+        dir: Their folder, if `file` is not given.
         on_plot: Called with the picture's path at the end.
     """
     folder = Path(file).parent if file else Path(dir)

@@ -15,11 +15,11 @@ FADE_START = SIZE_GROUPS["tiny"][1] ** 0.5
 """Size √(w·h) in pixels up to which an object has the full share of the NWD: 16, where AI-TOD's tiny objects end."""
 
 FADE_END = COCO_SMALL**0.5
-"""Size √(w·h) in pixels from which on an object has no share of the NWD: 32, where COCO's small objects end."""
+"""Size √(w·h) in pixels from which an object has no share of the NWD: 32, where COCO's small objects end."""
 
 
 def size_fade(xyxy: torch.Tensor) -> torch.Tensor:
-    """Return how much of the share of the NWD an object has: 1 to `FADE_START`, then linearly to 0 at `FADE_END`.
+    """Return the factor of an object's share of the NWD: 1 up to `FADE_START`, then linearly to 0 at `FADE_END`.
 
     Args:
         xyxy: Boxes, shape (..., 4), in input pixels.
@@ -39,21 +39,19 @@ class TaskAlignedAssigner(StockTaskAlignedAssigner):
     """Upstream's assigner with a share of the NWD (arXiv 2110.13389, section 4.2) in the overlap of small objects.
 
     The overlap of an object and a prediction is (1 - s)·CIoU + s·NWD, with CIoU at least 0 and s = `nwd_assign` ·
-    `size_fade` of the object. From 32 px on, or with a share of 0, it is upstream's to the last bit.
+    `size_fade` of the object. From 32 px, or with a share of 0, it is upstream's to the last bit.
 
-    The IoU of boxes of a few pixels is 0 after a shift of a few pixels. Upstream enlarges such objects (to the stride
-    of the second level) only to choose candidate anchors; the overlap is that of the true box, so all candidates may
-    tie at 0, and the positive ones among them then train towards a score of 0, with a weight of 0 in the box loss. NWD
-    ranks them by distance instead.
+    A shift of a few pixels takes the IoU of boxes of a few pixels to 0. Upstream enlarges such objects (to the stride
+    of the second level) only to choose candidate anchors; the overlap is that of the true box. So all candidates may
+    tie at 0, and the positive ones then train towards a score of 0, with a weight of 0 in the box loss. NWD ranks them
+    by distance instead.
 
-    Upstream uses the overlap three times: in the metric that ranks candidates, to choose between objects that claim
-    one anchor, and as the score that the best candidate is trained towards. All three use this one, as in upstream:
-    with CIoU as the score, the positives that NWD finds would not train. So the scores of small objects rise: a
-    prediction off by a distance d (see `nwd`) is trained towards exp(-d / C), not 0. The box loss measures with the
-    same mixture.
+    Upstream uses the overlap three times: to rank candidates, to choose between objects that claim one anchor, and as
+    the score that the best candidate is trained towards. All three use the mixture: with CIoU as the score, the
+    positives that NWD finds would not train. So the scores of small objects rise: a prediction off by a distance d
+    (see `nwd`) is trained towards exp(-d / C), not 0. The box loss uses the same mixture.
 
-    The assigners of rotated boxes, and those that measure masks or keypoints, inherit from upstream's and stay as
-    they are.
+    Assigners of rotated boxes, masks and keypoints inherit from upstream's and are unchanged.
 
     Attributes:
         nwd_assign: Share of the NWD, 0..1.

@@ -1,1 +1,1 @@
-"""Jobs over large collections of images, on Ray Data."""
+"""Batch jobs over large collections of images, on Ray Data."""

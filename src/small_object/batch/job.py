@@ -1,4 +1,4 @@
-"""A batch job: lists the images, has Ray Data run those that are not done, and counts the results."""
+"""Runs a batch job: lists the images, runs those that are not done on Ray Data, and counts the results."""
 
 from __future__ import annotations
 
@@ -32,17 +32,17 @@ from small_object.images import BITS_VARIABLE, read_bits
 
 __all__ = ["Job", "run"]
 
-MAX_PART = 256  # images of a part, unless the user gives a number
-MIN_PARTS = 16  # parts of a worker, if there are enough images: then none waits long for the last one
-OBJECT_STORE = 2**28  # bytes of Ray's object store on one machine; it only holds names, and spills to the disk
-MAX_SHOWN = 10  # unreadable images that are named at the end; the report has all
+MAX_PART = 256  # images per part, unless the user gives a number
+MIN_PARTS = 16  # parts per worker, if there are enough images, so that none waits long for the last one
+OBJECT_STORE = 2**28  # bytes of Ray's object store on one machine; it holds only names, and spills to disk
+MAX_SHOWN = 10  # unreadable images named at the end; the report has all
 
 
 def run(job: Job) -> dict[str, Any]:
-    """Run the model over all images that are not done; write the report, and return it.
+    """Run the model over all images that are not done; write and return the report.
 
     Raises:
-        UserError: If the arguments can't be used, or not with this output, or the job can't continue.
+        UserError: If the arguments are invalid or don't fit this output, or the job can't continue.
     """
     started, running = time.time(), 0.0
     if not Path(job.model).exists():
@@ -60,7 +60,7 @@ def run(job: Job) -> dict[str, Any]:
         todo = names.filter(pc.invert(is_done))
         num_before = len(names) - len(todo)
         if num_before:
-            LOGGER.info(f"{num_before} of {num_images} images are done; resuming with the others.")
+            LOGGER.info(f"{num_before} of {num_images} images are done; resuming with the rest.")
         if len(todo):
             with cluster(job) as allocation:
                 running = run_parts(Task(job, digest, run_id, allocation, read_bits()), todo, unreadable)
@@ -79,7 +79,7 @@ def run(job: Job) -> dict[str, Any]:
             "detections": dict(sorted(detections.items())),
             **{name: tiles[name] for name in TILES},
             "seconds": round(time.time() - started, 3),
-            "running_seconds": round(running, 3),  # without the start and the end of Ray
+            "running_seconds": round(running, 3),  # without Ray's start and end
             "images_per_second": round(num_now / running, 4) if running else 0.0,
             "model_sha256": digest,
             "arguments": asdict(job) | {BITS_VARIABLE: read_bits()},
@@ -108,7 +108,7 @@ def run(job: Job) -> dict[str, Any]:
 
 
 def begin(out: Output, job: Job, digest: str) -> None:
-    """Write `job.json`, or refuse to resume what another model or other arguments have begun."""
+    """Write `job.json`; refuse to resume a job with another model or other arguments."""
     ours = {"model_sha256": digest, "source": job.source, **job.settings(), BITS_VARIABLE: read_bits()}
     if not out.parts():
         out.write_json("job.json", {"model": job.model, **ours})
@@ -125,12 +125,12 @@ def begin(out: Output, job: Job, digest: str) -> None:
     if digest != theirs.get("model_sha256"):
         differences.insert(0, f"the model {theirs.get('model')}")
     if differences:
-        raise UserError(f"--out {job.out}: was begun with {', '.join(differences)}; give the same, or another --out")
+        raise UserError(f"--out {job.out}: was started with {', '.join(differences)}; give the same, or another --out")
 
 
 @contextlib.contextmanager
 def cluster(job: Job) -> Iterator[Allocation]:
-    """Start Ray on this machine or join a cluster, unless this process has done so; leave it at the end."""
+    """Start Ray on this machine or join a cluster, unless this process already has; leave it at the end."""
     owned = not ray.is_initialized()
     if owned:
         options: dict[str, Any] = {"address": job.address}
@@ -151,7 +151,7 @@ def cluster(job: Job) -> Iterator[Allocation]:
 
 
 def allocate(job: Job, resources: dict[str, float]) -> Allocation:
-    """Divide the resources of a cluster, which have the keys `CPU` and `GPU`, among the workers."""
+    """Divide the resources of a cluster, with the keys `CPU` and `GPU`, among the workers."""
     cpus, gpus = int(resources.get("CPU", 0)), int(resources.get("GPU", 0))
     device = job.device or ("cuda" if gpus else "cpu")
     if device == "cuda" and not gpus:
@@ -161,7 +161,7 @@ def allocate(job: Job, resources: dict[str, float]) -> Allocation:
     if device == "cuda":  # the CPUs read images
         per_worker = min(4, per_worker)
     if workers * per_worker > cpus:
-        raise UserError(f"--workers {workers}: Ray has {cpus} CPUs, and each worker takes one; give fewer")
+        raise UserError(f"--workers {workers}: Ray has {cpus} CPUs, and each worker needs one; give fewer")
     if device == "cuda":
         return Allocation(workers, device, 0, per_worker, 1 / math.ceil(workers / gpus))
     return Allocation(workers, device, per_worker, per_worker, 0.0)
@@ -169,7 +169,7 @@ def allocate(job: Job, resources: dict[str, float]) -> Allocation:
 
 @contextlib.contextmanager
 def silenced() -> Iterator[None]:
-    """Keep Ray's messages about itself and about dead workers from the terminal; `LOGGER` and bars still print."""
+    """Hide Ray's messages about itself and dead workers from the terminal; `LOGGER` and bars still print."""
     stderr = os.dup(2)
     with Path(os.devnull).open("w") as nowhere, contextlib.redirect_stdout(nowhere):
         os.dup2(nowhere.fileno(), 2)  # its C++ writes there
@@ -181,9 +181,9 @@ def silenced() -> Iterator[None]:
 
 
 def run_parts(task: Task, names: pa.ChunkedArray, unreadable: dict[str, str]) -> float:
-    """Have the workers run images and write the parts; return the seconds from the first worker's start to the end.
+    """Run images and write parts in the workers; return the seconds from the first worker's start to the end.
 
-    Images that can't be read are added to `unreadable`, with the reason.
+    It adds images that can't be read to `unreadable`, with the reason.
     """
     allocation, batch = task.allocation, task.job.batch
     fair = math.ceil(len(names) / (allocation.workers * MIN_PARTS * batch)) * batch  # full batches

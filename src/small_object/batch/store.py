@@ -1,4 +1,4 @@
-"""Where a batch job reads its images and writes its results: folders, lists and S3."""
+"""Reads the images of a batch job and stores its results: folders, lists and S3."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ SCHEMA = pa.schema(
         *(pa.field(name, pa.int32(), nullable=False) for name in ("width", "height", *TILES)),
     ]
 )
-"""One row per detection, boxes xyxy in pixels of the image; an image without has one row whose class to y2 are null."""
+"""One row per detection, boxes xyxy in pixels of the image; without any, one row with null from class to y2."""
 
 
 @functools.lru_cache(maxsize=64)
@@ -53,23 +53,23 @@ def _open_bucket(bucket: str, options: str) -> pa.fs.FileSystem:
 
 
 def open_s3(url: str) -> tuple[pa.fs.FileSystem, str]:
-    """Return the file system of an S3 URL, with pyarrow's options after a `?`, and the path in it."""
+    """Return the file system of an S3 URL, which may have pyarrow's options after a `?`, and the path in it."""
     path, options = _split_url(url)
     return _open_bucket(path.partition("/")[0], options), path.rstrip("/")
 
 
 def _split_url(url: str) -> tuple[str, str]:
-    """Return the path of a URL, with its bucket, or a file, and pyarrow's options."""
+    """Split a URL or file into the path, which starts with the bucket of a URL, and pyarrow's options."""
     path, _, options = url.removeprefix(S3).rpartition("?")
     has_options = url.startswith(S3) and path and "=" in options  # else a `?` in a name
     return (path, options) if has_options else (url.removeprefix(S3), "")
 
 
 class Source:
-    """The images of a job: a folder, a list of files and S3 URLs (.txt, one per line), or an S3 prefix.
+    """The images of a batch job: a folder, a list of files and S3 URLs (.txt, one per line), or an S3 prefix.
 
-    An image has the name that the results store: its path in the folder, with `/`; its line of the list; or its URL
-    without options. Bytes that are not UTF-8 are written as `%XX`.
+    The name of an image in the results is its path in the folder, with `/`; its line of the list; or its URL without
+    options. Bytes that are not UTF-8 are written as `%XX`.
 
     Args:
         text: Absolute path of the folder or list, or URL.
@@ -87,7 +87,7 @@ class Source:
             raise UserError(f"--source {text}: must be a folder, a .txt with one image per line, or an {S3} prefix")
 
     def names(self) -> tuple[list[str], dict[str, str]]:
-        """Return the images' names, sorted, and those that can't be used, with the reason."""
+        """Return the sorted names of the images, and the names that can't be used, with the reason."""
         try:
             if self._is_s3:
                 names = list(self._list_s3())
@@ -105,7 +105,7 @@ class Source:
             stored = set(names).difference(odd)
             for name in odd:
                 if (text := utf8_name(name)) in stored:
-                    unusable[ascii(name)[1:-1]] = f"would be stored as {text}, as another image is; rename it"
+                    unusable[ascii(name)[1:-1]] = f"would be stored as {text}, the name of another image; rename it"
                 stored.add(text)
             names = list(stored)
         names.sort()
@@ -114,7 +114,7 @@ class Source:
     def _list_s3(self) -> Iterator[str]:
         system, path = open_s3(self.text)
         folders = [path]
-        while folders:  # one at a time: pyarrow returns a listing as a whole
+        while folders:  # one at a time, since pyarrow returns a whole listing at once
             for info in system.get_file_info(pa.fs.FileSelector(folders.pop())):
                 if info.base_name.startswith("."):  # as of a folder
                     continue
@@ -150,7 +150,7 @@ class Source:
 
 
 class Output:
-    """The folder, or S3 prefix, of the results: `parts/*.parquet` and some JSON files.
+    """The folder or S3 prefix of the results: `parts/*.parquet` and some JSON files.
 
     Args:
         text: Absolute path or S3 URL.
@@ -174,12 +174,12 @@ class Output:
         self.write_chunks(name, [content])
 
     def write_chunks(self, name: str, chunks: Iterable[bytes]) -> None:
-        """Write a file in one step, part by part: whoever reads it sees the old content or the new."""
+        """Write a file chunk by chunk, but in one step: a reader sees the old content or the new."""
         if self._is_s3:
             stream = self._system.open_output_stream(f"{self._base}/{name}")
             for chunk in chunks:
                 stream.write(chunk)
-            stream.close()  # now the object appears; not in a `with`, which would close it after a failure
+            stream.close()  # makes the object appear; a `with` would do so even after a failure
         else:
             file = Path(self.text, name)
             file.parent.mkdir(parents=True, exist_ok=True)
@@ -187,7 +187,7 @@ class Output:
                 stream.writelines(chunks)
 
     def read(self, name: str) -> bytes | None:
-        """Return the content of a file, None if there is none."""
+        """Return the content of a file, or None if there is no such file."""
         with suppress(FileNotFoundError), self._system.open_input_file(f"{self._base}/{name}") as stream:
             return bytes(stream.read())
         return None
@@ -201,8 +201,8 @@ class Output:
     def lock(self, run: str) -> Iterator[None]:
         """Lock the folder for a run.
 
-        The file `run` names the run. Workers check it before they write a part, see `is_locked_by`, so those of an
-        earlier run write no more. On S3 that is all; on a disk a second living process is refused as well.
+        The file `run` names the run. Workers check it before they write a part, see `is_locked_by`, so the workers of
+        an earlier run stop writing. On a disk, but not on S3, a second running process is refused as well.
         """
         with ExitStack() as stack:
             if not self._is_s3:
@@ -210,7 +210,7 @@ class Output:
                 try:
                     stack.enter_context(FileLock(Path(self.text, "lock")).acquire(timeout=0))
                 except Timeout as error:
-                    raise UserError(f"--out {self.text}: another job is writing into it; wait for its end") from error
+                    raise UserError(f"--out {self.text}: another job is writing to it; wait until it ends") from error
                 except (OSError, NotImplementedError) as error:  # the file system has no locks
                     LOGGER.warning(f"--out {self.text}: can't be locked ({error}); start no other job on it")
             self.write("run", run.encode())
@@ -222,7 +222,7 @@ class Output:
         return self.read("run") == run.encode()
 
     def parts(self) -> list[str]:
-        """Return the names of the Parquet files; half-written ones of a killed process are removed."""
+        """Return the names of the Parquet files; remove half-written ones of killed processes."""
         selector = pa.fs.FileSelector(f"{self._base}/parts", allow_not_found=True)
         names = sorted(info.base_name for info in self._system.get_file_info(selector))
         for name in names:
@@ -231,17 +231,17 @@ class Output:
         return [f"parts/{name}" for name in names if name.endswith(".parquet") and not name.startswith(".")]
 
     def scan(self) -> tuple[pa.ChunkedArray, Counter[str], Counter[str]]:
-        """Return what all parts hold; a damaged part is removed, with a warning: its images are no longer done.
+        """Return the content of all parts. A damaged part is removed with a warning, so its images count as not done.
 
         Returns:
-            The names of the images, each as often as parts hold it; the number of detections by class; and the numbers
-            of `TILES`.
+            The names of the images, once per part that holds them; the number of detections by class; and the totals of
+            `TILES`.
         """
         images, detections, tiles, names = [], Counter[str](), Counter[str](), self.parts()
         with ThreadPoolExecutor(8) as pool:
             for name, part in zip(names, pool.map(self._read_part, names), strict=True):
                 if part is None:
-                    LOGGER.warning(f"--out {self.text}: {name} is damaged and removed; its images are run again")
+                    LOGGER.warning(f"--out {self.text}: removed the damaged {name}; its images will run again")
                     self._system.delete_file(f"{self._base}/{name}")
                 else:
                     images.append(part[0])
@@ -257,7 +257,7 @@ class Output:
         except pa.ArrowInvalid:
             return None
         if table.num_columns < len(columns) + len(TILES) or not table.num_rows:
-            raise UserError(f"--out {self.text}: {name} was not written by a batch job; move it away")
+            raise UserError(f"--out {self.text}: {name} was not written by a batch job; move it elsewhere")
         image, classes = (table[column].chunk(0) for column in columns)
         first = np.flatnonzero(np.diff(image.indices.to_numpy(), prepend=-1))  # rows of an image follow one another
         detections = {row["values"]: row["counts"] for row in classes.drop_null().value_counts().to_pylist()}
@@ -265,13 +265,13 @@ class Output:
         return image.unique().dictionary_decode().cast(pa.large_string()), detections, tiles
 
     def write_part(self, name: str, columns: dict[str, list[Any]]) -> None:
-        """Write a Parquet file of a name without folder and suffix; the columns are those of `SCHEMA`."""
+        """Write a part, with a name without folder and suffix, and the columns of `SCHEMA`."""
         buffer = pa.BufferOutputStream()
         pq.write_table(pa.table(columns, SCHEMA), buffer)
         self.write(f"parts/{name}.parquet", buffer.getvalue().to_pybytes())
 
     def encode_predictions(self) -> Iterator[bytes]:
-        """Yield the detections of all parts as COCO's results in JSON, with one part in memory at a time.
+        """Yield the detections of all parts as COCO's results in JSON, holding one part in memory at a time.
 
         `file_name` is an image's name in the source.
         """

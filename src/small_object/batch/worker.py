@@ -1,4 +1,4 @@
-"""The remote side of a batch job: workers run the model, a journal outlives them."""
+"""The remote side of a batch job: workers that run the model, and a journal that outlives them."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from small_object.errors import UserError, one_line
 from small_object.images import BITS_VARIABLE, UnreadableImageError
 from small_object.slicing.slicer import max_batch
 
-MAX_DEATHS = 3  # of workers over one image, before it is left out
+MAX_DEATHS = 3  # of workers on one image before it is left out
 READERS = 4  # threads that read the next images while the model runs
 
 
@@ -56,25 +56,25 @@ class Job:
     save_json: bool = False
 
     def settings(self) -> dict[str, Any]:
-        """Return the arguments that the detections depend on; all runs into one output must share them."""
+        """Return the arguments that affect the detections; all runs into one output must share them."""
         names = "imgsz", "conf", "iou", "max_det", "slice", "slice_skip", "slice_overlap", "slice_roi"
         return {name: getattr(self, name) for name in names}
 
 
 @dataclass(frozen=True)
 class Allocation:
-    """The resources of the workers."""
+    """The workers and their resources."""
 
     workers: int
     device: str
-    threads: int  # of a worker; 0 leaves the number to PyTorch
-    cpus: int  # that Ray reserves for a worker
+    threads: int  # per worker; 0 leaves the number to PyTorch
+    cpus: int  # that Ray reserves per worker
     gpus: float  # likewise
 
 
 @dataclass(frozen=True)
 class Task:
-    """A job as its workers get it."""
+    """A batch job in the form that its workers get."""
 
     job: Job
     digest: str  # the `model_digest` of its model, which must be the same on every machine
@@ -87,15 +87,15 @@ class Task:
 class Summary:
     """A worker's report on a part."""
 
-    images: int = 0  # that were run
+    images: int = 0  # number of images that were run
     unreadable: dict[str, str] = field(default_factory=dict)  # images that can't be read or run, with the reason
-    retried: bool = False  # whether an earlier worker died over the part
+    retried: bool = False  # whether an earlier worker died on the part
     began: float = field(default_factory=time.time)  # in seconds since the epoch
     error: str = ""  # why the job can't continue
 
 
 def model_digest(model: Path) -> str:
-    """Return the SHA-256 of a model's file, or of all files of its folder."""
+    """Return the SHA-256 of a model's file, or of all files in its folder."""
     digest = hashlib.sha256()
     for file in sorted(model.rglob("*")) if model.is_dir() else [model]:
         if file.is_file():
@@ -105,7 +105,7 @@ def model_digest(model: Path) -> str:
 
 @ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)
 class Journal:
-    """Records which images each worker holds, so that an image that kills its workers is found."""
+    """Records which images each worker holds, so that an image that kills workers can be found."""
 
     def __init__(self) -> None:
         self._held: dict[str, list[str]] = {}
@@ -113,7 +113,7 @@ class Journal:
         self._starts = 0
 
     def starting(self) -> int:
-        """Return how many workers began to load the model since the last one that succeeded."""
+        """Return how many workers have started to load the model since the last one that succeeded."""
         self._starts += 1
         return self._starts
 
@@ -122,19 +122,19 @@ class Journal:
         self._starts = 0
 
     def open(self, part: str, names: list[str]) -> dict[str, int]:
-        """Return over which images of a part workers have died, and how many."""
+        """Return the images of a part on which workers have died, and how many."""
         self._deaths.update(self._held.pop(part, ()))
         return {name: self._deaths[name] for name in names if name in self._deaths}
 
     def hold(self, part: str, names: list[str]) -> None:
-        """Record the images of a part that its worker holds from now on."""
+        """Record the images of a part that its worker now holds."""
         self._held[part] = names
 
 
 class Worker:
-    """Runs the model over parts of a job and writes a Parquet file of each; Ray Data calls it.
+    """Runs the model over parts of a batch job and writes one Parquet file per part; Ray Data calls it.
 
-    It never raises: the job's process gets the reason in the summary.
+    It never raises an exception: the summary gives the reason to the job's process.
     """
 
     def __init__(self, task: Task, journal: Any) -> None:  # a `Journal`
@@ -143,14 +143,14 @@ class Worker:
             self._start()
         except UserError as error:
             self._error = str(error)
-        except Exception:  # Ray would hide it, or start the worker again and again
+        except Exception:  # Ray would hide it or restart the worker forever
             self._error = traceback.format_exc()
 
     def _start(self) -> None:
         job, path, machine = self._task.job, Path(self._task.job.model), ray.util.get_node_ip_address()
         num_workers, threads = self._task.allocation.workers, self._task.allocation.threads
         if ray.get(self._journal.starting.remote()) > MAX_DEATHS * num_workers:
-            raise UserError(f"{path}: the workers die while they load it; is there memory for {num_workers}?")
+            raise UserError(f"{path}: workers die while they load it; is there enough memory for {num_workers}?")
         LOGGER.setLevel("ERROR")
         os.environ[BITS_VARIABLE] = str(self._task.bits or "")
         if not hasattr(Results, "num_full"):
@@ -163,12 +163,12 @@ class Worker:
             (result,) = self._predict([np.zeros((64, 64, 3), np.uint8)], slice_roi=None)
         except UserError:
             raise
-        except Exception as error:  # not a model, or not with these arguments
+        except Exception as error:  # not a model, or invalid arguments
             raise UserError(f"{path}: {one_line(error) or type(error).__name__}") from error
         if result.boxes is None:
             raise UserError(f"{path}: finds no boxes ({self._model.task}); give a detection model")
         if threads:
-            torch.set_num_threads(threads)  # upstream sets its own when it sets the model up
+            torch.set_num_threads(threads)  # upstream sets its own number at setup
         model = self._model.predictor.model
         self._batch = int(min(job.batch, max_batch(model)))
         channels = getattr(model, "channels", 3)
@@ -177,7 +177,7 @@ class Worker:
         ray.get(self._journal.started.remote())
 
     def __call__(self, table: pa.Table) -> pa.Table:
-        """Run a part: a row with its name, `part`, and those of its images, `names`; return a `Summary` as JSON."""
+        """Run a part, a row with its name `part` and its image `names`; return a `Summary` as JSON."""
         summary = Summary(error=self._error)
         if not self._error:
             try:
@@ -205,11 +205,11 @@ class Worker:
     def _read(
         self, part: str, names: list[str], deaths: dict[str, int], summary: Summary
     ) -> Iterator[dict[str, np.ndarray]]:
-        """Yield the images of a part in batches; while one is in use, the next is read.
+        """Yield the images of a part in batches; read the next batch while one is in use.
 
-        Images over which workers may have died come last, one by one, so that the next death shows which it is.
+        Images on which workers may have died come last, one by one, so that the next death identifies the image.
         """
-        lost = {name: f"{number} workers died over it" for name, number in deaths.items() if number >= MAX_DEATHS}
+        lost = {name: f"{number} workers died on it" for name, number in deaths.items() if number >= MAX_DEATHS}
         summary.unreadable |= lost
         others = [name for name in names if name not in deaths]
         batches = [others[i : i + self._batch] for i in range(0, len(others), self._batch)]
@@ -228,11 +228,11 @@ class Worker:
                 except UnreadableImageError as error:
                     summary.unreadable[name] = str(error)
             yield images
-            images.clear()  # before more are read
+            images.clear()  # frees memory before more are read
 
     def _detect(self, images: dict[str, np.ndarray], summary: Summary) -> Iterator[tuple[str, Results]]:
-        """Yield the detections of each image, which are those of the image alone."""
-        by_shape: dict[tuple[int, ...], list[str]] = {}  # upstream pads images of several shapes to squares
+        """Yield the detections of each image, which don't depend on the rest of the batch."""
+        by_shape: dict[tuple[int, ...], list[str]] = {}  # upstream pads images of different shapes to squares
         for name, image in images.items():
             by_shape.setdefault(image.shape, []).append(name)
         for names in by_shape.values():

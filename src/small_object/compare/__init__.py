@@ -1,1 +1,1 @@
-"""Runs of several models over the same images, side by side on a page."""
+"""Runs several models over the same images and shows them side by side on a page."""

@@ -1,4 +1,4 @@
-"""What the page counts by: a number for each detection and object of each image and model, without the boxes."""
+"""Encodes each detection and object of the comparison page as a number, so that it can count without boxes."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ class Boxes(NamedTuple):
     scores: np.ndarray
 
     def sizes(self) -> np.ndarray:
-        """Return the index of each in `SIZE_GROUPS`, shape (N,)."""
+        """Return each box's index in `SIZE_GROUPS`, shape (N,)."""
         return size_group(np.round(self.xyxy[:, 2:] - self.xyxy[:, :2], 2).prod(1))
 
 
 class Cell(NamedTuple):
-    """What a model finds in an image; `objects` is None without labels."""
+    """The detections of a model in an image, and the objects, which are None without labels."""
 
     detections: Boxes
     objects: Boxes | None
@@ -34,27 +34,27 @@ class Cell(NamedTuple):
 
 NO_BOXES = Boxes(np.zeros((0, 4)), np.zeros(0, int), np.zeros(0))
 NO_CELL = Cell(NO_BOXES, None, np.zeros(0, bool), np.zeros((0, 3)))
-"""Of a model that did not run the image."""
+"""The cell of a model that did not run the image."""
 
 
 class Facts:
-    """Detections and objects as numbers of 32 bits: of each cell the detections, the objects, and the objects again.
+    """Detections and objects as 32-bit numbers: for each cell the detections, the objects, and the objects again.
 
-    Bits from the lowest: 4 for the `Kind`, 10 for a score, 3 for the size group, the others for the class. The first
-    time an object is `UNDETECTED`, the second time `MISSED`; a detection that takes an object has its class and size.
-    Under a least score, a detection counts if its score reaches it; an object if that of the detection that takes it,
-    or for `MISSED` is near it, does not. The unit is a thousandth, and 1 is added: 0 is no such detection.
+    Bits from the lowest: 4 for the `Kind`, 10 for a score, 3 for the size group, the rest for the class. An object's
+    first number is `UNDETECTED`, its second `MISSED`. A detection that takes an object has the object's class and size.
+    A detection counts if its own score reaches the minimum score. An object counts if its number's score does not: that
+    of the detection that takes it or, for `MISSED`, also of one near it. The unit is 0.001, plus 1: 0 is no detection.
 
     Args:
         cells: The cells, image by image.
 
     Attributes:
         ends: Where the numbers of each cell end, int64, shape (C,).
-        lowest: The lowest score, 1 without detections.
+        lowest: The lowest score; 1 without detections.
     """
 
     def __init__(self, cells: Sequence[Cell]) -> None:
-        """Put the cells together."""
+        """Combine the cells."""
         objects = [cell.objects or NO_BOXES for cell in cells]
         num = np.array([(len(c.ignored), len(o.classes), 0) for c, o in zip(cells, objects, strict=True)])
         starts = np.cumsum(num, 0) - num
@@ -72,7 +72,7 @@ class Facts:
         self.lowest = float(self._detections.scores.min(initial=1))
 
     def codes(self, iou: float = FOREGROUND, same_class: bool = True) -> np.ndarray:
-        """Return the numbers, uint32; `same_class`: whether a detection only takes objects of its class."""
+        """Return the numbers, uint32; `same_class`: whether a detection takes only objects of its class."""
         found, objects = self._detections, self._objects
         matches = classify(self._pairs, found.classes * same_class, objects.classes * same_class, self._ignored, iou)
         kinds = np.where(self._unlabelled, Kind.FOUND, matches.kinds)

@@ -1,7 +1,7 @@
-"""The kinds of errors that a detector makes, as TIDE defines them (Bolya et al. 2020, https://arxiv.org/abs/2008.08115).
+"""The kinds of errors of a detector, as defined by TIDE (Bolya et al. 2020, https://arxiv.org/abs/2008.08115).
 
-In order of falling score, each detection takes the free object of its class that it overlaps most, from `FOREGROUND`
-on. The others are errors; where several definitions fit, the order is that of TIDE's own code.
+By falling score, each detection takes the free object of its class that it overlaps most, with an IoU of at least
+`FOREGROUND`. The other detections are errors. If several definitions fit, the order is that of TIDE's own code.
 """
 
 from __future__ import annotations
@@ -14,36 +14,36 @@ import torch
 from torchvision.ops import box_iou
 
 FOREGROUND = 0.5
-"""IoU from which on a detection finds an object."""
+"""Minimum IoU for a detection to find an object."""
 BACKGROUND = 0.1
-"""IoU up to which a detection has nothing to do with an object."""
+"""Maximum IoU at which a detection is unrelated to an object."""
 
 
 class Kind(IntEnum):
-    """What became of a detection, or from `UNDETECTED` on of an object."""
+    """The outcome of a detection or, from `UNDETECTED`, of an object."""
 
     FOUND = 0
-    CLASS = 1  # the place of an object of another class
-    LOCALISATION = 2  # an object of its class, but too little overlap
-    BOTH = 3  # an object of another class, and too little overlap
-    DUPLICATE = 4  # an object that a detection of a higher score takes
-    BACKGROUND = 5  # no object
-    IGNORED = 6  # no object either, in an ignore region
+    CLASS = 1  # overlaps an object of another class
+    LOCALISATION = 2  # overlaps an object of its class too little
+    BOTH = 3  # overlaps an object of another class too little
+    DUPLICATE = 4  # overlaps an object that a detection with a higher score takes
+    BACKGROUND = 5  # overlaps no object
+    IGNORED = 6  # overlaps no object, but is in an ignore region
     UNDETECTED = 7  # an object that no detection takes
-    MISSED = 8  # such an object that no error of class or localisation is about either
+    MISSED = 8  # such an object without an error of class or localisation
 
 
 ERRORS = [Kind.CLASS, Kind.LOCALISATION, Kind.BOTH, Kind.DUPLICATE, Kind.BACKGROUND, Kind.MISSED]
 
 
 class Matches(NamedTuple):
-    """What became of N detections and M objects.
+    """The outcomes of N detections and M objects.
 
     Attributes:
         kinds: `Kind` of each detection, int64, shape (N,).
         objects: Index of the object that each detection takes, or -1, int64, shape (N,).
         found_by: Index of the detection that takes each object, or -1, int64, shape (M,).
-        near: Index of the first detection that is an error of class or localisation about each object, or -1, likewise.
+        near: Index of the first error of class or localisation at each object, or -1, int64, shape (M,).
     """
 
     kinds: np.ndarray
@@ -53,7 +53,7 @@ class Matches(NamedTuple):
 
 
 def find_pairs(detections: np.ndarray, objects: np.ndarray) -> np.ndarray:
-    """Return the pairs of an image that overlap by at least `BACKGROUND`.
+    """Return the pairs of detections and objects of an image with an IoU of at least `BACKGROUND`.
 
     Args:
         detections: xyxy, shape (N, 4).
@@ -73,14 +73,14 @@ def find_pairs(detections: np.ndarray, objects: np.ndarray) -> np.ndarray:
 def classify(
     pairs: np.ndarray, classes: np.ndarray, object_classes: np.ndarray, ignored: np.ndarray, iou: float = FOREGROUND
 ) -> Matches:
-    """Find what became of the detections and objects of any number of images.
+    """Find the outcomes of the detections and objects of any number of images.
 
     Args:
-        pairs: See `find_pairs`; of several images with indices that go on from image to image.
+        pairs: See `find_pairs`; for several images, the indices continue from image to image.
         classes: Classes of the detections, in each image by falling score, shape (N,).
         object_classes: Classes of the objects, shape (M,).
         ignored: Whether each detection is ignored unless it takes an object, shape (N,).
-        iou: IoU from which on a detection finds an object.
+        iou: Minimum IoU for a detection to find an object.
     """
     detection, target = pairs[:, :2].astype(int).T
     overlap, num = pairs[:, 2], len(classes)
@@ -91,14 +91,14 @@ def classify(
         if objects[i] < 0 and found_by[j] < 0:
             objects[i], found_by[j] = j, i
 
-    def most(among: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def best_overlap(among: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return the largest IoU of each detection, 0 without a pair, and its object."""
         which, first = np.unique(detection[among], return_index=True)
         largest, at = np.zeros(num), np.full(num, -1)
         largest[which], at[which] = overlap[among][first], target[among][first]
         return largest, at
 
-    (same, same_at), (other, other_at) = most(own), most(~own)
+    (same, same_at), (other, other_at) = best_overlap(own), best_overlap(~own)
     taken = np.array(objects, int)
     rules = {
         Kind.FOUND: taken >= 0,

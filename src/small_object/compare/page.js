@@ -6,7 +6,7 @@ const { images, models, classes, sizes, kinds, rules } = data;
 const truths = images.some(image => image.labelled);
 const colours = { found: "#3fc1ff", false: "#ff6b4a", missed: "#ffe14d", truth: "#ffffff" };
 
-// What the controls ask for.
+// The state of the controls.
 const wanted = {
   marks: { found: true, false: true, missed: true, truth: false, names: false },
   score: Math.floor(100 * data.lowest) / 100 % 1, iou: rules[0].iou, sameClass: rules[0].sameClass, order: "name", error: null, // a kind
@@ -14,7 +14,7 @@ const wanted = {
 };
 let current = 0; // index in `images`
 let order = [...images.keys()];
-const view = { scale: 1, x: 0, y: 0, fitted: true }; // screen pixels by image pixel; the image's point at the pane's centre
+const view = { scale: 1, x: 0, y: 0, fitted: true }; // screen pixels per image pixel; the image's point at the pane's centre
 
 function make(tag, attributes = {}, ...children) {
   const element = Object.assign(document.createElement(tag), attributes);
@@ -22,31 +22,31 @@ function make(tag, attributes = {}, ...children) {
   return element;
 }
 
-// Data that is loaded when it is asked for.
+// Data that is loaded on demand.
 
 const files = new Map();
 window.received = content => document.currentScript.done(content);
 function loadData(file) {
   if (!files.has(file)) {
     files.set(file, new Promise(done => {
-      const onerror = () => { $("note").textContent = "data not at hand: reload the page, and keep it next to index_files"; };
+      const onerror = () => { $("note").textContent = "data not found: reload the page, and keep it next to index_files"; };
       document.head.append(make("script", { src: file, done, onerror }));
     }));
   }
   return files.get(file);
 }
 data.boxes.forEach((boxes, index) => Object.assign(images[index], boxes));
-async function loadBoxes(index) { // objects of an image as `truth`, what each model finds as `detections`, null where it did not run
+async function loadBoxes(index) { // objects of an image as `truth`, each model's `detections`, null if it did not run
   if (images[index].detections) return;
   const number = Math.floor(index / data.shard);
   (await loadData(data.shards[number])).forEach((boxes, i) => Object.assign(images[number * data.shard + i], boxes));
 }
 
-// Facts: numbers of all detections and objects, of which `Facts` in Python says what they hold.
+// Facts: numbers of all detections and objects, encoded as `Facts` in Python describes.
 
 const [FOUND, IGNORED, UNDETECTED, MISSED] = ["found", "ignored", "undetected", "missed"].map(kind => kinds.indexOf(kind));
 const errors = [...kinds.keys()].filter(kind => ![FOUND, IGNORED, UNDETECTED].includes(kind));
-let codes = null, ends = null; // by the rule in use, null until loaded
+let codes = null, ends = null; // for the current rule, null until loaded
 const counts = new Uint32Array(images.length * models.length * kinds.length); // by image, model and kind
 const counted = new Uint32Array(models.length * sizes.length * kinds.length); // of all images, by model, size and kind
 function unpack(text) {
@@ -59,16 +59,16 @@ async function useRule() {
   codes = null;
   delete document.body.dataset.shown;
   const facts = rule.file ? await loadData(rule.file) : rule;
-  if (rule.iou !== wanted.iou || rule.sameClass !== wanted.sameClass) return; // another one by now
+  if (rule.iou !== wanted.iou || rule.sameClass !== wanted.sameClass) return; // the rule has changed meanwhile
   codes = unpack(facts.codes);
   ends = unpack(facts.ends);
   update();
 }
-let least = 0, classOn = [], sizeOn = []; // the filters as they were when all was counted
+let minScore = 0, classOn = [], sizeOn = []; // the filters at the time of counting
 const passes = code => classOn[code >>> 17] && sizeOn[code >>> 14 & 7];
-const isActive = code => (code >>> 4 & 1023) > least === (code & 15) < UNDETECTED && passes(code);
+const isActive = code => (code >>> 4 & 1023) > minScore === (code & 15) < UNDETECTED && passes(code);
 function tally() {
-  least = Math.round(1000 * wanted.score);
+  minScore = Math.round(1000 * wanted.score);
   [classOn, sizeOn] = [[classes, wanted.classes], [sizes, wanted.sizes]].map(([all, on]) => Uint8Array.from(all, (_, i) => on.has(i)));
   counts.fill(0);
   counted.fill(0);
@@ -91,7 +91,7 @@ function sumOf(array, at) { // of a row of `counts` or `counted`
 const cellOf = (index, model) => index * models.length + model;
 const partOf = (index, model) => sumOf(counts, cellOf(index, model) * kinds.length);
 const countOf = (index, model, kind) => counts[cellOf(index, model) * kinds.length + kind];
-// What one model shows of the current image under the filters: rows of `found` and `false`, objects of `missed`, and the kind of each.
+// What one model shows in the current image with the filters: rows of `found` and `false`, objects of `missed`, and the kind of each.
 function shown(model) {
   const { truth, detections } = images[current], rows = detections?.[model], cell = cellOf(current, model);
   const part = { found: [], false: [], missed: [], truth: [], kind: new Map() };
@@ -113,7 +113,7 @@ function shown(model) {
   });
   return part;
 }
-// A detection is [class, score, x1, y1, x2, y2], an object [class, x1, y1, x2, y2]; of both the box comes last.
+// A detection is [class, score, x1, y1, x2, y2], an object [class, x1, y1, x2, y2]: in both, the box is last.
 const area = row => { const n = row.length; return (row[n - 2] - row[n - 4]) * (row[n - 1] - row[n - 3]); };
 
 // Panes.
@@ -123,14 +123,14 @@ const panes = models.map((model, index) => {
   const surface = make("div", { className: "view" }, canvas, cross);
   const counts = make("span");
   const figure = make("figure", {}, make("figcaption", {}, make("b", { textContent: model.name, title: model.name }), counts,
-    make("span", { className: "time", textContent: `${model.milliseconds} ms`, title: "mean time for an image" })), surface);
+    make("span", { className: "time", textContent: `${model.milliseconds} ms`, title: "mean time per image" })), surface);
   $("panes").append(figure);
   return { index, figure, canvas, surface, cross, counts, picture: null, burnt: false };
 });
 const open = () => panes.filter(pane => wanted.models.has(pane.index));
-const pictures = new Map(); // image files in memory, the last shown last
+const pictures = new Map(); // image files in memory, the last one shown is last
 
-// A smaller copy for views of the whole image, which would else be scaled down from all its pixels with each step.
+// A smaller copy for views of the whole image, which would otherwise be downscaled from all its pixels at each step.
 function load(address) {
   let entry = pictures.get(address);
   if (entry) { pictures.delete(address); pictures.set(address, entry); return entry; }
@@ -159,7 +159,7 @@ function levelFor(entry, scale) {
   return entry.levels[number];
 }
 
-function arrange() { // columns in which the image is largest, and the panes' sizes
+function arrange() { // set the number of columns for the largest image, and the panes' sizes
   const count = Math.max(1, open().length), box = $("panes"), [width, height] = images[current].size;
   let best = [0, 1];
   for (let columns = 1; columns <= count; columns++) {
@@ -192,10 +192,10 @@ function limit() {
   view.x = Math.min(width, Math.max(0, view.x));
   view.y = Math.min(height, Math.max(0, view.y));
 }
-function zoom(factor, pane, at) { // `at`: the point of the screen, relative to the pane's centre, that stays where it is
+function zoom(factor, pane, at) { // `at`: the point on the screen, relative to the pane's centre, that stays fixed
   if (!pane) return;
-  const least = Math.min(1, fitScale()), scale = Math.min(64, Math.max(least, view.scale * factor));
-  if (scale <= least * 1.0001) return fit(), redraw();
+  const minScale = Math.min(1, fitScale()), scale = Math.min(64, Math.max(minScale, view.scale * factor));
+  if (scale <= minScale * 1.0001) return fit(), redraw();
   view.x += at[0] / view.scale - at[0] / scale;
   view.y += at[1] / view.scale - at[1] / scale;
   view.scale = scale;
@@ -226,12 +226,12 @@ function draw(pane) {
   const left = pane.width / 2 - view.x * view.scale, top = pane.height / 2 - view.y * view.scale;
   const entry = pane.picture;
   if (entry && entry.state === "ready") {
-    // Only what is seen is drawn.
+    // Only the visible part is drawn.
     const x1 = Math.max(0, -left / view.scale), x2 = Math.min(width, (pane.width - left) / view.scale);
     const y1 = Math.max(0, -top / view.scale), y2 = Math.min(height, (pane.height - top) / view.scale);
     const level = levelFor(entry, view.scale * ratio);
     const fx = (level.naturalWidth || level.width) / width, fy = (level.naturalHeight || level.height) / height;
-    context.imageSmoothingEnabled = view.scale * ratio < 4; // from there on pixels are seen as such
+    context.imageSmoothingEnabled = view.scale * ratio < 4; // from there, single pixels are visible
     if (x2 > x1 && y2 > y1) {
       context.drawImage(level, x1 * fx, y1 * fy, (x2 - x1) * fx, (y2 - y1) * fy, left + x1 * view.scale, top + y1 * view.scale,
         (x2 - x1) * view.scale, (y2 - y1) * view.scale);
@@ -281,7 +281,7 @@ function draw(pane) {
 // Pointer.
 
 const about = kind => ({ [FOUND]: truths ? "found" : "", [MISSED]: "missed", [UNDETECTED]: "missed, but nearly found" })[kind] ?? `false alarm: ${kinds[kind]}`;
-function under(pane, x, y) { // what is drawn at a point of the image, the smallest box first
+function under(pane, x, y) { // the boxes at a point of the image, the smallest first
   const part = shown(pane.index), reach = 3 / view.scale, hits = [];
   for (const kind of ["found", "false", "missed"]) {
     if (!wanted.marks[kind]) continue;
@@ -296,7 +296,7 @@ function under(pane, x, y) { // what is drawn at a point of the image, the small
     return words.filter(Boolean).join("  ");
   });
 }
-function point(pane, event) { // show the same point in all panes, and what is there
+function point(pane, event) { // show the same point in all panes, and the boxes there
   const box = pane.surface.getBoundingClientRect(), x = event.clientX - box.left, y = event.clientY - box.top;
   for (const other of open()) {
     other.cross.style.opacity = other === pane ? 0 : 0.8;
@@ -361,7 +361,7 @@ for (const pane of panes) {
 let turn = 0;
 async function show(index, scroll = true) {
   const mine = ++turn, image = images[index];
-  if (images[current].size.join() !== image.size.join()) view.fitted = true; // cameras stay where they look
+  if (images[current].size.join() !== image.size.join()) view.fitted = true; // images of one camera keep the view
   current = index;
   if (scroll) reveal(index);
   fill();
@@ -377,8 +377,8 @@ async function show(index, scroll = true) {
   redraw();
   await Promise.all([source.done, loadBoxes(index)]);
   if (mine !== turn) return;
-  if (source.state === "missing") { // the page was moved without its images, the annotated ones lie next to it
-    $("note").textContent = "image not at hand: annotated images are shown, filters change the counts only";
+  if (source.state === "missing") { // the page was moved without its images; the annotated ones are next to it
+    $("note").textContent = "image not found: annotated images are shown, filters change only the counts";
     await Promise.all(panes.map(async pane => {
       const address = image.annotated[pane.index];
       if (!address) return;
@@ -398,14 +398,14 @@ const step = by => {
   if (next !== undefined) show(next);
 };
 const hasError = (index, model) => wanted.error === null ? partOf(index, model).missed + partOf(index, model).false : countOf(index, model, wanted.error);
-function stepToError(by) { // the next image in which an open model makes an error, of the kind that is asked for
+function stepToError(by) { // the next image in which an open model makes an error of the chosen kind
   for (let i = order.indexOf(current) + by; i >= 0 && i < order.length; i += by) {
     if (open().some(pane => hasError(order[i], pane.index))) return show(order[i]);
   }
 }
 
-let visited = null; // the error that was gone to last
-function goToError(by) { // zoom in on the next missed object or false alarm of this image, from left to right, or of a later one
+let visited = null; // the last error visited
+function goToError(by) { // zoom in on the next missed object or false alarm in this image, from left to right, or in a later one
   const errors = open().flatMap(pane => {
     const part = shown(pane.index);
     return [...(wanted.marks.missed ? part.missed : []), ...(wanted.marks.false ? part.false : [])].map(row => row.slice(-4));
@@ -421,11 +421,11 @@ function goToError(by) { // zoom in on the next missed object or false alarm of 
   redraw();
 }
 
-// The strip holds the buttons of those images alone that are seen.
+// The strip holds only the buttons of visible images.
 const film = make("div"), gap = 4;
 $("strip").append(film);
 let buttons = new Map(); // by image
-let lefts = []; // of the images in `order`, and the right end
+let lefts = []; // left sides of the images in `order`, and the right end
 const widthOf = ({ size: [width, height] }) => Math.max(80, Math.round(Math.min(232, 90 * width / height)) + 8);
 function makeButton(index) {
   const image = images[index];
@@ -444,7 +444,7 @@ function layFilm() {
 function fill() {
   const strip = $("strip"), from = strip.scrollLeft - 400, to = strip.scrollLeft + strip.clientWidth + 400, seen = new Map();
   let at = 0;
-  for (let end = order.length; at < end;) { // the first that ends behind `from`
+  for (let end = order.length; at < end;) { // the first that ends after `from`
     const middle = at + end >> 1;
     if (lefts[middle + 1] < from) at = middle + 1; else end = middle;
   }
@@ -489,7 +489,7 @@ function words(part, labelled = truths) {
   if (!labelled) return [["found", `${part.found} found`]];
   return [["found", `${part.found} of ${part.truth} found`], ["missed", `${part.missed} missed`], ["false", `${part.false} false alarms`]];
 }
-function count() { // the panes' captions and the tables, which follow the filters
+function count() { // the panes' captions and the tables, which depend on the filters
   for (const pane of open()) {
     const { labelled, detections } = images[current], ran = !detections || detections[pane.index];
     const texts = ran ? words(partOf(current, pane.index), labelled) : [["missed", "not run"]];
@@ -547,12 +547,12 @@ function sort() {
   layFilm();
 }
 let updating = false;
-function update() { // after a filter changed; at most once a frame
+function update() { // after a filter changed; at most once per frame
   if (updating) return;
   updating = true;
   requestAnimationFrame(() => {
     updating = false;
-    if (!codes) return; // again when they are loaded
+    if (!codes) return; // called again when they are loaded
     tally();
     const before = order.join();
     sort();
@@ -562,7 +562,7 @@ function update() { // after a filter changed; at most once a frame
     if (order.join() !== before) reveal(current);
     fill();
     position();
-    $("least").textContent = wanted.score.toFixed(2);
+    $("minimum").textContent = wanted.score.toFixed(2);
     drawAll();
   });
 }
@@ -616,11 +616,11 @@ const totals = [], modelBoxes = models.map((model, index) => {
 $("overlap").hidden = $("kinds").hidden = $("with").hidden = !truths;
 for (const value of [...new Set(rules.map(rule => rule.iou))].sort()) $("iou").append(make("option", { value, textContent: value, selected: value === wanted.iou }));
 const loose = checkbox("overlap", "and its class", wanted.sameClass, on => { wanted.sameClass = on; useRule(); });
-loose.disabled = rules.length === 1; // the page of a run that goes on, or was cut short
+loose.disabled = rules.length === 1; // the page of a run that is not finished, or was interrupted
 $("iou").addEventListener("change", event => { wanted.iou = +event.target.value; useRule(); });
-const means = { class: ["cls", "has the place of an object of another class"], localisation: ["loc", "overlaps an object of its class too little"],
-  both: ["both", "overlaps an object of another class, and too little"], duplicate: ["dup", "an object that a detection of a higher score takes"],
-  background: ["bkg", "overlaps no object"], missed: ["miss", "an object without a detection, even one of another class or place"] };
+const means = { class: ["cls", "overlaps an object of another class"], localisation: ["loc", "overlaps an object of its class too little"],
+  both: ["both", "overlaps an object of another class too little"], duplicate: ["dup", "overlaps an object that a detection with a higher score takes"],
+  background: ["bkg", "overlaps no object"], missed: ["miss", "an object without any detection, even of another class or poorly placed"] };
 $("errors").append(make("tr", {}, make("th"), ...errors.map(kind => make("th", { scope: "col", textContent: means[kinds[kind]][0], title: `${kinds[kind]}: ${means[kinds[kind]][1]}` }))));
 $("error").append(make("option", { value: "", textContent: "all" }), ...errors.map(value => make("option", { value, textContent: kinds[value], title: means[kinds[value]][1] })));
 $("error").addEventListener("change", event => { wanted.error = event.target.value === "" ? null : +event.target.value; update(); event.target.blur(); });
@@ -641,23 +641,23 @@ $("fit").addEventListener("click", () => whole());
 $("help").addEventListener("click", () => $("keys").showModal());
 const middle = factor => zoom(factor, open()[0], [0, 0]);
 const whole = () => { fit(); redraw(); };
-const keys = [ // as the browser names them, what they do, how the list shows them
+const keys = [ // the browser's name, the action, the label and the text in the list
   ["arrowright", () => step(1), "→", "next image"], ["arrowleft", () => step(-1), "←", "previous image"],
-  ["n", () => stepToError(1), "N", truths && "next image with something missed or a false alarm"],
+  ["n", () => stepToError(1), "N", truths && "next image with a missed object or a false alarm"],
   ["p", () => stepToError(-1), "P", truths && "previous such image"],
-  ["e", () => goToError(1), "E", truths && "near to the next thing missed or false alarm; Shift+E: the previous"], ["E", () => goToError(-1)],
+  ["e", () => goToError(1), "E", truths && "zoom in on the next missed object or false alarm; Shift+E: the previous one"], ["E", () => goToError(-1)],
   ["home", () => show(order[0]), "Home", "first image"], ["end", () => show(order.at(-1)), "End", "last image"],
   ["+", () => middle(1.5), "+", "zoom in"], ["=", () => middle(1.5)], ["-", () => middle(1 / 1.5), "−", "zoom out"],
-  ["0", whole, "0", "whole image"], ["f", () => marks.f.click(), "F", "found: on and off"],
+  ["0", whole, "0", "whole image"], ["f", () => marks.f.click(), "F", "found: on or off"],
   ["m", () => marks.m?.click(), "M", truths && "missed"], ["a", () => marks.a?.click(), "A", truths && "false alarms"],
   ["g", () => marks.g?.click(), "G", truths && "ground truth"], ["l", () => marks.l.click(), "L", "class and score"],
-  ["[", () => nudge(-0.05), "[", "lower least score"], ["]", () => nudge(0.05), "]", "higher least score"],
+  ["[", () => nudge(-0.05), "[", "lower minimum score"], ["]", () => nudge(0.05), "]", "higher minimum score"],
   ["?", () => $("keys").showModal(), "?", "this list"],
 ];
 for (const [, , key, text] of keys) {
   if (text) $("list").append(make("dt", {}, make("kbd", { textContent: key })), make("dd", { textContent: text }));
 }
-$("list").append(make("dt", {}, make("kbd", { textContent: "1" }), "…", make("kbd", { textContent: "9" })), make("dd", { textContent: "models on and off" }));
+$("list").append(make("dt", {}, make("kbd", { textContent: "1" }), "…", make("kbd", { textContent: "9" })), make("dd", { textContent: "models: on or off" }));
 addEventListener("keydown", event => {
   if (event.ctrlKey || event.metaKey || event.altKey || $("keys").open) return;
   const at = event.target.tagName, slider = at === "INPUT" && event.target.type === "range";
@@ -672,7 +672,7 @@ new ResizeObserver(() => { arrange(); redraw(); fill(); }).observe($("panes"));
 const linked = () => Math.min(images.length, Math.max(1, parseInt(location.hash.slice(1), 10) || 1)) - 1;
 addEventListener("hashchange", () => show(linked()));
 
-$("least").textContent = wanted.score.toFixed(2);
+$("minimum").textContent = wanted.score.toFixed(2);
 layFilm();
 show(linked());
 useRule();

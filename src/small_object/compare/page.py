@@ -1,6 +1,6 @@
-"""Writes the page on which the detections of several models are compared, to open in a browser.
+"""Writes the page that compares the detections of several models in a browser.
 
-The page counts by `Facts`, so it needs the boxes of those images alone that it shows.
+The page counts with `Facts`, so it needs the boxes only of the images that it shows.
 """
 
 from __future__ import annotations
@@ -36,18 +36,18 @@ from small_object.sizes import SIZE_GROUPS
 
 FOLDER = "index_files"  # next to the page: thumbnails, copies of images that browsers can't show, and data
 BROWSER_FORMATS = frozenset({"avif", "bmp", "jpeg", "jpg", "mpo", "png", "webp"})
-THUMBNAIL = 288, 96  # largest width and height in pixels
-MAX_INLINE = 1000  # images; the page of more loads the boxes of `SHARD` images when it shows one of them
+THUMBNAIL = 288, 96  # maximum width and height in pixels
+MAX_INLINE = 1000  # images; a page with more loads the boxes of `SHARD` images when it shows one of them
 SHARD = 100
-INTERVAL = 15.0  # seconds between two writes during a run, or more where a write takes over a twentieth of that
+INTERVAL = 15.0  # seconds between writes during a run, or more if a write takes over a twentieth of that
 RULES = [(iou, same_class) for same_class in (True, False) for iou in (0.1, 0.3, FOREGROUND, 0.75)]
-"""What the page offers as found: the least IoU, and whether the classes must agree."""
+"""Definitions of found that the page offers: the minimum IoU, and whether the classes must agree."""
 
 
 class PageImage(NamedTuple):
     """An image on the page."""
 
-    about: dict[str, Any]  # its name, its files and its size
+    about: dict[str, Any]  # its name, files and size
     objects: Boxes | None  # None without labels
     rows: str  # the objects as JSON
     regions: np.ndarray = NO_BOXES.xyxy  # ignore regions, xyxy in pixels, shape (N, 4)
@@ -55,7 +55,7 @@ class PageImage(NamedTuple):
 
 @dataclass
 class PageModel:
-    """A model on the page; the rest by the path of the image."""
+    """A model on the page; its dictionaries are by the path of the image."""
 
     names: dict[int, str]
     cells: dict[str, Cell] = field(default_factory=dict)
@@ -66,10 +66,10 @@ class PageModel:
 
 @dataclass
 class ComparisonPage:
-    """Collects the results of models, and writes a page that shows them side by side.
+    """Collects the results of models and writes a page that shows them side by side.
 
-    The images stay where they are: the page links to them, relative to itself if it can. The boxes come with it, so it
-    needs no network and no server.
+    The images stay where they are: the page links to them, with relative paths if possible. The boxes are part of the
+    page, so it needs no network and no server.
 
     Args:
         folder: Folder of the page.
@@ -77,7 +77,7 @@ class ComparisonPage:
         names: Class names of the labels; those of the first model by default.
         num_fields: Fields of a label line with a box and keypoints, see `DataSet.num_fields`.
         left_out: Files that can't be read, and why.
-        notes: What else is not shown, by what it is about.
+        notes: Notes on what else is missing, by subject.
     """
 
     folder: Path
@@ -88,12 +88,12 @@ class ComparisonPage:
     notes: dict[str, str] = field(default_factory=dict)
     _images: dict[str, PageImage] = field(default_factory=dict)  # by path
     _models: dict[str, PageModel] = field(default_factory=dict)
-    _classes: dict[str, int] = field(default_factory=dict)  # the page's index by name; classes without a box are hidden
+    _classes: dict[str, int] = field(default_factory=dict)  # the page's index by name; those without a box are hidden
     _written: set[str] = field(default_factory=set)  # URLs of the data files of the latest page
     _due: float = field(default_factory=lambda: time.monotonic() + INTERVAL)  # time of the next write during a run
 
     def add(self, model: str, result: Results, annotated: Path | None) -> None:
-        """Put what a model finds in an image on the page, with the file of the annotated image if there is one."""
+        """Add a model's results of an image to the page, with the file of the annotated image if there is one."""
         self.names = self.names or result.names
         entry, path = self._models.setdefault(model, PageModel(result.names)), result.path
         if path not in self._images:
@@ -113,7 +113,7 @@ class ComparisonPage:
         entry.milliseconds += sum(result.speed.values())
 
     def write_when_due(self) -> None:
-        """Write the page if the last time is long enough ago."""
+        """Write the page if the last write is long enough ago."""
         if (start := time.monotonic()) >= self._due:
             self.write(is_final=False)
             self._due = time.monotonic() + max(INTERVAL, 20 * (time.monotonic() - start))
@@ -121,10 +121,10 @@ class ComparisonPage:
     def write(self, is_final: bool = True) -> Path | None:
         """Write `index.html` and return it; None if there is no image to show.
 
-        Files of data come first and have names of their own, so the page is whole at any time.
+        Data files are written first, under new names, so the page is complete at any time.
 
         Args:
-            is_final: Whether the page offers all of `RULES`; before, matching by all of them would take too long.
+            is_final: Whether the page offers all of `RULES`; during a run, matching by all of them takes too long.
         """
         if not self._models:
             return None
@@ -156,9 +156,9 @@ class ComparisonPage:
         return page
 
     def count_kinds(self) -> dict[str, np.ndarray]:
-        """Return by model how many detections and objects of each size group and `Kind` there are, int64, shape (5, 9).
+        """Return the numbers of detections and objects by size group and `Kind` for each model, int64, shape (5, 9).
 
-        Images without labels don't count; if none has labels, there are no counts. `UNDETECTED` includes `MISSED`.
+        Images without labels don't count; if none has labels, the result is empty. `UNDETECTED` includes `MISSED`.
         """
         if all(image.objects is None for image in self._images.values()):
             return {}
@@ -167,14 +167,14 @@ class ComparisonPage:
         return {name: counts[number :: len(self._models)].sum(0) for number, name in enumerate(self._models)}
 
     def _read_image(self, path: str, image: np.ndarray, names: dict[int, str]) -> PageImage:
-        """Return what the page knows of an image, after writing its thumbnail."""
+        """Write an image's thumbnail and return its entry on the page."""
         file, number = Path(path), f"{len(self._images):05d}"
         height, width = image.shape[:2]
         scale = min(1.0, THUMBNAIL[0] / width, THUMBNAIL[1] / height)
         size = max(1, round(width * scale)), max(1, round(height * scale))
         thumbnail = self._write_image(f"{number}.jpg", cv2.resize(image, size, interpolation=cv2.INTER_AREA))
         source = self._url(file)
-        is_scaled = file.suffix.lower() == ".png" and read_bits()  # else it may be all but black
+        is_scaled = file.suffix.lower() == ".png" and read_bits()  # else it may be almost black
         if is_scaled or file.suffix[1:].lower() not in BROWSER_FORMATS:
             source = self._write_image(f"{number}.png", image)
         about = {"name": utf8_name(file.name), "source": source, "thumbnail": thumbnail, "size": (width, height)}
@@ -183,14 +183,14 @@ class ComparisonPage:
             return PageImage(about | {"labelled": False}, None, "null")
         known = np.isin(truth[:, 0], list(names))
         if not known.all():
-            note = f"labels: class {truth[~known, 0].min():.0f} has no name and is left out of the page"
+            note = f"labels: class {truth[~known, 0].min():.0f} has no name and is not shown on the page"
             if note not in self.notes:
                 LOGGER.warning(note)
             self.notes[note] = note
         try:
             regions = read_regions(path) * (width, height, width, height)
         except UserError as error:
-            LOGGER.warning(f"{error}: the page goes without them")
+            LOGGER.warning(f"{error}: the page does not show them")
             regions = NO_BOXES.xyxy
         objects = Boxes(truth[known, 1:], self._find_classes(truth[known, 0], names), np.zeros(known.sum()))
         return PageImage(about | {"labelled": True}, objects, _rows(objects.classes, None, objects.xyxy), regions)
@@ -216,7 +216,7 @@ class ComparisonPage:
             return file.absolute().as_uri()
 
     def _write_data(self, content: str) -> str:
-        """Write JSON that the page loads when it needs it, unless it is there; return the URL."""
+        """Write JSON that the page loads on demand, unless it exists; return the URL."""
         text = f"received({content});\n"
         file = self.folder / FOLDER / f"{hashlib.sha256(text.encode()).hexdigest()[:16]}.js"
         if not file.is_file():
@@ -230,16 +230,16 @@ class ComparisonPage:
         return Facts([model.cells.get(path, NO_CELL) for path in self._images for model in models])
 
     def _rules(self, is_final: bool) -> list[tuple[float, bool]]:
-        """Return the rules that the page offers, first the one by which it counts at first.
+        """Return the rules that the page offers, starting with the one it applies first.
 
-        A model of other class names, such as one of a single class, has nothing to be compared by but the boxes.
+        A model with other class names, such as a single class, can be compared only by boxes.
         """
         names = set((self.names or {}).values())
         first = FOREGROUND, not any(names.isdisjoint(model.names.values()) for model in self._models.values())
         return [first, *(rule for rule in RULES if is_final and rule != first)]
 
     def _data(self, is_final: bool) -> str:
-        """Return what the page shows as JSON, after writing what it loads later; classes are matched by name."""
+        """Write the data that the page loads later, and return the rest as JSON; classes are matched by name."""
         facts, models, is_small = self._facts(), self._models.values(), len(self._images) <= MAX_INLINE
         limits = [(name, low**0.5, high**0.5) for name, (low, high) in SIZE_GROUPS.items()]
         rules: list[dict[str, Any]] = []
@@ -296,7 +296,7 @@ def read_truth(file: Path, width: int, height: int, num_fields: int = 5) -> np.n
 
 
 def _rows(classes: np.ndarray, scores: np.ndarray | None, xyxy: np.ndarray) -> str:
-    """Return boxes as JSON, one row each: class, score if any, and the corners in tenths of pixels."""
+    """Return boxes as JSON rows: class, score if any, and the corners in tenths of pixels."""
     columns = [classes.tolist(), *([] if scores is None else [scores.tolist()])]
     corners = xyxy.round(1).tolist()
     rows = [
@@ -306,5 +306,5 @@ def _rows(classes: np.ndarray, scores: np.ndarray | None, xyxy: np.ndarray) -> s
 
 
 def _base64(array: np.ndarray) -> str:
-    """Return whole numbers as base64 of 32 bits each."""
+    """Return integers as base64 with 32 bits each."""
     return base64.b64encode(array.astype("<u4").tobytes()).decode()

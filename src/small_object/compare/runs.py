@@ -1,4 +1,4 @@
-"""Runs several models over the same images and saves what each of them finds."""
+"""Runs several models over the same images and saves their results."""
 
 from __future__ import annotations
 
@@ -27,20 +27,20 @@ from small_object.sizes import SIZE_GROUPS
 
 TASKS = {"detect", "segment", "pose"}  # of models that find boxes
 FORMATS = IMG_FORMATS | VID_FORMATS
-MAX_COLUMNS = 12  # classes in the table before those without an object are left out
+MAX_COLUMNS = 12  # classes in the table; with more, those without an object are left out
 
 
 @dataclass
 class ModelRun:
-    """What one model found, so far if it was interrupted or failed."""
+    """The results of one model, or those so far if it was interrupted or failed."""
 
     name: str
     folder: Path  # of the annotated images
     num_images: int = 0  # images and video frames
     num_objects: Counter[str] = field(default_factory=Counter)  # by class name
     milliseconds: float = 0.0  # of all images: preprocessing, inference and postprocessing
-    num_full: int | None = None  # objects that the pass over whole images finds alone, None without slicing
-    fault: str = "interrupted"  # what ended it before the last file, empty if nothing did
+    num_full: int | None = None  # objects found in whole images without tiles, None without slicing
+    fault: str = "interrupted"  # what ended it before the last file; empty if nothing did
 
 
 def compare(
@@ -56,8 +56,8 @@ def compare(
     Args:
         models: See `find_weights`.
         out: Folder for the results; gets one folder per model and `index.html`.
-        data: Data YAML, whose validation images are run; made or fetched if it has a `download:`.
-        source: What to run instead, see `find_images`.
+        data: Data YAML, whose validation images are run; created or fetched if it has a `download:`.
+        source: Images to run instead, see `find_images`.
         title: Title of the page.
         **options: See `predict`.
 
@@ -66,7 +66,7 @@ def compare(
 
     Raises:
         UserError: If there is no model or nothing to run, or `out` can't be written.
-        KeyboardInterrupt: After Ctrl-C; the page shows what was found until then.
+        KeyboardInterrupt: After Ctrl-C; the page shows the results until then.
     """
     if not data and not source:
         raise UserError("give --data, --source or both")
@@ -75,7 +75,7 @@ def compare(
     files = find_images(source or info["val"], [out, *(out / name for name in (*weights, PICTURES))])
     make_writable(out)
     page = ComparisonPage(out, title, info.get("names"), count_fields(info))
-    for file in files:  # the loader refuses these; it leaves out what it can't read when it comes to that
+    for file in files:  # the loader refuses these; others that it can't read it leaves out later
         if file.suffix[1:].lower() not in FORMATS or not file.is_file():
             page.left_out[file] = _explain(file)
             LOGGER.warning(f"{file}: left out: {page.left_out[file]}")
@@ -109,7 +109,7 @@ def compare(
 
 
 def _note(run: ModelRun, page: ComparisonPage) -> None:
-    """Note on the page what ended a run early."""
+    """Add a note to the page on what ended a run early."""
     page.notes.pop(run.name, None)
     if run.fault:
         after = f", after {run.num_images} images" if run.num_images else ""
@@ -117,9 +117,9 @@ def _note(run: ModelRun, page: ComparisonPage) -> None:
 
 
 def find_weights(models: Sequence[Path]) -> dict[str, Path]:
-    """Return the weights to run by the name of their model.
+    """Return the weights to run by model name.
 
-    A model is weights, in any format that `yolo predict` takes, a run with `weights/best.pt`, or a folder of runs.
+    A model is weights in any format that `yolo predict` takes, a run with `weights/best.pt`, or a folder of runs.
 
     Raises:
         UserError: If one is none of these.
@@ -131,8 +131,8 @@ def find_weights(models: Sequence[Path]) -> dict[str, Path]:
             files = [path]
         if not files:
             runs = [file.parent.parent.name for file in sorted(path.parent.glob("*/weights/best.pt"))]
-            advice = f"there are: {', '.join(runs)}" if runs else f"train one: yolo detect train ... project={path}"
-            raise UserError(f"{path}: no weights, and no folder of runs with */weights/best.pt; {advice}")
+            advice = f"available: {', '.join(runs)}" if runs else f"train one: yolo detect train ... project={path}"
+            raise UserError(f"{path}: neither weights nor a folder of runs with */weights/best.pt; {advice}")
         for file in files:
             folder = file.absolute().parent
             stem = readable_name(folder.parent.name if folder.name == "weights" else file.stem)
@@ -154,9 +154,9 @@ def airport_data(name: str, root: Path) -> Path:
 
 
 def find_images(source: str | Path | Sequence[str], exclude: Sequence[Path] = ()) -> list[Path]:
-    """Return the images and videos of a source, whether they can be read or not.
+    """Return the images and videos of a source, even if they can't be read.
 
-    A source is a file, a folder with its subfolders but those of `exclude`, a list of files (.txt), a glob, or several.
+    A source is a file, a folder with its subfolders except `exclude`, a list of files (.txt), a glob, or several.
 
     Raises:
         UserError: If a source is missing, or there is no image and no video.
@@ -169,7 +169,7 @@ def find_images(source: str | Path | Sequence[str], exclude: Sequence[Path] = ()
 
 
 def _expand(source: str | Path, exclude: Sequence[Path]) -> list[Path]:
-    """Return the files that a source stands for; of a folder or a glob those with the suffix of an image or a video."""
+    """Return the files of a source; for a folder or a glob, those with an image or video suffix."""
     path = Path(source)
     if path.is_dir():
         folder = path.absolute()
@@ -179,7 +179,7 @@ def _expand(source: str | Path, exclude: Sequence[Path]) -> list[Path]:
         if nested := sum(file.parent != path for file in files):
             LOGGER.info(f"{path}: {nested} of {len(files)} files lie in subfolders")
     elif path.suffix == ".txt" and path.is_file():
-        # relative to the working folder, or to the list after `./`, as in upstream
+        # relative to the current directory, or after `./` to the list, as in upstream
         files = [path.parent / name if name.startswith("./") else Path(name) for name in read_names(path)]
     elif path.is_file():
         files = [path]
@@ -193,13 +193,13 @@ def _expand(source: str | Path, exclude: Sequence[Path]) -> list[Path]:
 def _explain(file: Path) -> str:
     """Return why an image or video can't be read."""
     if file.suffix[1:].lower() not in FORMATS:
-        return "has no suffix of an image or a video"
+        return "has no image or video suffix"
     try:
         if file.suffix[1:].lower() in IMG_FORMATS:
             read_image(file)
     except OSError as error:
         return str(error)
-    return "is no video that can be read, or damaged"
+    return "can't be read as a video; it may be damaged"
 
 
 def predict(
@@ -210,14 +210,14 @@ def predict(
     pictures: bool = True,
     **options: Any,
 ) -> None:
-    """Run one model over images and videos, and save them annotated in the folder of the run.
+    """Run one model over images and videos; save annotated copies in the folder of the run.
 
     Args:
-        run: Gets what the model finds, image by image.
+        run: Run to update, image by image.
         weights: Weights of the model, in any format that `yolo predict` takes.
         files: Images and videos.
-        page: Page to put the model and the images on; videos are left out. It is written from time to time, and
-            gets the files that can't be read.
+        page: Page for the model, the images and the files that can't be read, but not for videos. It is written from
+            time to time.
         pictures: Whether to save annotated images.
         **options: Arguments of `yolo predict`, such as `imgsz`, `conf`, `save_txt`, `save_json` and `slice`.
 
@@ -264,13 +264,13 @@ def predict(
 
 
 def format_table(runs: Sequence[ModelRun], kinds: Mapping[str, np.ndarray]) -> str:
-    """Return runs as text, one line per model, with a column for each class; of many, for those found.
+    """Return runs as text, one line per model, with a column for each class; with many classes, for those found.
 
-    With labels, `found` is the number of objects found, `missed` of the others, and `false` of the other detections.
-    Without, for sliced images, `full` is the number of objects that the pass over the whole images finds alone, and
-    `gained` how many more slicing finds.
+    With labels, `found` and `missed` are the numbers of objects found and not found, and `false` is that of false
+    alarms. Without labels, for sliced images, `full` is the number of objects found in whole images without tiles, and
+    `gained` is how many more slicing finds.
 
-    `kinds` are those that `ComparisonPage.count_kinds` counts.
+    For `kinds` see `ComparisonPage.count_kinds`.
     """
     classes = list(dict.fromkeys(name for run in runs for name in run.num_objects))
     if len(classes) > MAX_COLUMNS:
@@ -291,7 +291,7 @@ def format_table(runs: Sequence[ModelRun], kinds: Mapping[str, np.ndarray]) -> s
 
 
 def format_errors(kinds: Mapping[str, np.ndarray]) -> str:
-    """Return what `ComparisonPage.count_kinds` counts as text: the errors by model, object size and kind."""
+    """Return the counts of `ComparisonPage.count_kinds` as text: the errors by model, object size and kind."""
     table = [["errors", "size", "found", *(kind.name.lower() for kind in ERRORS)]]
     for name, counts in kinds.items():
         for size, row in (("all", counts.sum(0)), *zip(SIZE_GROUPS, counts, strict=True)):
@@ -302,7 +302,7 @@ def format_errors(kinds: Mapping[str, np.ndarray]) -> str:
 
 
 def _align(table: Sequence[Sequence[str]], aligns: str) -> str:
-    """Return rows as text after an empty line; each column has its own alignment, as in a format."""
+    """Return rows as text after an empty line; each column has its own alignment, as in a format specification."""
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
     form = "  ".join(f"{{:{align}{width}}}" for align, width in zip(aligns, widths, strict=True))
     return "\n".join(("", *(form.format(*row).rstrip() for row in table)))

@@ -1,1 +1,1 @@
-"""Detection data sets: the model of one, its checks, repairs, statistics, conversions and splits."""
+"""Detection data sets: their model, checks, repairs, statistics, conversions and splits."""

@@ -1,4 +1,4 @@
-"""ASS1 and ASS2, the airport data sets: fetched from their public record, paired, put in class order and split."""
+"""Fetches the airport data sets ASS1 and ASS2 from their public record, pairs files, orders classes and splits."""
 
 from __future__ import annotations
 
@@ -42,24 +42,24 @@ def prepare(
     cache: str | Path | None = None,
     overwrite: bool = False,
 ) -> Path:
-    """Fetch a data set where it is missing, and split it.
+    """Fetch a data set if it is missing, and split it.
 
-    Nothing is left half-made: after a kill at any moment, a second run ends as the first would have.
+    It never leaves a partial data set: after a kill at any moment, a second run gives the result of the first.
 
     Args:
         name: `ASS1` or `ASS2`.
-        root: Folder of the data set, `datasets/<name>` under the working folder by default; gets
+        root: Folder of the data set, `datasets/<name>` in the current directory by default; gets
             `images/{train,val}`, `labels/{train,val}` and `split.csv`.
-        archive: Archive to take instead of the record's.
+        archive: Archive to use instead of the record's.
         split: Split file to follow instead of the published split or ours, see `read_split`.
         cache: Folder that keeps the archives; see `fetch_archives`.
-        overwrite: Replace images that are there already.
+        overwrite: Replace existing images.
 
     Returns:
         The folder.
 
     Raises:
-        UserError: If the name is unknown, the archive cannot be had or used, or the split file does not fit.
+        UserError: If the name is unknown, the archive can't be fetched or used, or the split file does not fit.
 
     Examples:
         >>> from small_object.datasets.airport import prepare
@@ -70,7 +70,7 @@ def prepare(
         raise UserError(f"no data set named '{name}': choose {' or '.join(SETS)}")
     root = Path(root) if root is not None else Path("datasets") / name
     if (root / "images").exists() and not overwrite:
-        LOGGER.info(f"{name} is in {root.absolute()} already; --overwrite replaces it")
+        LOGGER.info(f"{name} is already in {root.absolute()}; --overwrite replaces it")
         return root
     for option, file in (("--split", split), ("--archive", archive)):
         if file and not Path(file).is_file():
@@ -89,19 +89,19 @@ def prepare(
 
 
 def fetch_archives(name: str, cache: str | Path | None = None) -> list[Path]:
-    """Fetch the archives of a data set from the public record, unless they are in the cache already.
+    """Fetch the archives of a data set from the public record, unless they are in the cache.
 
-    The environment's `ASS_RECORD_URL` may name a mirror: another DOI as `doi:...`, or the address of a folder with the
-    files and a `registry.txt` of their names and checksums, as pooch writes it.
+    The environment variable `ASS_RECORD_URL` may name a mirror: another DOI as `doi:...`, or the URL of a folder with
+    the files and pooch's `registry.txt` of their names and checksums.
 
     Args:
         name: `ASS1` or `ASS2`.
-        cache: Folder that keeps the archives; by default the environment's `ASS_CACHE`, else the user's cache folder.
+        cache: Folder that keeps the archives; by default `ASS_CACHE` in the environment, else the user's cache folder.
 
     Raises:
-        UserError: If the record or a file of it cannot be had.
+        UserError: If the record or one of its files can't be fetched.
     """
-    import pooch  # here, since an archive at hand needs no network
+    import pooch  # here, since a local archive needs no network
     import requests
 
     cache = Path(cache or os.environ.get("ASS_CACHE") or pooch.os_cache("small-object-detection")).expanduser()
@@ -114,18 +114,18 @@ def fetch_archives(name: str, cache: str | Path | None = None) -> list[Path]:
             with TemporaryDirectory() as folder:
                 record.load_registry(pooch.retrieve(f"{record.base_url}registry.txt", None, path=folder))
         return [Path(record.fetch(file, progressbar=True)) for file in _choose_archives(name, record.registry_files)]
-    except Exception as error:  # of many types: the network's, a wrong checksum, an answer that is no record
+    except Exception as error:  # of many types: network errors, a wrong checksum, an invalid record
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
         if isinstance(error, requests.ConnectionError):
             reason = "no connection"
         raise UserError(
-            f"{name}: cannot be fetched from {url} ({reason}): try again later, or get the archive by hand from {PAGE} "
+            f"{name}: cannot be fetched from {url} ({reason}): try again later, or download the archive from {PAGE} "
             f"and pass --archive PATH; until then use the demo set: data=datasets/{name}-demo/{name}-demo.yaml"
         ) from error
 
 
 def _choose_archives(name: str, files: Sequence[str]) -> list[str]:
-    """Choose the archives that bear a set's name or, if none does, all that bear no other's: their content tells."""
+    """Return the archives with a set's name; if there are none, those without any set's name, to check by content."""
     archives = [file for file in files if is_archive(file) and Path(file).name == file and ":" not in file]
     chosen = [file for file in archives if _named_set(file) == name]
     chosen = chosen or [file for file in archives if _named_set(file) is None]
@@ -135,7 +135,7 @@ def _choose_archives(name: str, files: Sequence[str]) -> list[str]:
 
 
 def _named_set(*parts: str) -> str | None:
-    """Return the data set that the last of some names tells, `ASS-1` and `ass_1` included, or None."""
+    """Return the data set in the last name that contains one, such as `ASS-1` or `ass_1`, or None."""
     for part in reversed(parts):
         digits = set(re.findall(r"ass[\W_]*([12])(?!\d)", part.casefold()))
         if len(digits) == 1:
@@ -144,18 +144,18 @@ def _named_set(*parts: str) -> str | None:
 
 
 def read_samples(name: str, raw: Path) -> tuple[list[Sample], list[str] | None]:
-    """Find the samples of a data set in a folder with one folder per extracted archive, named after it.
+    """Find the samples of a data set in a folder that has one folder per extracted archive, named after it.
 
     Returns:
-        The samples in this project's class order, and the published split, `train` or `val` for each, if there is one.
+        The samples in this project's class order, and the published split, `train` or `val` for each, if any.
 
     Raises:
-        UserError: If no image, or no label, of the set is found.
+        UserError: If no image or no label of the set is found.
     """
     archives = ", ".join(sorted(path.name for path in raw.iterdir()))
     paths = [path for path in sorted(raw.rglob("*")) if path.is_file()]
     named = {path: _named_set(*path.relative_to(raw).parent.parts) for path in paths}
-    wanted = name if name in named.values() else None  # whether folders or archives tell which set is whose
+    wanted = name if name in named.values() else None  # None if no folder or archive is named after the set
     paths = [path for path in paths if named[path] == wanted]
     images = [path for path in paths if path.suffix[1:].lower() in IMG_FORMATS]
     texts = [path for path in paths if path.suffix.lower() == ".txt" and path.stem.casefold() not in NO_LABELS]
@@ -167,7 +167,7 @@ def read_samples(name: str, raw: Path) -> tuple[list[Sample], list[str] | None]:
         for image, new in zip(images, unique_names(images, raw), strict=True)
     ]
     if not any(sample.text.strip() for sample in samples):
-        raise UserError(f"{archives}: holds {len(images)} images of {name} and no label of them in YOLO format")
+        raise UserError(f"{archives}: holds {len(images)} images of {name} but no labels in YOLO format")
     found = "ASS1" if len(_count_objects(samples)) > 2 else "ASS2"
     if wanted is None and found != name:
         raise UserError(f"{archives}: holds {found} by its classes, not {name}; is it the right archive?")
@@ -179,7 +179,7 @@ def read_samples(name: str, raw: Path) -> tuple[list[Sample], list[str] | None]:
 
 
 def _pair_labels(images: Sequence[Path], texts: Sequence[Path], base: Path) -> dict[Path, Path]:
-    """Return the label file of each image: of several with its stem, that whose folders have the most in common."""
+    """Return the label file of each image: among those with its stem, the one with the most similar folders."""
 
     def folders(path: Path) -> set[str]:
         return {part.casefold() for part in path.relative_to(base).parent.parts} - KIND_FOLDERS
@@ -202,7 +202,7 @@ def _pair_labels(images: Sequence[Path], texts: Sequence[Path], base: Path) -> d
 
 
 def _count_objects(samples: Sequence[Sample]) -> Counter[int]:
-    """Count objects by class index; label lines that cannot be read are left to the check of the set."""
+    """Count objects by class index; the check of the set reports label lines that can't be read."""
     return Counter(int(cls) for sample in samples for cls in CLASS_INDEX.findall(sample.text))
 
 
@@ -215,14 +215,14 @@ def _class_names(paths: Sequence[Path]) -> list[str] | None:
             if path.suffix.lower() in {".yaml", ".yml"} and (names := YAML.load(path).get("names")):
                 return [str(names[i]) for i in range(len(names))]
         except (ValueError, KeyError, TypeError, AttributeError) as error:
-            LOGGER.warning(f"{path.name} in the archive is not understood ({error}): class names are not taken from it")
+            LOGGER.warning(f"{path.name} in the archive can't be read ({error}); its class names are not used")
     return None
 
 
 def _order_classes(name: str, samples: Sequence[Sample], stated: list[str] | None) -> list[Sample]:
-    """Put labels into this project's class order, and print how the counts differ from the published ones.
+    """Put labels into this project's class order, and log how the counts differ from the published ones.
 
-    The order follows the names that the archive states; without any, the counts, if they are the published ones in
+    The order follows the names in the archive. Without names, it follows the counts if they are the published ones in
     another order.
     """
     names, counts = list(SETS[name]), list(SETS[name].values())
@@ -235,8 +235,8 @@ def _order_classes(name: str, samples: Sequence[Sample], stated: list[str] | Non
     elif sorted(found.values()) == sorted(counts):
         order = {i: counts.index(count) for i, count in found.items()}
     if all(i in order for i in found) and any(order[i] != i for i in found):
-        reason = f"the archive states {', '.join(stated)}" if stated else "the counts are published in another order"
-        LOGGER.info(f"{name}: classes put in order, since {reason}")
+        reason = f"the archive states {', '.join(stated)}" if stated else "the published counts are in another order"
+        LOGGER.info(f"{name}: classes reordered, since {reason}")
         texts = (CLASS_INDEX.sub(lambda match: str(order[int(match[1])]), sample.text) for sample in samples)
         samples = [replace(sample, text=text) for sample, text in zip(samples, texts, strict=True)]
         found = _count_objects(samples)
@@ -253,7 +253,7 @@ def _order_classes(name: str, samples: Sequence[Sample], stated: list[str] | Non
 
 
 def _published_split(images: Sequence[Path], paths: Sequence[Path], base: Path) -> list[str] | None:
-    """Return the split of each image where the archive states it by folders or by lists; `test` counts as `val`."""
+    """Return the split of each image if the archive gives it by folders or lists; `test` counts as `val`."""
     by_folder = []
     for path in images:
         splits = {SPLIT_NAMES.get(part.casefold()) for part in path.relative_to(base).parts[:-1]} - {None}

@@ -1,7 +1,7 @@
-"""Safe extraction of archives: zip and tar by the standard library, 7z and rar by libarchive.
+"""Safe extraction of archives: zip and tar with the standard library, 7z and rar with libarchive.
 
-Pooch's own `Unzip` and `Untar` are not used: they know neither 7z nor rar, follow links out of the folder before
-Python 3.12, and take a truncated tar for a whole one.
+Pooch's own `Unzip` and `Untar` are not used: they don't support 7z and rar, follow links out of the folder before
+Python 3.12, and accept a truncated tar.
 """
 
 from __future__ import annotations
@@ -19,30 +19,30 @@ from typing import IO
 from small_object.errors import UserError
 
 SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".txz", ".7z", ".rar")
-JUNK = {"__MACOSX", ".DS_Store", "Thumbs.db"}  # what macOS and Windows add; so are names that start with "._"
+JUNK = {"__MACOSX", ".DS_Store", "Thumbs.db"}  # added by macOS and Windows, like names that start with "._"
 CHUNK = 1 << 20
-MIN_BOMB, BOMB_RATIO = 1 << 30, 100  # an archive must not unpack to more than both this size and this ratio
+MIN_BOMB, BOMB_RATIO = 1 << 30, 100  # bytes and ratio; an archive must not exceed both when unpacked
 
 Member = tuple[str, bool, Iterable[bytes]]  # name, whether it is a regular file, content
 
 
 def is_archive(path: Path | str) -> bool:
-    """Tell by its name whether a file is an archive that `extract` reads."""
+    """Return whether a file's name is that of an archive that `extract` reads."""
     return str(path).lower().endswith(SUFFIXES)
 
 
 def extract(archive: Path, into: Path) -> None:
-    """Extract the files of an archive, whose kind is told by its content.
+    """Extract the files of an archive, whose format is recognised by its content.
 
-    The archive is refused if a member would land outside the folder, is a link or a device, is encrypted or comes
-    twice, or if the archive unpacks to absurdly much. What macOS and Windows add is left out.
+    The archive is refused if a member would land outside the folder, is a link or a device, is encrypted or occurs
+    twice, or if the unpacked size is absurd. Files that macOS and Windows add are left out.
 
     Args:
         archive: The archive.
-        into: A missing folder, for the caller to remove after a failure.
+        into: A missing folder; after a failure the caller removes it.
 
     Raises:
-        UserError: If the file is no archive, or is refused or damaged, or cannot be read or written here.
+        UserError: If the file is not an archive, is refused, is damaged, or can't be read or written here.
     """
     try:
         into.mkdir(parents=True)
@@ -111,9 +111,9 @@ def _read_tar(archive: Path) -> Iterator[Member]:
             if not info.isdir():
                 yield info.name, info.isreg(), _chunks(stream) if stream else ()
         opened.fileobj.seek(opened.offset)
-        if opened.fileobj.read(512) != bytes(512):  # for tarfile a broken header is the end as well
+        if opened.fileobj.read(512) != bytes(512):  # tarfile also takes a broken header for the end
             raise EOFError("the tar has no end")
-        while opened.fileobj.read(CHUNK):  # to the checksum of the compression
+        while opened.fileobj.read(CHUNK):  # up to the checksum of the compression
             pass
 
 

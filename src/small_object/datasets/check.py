@@ -1,8 +1,8 @@
-"""Finds what is wrong with a detection data set before training does: its images, labels, pairs and splits.
+"""Finds faults in the images, labels and splits of a detection data set before training does.
 
-Everything is read as training reads it. A fault's level says what it does there: an `error` makes training leave an
-image out, learn something wrong or score itself too well; a `warning` is probably a mistake; an `advice` is none, but
-good to know. `fix` repairs what can be repaired without a look at the pictures.
+Everything is read as in training. A fault's level says what it does there: an `error` makes training leave an image
+out, learn something wrong or score itself too well; a `warning` is probably a mistake; an `advice` is no mistake, but
+useful. `fix` repairs whatever needs no look at the pictures.
 """
 
 from __future__ import annotations
@@ -31,17 +31,17 @@ from small_object.ignore import ignore_file, read_regions
 from small_object.images import find_files, read_bits, readable_name
 from small_object.parallel import map_threads
 
-NEAR_BITS = 8  # of 256: saved anew, resized or brightened, an image differs in 0 to 2; another scene in 65 and more
+NEAR_BITS = 8  # of 256; a re-saved, resized or brightened image differs in 0 to 2, another scene in 65 or more
 
 
 @dataclass
 class CheckedImage:
-    """What was seen in an image of a data set."""
+    """An image of a data set and the findings in it."""
 
     entry: Entry
     picture: Picture | None  # None if it cannot be read
     objects: np.ndarray = field(default_factory=lambda: np.zeros((0, 3)))  # class, width and height in pixels
-    findings: list[Finding] = field(default_factory=list)  # what is wrong with it and its labels
+    findings: list[Finding] = field(default_factory=list)  # faults of the image and its labels
 
     @property
     def left_out(self) -> bool:
@@ -50,15 +50,15 @@ class CheckedImage:
 
 
 def check(data: str | Path, imgsz: int = 640, out: str | Path | None = None) -> Report:
-    """Check a detection data set, print what was found and write `check.json` and `check.jpg`.
+    """Check a detection data set, print the findings and write `check.json` and `check.jpg`.
 
     Args:
-        data: The data set's YAML file, or what else training takes as `data`.
-        imgsz: Size of the training in pixels.
-        out: Folder for the results, `runs/check/<name of the YAML>` under the working folder by default.
+        data: The data set's YAML file, or whatever training accepts as `data`.
+        imgsz: Input size of the training in pixels.
+        out: Folder for the results, `runs/check/<name of the YAML>` in the current directory by default.
 
     Returns:
-        What was found.
+        The findings.
 
     Raises:
         UserError: If the YAML cannot be used, or a split has no images.
@@ -72,12 +72,12 @@ def check(data: str | Path, imgsz: int = 640, out: str | Path | None = None) -> 
         raise UserError(f"imgsz must be at least 32 pixels, not {imgsz}")
     dataset = load_dataset(data)
     images = list(map_threads(partial(check_image, dataset=dataset), dataset.entries, "checking images"))
-    found = {(f.kind, f.file, f.line): f for image in images for f in image.findings}  # once where labels are shared
+    found = {(f.kind, f.file, f.line): f for image in images for f in image.findings}  # shared labels count once
     findings = [*dataset.findings, *found.values()]
     findings += [*find_missing_labels(dataset), *find_shared_labels(dataset), *find_leaks(dataset, images)]
     findings += [
         Finding("labels-without-image", dataset.relative_path(file), "has no image")
-        for file in find_lone_labels(dataset)
+        for file in find_orphan_labels(dataset)
     ]
     sizes = [image.picture.size if image.picture else (1, 1) for image in images]
     objects = gather_objects([image.objects for image in images], sizes)
@@ -111,7 +111,7 @@ def check(data: str | Path, imgsz: int = 640, out: str | Path | None = None) -> 
 
 
 def check_image(entry: Entry, dataset: DataSet) -> CheckedImage:
-    """Read an image with its labels and find what is wrong with them."""
+    """Read an image with its labels and find their faults."""
     picture, faults = inspect_image(entry.file, dataset.channels, read_bits())
     image = CheckedImage(entry, picture)
     image.findings += [_image_finding(kind, dataset, entry, message) for kind, message in faults]
@@ -120,17 +120,17 @@ def check_image(entry: Entry, dataset: DataSet) -> CheckedImage:
         read_regions(entry.file)
     except UserError:
         regions = dataset.relative_path(ignore_file(entry.file))
-        message = "has a line that is no ignore region, at which training stops"
+        message = "has a line that is not an ignore region; training stops there"
         image.findings.append(Finding("bad-regions", regions, message, image=shown))
     if not entry.label.is_file():
         if picture:
-            message = "has no label file: background to training"
+            message = "has no label file, so training takes it as background"
             image.findings.append(_image_finding("image-without-labels", dataset, entry, message))
         return image
     try:
         text = entry.label.read_bytes().decode()
     except UnicodeDecodeError:
-        image.findings.append(Finding("unreadable-labels", label, f"is no text in UTF-8: {LEFT_OUT}", image=shown))
+        image.findings.append(Finding("unreadable-labels", label, f"is not UTF-8 text: {LEFT_OUT}", image=shown))
         return image
     lines = parse_lines(text, len(dataset.names), picture.size if picture else None, dataset.num_fields)
     for line in lines:
@@ -160,7 +160,7 @@ def find_shared_labels(dataset: DataSet) -> Iterator[Finding]:
 
 
 def find_missing_labels(dataset: DataSet) -> Iterator[Finding]:
-    """Find the splits of which no image has a label file where training looks, and where such files lie."""
+    """Find splits without any label file where training looks, and the places of such files."""
     for split in dataset.splits:
         entries = [entry for entry in dataset.entries if split in entry.splits]
         if split == "test" or not entries or any(entry.label.is_file() for entry in entries):
@@ -172,15 +172,15 @@ def find_missing_labels(dataset: DataSet) -> Iterator[Finding]:
         found = Counter(dataset.relative_path(file.parent) for file in files if file.name in names)
         if found:
             places = [f"{folder} ({number})" for folder, number in found.most_common(3)]
-            message += f"; files of these names lie in {', '.join(places)}"
+            message += f"; files with these names are in {', '.join(places)}"
         else:
-            message += f"; no file of these names lies in {readable_path(dataset.root)}"
+            message += f"; no file with these names is in {readable_path(dataset.root)}"
         yield Finding("no-labels", dataset.relative_path(dataset.yaml), message)
 
 
-def find_lone_labels(dataset: DataSet) -> list[Path]:
-    """List the files of labels and of ignore regions without an image, listed or not, in the folders of the images'."""
-    lone = []
+def find_orphan_labels(dataset: DataSet) -> list[Path]:
+    """Return the label files and ignore-region files without an image in the label folders of the images."""
+    orphans = []
     folders = {(entry.label.parent, entry.file.parent) for entry in dataset.entries}
     folders |= {(ignore_file(entry.file).parent, entry.file.parent) for entry in dataset.entries}
     for labels, images in sorted(folders):
@@ -188,14 +188,14 @@ def find_lone_labels(dataset: DataSet) -> list[Path]:
         for file in sorted(labels.glob("*.txt")):
             is_label = not file.name.startswith((".", "classes.txt")) and file not in dataset.sources
             if is_label and file.stem not in stems:
-                lone.append(file)
-    return lone
+                orphans.append(file)
+    return orphans
 
 
 def find_leaks(dataset: DataSet, images: Sequence[CheckedImage]) -> Iterator[Finding]:
-    """Find images that are in train and in another split, or twice in a split, and pairs that look alike.
+    """Find images that are in train and another split, or twice in a split, and pairs that look alike.
 
-    Val and test may share images: that is how sets without a test split are often given.
+    Val and test may share images, as is common for sets without a separate test split.
     """
     groups = defaultdict(list)
     for image in images:
@@ -232,11 +232,11 @@ def find_leaks(dataset: DataSet, images: Sequence[CheckedImage]) -> Iterator[Fin
 
 
 def find_missing_classes(dataset: DataSet, counts: dict[str, dict[str, Any]]) -> Iterator[Finding]:
-    """Find the classes that nothing can be learned of, and those that are not validated."""
+    """Find the classes without training objects, and those without validation objects."""
     for name, by_split in counts["classes"].items():
         if not by_split.get("train"):
             others = [split for split, count in by_split.items() if count]
-            message = f"class {name} has " + (f"objects in {' and '.join(others)} only" if others else "no objects")
+            message = f"class {name} has " + (f"objects only in {' and '.join(others)}" if others else "no objects")
             yield Finding("unused-class", dataset.relative_path(dataset.yaml), message)
         elif by_split.get("val") == 0:
             message = f"class {name} has no objects in val"
@@ -244,13 +244,13 @@ def find_missing_classes(dataset: DataSet, counts: dict[str, dict[str, Any]]) ->
 
 
 def find_tiny_objects(dataset: DataSet, total: SplitStats, imgsz: int) -> Iterator[Finding]:
-    """Find whether objects are so small at `imgsz` that no cell of stride 4 may have its centre in them."""
+    """Find out whether objects are so small at `imgsz` that they may contain no centre of a cell of stride 4."""
     if not total.thin:
         return
     classes = ", ".join(f"{c.name} {c.thin * c.objects:.0f} of {c.objects}" for c in total.classes if c.thin)
     message = (
         f"{total.thin:.1%} of {total.objects} objects are less than {STRIDE} pixels wide or high at imgsz={imgsz}, so "
-        f"that perhaps no cell of stride {STRIDE} has its centre in them ({classes})"
+        f"they may contain no centre of a cell of stride {STRIDE} ({classes})"
     )
     hint = f"train at a larger imgsz, or cut the images into tiles{total.advice()}" if total.advice() else "not needed"
     yield Finding("tiny-objects", dataset.relative_path(dataset.yaml), message, hint=hint)

@@ -1,4 +1,4 @@
-"""Draws the worst cases that the check of a data set found, side by side on one picture."""
+"""Draws the worst findings of a data set's check side by side in one picture."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ WIDTH, HEIGHT, CAPTION = 400, 250, 70  # pixels of a case: its picture and the t
 
 
 def draw_sheet(findings: Sequence[Finding]) -> bytes | None:
-    """Draw the worst cases side by side: one of each kind in the order of the findings, then a second one of each.
+    """Draw the worst findings side by side: one of each kind in the given order, then a second one of each.
 
     Returns:
-        A JPEG; None where there is nothing to show.
+        A JPEG; None if there is nothing to show.
     """
     kinds: dict[str, list[Finding]] = defaultdict(list)
     for finding in findings:

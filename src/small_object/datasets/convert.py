@@ -28,11 +28,11 @@ from small_object.ignore import region_lines
 from small_object.images import UnreadableImageError, read_bits, readable_name
 from small_object.parallel import map_threads
 
-VOC_LISTS = (("train", "val"), ("trainval", "test"), ("train", "test"))  # of ImageSets/Main; the first pair counts
+VOC_LISTS = (("train", "val"), ("trainval", "test"), ("train", "test"))  # in ImageSets/Main; the first pair counts
 SPLIT_WORDS = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
-IGNORED = re.compile("ignored?([ _-]*regions?)?", re.IGNORECASE)  # name of a category, as VisDrone's
+IGNORED = re.compile("ignored?([ _-]*regions?)?", re.IGNORECASE)  # name of a category, such as VisDrone's
 MAX_NAMED = 10  # images in a message
-MIN_SIDE = 5e-7  # share of an image's side; less would be written as 0
+MIN_SIDE = 5e-7  # fraction of an image's side; less would be written as 0
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class LabelledImage:
 
     file: Path
     objects: list[tuple[str, list[float]]] = field(default_factory=list)  # class name and box, xyxy in pixels
-    size: tuple[int, int] | None = None  # width and height that the boxes refer to, where the annotations state them
+    size: tuple[int, int] | None = None  # width and height that the boxes refer to, if the annotations give them
     regions: list[list[float]] = field(default_factory=list)  # boxes of ignore regions
     side: str = ""  # of a published split: train, val or test
 
@@ -55,20 +55,19 @@ def from_coco(
 ) -> Path:
     """Import a data set with COCO annotations.
 
-    Classes are the categories in the order of their ids, those without objects included. Crowds (`iscrowd`), objects
+    Classes are the categories in the order of their ids, including those without objects. Crowds (`iscrowd`), objects
     with `ignore: 1` and those of a category like "ignored regions" become ignore regions, see `small_object.ignore`.
-    Left out and counted are images that cannot be read, and objects of images or categories that a file does not list,
-    without a box and a polygon or without area inside the image. An object without a box gets the one around its
-    polygons.
+    An object without a box gets the box around its polygons. Images that can't be read are left out and counted, as are
+    objects of unlisted images or categories, without a box or polygon, or without area inside the image.
 
     Args:
-        files: COCO's JSON; boxes are x, y, width, height in pixels. Several files are the published split, each named
-            by its split, such as `instances_val2017.json` or `val/annotations.json`, or given as `val=FILE`.
+        files: COCO's JSON; boxes are x, y, width, height in pixels. Several files are a published split. Each is named
+            after its split, such as `instances_val2017.json` or `val/annotations.json`, or given as `val=FILE`.
         out: Folder of the new data set; gets `images/{train,val}`, `labels/{train,val}`, `split.csv`, `<out>.yaml` and,
-            where there are any, `ignore/{train,val}` and `left_out.csv`, the list of images that are left out.
-        images: Folder that the file's image names are relative to, or whose folder for the split is. By default the one
-            with most of them of: the file's own, its `images`, `../images`, `../<part>` and `../images/<part>`, where
-            `<part>` is `train2017` for `instances_train2017.json`.
+            if there are any, `ignore/{train,val}` and `left_out.csv`, the list of images that are left out.
+        images: Folder that the file's image names are relative to, or a folder that holds one per split. By default the
+            folder with most of the images among: the file's own, its `images`, `../images`, `../<part>` and
+            `../images/<part>`, where `<part>` is `train2017` for `instances_train2017.json`.
         split: Split file to follow instead of the published split or ours, see `split.read_split`.
         skip_missing: Leave out images whose files are missing, instead of refusing the import.
 
@@ -76,7 +75,7 @@ def from_coco(
         The data YAML.
 
     Raises:
-        UserError: If a file is not COCO's or its split unknown, an image is missing, `out` holds a data set or the
+        UserError: If a file is not COCO's or its split is unknown, an image is missing, `out` holds a data set or the
             split does not fit.
 
     Examples:
@@ -99,13 +98,13 @@ def from_coco(
         labelled += [replace(image, file=folder / image.file, side=side) for image in own]
         names |= dict.fromkeys(own_names)
     if not names:
-        raise UserError(f"{sources[0][0]}: has no category but ignore regions")
+        raise UserError(f"{sources[0][0]}: has only categories of ignore regions")
     _write(yaml, labelled, list(names), left_out, " and ".join(str(file) for file, _ in sources), split)
     return yaml
 
 
 def _name_splits(files: Sequence[str | Path]) -> list[tuple[Path, str]]:
-    """Return each file with its split, which is empty for a file alone."""
+    """Return each file with its split, which is empty for a single file."""
     sources: list[tuple[Path, str]] = []
     for text in files:
         given, _, rest = str(text).partition("=")
@@ -119,24 +118,24 @@ def _name_splits(files: Sequence[str | Path]) -> list[tuple[Path, str]]:
         sides = {SPLIT_WORDS[word] for word in re.findall("[a-z]+", file.stem.lower()) if word in SPLIT_WORDS}
         sides = sides or {side for word, side in SPLIT_WORDS.items() if word == folder}
         if len(sides) != 1:
-            raise UserError(f"{file}: which split is it? Write train={file}, val={file} or test={file}")
+            raise UserError(f"{file}: its split is unknown; write train={file}, val={file} or test={file}")
         sources.append((file, sides.pop()))
     if lost := [side for side in SPLITS if side not in {own for _, own in sources}]:
-        raise UserError(f"no file is the split {lost[0]}; name one as {lost[0]}=FILE, or import one file alone")
+        raise UserError(f"no file for the split {lost[0]}; give one as {lost[0]}=FILE, or import a single file")
     return sources
 
 
 def from_voc(folder: str | Path, out: str | Path, split: str | Path | None = None) -> Path:
     """Import a data set with Pascal VOC annotations.
 
-    Classes are in alphabetical order, as VOC's own. Objects marked difficult are kept. Boxes are VOC's: pixels count
-    from 1, and the last one belongs to the box. But where a box of the set starts at 0, all are taken as corner points,
-    which is what many tools write. An image without an annotation file counts as one without objects.
+    Classes are in alphabetical order, as in VOC. Objects marked difficult are kept. Boxes are VOC's: pixels count from
+    1, and the last one belongs to the box. But if any box of the set starts at 0, all are taken as corner points, which
+    many tools write. An image without an annotation file counts as an image without objects.
 
     Args:
-        folder: Holds `JPEGImages` (or `images`) and `Annotations`, or images and XML files side by side. The lists
-            `train.txt` and `val.txt` in `ImageSets/Main` (without them `trainval` and `test`, or `train` and `test`)
-            are the published split: it is used, and images in neither are left out.
+        folder: Holds `JPEGImages` (or `images`) and `Annotations`, or images and XML files side by side. If there are
+            lists `train.txt` and `val.txt` in `ImageSets/Main` (or else `trainval` and `test`, or `train` and `test`),
+            they are the split, and images in neither are left out.
         out: Folder of the new data set; gets `images/{train,val}`, `labels/{train,val}`, `split.csv` and `<out>.yaml`.
         split: Split file to follow instead of the published split or ours, see `split.read_split`.
 
@@ -167,7 +166,7 @@ def from_voc(folder: str | Path, out: str | Path, split: str | Path | None = Non
         LOGGER.warning(f"{folder}: {num_bare} images without an annotation file, taken as images without objects")
     boxes = [box for image in labelled for _, box in image.objects]
     if any(0 <= low < 1 for box in boxes for low in box[:2]):
-        LOGGER.warning(f"{folder}: boxes start at 0, so all are taken as corner points, not as VOC's pixels from 1 on")
+        LOGGER.warning(f"{folder}: boxes start at 0, so all are taken as corner points instead of VOC's pixels from 1")
     else:
         for box in boxes:  # the first pixel is 1, and the last one belongs to the box
             box[:2] = box[0] - 1, box[1] - 1
@@ -176,16 +175,16 @@ def from_voc(folder: str | Path, out: str | Path, split: str | Path | None = Non
 
 
 def _new_yaml(out: Path) -> Path:
-    """Return the data YAML to write; refuse a folder where something would be replaced."""
+    """Return the data YAML to write; refuse a folder with files that would be replaced."""
     yaml = out / f"{out.resolve().name}.yaml"
     for path in (*(out / name for name in ("images", "labels", "ignore", "split.csv")), yaml):
         if path.exists():
-            raise UserError(f"{path} is there already: choose another folder for the new data set")
+            raise UserError(f"{path} already exists: choose another folder for the new data set")
     return yaml
 
 
 def _parse_size(*sides: Any) -> tuple[int, int] | None:
-    """Return a width and height, None where they are not stated."""
+    """Return a width and height, or None if they are not given."""
     try:
         width, height = (int(float(side)) for side in sides)
     except (TypeError, ValueError, OverflowError):
@@ -201,7 +200,7 @@ def _write(
     source: str,
     split: str | Path | None,
 ) -> None:
-    """Write the data set and say what was left out of `source`, of which `left_out` has the objects by reason."""
+    """Write the data set and log what was left out of `source`; `left_out` has the objects by reason."""
     samples, sides, mismatches = [], [], []
     unusable: dict[str, str] = {}
     files = [image.file.absolute() for image in labelled]
@@ -222,7 +221,7 @@ def _write(
         samples.append(Sample(file, name, yolo_lines(boxes, classes, *size), region_lines(regions, *size)))
         sides.append(image.side)
     if mismatches:
-        text = f"states another size for {len(mismatches)} images, such as {mismatches[0]}: see their boxes"
+        text = f"gives another size for {len(mismatches)} images, such as {mismatches[0]}: check their boxes"
         LOGGER.warning(readable_name(f"{source}: {text}"))
     for path, why in list(unusable.items())[:MAX_NAMED]:
         LOGGER.warning(f"{path} is left out: {why}")
@@ -249,14 +248,14 @@ def _write(
 
 
 def _clip_boxes(boxes: Sequence[Sequence[float]], size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
-    """Return the boxes that have area inside an image, clipped to it, and whether each has."""
+    """Return the boxes with area inside an image, clipped to it, and whether each box has such area."""
     clipped: np.ndarray = np.array(boxes, np.float64).reshape(-1, 4).clip(0, size * 2)
     has_area: np.ndarray = (clipped[:, 2:] - clipped[:, :2] > MIN_SIDE * np.array(size)).all(1)
     return clipped[has_area], has_area
 
 
 def _try_size(file: Path) -> tuple[int, int] | str:
-    """Return an image's width and height, or why it can't be read; dark ones can, with the right scale."""
+    """Return an image's width and height, or why it can't be read. Dark 16-bit images count as readable."""
     try:
         return scan_image(file, read_bits() or 16) if file.is_file() else "is missing"
     except UnreadableImageError as error:
@@ -264,10 +263,10 @@ def _try_size(file: Path) -> tuple[int, int] | str:
 
 
 def _read_coco(file: Path, left_out: Counter[str]) -> tuple[list[LabelledImage], list[str]]:
-    """Read a COCO file; count in `left_out` the objects that are left out by reason.
+    """Read a COCO file; count the objects left out by reason in `left_out`.
 
     Returns:
-        The images, by paths as in the file, and the class names.
+        The images, with paths as in the file, and the class names.
     """
     if not file.is_file():
         raise UserError(f"no file {file}")
@@ -278,7 +277,7 @@ def _read_coco(file: Path, left_out: Counter[str]) -> tuple[list[LabelledImage],
     for kind in ("images", "categories", "annotations"):
         items = data.get(kind) if isinstance(data, dict) else None
         if not isinstance(items, list) or not all(isinstance(item, dict) for item in items):
-            raise UserError(f"{file}: is not COCO's, it has no list of `{kind}`")
+            raise UserError(f"{file}: is not a COCO file: it has no list of `{kind}`")
         if not items and kind != "annotations":
             raise UserError(f"{file}: its list of `{kind}` is empty")
 
@@ -287,7 +286,7 @@ def _read_coco(file: Path, left_out: Counter[str]) -> tuple[list[LabelledImage],
         for i, item in enumerate(data[kind]):
             usable = isinstance(item.get("id"), id_types) and isinstance(item.get(key), types)
             if not usable or item["id"] in values:
-                raise UserError(f"{file}: item {i} of its `{kind}` needs a `{key}` and an `id` that no other has")
+                raise UserError(f"{file}: item {i} of its `{kind}` needs a `{key}` and a unique `id`")
             values[item["id"]] = item[key]
         return values
 
@@ -315,7 +314,7 @@ def _read_coco(file: Path, left_out: Counter[str]) -> tuple[list[LabelledImage],
         elif item.get("iscrowd") or item.get("ignore") or category in ignored:
             if box is None:
                 left_out["ignore regions without a box"] += 1
-            elif box not in images[image].regions:  # a crowd of each category may stand for one region
+            elif box not in images[image].regions:  # one region may be given as a crowd of each category
                 images[image].regions.append(box)
         elif category not in categories:
             left_out["of categories not listed"] += 1
@@ -327,7 +326,7 @@ def _read_coco(file: Path, left_out: Counter[str]) -> tuple[list[LabelledImage],
 
 
 def _read_coco_box(item: dict[str, Any]) -> list[float] | None:
-    """Return an object's box, xyxy; None where it has neither a box nor a polygon of finite numbers."""
+    """Return an object's box, xyxy; None if it has no box or polygon of finite numbers."""
     box, parts = item.get("bbox"), item.get("segmentation")
     try:
         if not box and parts and isinstance(parts, list):
@@ -345,9 +344,9 @@ def _find_images(file: Path, names: Sequence[Path], images: str | Path | None, s
     """Find the folder of the images that a COCO file names, and the images that are not in it."""
     for path in names:
         if path.is_absolute() or ".." in path.parts:
-            raise UserError(f"{file}: its image {one_line(path)} is not named by a path inside a folder of images")
+            raise UserError(f"{file}: its image {one_line(path)} must be a relative path inside the image folder")
         if path.suffix[1:].lower() not in IMG_FORMATS:
-            raise UserError(f"{file}: its image {one_line(path)} has a format that training cannot read")
+            raise UserError(f"{file}: its image {one_line(path)} has a format that training can't read")
     own, part = file.absolute().parent, file.stem.removeprefix("instances_")
     likely = [own, own / "images", own.parent / "images", own.parent / part, own.parent / "images" / part]
     folders = [Path(images, name) for name in dict.fromkeys(("", part, side))] if images else likely
@@ -357,7 +356,7 @@ def _find_images(file: Path, names: Sequence[Path], images: str | Path | None, s
 
 
 def _list_voc(folder: Path) -> tuple[list[Path], dict[str, Path]]:
-    """Find the images, in the order of their names, and the annotation files by their stem."""
+    """Return the images, sorted by name, and the annotation files by stem."""
     if not folder.is_dir():
         raise UserError(f"no folder {folder}")
     inside = {path.name.casefold(): path for path in sorted(folder.iterdir()) if path.is_dir()}
@@ -377,13 +376,13 @@ def _list_voc(folder: Path) -> tuple[list[Path], dict[str, Path]]:
 
 
 def _read_voc_file(image: LabelledImage, file: Path) -> LabelledImage:
-    """Add to an image what its annotation file says; boxes are as they stand there."""
+    """Add the content of its annotation file to an image; boxes are unchanged."""
     try:
-        root = ElementTree.parse(file).getroot()  # expat follows no links and bounds the expansion of entities
+        root = ElementTree.parse(file).getroot()  # expat follows no links and limits the expansion of entities
     except (ElementTree.ParseError, ValueError, LookupError) as error:
         raise UserError(f"{file}: is not XML ({one_line(error)})") from None
     if root is None or root.tag != "annotation":
-        raise UserError(f"{file}: is not VOC's, its root is no <annotation>")
+        raise UserError(f"{file}: is not a VOC file: its root is not <annotation>")
     for i, entry in enumerate(root.findall("object"), 1):
         name = (entry.findtext("name") or "").strip()
         try:
@@ -398,7 +397,7 @@ def _read_voc_file(image: LabelledImage, file: Path) -> LabelledImage:
 
 
 def _read_voc_lists(folder: Path, stems: set[str]) -> dict[str, str]:
-    """Return the split of each image that VOC's lists name, by stem; none where there are no lists or no split."""
+    """Return the split by stem of each image in VOC's lists; empty without lists or without a split."""
     lists = folder / "ImageSets" / "Main"
     pairs = [[lists / f"{name}.txt" for name in pair] for pair in VOC_LISTS]
     sides: dict[str, str] = {}
@@ -410,5 +409,5 @@ def _read_voc_lists(folder: Path, stems: set[str]) -> dict[str, str]:
             raise UserError(f"{file}: {len(lost)} of {len(named)} images are missing, the first is {lost[0]}")
         usable &= bool(named) and all(sides.setdefault(stem, side) == side for stem in named)
     if not usable:
-        LOGGER.warning(f"{lists}: a list is empty or an image is in both, so that this published split is not used")
+        LOGGER.warning(f"{lists}: a list is empty or an image is in both, so this published split is not used")
     return sides if usable else {}

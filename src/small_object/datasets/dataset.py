@@ -1,4 +1,4 @@
-"""A data set in YOLO's layout, `images/{train,val}` and `labels/{train,val}`: how it is read and written."""
+"""Reads and writes data sets in YOLO's layout, `images/{train,val}` and `labels/{train,val}`."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ class Sample:
     """An image with its labels, to be written to a data set."""
 
     image: Path
-    name: str  # file name that it gets, unique in the set, whatever the case
+    name: str  # new file name, unique in the set when case is ignored
     text: str  # its label lines in YOLO's format, empty for an image without objects
-    regions: str = ""  # its ignore regions, a line each, see `small_object.ignore`
+    regions: str = ""  # its ignore regions, one per line, see `small_object.ignore`
 
 
 @dataclass(frozen=True)
@@ -40,38 +40,38 @@ class Entry:
     """An image of a data set."""
 
     file: Path
-    label: Path  # its label file, whether it exists or not
-    name: str  # its file name, with the folders between its split's folder and it
+    label: Path  # its label file, which need not exist
+    name: str  # its path relative to its split's folder
     splits: list[str]
 
 
 @dataclass
 class DataSet:
-    """A data set as its YAML file gives it."""
+    """A data set as described by its YAML file."""
 
     yaml: Path
     root: Path  # folder that its paths are relative to
     names: list[str]  # class names by class index
     channels: int  # of an image, as training reads it
     splits: list[str]  # train, val and, where given, test
-    num_fields: int = 5  # of a label line with a box; more where the YAML says that keypoints follow
+    num_fields: int = 5  # of a label line with a box; more if the YAML declares keypoints
     entries: list[Entry] = field(default_factory=list)  # each image once
     sources: list[Path] = field(default_factory=list)  # folders and lists of images
-    findings: list[Finding] = field(default_factory=list)  # of the YAML, and of lines of the lists
+    findings: list[Finding] = field(default_factory=list)  # in the YAML, and in lines of the lists
 
     def relative_path(self, file: Path) -> str:
-        """Return a path relative to the data set's folder if it lies there, as `readable_path`."""
+        """Return a path, relative to the data set's folder if it lies there, in the form of `readable_path`."""
         return readable_path(file.relative_to(self.root) if file.is_relative_to(self.root) else file)
 
     @property
     def class_titles(self) -> list[str]:
-        """Class names by class index, with the index where several classes have the same name."""
+        """Class names by class index, with the index added if several classes have the same name."""
         count = Counter(self.names)
         return [name if count[name] == 1 else f"{name} ({index})" for index, name in enumerate(self.names)]
 
 
 def readable_path(path: str | Path) -> str:
-    r"""Return a path that any file and terminal can show: bytes that are not UTF-8 and line breaks become `%XX`.
+    r"""Return a path as text for any file and terminal: bytes that are not UTF-8 and line breaks become `%XX`.
 
     Example:
         >>> readable_path("images/a\nb.png")
@@ -81,28 +81,28 @@ def readable_path(path: str | Path) -> str:
 
 
 def read_data_yaml(data: str | Path) -> dict[str, Any]:
-    """Read the YAML file of a data set as training does, which makes a missing set that has a `download:`.
+    """Read the YAML file of a data set as training does, which creates a missing set that has a `download:`.
 
     Returns:
         Upstream's dictionary: `train`, `val` and `test` with full paths, `names`, `nc`, `path`, `yaml_file` and more.
 
     Raises:
-        UserError: If the file cannot be used, or the images are missing and cannot be made.
+        UserError: If the file can't be used, or the images are missing and can't be created.
     """
     try:
         if Path(data).suffix in {".yaml", ".yml"} and Path(data).is_file():
             nc = YAML.load(data).get("nc")
-            if isinstance(nc, (int, float)) and nc > MAX_CLASSES:  # upstream would name that many, until memory is full
+            if isinstance(nc, (int, float)) and nc > MAX_CLASSES:  # upstream would fill the memory with names
                 raise UserError(f"{data}: `nc` must be the number of classes, at most {MAX_CLASSES}")
         info: dict[str, Any] = check_det_dataset(data)
     except UserError:
         raise
-    except Exception as error:  # upstream's own are of many types, and a `download:` script may raise any
+    except Exception as error:  # upstream raises many types, and a `download:` script any
         why = str(error.args[0]) if error.args else type(error).__name__
         why = one_line(why.partition("\nNote dataset")[0].replace("❌", ""))
         raise UserError(why if str(data) in why else f"{data}: {why}") from error
     if type(channels := info["channels"]) is not int or channels < 1:
-        raise UserError(f"{data}: `channels` must be the number of an image's channels, from 1, not {channels!r}")
+        raise UserError(f"{data}: `channels` must be the number of channels, at least 1, not {channels!r}")
     shape = info.get("kpt_shape", [0, 0])
     if not isinstance(shape, list) or len(shape) != 2 or any(type(n) is not int or n < 0 for n in shape):
         raise UserError(f"{data}: `kpt_shape` must be the number of keypoints and of values for each, not {shape!r}")
@@ -116,10 +116,10 @@ def count_fields(info: dict[str, Any]) -> int:
 
 
 def load_dataset(data: str | Path, allow_empty: bool = False) -> DataSet:
-    """Read a YAML file as training does (which may make a demo set), and list the images without opening them.
+    """Read a YAML file as training does (which may create a demo set), and list the images without opening them.
 
     Raises:
-        UserError: If the YAML cannot be used, or there are no images, or none in a split unless `allow_empty`.
+        UserError: If the YAML can't be used, there are no images, or a split has none and `allow_empty` is False.
     """
     info = read_data_yaml(data)
     splits = [split for split in ("train", "val", "test") if info.get(split)]
@@ -131,7 +131,7 @@ def load_dataset(data: str | Path, allow_empty: bool = False) -> DataSet:
     for name, count in Counter(names).items():
         if count > 1:
             numbers = ", ".join(str(index) for index, other in enumerate(names) if other == name)
-            message = f"{count} classes are called {name}: {numbers}"
+            message = f"{count} classes have the name {name}: {numbers}"
             dataset.findings.append(Finding("same-class-name", dataset.relative_path(yaml), message))
     entries: dict[str, Entry] = {}
     for split in splits:
@@ -145,18 +145,18 @@ def load_dataset(data: str | Path, allow_empty: bool = False) -> DataSet:
             if why:
                 dataset.findings.append(Finding("ignored-line", path, f"`{one_line(file)[:80]}` {why}", line))
             elif entry and split in entry.splits:
-                finding = Finding("duplicate-image", path, f"{readable_path(file)} is in {split} already", line, file)
+                finding = Finding("duplicate-image", path, f"{readable_path(file)} is already in {split}", line, file)
                 dataset.findings.append(finding)
             elif entry:
                 entry.splits.append(split)
             elif line and not Path(file).is_file():
-                dataset.findings.append(Finding("missing-image", path, f"there is no file {readable_path(file)}", line))
+                dataset.findings.append(Finding("missing-image", path, f"no file {readable_path(file)}", line))
             else:
                 entries[file] = Entry(Path(file), Path(img2label_paths([file])[0]), name, [split])
         dataset.sources += sources
     for entry in entries.values():
         if (readable := readable_path(entry.name)) != entry.name:
-            message = f"has a name that is not readable text, shown as {readable}"
+            message = f"has a name that is not valid text, shown as {readable}"
             path = dataset.relative_path(entry.file)
             dataset.findings.append(Finding("unreadable-name", path, message, image=str(entry.file)))
     if not entries and allow_empty:
@@ -169,11 +169,11 @@ def list_images(source: Path, what: str) -> Iterator[tuple[str, str, Path, int |
     """List the images of a folder, or of a text file with a path on each line, as training does.
 
     Yields:
-        The path of an image, its name in the source, the source, its line there if it is a list, and why training
-        leaves this line out, if it does.
+        The path of an image, its name in the source, the source, its line number if that is a list, and why training
+        ignores this line, if it does.
 
     Raises:
-        UserError: If the source, which the error calls `what`, is neither.
+        UserError: If the source is neither; the message calls it `what`.
     """
     if source.is_dir():
         for path in glob.glob(f"{glob.escape(str(source))}/**/*.*", recursive=True):  # noqa: PTH207 - it skips hidden files
@@ -183,7 +183,7 @@ def list_images(source: Path, what: str) -> Iterator[tuple[str, str, Path, int |
     try:
         text = source.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
-        why = "does not exist" if isinstance(error, FileNotFoundError) else "is no folder or text file"
+        why = "does not exist" if isinstance(error, FileNotFoundError) else "is not a folder or text file"
         raise UserError(f"{what}: {source} {why}") from None
     listed = text.strip()  # upstream strips the whole text, not its lines
     for number, row in enumerate(listed.splitlines(), 1 + text[: text.index(listed)].count("\n")):
@@ -191,7 +191,7 @@ def list_images(source: Path, what: str) -> Iterator[tuple[str, str, Path, int |
         if _has_image_suffix(path):
             yield path.replace("/", os.sep), Path(path).name, source, number, ""
         elif row.strip():
-            why = "does not end in the suffix of an image, such as .jpg: training leaves this line out"
+            why = "does not end in an image suffix such as .jpg: training ignores this line"
             yield row, row, source, number, why
 
 
@@ -200,7 +200,7 @@ def _has_image_suffix(path: str) -> bool:
 
 
 def unique_names(images: Sequence[Path], base: Path) -> list[str]:
-    """Name images after their files, with folders in front where the stem alone, whatever its case, is not unique."""
+    """Name images after their files, with folders in front if the stem is not unique when case is ignored."""
     names = [readable_path(path.name) for path in images]
     for depth in range(1, 64):
         count = Counter(Path(name).stem.casefold() for name in names)
@@ -215,7 +215,7 @@ def unique_names(images: Sequence[Path], base: Path) -> list[str]:
 
 
 def write_labels(root: Path, split: str, name: str, text: str, regions: str = "") -> None:
-    """Write the label lines and, if there are any, the ignore regions of an image, given by its file name."""
+    """Write the label lines and, if any, the ignore regions of an image, given by its file name."""
     (root / "labels" / split / name).with_suffix(".txt").write_text(text, encoding="utf-8")
     if regions:
         (root / "ignore" / split).mkdir(parents=True, exist_ok=True)
@@ -223,9 +223,9 @@ def write_labels(root: Path, split: str, name: str, text: str, regions: str = ""
 
 
 def put_in_place(made: Path, root: Path) -> None:
-    """Move what the folder `made` holds to `root`, `images` last; after a failure the old files are back.
+    """Move the content of the folder `made` to `root`, `images` last; after a failure, restore the old files.
 
-    Without `images/` a set counts as missing, so a process that is killed in between leaves one that is made anew.
+    Without `images/` a set counts as missing, so a set left by a process killed in between is created again.
     """
     names = sorted((path.name for path in made.iterdir()), key=lambda name: (name == "images", name))
     aside: list[tuple[Path, Path]] = []
@@ -243,7 +243,7 @@ def put_in_place(made: Path, root: Path) -> None:
                 shutil.rmtree(home)
             old.replace(home)
         raise
-    for split in SPLITS:  # lists of the old images that training may have left
+    for split in SPLITS:  # caches of the old images that training may have left
         for cache in root.glob(f"labels/{split}.cache*"):
             with suppress(FileNotFoundError):
                 cache.unlink()

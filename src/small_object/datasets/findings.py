@@ -1,4 +1,4 @@
-"""What the check of a data set can find, and its report."""
+"""The findings of a data set's check, and its report."""
 
 from __future__ import annotations
 
@@ -13,45 +13,45 @@ EXAMPLES = 3
 
 # Each kind of finding with its level and what to do, in the order of the report.
 KINDS: dict[str, tuple[str, str]] = {
-    "missing-image": ("error", "take the line out, or start its path with ./ if it is relative to the list's folder"),
+    "missing-image": ("error", "remove the line, or start its path with ./ if it is relative to the list's folder"),
     "ignored-line": ("error", "write only the path of an image on each line, without blanks, quotes or comments"),
-    "no-labels": ("error", "put the labels where training looks: `labels` in place of `images` in the images' path"),
-    "bad-regions": ("error", "write one ignore region a line, cx cy w h as shares of the image, or take the file out"),
-    "empty-image": ("error", "get the file anew, or take it out together with its labels"),
-    "unreadable-image": ("error", "get the file anew, convert it to JPEG or PNG, or take it out with its labels"),
-    "dark-16-bit": ("error", "set the bits that the camera uses for training and prediction, or let `fix` save 8 bits"),
-    "shared-labels": ("error", "give each image a name and labels of its own, or keep one of them"),
-    "unreadable-labels": ("error", "save it as plain text in UTF-8, one line an object: class cx cy w h"),
-    "not-numbers": ("error", "write class cx cy w h as finite numbers, or take the line out"),
+    "no-labels": ("error", "put the labels where training looks: `labels` instead of `images` in the images' path"),
+    "bad-regions": ("error", "write one ignore region per line, cx cy w h as fractions of the image, or remove it"),
+    "empty-image": ("error", "get the file again, or remove it with its labels"),
+    "unreadable-image": ("error", "get the file again, convert it to JPEG or PNG, or remove it with its labels"),
+    "dark-16-bit": ("error", "set the camera's number of bits for training and prediction, or let `fix` save 8 bits"),
+    "shared-labels": ("error", "give each image its own name and labels, or keep one of them"),
+    "unreadable-labels": ("error", "save it as plain UTF-8 text, one line per object: class cx cy w h"),
+    "not-numbers": ("error", "write class cx cy w h as finite numbers, or remove the line"),
     "wrong-fields": ("error", "write class cx cy w h (a sixth field may be a confidence), or a polygon's points"),
     "mixed-labels": ("error", "write only boxes, or only polygons, in a file"),
     "broken-class": ("error", "write the class as the index of a name"),
     "unknown-class": ("error", "add the class to `names`, or correct the line"),
-    "no-size": ("error", "take the line out, or give the box a width and a height"),
+    "no-size": ("error", "remove the line, or give the box a width and a height"),
     "outside": ("error", "divide x and w by the image's width, y and h by its height; clip the box to the image"),
     "leak": ("error", "keep the image in one split only"),
-    "rewritten-image": ("warning", "cut off what follows the picture, since training would write over the file"),
-    "turned-image": ("warning", "see that the boxes fit the turned image, since training turns it; or save it turned"),
-    "16-bit": ("warning", "save it as 8 bits a channel, which is what training keeps"),
-    "transparent": ("warning", "save it without transparency, since training shows what lies beneath"),
-    "unreadable-name": ("warning", "rename it, since many programs can't open or write such a name; `fix` does so"),
-    "same-class-name": ("warning", "give each class a name of its own, or merge them under one number"),
+    "rewritten-image": ("warning", "remove the bytes after the picture, since training would overwrite the file"),
+    "turned-image": ("warning", "check that the boxes fit the rotated image, since training rotates it; or save it so"),
+    "16-bit": ("warning", "save it with 8 bits per channel, which training keeps"),
+    "transparent": ("warning", "save it without transparency, since training shows hidden pixels"),
+    "unreadable-name": ("warning", "rename it, since many programs can't handle such names; `fix` renames it"),
+    "same-class-name": ("warning", "give each class its own name, or merge them under one number"),
     "image-without-labels": ("warning", "label it, or give it an empty label file if it shows no object"),
-    "labels-without-image": ("warning", "add the image, or take the label file out"),
+    "labels-without-image": ("warning", "add the image, or remove the label file"),
     "leaves-image": ("warning", "clip the box to the image"),
-    "duplicate-box": ("warning", "take the line out"),
+    "duplicate-box": ("warning", "remove the line"),
     "near-duplicate-box": ("warning", "keep one of the two lines"),
     "duplicate-image": ("warning", "keep one of them"),
-    "near-leak": ("warning", "keep what shows the same scene in one split; look at the two images"),
-    "unused-class": ("warning", "label such objects in the training images, or take the name out"),
-    "class-not-in-val": ("advice", "move some images with such objects to val, or its score says nothing of the class"),
+    "near-leak": ("warning", "look at the two images; keep images of the same scene in one split"),
+    "unused-class": ("warning", "label such objects in the training images, or remove the name"),
+    "class-not-in-val": ("advice", "move some images with such objects to val, or the score ignores the class"),
     "tiny-objects": ("advice", "train at a larger imgsz, or cut the images into tiles"),
 }
 LEFT_OUT = "training leaves the whole image out"
 
 
 class Fault(NamedTuple):
-    """What is wrong with an image or a line of labels: a key of `KINDS` and a message."""
+    """A fault of an image or a label line: a key of `KINDS` and a message."""
 
     kind: str
     message: str
@@ -83,12 +83,12 @@ class Finding:
 
 @dataclass
 class Report:
-    """What `check` found.
+    """The result of `check`.
 
     Attributes:
         findings: All findings, errors first.
-        counts: Number of `images`, of those that training leaves out (`left_out`) and of usable `objects` by split, and
-            of the objects of each class (`classes`).
+        counts: By split, the number of `images`, of images that training leaves out (`left_out`) and of usable
+            `objects`; also the number of objects of each class (`classes`).
     """
 
     findings: list[Finding]
@@ -104,7 +104,7 @@ class Report:
         return any(finding.level == "error" for finding in self.findings)
 
     def table(self) -> str:
-        """Return a text: for each kind its level, its count, some examples and the hint; the totals last."""
+        """Return a text: for each kind its level, count, some examples and the hint; then the totals."""
         rows = []
         for kind, count in Counter(finding.kind for finding in self.findings).items():
             examples = [finding for finding in self.findings if finding.kind == kind][:EXAMPLES]

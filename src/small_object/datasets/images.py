@@ -1,4 +1,4 @@
-"""Images as training reads them, and what is wrong with them."""
+"""Reads images as training does, and finds their faults."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from small_object.images import DarkImageError, UnreadableImageError, is_deep, r
 HEIF_SUFFIXES = (".heic", ".heif")
 JPEG_END = b"\xff\xd9"
 MIN_SIDE = 10  # pixels of an image, as in upstream
-SIDE = 16  # of the grid of a perceptual hash
-MAX_HASHED = 1 << 27  # pixels; a larger picture is made smaller first, since hashing takes four bytes for each
+SIDE = 16  # of a perceptual hash's grid
+MAX_HASHED = 1 << 27  # pixels; a larger picture is downscaled first, since hashing takes four bytes per pixel
 
 
 @dataclass(frozen=True)
 class Picture:
-    """What is kept of an image."""
+    """The facts that are kept of an image."""
 
     size: tuple[int, int]  # width and height in pixels, as training sees it
     digest: bytes  # SHA-256 of its shape and pixels
@@ -34,12 +34,12 @@ class Picture:
 
 
 def read_flags(channels: int) -> int:
-    """Return OpenCV's flag by which training reads images of a number of channels."""
+    """Return OpenCV's flag with which training reads images of a number of channels."""
     return {1: cv2.IMREAD_GRAYSCALE, 3: cv2.IMREAD_COLOR}.get(channels, cv2.IMREAD_UNCHANGED)
 
 
 def scan_image(file: Path, bits: int | None = None) -> tuple[int, int]:
-    """Check an image as training's scan does, which decodes few files, but write nothing.
+    """Check an image like training's scan, which decodes few files, but write nothing.
 
     For `bits` see `scale_to_8_bit`.
 
@@ -78,20 +78,20 @@ def check_size(width: int, height: int) -> tuple[int, int]:
 def _scan_header(file: Path) -> tuple[int, int]:
     """Check what training's scan checks with PIL, see `scan_image`."""
     try:
-        if _has_trailing_bytes(file):  # training would save it anew, if it can
+        if _has_trailing_bytes(file):  # training would save it again, if it can
             with Image.open(file) as image:
                 size = exif_size(image)
                 image.load()
             return check_size(*size)
         if file.suffix.lower() not in HEIF_SUFFIXES:
-            patches._image_open(file).close()  # upstream's own would install pi-heif for any unknown file
+            patches._image_open(file).close()  # upstream's function would install pi-heif for any unknown file
         height, width = stock_check_image(str(file))[1]
     except UnreadableImageError:
         raise
     except UnidentifiedImageError as error:
-        raise UnreadableImageError("is no image that can be read, or damaged") from error
+        raise UnreadableImageError("can't be read as an image; it may be damaged") from error
     except Image.DecompressionBombError as error:
-        raise UnreadableImageError("is too large or states a wrong size") from error
+        raise UnreadableImageError("is too large, or its header states a wrong size") from error
     except AssertionError as error:
         why = one_line(error).partition(". Supported")[0]
         raise UnreadableImageError(f"is left out by training: {why}") from error
@@ -101,7 +101,7 @@ def _scan_header(file: Path) -> tuple[int, int]:
 
 
 def _has_trailing_bytes(file: Path) -> bool:
-    """Return whether training takes a JPEG for damaged because of its last bytes."""
+    """Return whether training considers a JPEG damaged because of its last bytes."""
     with file.open("rb") as stream:
         if stream.read(3) != b"\xff\xd8\xff":
             return False
@@ -109,19 +109,19 @@ def _has_trailing_bytes(file: Path) -> bool:
         if stream.read() == JPEG_END:
             return False
     with patches._image_open(file) as image:
-        return bool(image.format == "JPEG")  # and not MPO
+        return bool(image.format == "JPEG")  # not MPO
 
 
 def inspect_image(file: Path, channels: int = 3, bits: int | None = None) -> tuple[Picture | None, list[Fault]]:
-    """Read an image as training does, and find what is wrong with it.
+    """Read an image as training does, and find its faults.
 
     Args:
         file: The image.
-        channels: Channels that training reads, `channels` in the YAML.
-        bits: Bits that the camera uses of 16, see `scale_to_8_bit`.
+        channels: Number of channels that training reads, `channels` in the YAML.
+        bits: How many of the 16 bits the camera uses, see `scale_to_8_bit`.
 
     Returns:
-        What is kept of it, None if training can't use it; its faults.
+        Its facts, None if training can't use it; its faults.
     """
     try:
         pixels = read_pixels(file, read_flags(channels))
@@ -139,7 +139,7 @@ def inspect_image(file: Path, channels: int = 3, bits: int | None = None) -> tup
         return None, [Fault("dark-16-bit" if isinstance(error, DarkImageError) else kind, str(error))]
     faults = list(_find_format_faults(file, channels))
     if depth == np.uint16:
-        faults.append(Fault("16-bit", f"has 16 bits a channel, of which training keeps the upper 8 of {bits or 16}"))
+        faults.append(Fault("16-bit", f"has 16 bits per channel; training keeps the upper 8 of {bits or 16}"))
     grey = cv2.cvtColor(pixels, cv2.COLOR_BGR2GRAY) if channels == 3 else pixels.mean(2, dtype=np.float32)
     digest = hashlib.sha256(str(pixels.shape).encode())
     digest.update(np.ascontiguousarray(pixels).data)
@@ -147,12 +147,12 @@ def inspect_image(file: Path, channels: int = 3, bits: int | None = None) -> tup
 
 
 def _find_format_faults(file: Path, channels: int) -> Iterator[Fault]:
-    """Find bytes behind the end, an orientation and transparency."""
+    """Find bytes after the end, an orientation and transparency."""
     if not is_tiff(file) and _has_trailing_bytes(file):
-        yield Fault("rewritten-image", "has bytes behind its end, which training takes for damage")
+        yield Fault("rewritten-image", "has bytes after its end, which training takes for damage")
     try:
         with patches._image_open(file) as image:
-            # behind a PNG's pixels training finds no orientation, and PIL would decode them
+            # training finds no orientation after a PNG's pixels, and PIL would decode them
             turn = image.getexif().get(274) if image.format != "PNG" or "exif" in image.info else None
             has_alpha = image.mode in ("RGBA", "LA", "PA", "P", "RGBa", "La") and channels == 3
             if has_alpha and np.asarray(image.convert("RGBA").getchannel("A")).min() == 255:
@@ -161,7 +161,7 @@ def _find_format_faults(file: Path, channels: int) -> Iterator[Fault]:
     except Exception:  # PIL knows fewer formats than OpenCV, and raises anything where the data is damaged
         return
     if turn in range(2, 9):
-        yield Fault("turned-image", f"has EXIF orientation {turn}: boxes must be in the turned frame")
+        yield Fault("turned-image", f"has EXIF orientation {turn}: boxes must be in the rotated frame")
     if has_alpha:
         yield Fault("transparent", f"has transparent pixels ({mode})")
 
@@ -178,7 +178,7 @@ def largest_value(file: Path) -> int:
 
 
 def difference_hash(image: np.ndarray) -> np.ndarray:
-    """Hash a grey picture (height, width) by where it gets brighter from left to right, on a grid of 16x16.
+    """Hash a grey picture (height, width): where it gets brighter from left to right, on a grid of 16x16.
 
     The method is known as dHash (https://www.hackerfactor.com/blog/index.php?/archives/529-Kind-of-Like-That.html).
 
@@ -195,12 +195,12 @@ def difference_hash(image: np.ndarray) -> np.ndarray:
 def near_pairs(
     hashes: np.ndarray, others: np.ndarray, distance: int
 ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """Find the pairs of hashes (N, 256) and others (M, 256), bool, that differ in at most `distance` bits.
+    """Find the pairs of hashes (N, 256) and (M, 256), bool, that differ in at most `distance` bits.
 
-    Memory grows only in proportion to their number.
+    Memory grows only linearly with their number.
 
     Yields:
-        Indices of the first and of the second of some pairs, and the number of bits that differ, (K,) each.
+        For some pairs, the indices of the first and of the second, and the number of different bits, (K,) each.
     """
     right = others.astype(np.float32)
     block = 1024

@@ -1,4 +1,4 @@
-"""Label files in YOLO's format: one object a line, `class cx cy w h` as shares of the image's sides."""
+"""Label files in YOLO's format: one object per line, `class cx cy w h` as fractions of the image's sides."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from small_object.datasets.findings import LEFT_OUT, Fault
 from small_object.errors import UserError
 from small_object.sizes import SIZE_GROUPS, size_group
 
-TOLERANCE = 0.01  # beyond 0..1: what training still accepts
+TOLERANCE = 0.01  # beyond 0..1 that training accepts
 ROUNDING = 1e-6  # of a number in a label file
-EDGE = 0.5  # pixels that a box may leave the image, or differ from another, by rounding
+EDGE = 0.5  # pixels by which rounding may move a box out of the image or away from another
 NEAR_IOU = 0.95
 NO_OBJECT = {"not-numbers", "wrong-fields", "broken-class", "unknown-class", "no-size", "duplicate-box"}
 """Faults of a line that leave no object in it."""
@@ -28,9 +28,9 @@ class LabelLine:
     """One line of a label file."""
 
     number: int  # from 1
-    values: tuple[float, ...] = ()  # its numbers; empty where they cannot be read
-    xywh: tuple[float, ...] | None = None  # its box as shares, for a polygon the one around it; None likewise
-    keypoints: tuple[str, ...] = ()  # fields behind its box that training for boxes leaves out
+    values: tuple[float, ...] = ()  # its numbers; empty if they can't be read
+    xywh: tuple[float, ...] | None = None  # its box as fractions, or the box around its polygon; None if unreadable
+    keypoints: tuple[str, ...] = ()  # fields after its box that training on boxes ignores
     faults: list[Fault] = field(default_factory=list)
 
     @property
@@ -40,24 +40,25 @@ class LabelLine:
 
     @property
     def xyxy(self) -> np.ndarray | None:
-        """Its box (4,) as shares, as labelled."""
+        """Its box (4,) as fractions, as labelled."""
         if self.xywh is None:
             return None
         x, y, w, h = self.xywh
         return np.array((x - w / 2, y - h / 2, x + w / 2, y + h / 2))
 
     def has(self, *kinds: str) -> bool:
-        """Say whether it has one of some kinds of faults."""
+        """Return whether it has a fault of one of the kinds."""
         return any(fault.kind in kinds for fault in self.faults)
 
 
 def parse_lines(
     text: str, num_classes: int | None = None, size: tuple[int, int] | None = None, num_fields: int = 5
 ) -> list[LabelLine]:
-    """Read label lines, those that are not blank, as training does and find the faults of each by itself.
+    """Read the label lines that are not blank as training does, and find the faults of each.
 
-    Of faults of a line that come of each other, it has the first. Without `num_classes` it has none of its class and
-    box, without the image's `size` (width and height in pixels) none that needs it; `num_fields` is `DataSet`'s.
+    If one fault of a line causes another, only the first is reported. Without `num_classes`, the class and the box are
+    not checked; without the image's `size` (width and height in pixels), nothing that needs it is. For `num_fields` see
+    `DataSet`.
     """
     rows = enumerate(text.removeprefix("\ufeff").splitlines(), 1)
     lines = [_parse_line(number, fields, num_fields) for number, row in rows if (fields := row.split())]
@@ -84,7 +85,7 @@ def _parse_line(number: int, fields: Sequence[str], num_fields: int) -> LabelLin
         except ValueError:
             values += (math.nan,)
         if not math.isfinite(values[-1]):
-            message = f"has `{text[:30]}`, which is no finite number: {LEFT_OUT}"
+            message = f"has `{text[:30]}`, which is not a finite number: {LEFT_OUT}"
             return LabelLine(number, faults=[Fault("not-numbers", message)])
     if len(values) == 5:
         return LabelLine(number, values, values[1:], keypoints)
@@ -95,7 +96,7 @@ def _parse_line(number: int, fields: Sequence[str], num_fields: int) -> LabelLin
 
 
 def _find_faults(line: LabelLine, num_classes: int, size: tuple[int, int] | None) -> list[Fault]:
-    """Find what is wrong with the class and the box of a line."""
+    """Find the faults of a line's class and box."""
     assert line.xywh is not None
     faults = []
     cls = line.values[0]
@@ -125,7 +126,7 @@ def _find_faults(line: LabelLine, num_classes: int, size: tuple[int, int] | None
 
 
 def _find_repeats(lines: Sequence[LabelLine], size: tuple[int, int] | None) -> None:
-    """Find the lines that repeat an earlier one, exactly as training compares them (float32), or nearly."""
+    """Find lines that repeat an earlier one nearly, or exactly as training compares them (in float32)."""
     first: dict[bytes, int] = {}
     different = []
     for line in lines:
@@ -137,19 +138,18 @@ def _find_repeats(lines: Sequence[LabelLine], size: tuple[int, int] | None) -> N
     if size and len(different) > 1:
         boxes = np.array([line.xyxy for line in different]).clip(0, 1) * (*size, *size)
         for later, earlier in near_duplicates(boxes, np.array([line.values[0] for line in different])):
-            message = f"is nearly the box of line {different[earlier].number}"
+            message = f"nearly repeats the box of line {different[earlier].number}"
             different[later].faults.append(Fault("near-duplicate-box", message))
 
 
 def near_duplicates(boxes: np.ndarray, classes: np.ndarray) -> list[tuple[int, int]]:
-    """Find boxes (N, 4), xyxy in pixels, that are nearly an earlier one of the same class: one object labelled twice.
+    """Find boxes (N, 4), xyxy in pixels, that nearly repeat an earlier one of their class: one object labelled twice.
 
-    That is an IoU of at least 0.95, or all four edges within half a pixel: rounding alone takes two boxes of a few
-    pixels below that IoU, while the boxes of two objects that both can be seen lie further apart. Boxes without area
-    match none.
+    They have an IoU of at least 0.95, or all four edges within half a pixel. Rounding alone takes two boxes of a few
+    pixels below that IoU, while the boxes of two visible objects are further apart. Boxes without area match none.
 
     Returns:
-        Index of each such box with that of an earlier one which is not itself such a box.
+        Index of each such box, and of an earlier box that is not itself such a box.
     """
     found: dict[int, int] = {}
     solid = np.all(boxes[:, 2:] > boxes[:, :2], axis=1)
@@ -166,13 +166,13 @@ def near_duplicates(boxes: np.ndarray, classes: np.ndarray) -> list[tuple[int, i
 def parse_labels(text: str, source: str | Path, num_classes: int | None = None, num_fields: int = 5) -> np.ndarray:
     """Read label lines as training does: polygons (more than six fields) become the boxes around them.
 
-    Without `num_classes` the values are unchecked; `source` is the file's name, for the errors.
+    Without `num_classes` the values are unchecked; `source` is the file's name in errors.
 
     Returns:
-        Objects (N, 5): class, cx, cy, w, h as shares, float64.
+        Objects (N, 5): class, cx, cy, w, h as fractions, float64.
 
     Raises:
-        UserError: If there is a line for which training leaves the whole image out.
+        UserError: If training leaves the whole image out because of a line.
 
     Example:
         >>> parse_labels("2 0.2 0.4 0.2 0.4", "a.txt").tolist()
@@ -190,18 +190,18 @@ def read_labels(file: str | Path, num_classes: int | None = None, num_fields: in
     """Read a label file, see `parse_labels`.
 
     Raises:
-        UserError: If it is no text, or training would not read a line of it.
+        UserError: If it is not text, or training would not read one of its lines.
         OSError: If the file cannot be opened.
     """
     try:
         text = Path(file).read_text(encoding="utf-8")
     except UnicodeDecodeError:
-        raise UserError(f"{file}: is not a text file in UTF-8; write one line an object: class cx cy w h") from None
+        raise UserError(f"{file}: is not a text file in UTF-8; write one line per object: class cx cy w h") from None
     return parse_labels(text, file, num_classes, num_fields)
 
 
 def yolo_lines(boxes: np.ndarray, classes: np.ndarray, width: int, height: int) -> str:
-    """Write boxes (N, 4), xyxy in pixels, and their class indices (N,) as label lines of an image of this size.
+    """Return boxes (N, 4), xyxy in pixels, and class indices (N,) as label lines of an image of this size.
 
     Example:
         >>> yolo_lines(np.array([[10, 20, 30, 60]]), np.array([2]), width=100, height=100).strip()

@@ -1,9 +1,9 @@
-"""Splits frames into training and validation so that frames that look alike never stand on both sides.
+"""Splits frames into training and validation so that frames that look alike are on the same side.
 
-Frames of one surveillance camera that follow each other differ little: spread over both sides they would let a model be
-validated on what it was trained on. So frames that look alike form groups, and a group stays whole. Groups are put on
-the validation side in the order of a hash of their content, then moved until every class and every size of objects has
-its share there. The result depends on the files' content and names alone: not on their order, the machine or chance.
+Consecutive frames of a surveillance camera differ little. On both sides, they would validate a model on its training
+data. So frames that look alike form groups, and a group is never divided. Groups go to validation in the order of a
+hash of their content, and are then moved until each class and each object size has its share there. The result depends
+only on the files' content and names, not on their order, the machine or chance.
 """
 
 from __future__ import annotations
@@ -30,27 +30,27 @@ from small_object.images import UnreadableImageError, read_bits, read_pixels, sc
 from small_object.parallel import map_threads
 from small_object.slicing.groups import connected
 
-# Why not scikit-learn's StratifiedGroupKFold and imagehash: the former balances one label per image, not the objects by
-# class and size; the results of both may change with a release, which a split must not; and it must need no extra.
+# scikit-learn's StratifiedGroupKFold and imagehash don't fit: the former balances one label per image, not objects by
+# class and size; the results of both may change with a release; and a split must need no extra package.
 VAL_SHARE = 0.2
-ALIKE_BITS = (24, 12, 6, 3, 0)  # of 256, in which frames alike may differ; the next where a group is too large
-MAX_EXCHANGES = 500  # groups that are tried in exchange for one
+ALIKE_BITS = (24, 12, 6, 3, 0)  # of 256 that similar frames may differ in; the next number if a group is too large
+MAX_EXCHANGES = 500  # groups tried in exchange for one
 MAX_GROUP = 0.25  # of the validation side's images
 MAX_CLASS = 1000  # labels of higher classes don't count
 
 
 @dataclass(frozen=True)
 class Frame:
-    """What the split needs to know of an image."""
+    """The facts about an image that the split needs."""
 
     name: str  # file name in the data set
     content: str  # SHA-256 of the file, hex
-    dhash: np.ndarray  # perceptual hash (256,), bool; of an image that cannot be read the bits of `content`
+    dhash: np.ndarray  # perceptual hash (256,), bool; the bits of `content` if the image can't be read
     objects: np.ndarray  # number of objects by class and size group (classes, 5), int64
 
 
 def read_frames(samples: Sequence[Sample]) -> list[Frame]:
-    """Read what the split needs to know of each image; labels and images that cannot be read count as no objects."""
+    """Read the facts about each image. Labels and images that can't be read count as no objects."""
     frames = list(map_threads(_read_frame, samples, "comparing images"))
     num_classes = max((len(frame.objects) for frame in frames), default=0)
     return [replace(f, objects=np.pad(f.objects, ((0, num_classes - len(f.objects)), (0, 0)))) for f in frames]
@@ -70,16 +70,16 @@ def _read_frame(sample: Sample) -> Frame:
     areas = rows[:, 3] * rows[:, 4] * (0 if image is None else image.size)
     num_classes = 1 + int(rows[:, 0].max(initial=0))
     objects = count_sizes(rows[:, 0].astype(np.int64), areas, num_classes) * (image is not None)
-    bits = np.unpackbits(np.frombuffer(content.digest(), np.uint8)).astype(bool)  # unlike those of any other image
+    bits = np.unpackbits(np.frombuffer(content.digest(), np.uint8)).astype(bool)  # unlike any other image's
     return Frame(sample.name, content.hexdigest(), bits if image is None else difference_hash(image), objects)
 
 
 def group_frames(frames: Sequence[Frame], max_size: int) -> list[list[int]]:
-    """Group frames that look alike, directly or through others.
+    """Group frames that look alike, directly or via others.
 
-    A group of more than `max_size` frames is grouped again by a stricter measure. Where even frames of the same look
-    are too many (a camera that never moves), they are cut into runs in the order of their names, which is that of time:
-    then only the frames at a cut have a neighbour on the other side. Files of the same content always stay together.
+    A group of more than `max_size` frames is grouped again by a stricter measure. If even frames with equal hashes are
+    too many (a fixed camera), they are cut into runs in the order of their names, which is that of time. Then only the
+    frames at a cut have a neighbour on the other side. Files with the same content always stay together.
 
     Returns:
         Indices of the frames of each group, in the order of the hash of its content.
@@ -87,7 +87,7 @@ def group_frames(frames: Sequence[Frame], max_size: int) -> list[list[int]]:
     by_content: dict[str, list[int]] = defaultdict(list)
     for i in sorted(range(len(frames)), key=lambda i: (_natural_key(frames[i].name), frames[i].content)):
         by_content[frames[i].content].append(i)
-    copies = list(by_content.values())  # from here on, groups hold indices of these
+    copies = list(by_content.values())  # from here, groups hold indices of these
     sizes = np.array([len(group) for group in copies])
     looks = np.array([frames[group[0]].dhash for group in copies])
     done: list[list[int]] = []
@@ -110,7 +110,7 @@ def group_frames(frames: Sequence[Frame], max_size: int) -> list[list[int]]:
 
 
 def _find_alike(group: Sequence[int], looks: np.ndarray, max_bits: int) -> list[list[int]]:
-    """Divide the indices of some hashes into those that differ in few bits, directly or through others."""
+    """Divide the indices of hashes into groups that differ in few bits, directly or via others."""
     label = np.arange(len(group))
     hashes = looks[group]
     for left, right, _ in near_pairs(hashes, hashes, max_bits):
@@ -122,29 +122,29 @@ def _find_alike(group: Sequence[int], looks: np.ndarray, max_bits: int) -> list[
 
 
 def _natural_key(name: str) -> list[tuple[int, str]]:
-    """Order names as people do: frame9 before frame10."""
+    """Return a key that sorts names naturally: frame9 before frame10."""
     return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", name.casefold())]
 
 
 def choose_groups(groups: np.ndarray) -> np.ndarray:
     """Choose the groups that go to validation.
 
-    The choice starts with the first groups and is improved by moving and exchanging single groups while that brings
-    the sum of (got - wanted)² / wanted down. It is computed in whole numbers, so that every machine finds the same.
+    The choice starts with the first groups. Single groups are moved and exchanged as long as that lowers the sum of
+    (got - wanted)² / wanted. The sum is computed in integers, so that every machine finds the same.
 
     Args:
-        groups: What each group holds of each thing of which validation gets its share, (groups, things), whole numbers;
-            the first thing is the number of images.
+        groups: Counts in each group of each kind of thing to balance, (groups, kinds), integers; the first kind is
+            images.
 
     Returns:
-        Whether each group is chosen (groups,), bool: at least one and, of several, not all.
+        Whether each group is chosen (groups,), bool: at least one and, if there are several, not all.
     """
     scale = 1000
     parts = round(VAL_SHARE * scale)
     groups = groups[:, groups.sum(0) > 0].astype(np.int64)
     totals = groups.sum(0)
     weights = np.maximum(10**9 // totals, 1)
-    weights[0] *= 10  # the share of images matters most
+    weights[0] *= 10  # the number of images matters most
 
     def cost(got: np.ndarray) -> np.ndarray:
         gap = got * scale - totals * parts
@@ -163,7 +163,7 @@ def choose_groups(groups: np.ndarray) -> np.ndarray:
         for i in range(len(groups)):
             sign = -1 if chosen[i] else 1
             others = np.flatnonzero(chosen != chosen[i])[:MAX_EXCHANGES]
-            steps = sign * (groups[i] - np.vstack([np.zeros_like(groups[:1]), groups[others]]))  # the first: a move
+            steps = sign * (groups[i] - np.vstack([np.zeros_like(groups[:1]), groups[others]]))  # the first is a move
             costs = cost(got + steps)
             if chosen.sum() + sign in (0, len(groups)):
                 costs[0] = best
@@ -175,7 +175,7 @@ def choose_groups(groups: np.ndarray) -> np.ndarray:
 
 
 def split_frames(frames: Sequence[Frame]) -> tuple[list[str], list[int]]:
-    """Return the side, `train` or `val`, and the number of its group for each frame."""
+    """Return the side, `train` or `val`, and the group number of each frame."""
     groups = group_frames(frames, max(1, int(len(frames) * VAL_SHARE * MAX_GROUP)))
     things = []
     for group in groups:
@@ -192,10 +192,10 @@ def split_frames(frames: Sequence[Frame]) -> tuple[list[str], list[int]]:
 def read_split(file: str | Path, frames: Sequence[Frame]) -> list[str]:
     """Read the side of each frame, `train` or `val`, from a split file: CSV with the columns `image` and `split`.
 
-    Where it has a column `sha256`, an image is found by its content, else by its name.
+    With a column `sha256`, an image is found by its content, else by its name.
 
     Raises:
-        UserError: If the file cannot be read, has another side or misses a frame.
+        UserError: If the file can't be read, has another side or misses a frame.
     """
     side: dict[str | None, str] = {}
     try:
@@ -205,14 +205,14 @@ def read_split(file: str | Path, frames: Sequence[Frame]) -> list[str]:
                     raise UserError(f"{file}:{number}: needs the columns `image` and `split`, the latter train or val")
                 for key in filter(None, (row.get("sha256"), row["image"].casefold())):
                     if side.setdefault(key, row["split"]) != row["split"]:
-                        raise UserError(f"{file}:{number}: {row['image']} stands on both sides; keep it on one")
+                        raise UserError(f"{file}:{number}: {row['image']} is on both sides; keep it on one")
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise UserError(f"{file}: cannot be read as a split ({error}); see --split") from None
     sides = [side.get(f.content) or side.get(f.name.casefold(), "") for f in frames]
     if missing := [frame.name for frame, known in zip(frames, sides, strict=True) if not known]:
         raise UserError(f"{file}: has no row for {len(missing)} of {len(frames)} images, such as {missing[0]}")
     if len(set(sides)) < 2 <= len(frames):
-        raise UserError(f"{file}: puts every image into {sides[0]}; both sides need some")
+        raise UserError(f"{file}: puts every image into {sides[0]}; both sides need images")
     return sides
 
 
@@ -224,14 +224,14 @@ def write_dataset(
     split: str | Path | None = None,
     move: bool = False,
 ) -> list[str]:
-    """Split a data set and write it with its `split.csv` to its folder, in one step.
+    """Split a data set and write it with its `split.csv` to its folder in one step.
 
     Args:
         samples: Images with their labels.
         root: Folder of the data set.
-        staging: Folder to build in, from `staging_dir(root)`; what lies in its folder `set` goes along.
+        staging: Folder to build in, from `staging_dir(root)`; the content of its folder `set` is kept.
         published: A published split: `train`, `val` or `test` for each sample.
-        split: A split file, which takes precedence; see `read_split`. Without both, `split_frames` decides.
+        split: A split file, which takes precedence; see `read_split`. Without either, `split_frames` decides.
         move: Move the images instead of copying them.
 
     Returns:
@@ -263,7 +263,7 @@ def write_dataset(
     test = f"{sides.count('test')} test images, " if "test" in sides else ""
     LOGGER.info(
         f"split ({source}): {sides.count('train')} training and {sides.count('val')} validation images, "
-        f"{test}{len(set(groups))} groups of frames that look alike; validation has of the objects by class "
+        f"{test}{len(set(groups))} groups of frames that look alike; objects in validation by class: "
         + ", ".join(f"{share:.0f} %" for share in shares)
     )
     return sides

@@ -1,4 +1,4 @@
-"""How small the objects of a data set are: counts by class and size as a table, as JSON and as one picture."""
+"""Counts the objects of a data set by class and size, as a table, as JSON and as a picture."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 QUANTILES = (5, 25, 50, 75, 95)
-STRIDE = 4  # pixels of a cell of the finest head; an object with a shorter side is thin
-MAX_THIN = 0.05  # share of the objects that may be thin at a suggested size
+STRIDE = 4  # pixels per cell of the finest head; an object with a shorter side is thin
+MAX_THIN = 0.05  # fraction of the objects that may be thin at a suggested size
 MAX_SHOWN = 12  # classes that the table and the picture show
 MAX_WARNINGS = 10
 ORIGINAL, AT_IMGSZ = "#33597f", "#e0813a"
@@ -35,31 +35,31 @@ SPLIT_COLOURS = {"train": "#3f7f75", "val": "#8fc1b5", "test": "#c9cf9a"}
 
 @dataclass(frozen=True)
 class ObjectStats:
-    """Some objects; `*_at_imgsz` is in the pixels of the resized image."""
+    """Statistics of objects; `*_at_imgsz` is in pixels of the resized image."""
 
     name: str  # of their class or split
     objects: int
     sizes: dict[str, int]  # objects by size group, in original pixels
     sizes_at_imgsz: dict[str, int]
-    coco_small: float  # share of objects that are small to COCO, 0 to 1, in original pixels
+    coco_small: float  # fraction of objects that are small by COCO's limits, 0..1, in original pixels
     coco_small_at_imgsz: float
     side: dict[int, float]  # quantiles (percent: value) of √area, in original pixels; empty without objects
     side_at_imgsz: dict[int, float]
-    thin: float  # share of objects with a side under `STRIDE` pixels in the resized image, 0 to 1
-    imgsz_for_thin: int | None  # smallest multiple of 32 that leaves at most `MAX_THIN` of such, if there is one
+    thin: float  # fraction of objects with a side under `STRIDE` pixels in the resized image, 0..1
+    imgsz_for_thin: int | None  # smallest multiple of 32 with at most `MAX_THIN` of them, if there is one
 
     def advice(self) -> str:
-        """Say from which image size on few objects are thin."""
+        """Return from which image size few objects are thin."""
         if self.thin <= MAX_THIN:
             return ""
         if self.imgsz_for_thin is None:
             return "; many have no width or height"
-        return f"; from imgsz {self.imgsz_for_thin} on at most {MAX_THIN:.0%}"
+        return f"; from imgsz {self.imgsz_for_thin}, at most {MAX_THIN:.0%}"
 
 
 @dataclass(frozen=True)
 class SplitStats(ObjectStats):
-    """Objects of one split, or of all."""
+    """Statistics of one split, or of all."""
 
     images: int
     empty: int  # images without objects
@@ -73,13 +73,13 @@ class SplitStats(ObjectStats):
 
 @dataclass(frozen=True)
 class Stats:
-    """What is known of the objects of a data set."""
+    """Statistics of a data set."""
 
     data: str  # the data set's YAML file
     imgsz: int  # length that the longest side of an image is resized to, pixels
     total: SplitStats  # all splits together; an image in several splits counts once
     splits: dict[str, SplitStats]  # train, val and, where the YAML has it, test
-    skipped: dict[str, str]  # images that were left out, with the reason
+    skipped: dict[str, str]  # images left out, with the reason
 
     def title(self) -> str:
         """Return the data set's name with the numbers of objects and images."""
@@ -87,27 +87,27 @@ class Stats:
         return f"{name}: {self.total.objects:,} objects in {self.total.images:,} images"
 
     def table(self) -> str:
-        """Return the numbers as a text of at most 110 columns."""
+        """Return the numbers as text with at most 110 columns."""
         return "\n".join(line.rstrip() for line in _table_lines(self))
 
 
 def stats(data: str | Path, imgsz: int = 640, out: str | Path | None = None) -> Stats:
     """Count the objects of a data set by class and size, in original pixels and as a model sees them at `imgsz`.
 
-    Prints a table and writes `stats.json` and `stats.png`. Labels are read, and images checked, as by training's
-    scan. Files that cannot be read or that training would refuse are named in a warning and left out.
+    Prints a table and writes `stats.json` and `stats.png`. Labels are read, and images checked, as in training's
+    scan. A warning names files that can't be read or that training would refuse; they are left out.
 
     Args:
-        data: YAML file of the data set, as for training: a missing set is made where it has a `download:`.
-        imgsz: Image size of the training that the data is for, pixels.
-        out: Folder of the two files, `runs/stats/<name of the YAML>` under the working folder by default.
+        data: YAML file of the data set, as for training: a missing set is created if it has a `download:`.
+        imgsz: Input size of the training in pixels.
+        out: Folder of the two files, `runs/stats/<name of the YAML>` in the current directory by default.
 
     Returns:
         The numbers.
 
     Raises:
-        UserError: If the YAML cannot be used, a split's folder or list is missing, or there is no image at all.
-        OSError: If the files cannot be written.
+        UserError: If the YAML can't be used, a split's folder or list is missing, or there are no images.
+        OSError: If the files can't be written.
 
     Examples:
         >>> from small_object.datasets.stats import stats
@@ -147,13 +147,13 @@ def stats(data: str | Path, imgsz: int = 640, out: str | Path | None = None) -> 
 
 
 def _read_entry(entry: Entry, dataset: DataSet, bits: int | None) -> tuple[tuple[int, int], np.ndarray] | str:
-    """Return an image's (width, height) and its objects (N, 5), or why it has to be left out."""
+    """Return an image's (width, height) and its objects (N, 5), or why it must be left out."""
     try:
         size = scan_image(entry.file, bits)
         if not entry.label.is_file():
             return size, np.zeros((0, 5))
         rows = read_labels(entry.label, len(dataset.names), dataset.num_fields)
-        _, first = np.unique(rows.astype(np.float32), axis=0, return_index=True)  # as training drops repeated lines
+        _, first = np.unique(rows.astype(np.float32), axis=0, return_index=True)  # training drops repeated lines
         rows = rows[np.sort(first)]
         return size, rows[(rows[:, 3:] > 0).all(1)]
     except UnreadableImageError as error:
@@ -165,7 +165,7 @@ def _read_entry(entry: Entry, dataset: DataSet, bits: int | None) -> tuple[tuple
 
 
 def gather_objects(rows: Sequence[np.ndarray], sizes: Sequence[tuple[int, int]]) -> np.ndarray:
-    """Gather the objects of images: class, width and height in pixels, (N, 3) each; `sizes` are the images'.
+    """Gather the objects of images: class, width and height in pixels, (N, 3) each; `sizes` are those of the images.
 
     Returns:
         Objects (N, 5): class, width and height in pixels, index of the image, longest side of the image.
@@ -174,16 +174,16 @@ def gather_objects(rows: Sequence[np.ndarray], sizes: Sequence[tuple[int, int]])
         np.insert(own, 3, [[i], [max(size)]], axis=1) for i, (own, size) in enumerate(zip(rows, sizes, strict=True))
     ]
     objects = np.concatenate([np.zeros((0, 5)), *parts])
-    # shares have six decimals in most label files: 8 pixels must come back as 8 and not as 7.9999, which is very tiny
+    # most label files have six decimals: 8 pixels must come back as 8, not as 7.9999, which is very tiny
     return np.asarray(objects.round(2))
 
 
 def count_dataset(
     objects: np.ndarray, splits: Sequence[Sequence[str]], dataset: DataSet, imgsz: int
 ) -> tuple[SplitStats, dict[str, SplitStats]]:
-    """Count the objects of a data set, see `gather_objects`, of all its splits together and of each.
+    """Count the objects of a data set, see `gather_objects`, in all its splits together and in each.
 
-    `splits` are those that each image is in; `imgsz` is what the longest side of an image is resized to, in pixels.
+    `splits` are the splits of each image; the longest side of an image is resized to `imgsz` pixels.
     """
     total = _count_split("all", objects, np.arange(len(splits)), dataset.class_titles, imgsz)
     images = {split: np.flatnonzero([split in own for own in splits]) for split in dataset.splits}
@@ -205,11 +205,11 @@ def _count_split(name: str, objects: np.ndarray, images: np.ndarray, classes: Se
 def _count_objects(name: str, objects: np.ndarray, imgsz: int) -> ObjectStats:
     """Count objects by size."""
     sides, longest = objects[:, 1:3], objects[:, 4]
-    # divided last, so that parts of whole pixels that make up a group's limit are not a rounding error below it
+    # divided last, so that an area exactly at a group's limit is not rounded below it
     area = sides.prod(1)
     area_at_imgsz = area * imgsz**2 / longest**2
     with np.errstate(divide="ignore"):
-        needed = STRIDE * longest / sides.min(1)  # imgsz from which on an object isn't thin
+        needed = STRIDE * longest / sides.min(1)  # minimum imgsz at which an object isn't thin
     number = max(len(area), 1)
     return ObjectStats(
         name=name,
@@ -226,7 +226,7 @@ def _count_objects(name: str, objects: np.ndarray, imgsz: int) -> ObjectStats:
 
 
 def _suggest_imgsz(needed: np.ndarray) -> int | None:
-    """Return the smallest multiple of 32 that is enough for 95 % of what objects need, None if there is none."""
+    """Return the smallest multiple of 32 that is enough for 95 % of the objects, None if there is none."""
     limit = np.sort(needed)[-1 - int(MAX_THIN * len(needed))] if len(needed) else np.inf
     return 32 * int(np.ceil(limit / 32)) if np.isfinite(limit) else None
 
@@ -248,7 +248,7 @@ def _table_lines(found: Stats) -> Iterator[str]:
     if found.skipped:
         yield f"{len(found.skipped):,} images left out"
     if sum(part.images for part in found.splits.values()) > total.images:
-        yield "images are in more than one split; they count once in all"
+        yield "some images are in several splits; they count once in all"
     parts = [*found.splits.values(), total]
     for part in parts:
         mean = part.objects / max(part.images, 1)
@@ -269,13 +269,13 @@ def _table_lines(found: Stats) -> Iterator[str]:
     if len(total.classes) > MAX_SHOWN:
         yield f"{len(total.classes) - MAX_SHOWN} rarer classes: see stats.json"
     if total.objects:
-        yield f"\nsmall to COCO: {total.coco_small:.1%}, at imgsz {imgsz} {total.coco_small_at_imgsz:.1%}"
+        yield f"\nsmall by COCO's limits: {total.coco_small:.1%}, at imgsz {imgsz} {total.coco_small_at_imgsz:.1%}"
         yield f"thinner than {STRIDE} px, a cell at stride {STRIDE}, at imgsz {imgsz}: {total.thin:.1%}{total.advice()}"
 
 
 def draw_stats(found: Stats, file: Path) -> None:
     """Draw `stats.png`: objects by class and split, and by size before and after resizing."""
-    from matplotlib.figure import Figure  # here, as it is slow to import
+    from matplotlib.figure import Figure  # here, since it is slow to import
 
     figure = Figure(figsize=(14, 6), dpi=100, layout="constrained")
     title = f"{found.title()}; at imgsz {found.imgsz} {found.total.thin:.1%} are thinner than {STRIDE} px"
@@ -321,5 +321,5 @@ def _draw_sizes(ax: Axes, found: Stats) -> None:
 
 
 def shorten(name: str, length: int) -> str:
-    """Shorten a name in its middle, as names of classes often differ at the end."""
+    """Shorten a name in its middle, since class names often differ at the end."""
     return name if len(name) <= length else f"{name[: length - 6]}…{name[-5:]}"

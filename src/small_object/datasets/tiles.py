@@ -1,8 +1,8 @@
-"""Cuts a data set into tiles, with labels in YOLO's and in COCO's format.
+"""Cuts a data set into tiles, with labels in YOLO's and COCO's formats.
 
-Training and validation images are cut separately, the same each time. A box is cut to its tile, and dropped if less
-than `keep` of its area is left. A tile with nothing but such remains or ignore regions is left out, since it isn't
-background either.
+Training and validation images are cut separately, and equally each time. A box is clipped to its tile, and dropped if
+it keeps less than the fraction `keep` of its area. A tile that holds only dropped boxes or ignore regions is left out,
+since it is not background.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ from small_object.ignore import read_regions, region_lines
 from small_object.slicing.dataset import cut_boxes
 from small_object.slicing.tiling import tile_grid
 
-LOSSY = (".jpg", ".jpeg", ".webp")  # tiles of these are JPEGs of quality 95, all others are PNGs
+LOSSY = (".jpg", ".jpeg", ".webp")  # their tiles are JPEGs of quality 95, all others are PNGs
 
 
 @dataclass(frozen=True)
 class Tile:
-    """A part of an image, with the objects in it."""
+    """A part of an image, with its objects."""
 
     image: Path
     name: str  # file name
@@ -61,7 +61,7 @@ def cut_tiles(
         out: Folder of the new set.
         tile: Side of a tile in pixels; a smaller image is one tile.
         overlap: Minimum overlap of neighbouring tiles as a fraction of their side, 0..0.9.
-        keep: Fraction of its area from which on a box stays in a tile.
+        keep: Minimum fraction of its area that a box must keep to stay in a tile.
         empty: Number of tiles without objects to keep, per tile with objects.
 
     Returns:
@@ -69,13 +69,13 @@ def cut_tiles(
         `<out>/annotations/instances_{train,val}.json`.
 
     Raises:
-        UserError: If an argument is out of its range, the data can't be used or `out` holds images already.
+        UserError: If an argument is out of its range, the data can't be used or `out` already holds images.
     """
     if tile < MIN_TILE or not 0 <= overlap <= MAX_OVERLAP or not 0 < keep <= 1 or not empty >= 0:
         limits = f"tile must be at least {MIN_TILE}, overlap from 0 to {MAX_OVERLAP}, keep above 0 and at most 1"
         raise UserError(f"{limits}, empty at least 0")
     if (out / "images").exists():
-        raise UserError(f"{out}: holds images already; remove them or choose another folder")
+        raise UserError(f"{out}: already holds images; remove them or choose another folder")
     info = read_data_yaml(data)
     try:
         sets = {split: YOLODataset(img_path=info[split], data=info, task="detect", augment=False) for split in SPLITS}
@@ -95,7 +95,7 @@ def cut_tiles(
             counts = [len(tile.classes) for tile in tiles]
             objects = f"{np.count_nonzero(counts)} with {sum(counts)} objects"
             LOGGER.info(f"{split}: {len(tiles)} tiles of {len(dataset.labels)} images, {objects}")
-        what = f"{Path(data).stem} in tiles of {tile} px, overlap {overlap:g}, boxes from {keep:g} of their area on"
+        what = f"{Path(data).stem} in tiles of {tile} px, overlap {overlap:g}, boxes of {keep:g} or more of their area"
         content = {split: f"images/{split}" for split in SPLITS} | {key: info[key] for key in ("names", "channels")}
         YAML.save(made / file.name, content, f"# {what}\n\n")
         put_in_place(made, out)
@@ -104,14 +104,14 @@ def cut_tiles(
 
 
 def plan_tiles(dataset: YOLODataset, tile: int, overlap: float, keep: float, empty: float) -> list[Tile]:
-    """Return the tiles of a split, see `cut_tiles` for the arguments."""
+    """Return the tiles of a split; for the arguments see `cut_tiles`."""
     files = [Path(label["im_file"]) for label in dataset.labels]
     names = unique_names([file.absolute() for file in files], Path(files[0].absolute().anchor))
     with_objects, background = [], []
     for file, name, label in zip(files, names, dataset.labels, strict=True):
         height, width = label["shape"]
         boxes = xywhn2xyxy(label["bboxes"].astype(np.float64), width, height)
-        boxes = np.clip(boxes.round(2), 0, (width, height) * 2)  # labels are rounded: a box of whole pixels stays one
+        boxes = np.clip(boxes.round(2), 0, (width, height) * 2)  # labels are rounded: a box of whole pixels stays so
         regions = read_regions(file) * ((width, height) * 2)
         for x1, y1, x2, y2 in tile_grid(height, width, tile, overlap).tolist():
             kept, inside, touched = cut_boxes(boxes, (x1, y1, x2, y2), keep)
@@ -130,10 +130,10 @@ def plan_tiles(dataset: YOLODataset, tile: int, overlap: float, keep: float, emp
 
 
 def _write_tiles(tiles: Sequence[Tile], folder: Path, split: str, channels: int) -> list[Tile]:
-    """Write tiles, those of one image in a row, so that it is read once.
+    """Write tiles, grouped by image, so that each image is read once.
 
     Returns:
-        The tiles that are written: all but those of images that can't be read, which are named.
+        The tiles written. Images that can't be read are left out with a warning.
     """
     for kind in ("images", "labels"):
         (folder / kind / split).mkdir(parents=True)

@@ -1,4 +1,4 @@
-"""Renders what lies behind the objects of a scene: the sky, the horizon and the ground with its lines."""
+"""Renders the background of a scene: the sky, the horizon and the ground with its lines."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from small_object.scenes.scene import STRIP_WIDTH, Line, Scene, bgr
 
 SIZE = 512  # texels of a texture
 SLAB = 64  # texels of a slab of concrete
-WOODS = 3000.0  # metres to the trees that close the view
+WOODS = 3000.0  # metres to the trees on the horizon
 # Hills and trees: colour, height, roughness and distance in metres, texels per radian
 HORIZON = (("#4f6656", 60.0, 90.0, 8000.0, 160.0), ("#2f4028", 12.0, 3.0, WOODS, 660.0))
 PAINT = {"white": "#e8e8e4", "yellow": "#e6b41e"}
@@ -20,7 +20,7 @@ PAINT = {"white": "#e8e8e4", "yellow": "#e6b41e"}
 
 @lru_cache
 def noise_texture(key: int, slope: float) -> np.ndarray:
-    """Make a tileable noise (513, 513) float32 of mean 0 and deviation 1; larger slopes are smoother."""
+    """Make tileable noise (513, 513), float32, with mean 0 and deviation 1; larger slopes are smoother."""
     rng = np.random.default_rng([77, key])
     f = np.hypot(np.fft.fftfreq(SIZE)[:, None], np.fft.rfftfreq(SIZE)[None]) * SIZE
     spectrum = np.fft.rfft2(rng.standard_normal((SIZE, SIZE))) / np.maximum(f, 1) ** slope
@@ -33,7 +33,7 @@ def noise_texture(key: int, slope: float) -> np.ndarray:
 
 @lru_cache
 def slab_texture() -> np.ndarray:
-    """Make the brightness of slabs of concrete and their joints, (513, 513) float32 around 0."""
+    """Make the brightness of concrete slabs and their joints, (513, 513), float32, around 0."""
     rng, count = np.random.default_rng(79), SIZE // SLAB
     tones = np.kron(rng.normal(0, 3.5, (count, count)), np.ones((SLAB, SLAB)))
     tile = tones.astype(np.float32) + 3 * noise_texture(0, 0.7)[:-1, :-1]
@@ -49,7 +49,7 @@ def sample(texture: np.ndarray, x: np.ndarray, y: np.ndarray, metres: float) -> 
 
 
 def render_sky(scene: Scene, rng: np.random.Generator) -> np.ndarray:
-    """Render the sky and what lies on the horizon, (rows, width, 3) uint8 BGR, down to the horizon."""
+    """Render the sky and the horizon, (rows, width, 3) uint8 BGR, down to the horizon."""
     camera, light = scene.camera, scene.light
     rows = np.arange(math.ceil(camera.horizon), dtype=np.float32)[:, None]
     angle = (camera.horizon - rows) / np.float32(camera.focal)
@@ -74,7 +74,7 @@ def render_sky(scene: Scene, rng: np.random.Generator) -> np.ndarray:
 
 
 def render_ground(scene: Scene, shadows: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Render all that lies below the horizon, (rows, width, 3) uint8 BGR; `shadows` is uint8."""
+    """Render everything below the horizon, (rows, width, 3) uint8 BGR; `shadows` is uint8."""
     camera, light = scene.camera, scene.light
     depth, x, y = camera.ground()
     top = camera.height - len(depth)
@@ -108,7 +108,7 @@ def render_ground(scene: Scene, shadows: np.ndarray, rng: np.random.Generator) -
 
 
 def _coverage(y: np.ndarray, low: float, high: float, pixel: np.ndarray) -> np.ndarray:
-    """Return the share of each pixel, `pixel` metres long, that lies between two lines along x."""
+    """Return the fraction of each pixel, `pixel` metres long, between two lines along x."""
     return np.asarray(np.clip(np.minimum(y - low, high - y) / pixel + 0.5, 0, 1))
 
 
@@ -119,7 +119,7 @@ def _paint_lines(scene: Scene, lines: list[Line]) -> np.ndarray:
     for line in lines:
         start, end = np.array(line.start), np.array(line.end)
         length = float(np.hypot(*(end - start)))
-        # Pieces short enough to curve in a panorama and to end near the camera's plane
+        # Pieces are short enough to curve in a panorama and to end near the camera's plane
         count = math.ceil(min(200, length / 5))
         along = start + (end - start) * np.linspace(0, 1, count + 1)[:, None]
         side = np.array([start[1] - end[1], end[0] - start[0]]) * (line.width / 2 / length)
@@ -128,7 +128,7 @@ def _paint_lines(scene: Scene, lines: list[Line]) -> np.ndarray:
         keep = np.minimum(depth[:-1], depth[1:]).min(1) > 2
         keep &= (quads.min(1) < (camera.width, camera.height)).all(1) & (quads.max(1) > 0).all(1)
         keep &= (np.ptp(quads, axis=1) < 3000).all(1)
-        # Where a line is thinner than a pixel it covers only a part of those that it touches
+        # A line thinner than a pixel covers only a part of the pixels that it touches
         a, b = quads[:, 3] - quads[:, 0], quads[:, 1] - quads[:, 0]
         thickness = np.abs(a[:, 0] * b[:, 1] - a[:, 1] * b[:, 0]) / np.maximum(np.hypot(a[:, 0], a[:, 1]), 0.3)
         shades = (np.minimum(1, thickness) * 255).astype(int).tolist()

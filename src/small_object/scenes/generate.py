@@ -1,7 +1,7 @@
-"""Makes the demo data sets ASS1-demo (surface cameras) and ASS2-demo (panoramas) of synthetic airport scenes.
+"""Generates the demo data sets ASS1-demo (surface cameras) and ASS2-demo (panoramas) of synthetic airport scenes.
 
-They stand in for the real sets with the same classes and the same shares of classes and object sizes. Each image has
-its own random stream, so a set is the same each time it is made.
+They replace the real sets, with the same classes and the same shares of classes and object sizes. Each image has its
+own random stream, so a set is the same each time it is generated.
 
     small-object scenes ASS1-demo --train 500 --val 100 --out datasets/ASS1-demo
 """
@@ -30,7 +30,7 @@ from small_object.scenes.scene import Scene
 
 @dataclass(frozen=True)
 class DemoSet:
-    """One demo set; `shares` or else `objects` says what an image shows."""
+    """A demo set; `shares` or else `objects` defines what an image shows."""
 
     name: str
     key: int  # of its random streams
@@ -46,7 +46,7 @@ class DemoSet:
 
 
 # Of ASS1's 8,371 objects 41.4 % are airplanes, 35.8 % persons and 22.8 % trucks; 39.4 % are small and 15.6 % large.
-# Large ones are airplanes and near trucks, so the bins are dealt out to the classes unevenly, with those sums kept.
+# Large ones are airplanes and near trucks, so the bins of the classes differ, but keep those sums.
 DEMO_SETS = {
     "ASS1-demo": DemoSet(
         "ASS1-demo", 1, 1280, 720, ("airplane", "person", "truck"), 160, 40,
@@ -60,7 +60,7 @@ DEMO_SETS = {
 
 
 def _apportion(total: int, shares: np.ndarray) -> np.ndarray:
-    """Split `total` into whole numbers in proportion to `shares`."""
+    """Split `total` into integers in proportion to `shares`."""
     return np.diff(np.round(total * np.cumsum(shares) / shares.sum()).astype(int), prepend=0)
 
 
@@ -68,7 +68,7 @@ def plan_split(demo: DemoSet, split: str, count: int, seed: int = 0) -> list[lis
     """Decide which objects each image of a split gets, so that the shares hold for the split as a whole.
 
     Returns:
-        For each image its objects as (class name, size): 0 small, 1 medium, 2 large, -1 any.
+        The objects of each image as (class name, size): 0 small, 1 medium, 2 large, -1 any.
     """
     rng = np.random.default_rng([seed, demo.key, SPLITS.index(split)])
     plan: list[list[tuple[str, int]]] = [[] for _ in range(count)]
@@ -99,7 +99,7 @@ def build_scene(demo: DemoSet, split: str, index: int, wanted: list[tuple[str, i
 
 
 def _write_image(index: int, wanted: list[tuple[str, int]], root: Path, demo: DemoSet, split: str, seed: int) -> None:
-    """Render one image; its labels are those of what is visible."""
+    """Render one image; its labels are those of the visible parts."""
     scene = build_scene(demo, split, index, wanted, seed)
     image, boxes, classes = render_scene(scene, np.random.default_rng([seed, demo.key, SPLITS.index(split), index, 1]))
     stem = f"{split}_{index:05d}"
@@ -112,23 +112,23 @@ def make_demo(
     name: str, root: str | Path | None = None, train: int | None = None, val: int | None = None, seed: int = 0,
     overwrite: bool = False,
 ) -> Path:  # fmt: skip
-    """Make a demo set: `images/{train,val}/*.jpg`, `labels/{train,val}/*.txt` in YOLO's format and `<name>.yaml`.
+    """Generate a demo set: `images/{train,val}/*.jpg`, `labels/{train,val}/*.txt` in YOLO's format and `<name>.yaml`.
 
-    The set is built in a temporary folder and moved to its place when it is complete.
+    The set is built in a temporary folder and moved into place when it is complete.
 
     Args:
         name: "ASS1-demo" or "ASS2-demo".
-        root: Folder of the set, by default `datasets/<name>` under the working folder.
+        root: Folder of the set, by default `datasets/<name>` in the current directory.
         train: Number of training images, by default the set's.
         val: Number of validation images, by default the set's.
         seed: Another seed gives another set.
-        overwrite: Replace images that are there already.
+        overwrite: Replace existing images.
 
     Returns:
         The folder.
 
     Raises:
-        UserError: If the name or a number can't be used, or there are other images already and `overwrite` is not set.
+        UserError: If the name or a number can't be used, or other images exist and `overwrite` is not set.
 
     Example:
         >>> make_demo("ASS1-demo", "datasets/my-demo", train=2, val=1).name
@@ -147,7 +147,7 @@ def make_demo(
     if (root / "images").exists() and not overwrite:
         found = {split: len(list((root / "images" / split).glob("*.jpg"))) for split in SPLITS}
         if found == counts:
-            LOGGER.info(f"{name} is in {root} already: {found['train']} training and {found['val']} validation images")
+            LOGGER.info(f"{name} is already in {root}: {found['train']} training and {found['val']} validation images")
             return root
         raise UserError(
             f"{root / 'images'} holds {found['train']} training and {found['val']} validation images, not "

@@ -1,4 +1,4 @@
-"""Lays out scenes: surface views with objects at the sizes that are asked for, and panoramas with rows of stands."""
+"""Lays out scenes: surface views with objects of given sizes, and panoramas with rows of stands."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from small_object.scenes.models import PIER_DEPTH, PIER_LENGTH, WALLS
 from small_object.scenes.scene import Camera, Scene, SceneObject, draw_light, draw_object
 from small_object.sizes import COCO_LARGE, COCO_SMALL
 
-# Of small, medium and large objects: the box areas aimed at and those accepted
+# Target and accepted box areas of small, medium and large objects
 TARGET_AREAS = ((130.0, 900.0), (1180.0, 8000.0), (10600.0, 70000.0))
 ACCEPTED_AREAS = ((0, COCO_SMALL * 0.95), (COCO_SMALL * 1.08, COCO_LARGE * 0.92), (COCO_LARGE * 1.08, 3e5))
 MIN_SIDE = 5.0  # pixels
@@ -23,7 +23,7 @@ def surface_scene(
 ) -> Scene:
     """Lay out a camera view with the wanted objects (class name, size): 0 small, 1 medium, 2 large."""
     largest_person = max((size for name, size in wanted if name == "person"), default=0)
-    mounts = ((6, 22), (5, 9), (3.5, 5))[largest_person]  # metres; people stand larger before a low camera
+    mounts = ((6, 22), (5, 9), (3.5, 5))[largest_person]  # metres; people look larger to a low camera
     scenes = []
     for _ in range(12):
         horizon, yaw = rng.uniform(0.14, 0.36) * height, math.radians(rng.uniform(-24, 24))
@@ -44,7 +44,7 @@ def surface_scene(
 
 
 def _add_airfield(scene: Scene, rng: np.random.Generator) -> None:
-    """Add lines on the apron, ever sparser taxiways beyond it, and buildings along a part of its end."""
+    """Add lines on the apron, sparser and sparser taxiways beyond it, and buildings along a part of its end."""
     for share in (0.25, 0.62):
         scene.add_line(scene.apron * share, 0.45)
     for offset in (11, 23):  # a road
@@ -62,7 +62,7 @@ def _add_airfield(scene: Scene, rng: np.random.Generator) -> None:
 
 
 def _move_to_size(scene: Scene, obj: SceneObject, size: int, rng: np.random.Generator) -> bool:
-    """Move an object to where its box has an area in the range of `size`; return whether there is such a position."""
+    """Move an object so that the area of its box is in the range of `size`; return whether that is possible."""
     target = math.exp(rng.uniform(*np.log(TARGET_AREAS[size])))
     obj.heading = rng.uniform(0, 2 * math.pi)
     if obj.category != "person":  # seen from the side or at an angle
@@ -82,7 +82,7 @@ def _move_to_size(scene: Scene, obj: SceneObject, size: int, rng: np.random.Gene
 
 
 def _add_to_view(scene: Scene, obj: SceneObject, areas: tuple[float, float]) -> bool:
-    """Add an object where it stands if it is wholly in view, of an area in a range and clear of others."""
+    """Add an object at its position if it is wholly in view, has an area in a range and is clear of others."""
     if not scene.locate(obj):
         return False
     (x0, y0, x1, y1), camera = obj.box.tolist(), scene.camera
@@ -92,7 +92,7 @@ def _add_to_view(scene: Scene, obj: SceneObject, areas: tuple[float, float]) -> 
 
 
 def panorama_scene(width: int, height: int, counts: dict[str, int], rng: np.random.Generator) -> Scene:
-    """Lay out a panorama with so many objects of each class; some are left out where there is no room."""
+    """Lay out a panorama with `counts` of objects by class; objects without room are left out."""
     focal = width / math.radians(rng.uniform(140, 172))
     horizon, yaw = rng.uniform(0.27, 0.38) * height, math.radians(rng.uniform(-7, 7))
     camera = Camera(width, height, focal, rng.uniform(32, 58), horizon, yaw, panorama=True)
@@ -118,7 +118,7 @@ def panorama_scene(width: int, height: int, counts: dict[str, int], rng: np.rand
 
 
 def _add_planes(scene: Scene, count: int, reach: float, lanes: tuple[float, ...], rng: np.random.Generator) -> None:
-    """Park planes nose-in at both sides of the pier and in remote rows; a few taxi."""
+    """Park planes nose-in on both sides of the pier and in remote rows; a few taxi."""
     rows = [(side, gap) for side in (-1, 1) for gap in (PIER_DEPTH / 2 + 10, 165.0)]
     for _ in range(1500):
         if count == 0:

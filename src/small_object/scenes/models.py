@@ -43,7 +43,7 @@ LIVERIES = {
 }
 PIER_LENGTH, PIER_DEPTH = 36.0, 40.0  # metres, of a piece of terminal
 WALLS = ("#c9ccd0", "#b7bcc2", "#d3cdc0", "#a9b4bd")
-TRUCKS = ("box", "box", "tanker", "van")  # as frequent as they are named
+TRUCKS = ("box", "box", "tanker", "van")  # as frequent as listed
 TRUCK_COLOURS = {
     "cab": ("#f0f0ec", "#f2c417", "#e9a313", "#1f5fae", "#d7372b", "#2c8a4b"),
     "load": ("#f5f5f2", "#f5f5f2", "#dfe2e4", "#f2c417", "#4877a8"),

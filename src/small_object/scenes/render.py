@@ -10,11 +10,11 @@ import numpy as np
 from small_object.scenes.background import render_ground, render_sky
 from small_object.scenes.scene import NEAR, Scene, SceneObject, bgr
 
-MIN_VISIBLE = 0.25  # of an object's own area; what shows less of itself is taken out of the scene
+MIN_VISIBLE = 0.25  # of an object's own area; objects with less visible are removed from the scene
 MIN_SIDE = 3.0  # pixels; narrower boxes can't be told from noise
 NOISE = 3  # of the sensor, at most
 SCALE = 2  # samples per pixel and side
-COLOURS = {  # of what no colour scheme names
+COLOURS = {  # of materials without a colour scheme
     "cockpit": "#1a2129", "window": "#36424e", "metal": "#a7adb4", "wing": "#c6cbd0",
     "fan": "#22262b", "tyre": "#1d1e20", "rim": "#8d9298", "glass": "#1f2a33", "dark": "#33363a",
     "amber": "#ff9a1a", "reflect": "#eef0ee", "roof": "#8d9194", "gate": "#7f8a94",
@@ -22,10 +22,10 @@ COLOURS = {  # of what no colour scheme names
 
 
 class Patch(NamedTuple):
-    """One object by itself."""
+    """A single rendered object."""
 
     samples: np.ndarray  # (height, width, 4) uint8 BGRA, `SCALE` samples per pixel and side, 0 where nothing is
-    x: int  # of the first column, in pixels
+    x: int  # first column in pixels
     y: int
 
     def region(self, samples: np.ndarray) -> np.ndarray:
@@ -35,7 +35,7 @@ class Patch(NamedTuple):
 
 
 def render_scene(scene: Scene, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Render a scene; objects that can hardly be seen are taken out of it.
+    """Render a scene and remove objects that can hardly be seen from it.
 
     Returns:
         The image (height, width, 3) uint8 BGR, the boxes (N, 4) float32 xyxy in pixels and the classes (N,) int64.
@@ -53,11 +53,11 @@ def render_scene(scene: Scene, rng: np.random.Generator) -> tuple[np.ndarray, np
 
 
 def draw_objects(scene: Scene) -> tuple[list[Patch], np.ndarray, np.ndarray]:
-    """Draw all objects, taking out those that can hardly be seen.
+    """Draw all objects, and remove those that can hardly be seen.
 
     Returns:
-        The patches from far to near, and in the order of the scene's objects the boxes (N, 4) float32 xyxy in pixels
-        of what is visible of each, and the classes (N,) int64.
+        The patches from far to near; then, in the order of the scene's objects, the boxes of their visible parts,
+        (N, 4), float32, xyxy in pixels, and their classes (N,), int64.
     """
     scene.objects.sort(key=scene.depth_order)
     patches = [draw_patch(scene, obj) for obj in scene.objects]
@@ -83,14 +83,14 @@ def draw_objects(scene: Scene) -> tuple[list[Patch], np.ndarray, np.ndarray]:
 
 
 def draw_patch(scene: Scene, obj: SceneObject) -> Patch:
-    """Draw one object by itself."""
+    """Draw a single object."""
     camera, model, light = scene.camera, obj.model, scene.light
     bounds = np.concatenate([np.floor(obj.box[:2]) - 1, np.ceil(obj.box[2:]) + 1])
     x0, y0, x1, y1 = np.clip(bounds, 0, [camera.width, camera.height] * 2).astype(int)
     samples = np.zeros(((y1 - y0) * SCALE, (x1 - x0) * SCALE, 4), np.uint8)
     rotation = obj.rotation()
     eye = rotation @ np.array([-obj.x, -obj.y, camera.mount])
-    pixels = (camera.project(obj.vertices())[0] - (x0, y0)) * SCALE - 0.5  # the middle of a sample has whole numbers
+    pixels = (camera.project(obj.vertices())[0] - (x0, y0)) * SCALE - 0.5  # samples have their middles at integers
     seen = model.visible_faces(eye, pixels)
     colours = COLOURS | obj.colours
     lit = light.shade(np.array([bgr(colours[model.materials[i]]) for i in seen]), model.normals[seen] @ rotation)

@@ -1,4 +1,4 @@
-"""What a scene holds: objects on level ground, lines painted on it, a camera and the daylight.
+"""The parts of a scene: objects on level ground, lines painted on it, a camera and daylight.
 
 The world is flat and measured in metres: x along the apron, y across it, z up. The camera stands above the origin and
 looks along +y, turned by `yaw`.
@@ -67,13 +67,13 @@ class Camera:
 
 
 def bgr(code: str) -> np.ndarray:
-    """Turn "#rrggbb" into BGR as float32, shape (3,), 0 to 255."""
+    """Convert "#rrggbb" to BGR, float32, shape (3,), 0 to 255."""
     return np.array([int(code[i : i + 2], 16) for i in (5, 3, 1)], np.float32)
 
 
 @dataclass(frozen=True)
 class Light:
-    """Colours are BGR (3,); those of lights are 1 for full white, those of the sky 0 to 255."""
+    """Daylight. Colours are BGR (3,); those of lights are 1 for full white, those of the sky 0 to 255."""
 
     direction: np.ndarray  # unit vector to the sun
     sun: np.ndarray
@@ -88,12 +88,12 @@ class Light:
         return np.asarray(albedo * (self.ambient * open_sky + self.sun * (normals @ self.direction).clip(0)[:, None]))
 
     def veil(self, metres: np.ndarray | float) -> np.ndarray:
-        """Return the share of haze in what is seen at a distance."""
+        """Return the fraction of haze at a distance."""
         return np.asarray(1 - np.exp(-np.asarray(metres) / self.visibility), np.float32)
 
 
 def draw_light(rng: np.random.Generator) -> Light:
-    """Draw a daylight with the sun behind the camera."""
+    """Draw a random daylight with the sun behind the camera."""
     up, azimuth, gain = math.radians(rng.uniform(28, 60)), math.radians(rng.uniform(-150, -30)), rng.uniform(0.85, 1.1)
     direction = (math.cos(up) * math.cos(azimuth), math.cos(up) * math.sin(azimuth), math.sin(up))
     sun, ambient = np.array([0.56, 0.62, 0.66]) * gain, np.array([0.5, 0.48, 0.45]) * gain
@@ -103,7 +103,7 @@ def draw_light(rng: np.random.Generator) -> Light:
 
 @dataclass
 class SceneObject:
-    """Something that stands on the ground; positions in metres, heading in radians from +x to +y."""
+    """An object on the ground; positions in metres, heading in radians from +x to +y."""
 
     label: int  # class index, -1 for buildings
     category: str  # "airplane", "truck", "person" or "building"
@@ -113,7 +113,7 @@ class SceneObject:
     y: float = 0.0
     heading: float = 0.0
     box: np.ndarray = field(default_factory=lambda: np.zeros(4, np.float32))  # xyxy pixels if nothing hid it
-    distance: float = 0.0  # metres from the camera; this and the box are set when it joins a scene
+    distance: float = 0.0  # metres from the camera; `Scene.locate` sets this and the box
 
     def rotation(self) -> np.ndarray:
         """Return the matrix (3, 3) that turns row vectors of the model's frame into the world's."""
@@ -125,7 +125,7 @@ class SceneObject:
         return np.asarray(self.model.vertices @ self.rotation() + (self.x, self.y, 0))
 
     def world(self, dx: float, dy: float) -> tuple[float, float]:
-        """Turn a point in the object's own frame, `dx` forward and `dy` left, into world x and y."""
+        """Convert a point in the object's own frame, `dx` forward and `dy` left, to world x and y."""
         c, s = math.cos(self.heading), math.sin(self.heading)
         return self.x + dx * c - dy * s, self.y + dx * s + dy * c
 
@@ -139,7 +139,7 @@ class SceneObject:
 
 
 def draw_object(category: str, label: int, rng: np.random.Generator) -> SceneObject:
-    """Draw an object of a class, not yet positioned."""
+    """Draw a random object of a class, not yet positioned."""
     kinds, build, palette = CATEGORIES[category]
     colours = {name: str(rng.choice(codes)) for name, codes in palette.items()}
     return SceneObject(label, category, build(str(rng.choice(kinds))), colours)
@@ -156,7 +156,7 @@ class Line(NamedTuple):
 
 @dataclass
 class Scene:
-    """Everything that an image shows."""
+    """Everything in an image."""
 
     camera: Camera
     light: Light
@@ -185,12 +185,12 @@ class Scene:
         return bool(depth.min() > NEAR and in_view)
 
     def depth_order(self, obj: SceneObject) -> tuple[int, float]:
-        """Return a key that sorts objects from far to near; the line of buildings is a layer of its own."""
+        """Return a key that sorts objects from far to near; the line of buildings has its own layer."""
         layer = 0 if obj.y > self.terminal else 2
         return 1 if obj.y == self.terminal else layer, -obj.distance
 
     def add(self, obj: SceneObject) -> bool:
-        """Add an object, after `locate`, if it stands clear of the others and little is hidden in the image."""
+        """Add an object, after `locate`, if it is clear of the others and hides little; return whether it was added."""
         x0, y0, x1, y1 = obj.box.tolist()
         for other in self.objects:
             if obj.overlaps(other):
@@ -207,7 +207,7 @@ class Scene:
         return True
 
     def add_building(self, kind: str, wall: str, x: float, y: float) -> None:
-        """Add a building that looks towards the camera, see `models.build_building`, before there are objects."""
+        """Add a building that faces the camera, see `models.build_building`, before other objects."""
         obj = SceneObject(-1, "building", models.build_building(kind), {"wall": wall}, x, y, -math.pi / 2)
         if self.locate(obj):
             self.objects.append(obj)

@@ -1,8 +1,8 @@
 """Models made of a few convex solids, which need no depth buffer.
 
 A model is in metres in its own frame: x forward, y left, z up, the origin on the ground under its middle. The faces of
-a convex solid that look at the eye never hide each other. Two solids are told apart by a plane between them: the one on
-the eye's side is in front.
+a convex solid that face the eye never hide each other. A plane between two solids gives their order: the one on the
+eye's side is in front.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 Material = str | Callable[[int, int], str]  # a name, or a function of (ring, side) that returns one
-MIN_PAINTED = 2.0  # samples that something painted must be wide and tall to be seen
+MIN_PAINTED = 2.0  # minimum width and height of painted faces in samples
 
 
 @dataclass(frozen=True)
@@ -44,14 +44,14 @@ class Model:
 
         Args:
             eye: The eye (3,) in the model's frame.
-            points: Where it sees the vertices, (V, 2). What is painted on a solid is left out where it is too small.
+            points: Where it sees the vertices, (V, 2). Painted faces that are too small are left out.
         """
         front = self.normals @ eye > self.offsets
         low, high = np.minimum.reduceat(points, self.starts), np.maximum.reduceat(points, self.starts)
         hides = (front[self.dividers] == self.outside) & ((low[:, None] < high) & (low < high[:, None])).all(2)
         np.fill_diagonal(hides, False)
         order = np.empty(len(self.starts), int)
-        for position in range(len(order)):  # next comes what hides the fewest of those that are left
+        for position in range(len(order)):  # the next solid is the one that hides the fewest remaining ones
             farthest = hides.sum(1).argmin()
             order[farthest] = position
             hides[:, farthest], hides[farthest] = False, True
@@ -69,7 +69,7 @@ def ring(axis: int, position: float, centre: Sequence[float], radii: Sequence[fl
 
 
 class ModelBuilder:
-    """Collects convex solids and what is painted on them."""
+    """Collects convex solids and the faces painted on them."""
 
     def __init__(self) -> None:
         self.points: list[np.ndarray] = []  # of each solid

@@ -1,1 +1,1 @@
-"""Slicing large images into tiles, and merging what is found in them."""
+"""Slicing of large images into tiles, and merging of the detections in them."""

@@ -1,4 +1,4 @@
-"""Training on slices: random tiles of large images at native resolution instead of the downscaled images."""
+"""Training on tiles: random tiles of large images at native resolution instead of the downscaled images."""
 
 from __future__ import annotations
 
@@ -26,32 +26,32 @@ from small_object.slicing.tiling import auto_tile, tile_grid, tile_hw
 
 Window = tuple[int, int, int, int]
 
-MAX_TRIES = 10  # random tiles to try for one that fits
+MAX_TRIES = 10  # random tiles to try until one fits
 
 
 class SlicedDataset(YOLODataset):
-    """A data set in which each access returns a random tile of an image, or at times the whole image.
+    """A data set that returns a random tile of an image on each access, or sometimes the whole image.
 
     Both are scaled so that the longer side is `imgsz`, and upstream's augmentations run on them unchanged. An epoch has
-    `slice_samples` samples of an image, but no more than its grid has tiles. An image no larger than a tile is returned
-    whole. The choices come from Python's `random`, as those of upstream's augmentations do.
+    `slice_samples` samples of an image, at most as many as its grid has tiles. An image no larger than a tile is always
+    whole. The choices come from Python's `random`, as in upstream's augmentations.
 
-    - A tile lies anywhere in the image. With probability `slice_empty` it shows no part of an object, if one of a few
-      random tiles does so. Otherwise it contains a random object, or lies inside that object if the object is larger.
+    - A tile lies anywhere in the image. With probability `slice_empty` it shows no part of an object, if a few random
+      tries find such a tile. Otherwise it contains a random object, or lies inside it if the object is larger.
     - Boxes are clipped to the tile. A box that keeps less than the fraction `slice_keep` of its area is dropped. If all
-      objects are dropped in each of the tiles tried, as with objects much larger than a tile, the image is given whole.
+      tiles tried lose all their objects, as with objects much larger than a tile, the whole image is returned.
     - The corners of rotated boxes and the polygons of masks are cut like boxes, by their own area. Keypoints outside a
-      tile are marked as not visible. For task=detect polygons are dropped, also in whole images: upstream can't mix
-      objects that have them with objects that don't.
+      tile are marked as not visible. For task=detect, polygons are dropped, also in whole images: upstream can't mix
+      objects with and without them.
 
-    Each access reads the image, and a mosaic makes four. The cache in RAM holds whole images at full size; with the
-    cache on disk, only the part of an image that lies in the tile is read.
+    Each access reads the image; a mosaic needs four. The cache in RAM holds whole images at full size. With the cache
+    on disk, only the tile's part of an image is read.
 
     Args:
         *args: See upstream's `YOLODataset`.
         hyp: Arguments of the training, with `slice` (side or [height, width] of a tile in pixels, or "auto"),
             `slice_full_ratio` (fraction of whole images), `slice_keep`, `slice_empty` and `slice_samples`.
-        rect: Must be False: rectangular batches need the shapes of the samples beforehand.
+        rect: Must be False, since rectangular batches need the shapes of the samples beforehand.
         **kwargs: See upstream's `YOLODataset`.
 
     Raises:
@@ -67,7 +67,7 @@ class SlicedDataset(YOLODataset):
             label["segments"] = []
         side = auto_tile(self.imgsz, object_size(self.labels)) if hyp.slice == "auto" else hyp.slice
         self.tile = tile_hw(tuple(side) if isinstance(side, (list, tuple)) else int(side))
-        shapes = (with_shape(label)["shape"] if hyp.slice_samples > 1 else self.tile for label in self.labels)
+        shapes = (add_shape(label)["shape"] if hyp.slice_samples > 1 else self.tile for label in self.labels)
         tiles = (len(tile_grid(height, width, self.tile, hyp.slice_overlap)) for height, width in shapes)
         self.order = np.repeat(np.arange(self.ni), [min(hyp.slice_samples, count) for count in tiles])
         self.full_ratio, self.keep, self.empty = hyp.slice_full_ratio, hyp.slice_keep, hyp.slice_empty
@@ -76,15 +76,15 @@ class SlicedDataset(YOLODataset):
         self.buffer = list(range(len(self)))
 
     def __len__(self) -> int:
-        """Return the number of samples of an epoch."""
+        """Return the number of samples per epoch."""
         return len(self.order)
 
     def load_image(self, i: int, *args: Any, **kwargs: Any) -> tuple[np.ndarray, tuple[int, int], tuple[int, int]]:
         """Return the whole image, shape (H, W, C), uint8, and twice its (height, width).
 
-        Upstream's cache in RAM then counts and holds it at full size. How upstream would resize it is not used.
+        Upstream's cache in RAM then holds it at full size and counts it so. It is never resized as in upstream.
         """
-        image = np.array(self._read(i))  # a copy: a data set's worth of mapped files may be more than a process can map
+        image = np.array(self._read(i))  # a copy, since a process can't map the files of a large data set
         return image, image.shape[:2], image.shape[:2]
 
     def get_image_and_label(self, index: int) -> dict[str, Any]:
@@ -116,7 +116,7 @@ class SlicedDataset(YOLODataset):
                 label["keypoints"] = _cut_keypoints(label["keypoints"][kept], (width, height), window)
         part = image[y1:y2, x1:x2]
         if len(regions := read_regions(self.im_files[index])):
-            part = np.array(part)  # of its own, since the image may be a file or in the cache
+            part = np.array(part)  # a copy, since the image may be a file or in the cache
             paint_regions(part, regions * ((width, height) * 2) - (x1, y1, x1, y1), xyxy - (x1, y1, x1, y1))
         label["img"] = self._resize(part)
         label["ori_shape"], label["resized_shape"] = (y2 - y1, x2 - x1), label["img"].shape[:2]
@@ -124,13 +124,13 @@ class SlicedDataset(YOLODataset):
         return self.update_labels_info(label)
 
     def _read(self, i: int) -> np.ndarray:
-        """Return the whole image, shape (H, W, C), from RAM, mapped from its .npy file, or from its file."""
+        """Return the whole image, shape (H, W, C), from RAM, from its mapped .npy file or from its file."""
         return read_full_image(self, i) if self.ims[i] is None else self.ims[i]
 
     def _cut(
         self, xyxy: np.ndarray, polygons: list[np.ndarray], window: Window
     ) -> tuple[np.ndarray, np.ndarray, bool, list[np.ndarray]]:
-        """Return what `cut_boxes` does, and what is left of the polygons."""
+        """Return the result of `cut_boxes` and the rest of the polygons."""
         if not polygons:
             return *cut_boxes(xyxy, window, self.keep), []
         cut = [cut_polygon(polygon, window) for polygon in polygons]
@@ -148,7 +148,7 @@ class SlicedDataset(YOLODataset):
         if not len(xyxy) or random.random() < self.empty:
             for _ in range(MAX_TRIES):
                 window = self._random_tile(whole)
-                if not self._cut(xyxy, polygons, window)[2]:  # a dropped sliver would make background of its object
+                if not self._cut(xyxy, polygons, window)[2]:  # a dropped sliver would turn its object into background
                     return window
         for _ in range(MAX_TRIES):
             window = self._random_tile(whole, xyxy[random.randrange(len(xyxy))])
@@ -157,7 +157,7 @@ class SlicedDataset(YOLODataset):
         return whole
 
     def _random_tile(self, whole: Window, box: np.ndarray | None = None) -> Window:
-        """Return a random tile; with a box, xyxy in pixels, one that contains it or, if it is larger, lies in it."""
+        """Return a random tile; with a box, xyxy in pixels, a tile that contains it or, if it is larger, lies in it."""
         starts = []
         sides = self.tile[::-1]
         for axis, (length, tile) in enumerate(zip(whole[2:], sides, strict=True)):
@@ -170,7 +170,7 @@ class SlicedDataset(YOLODataset):
         return x, y, min(x + sides[0], whole[2]), min(y + sides[1], whole[3])
 
     def _resize(self, image: np.ndarray) -> np.ndarray:
-        """Return the image with its longer side scaled to `imgsz`, in memory of its own, which may be written to."""
+        """Return a writable copy of the image with its longer side scaled to `imgsz`."""
         scale = self.imgsz / max(image.shape[:2])
         if scale == 1:
             return np.array(image)
@@ -180,7 +180,7 @@ class SlicedDataset(YOLODataset):
 
 
 def read_full_image(dataset: BaseDataset, i: int) -> np.ndarray:
-    """Return an image of a data set at full resolution, shape (H, W, C), mapped from the cache on disk or read.
+    """Return an image of a data set at full resolution, shape (H, W, C), mapped from the disk cache or read.
 
     Raises:
         FileNotFoundError: If it can't be read.
@@ -201,7 +201,7 @@ def read_full_image(dataset: BaseDataset, i: int) -> np.ndarray:
 
 
 def object_size(labels: Iterable[Mapping[str, Any]]) -> float | None:
-    """Return the median √(w·h) of boxes in pixels of their images, see `box_sides`; None where there are none."""
+    """Return the median √(w·h) of boxes in pixels of their images, see `box_sides`; None without boxes."""
     sizes = np.sqrt(box_sides(labels).prod(1))
     return float(np.median(sizes)) if len(sizes) else None
 
@@ -209,11 +209,11 @@ def object_size(labels: Iterable[Mapping[str, Any]]) -> float | None:
 def cut_boxes(xyxy: np.ndarray, window: Window, keep: float) -> tuple[np.ndarray, np.ndarray, bool]:
     """Cut boxes, shape (N, 4), to a tile; all are xyxy in pixels of the image.
 
-    A box stays if it keeps the fraction `keep` of its area, 0..1, and has any.
+    A box stays if it has area and keeps at least the fraction `keep` of it, 0..1.
 
     Returns:
-        Indices of the boxes that stay, shape (K,); what is left of them, shape (K, 4); whether any box reaches into the
-        tile.
+        Indices of the boxes that stay, shape (K,); their parts in the tile, shape (K, 4); whether any box reaches into
+        the tile.
 
     Example:
         >>> cut_boxes(np.array([[0, 0, 20, 10], [90, 0, 110, 10], [0, 0, 5, 5]]), (10, 0, 100, 100), 0.5)
@@ -229,8 +229,8 @@ def cut_boxes(xyxy: np.ndarray, window: Window, keep: float) -> tuple[np.ndarray
 def cut_polygon(polygon: np.ndarray, window: Window) -> np.ndarray:
     """Return the part of a polygon, xy in pixels, shape (P, 2), in a tile; shape (0, 2) if there is none.
 
-    By Sutherland and Hodgman (https://doi.org/10.1145/360767.360802): where a polygon leaves the tile and comes back,
-    the parts are connected by lines without area along the edge.
+    The algorithm is Sutherland and Hodgman's (https://doi.org/10.1145/360767.360802). If a polygon leaves the tile and
+    returns, lines without area along the edge connect its parts.
 
     Example:
         >>> cut_polygon(np.array([[0.0, 0], [4, 0], [4, 4]]), (0, 0, 2, 9)).tolist()
@@ -241,7 +241,7 @@ def cut_polygon(polygon: np.ndarray, window: Window) -> np.ndarray:
         depth, depth_before = sign * (polygon[:, axis] - limit), sign * (before[:, axis] - limit)
         crosses = (depth >= 0) != (depth_before >= 0)
         share = np.where(crosses, depth_before / np.where(crosses, depth_before - depth, 1), 0)[:, None]
-        points = np.stack((before + share * (polygon - before), polygon), 1)  # where it crosses, then the corner
+        points = np.stack((before + share * (polygon - before), polygon), 1)  # the crossing, then the corner
         polygon = points[np.stack((crosses, depth >= 0), 1)]
     return polygon
 
@@ -251,7 +251,7 @@ def _area(polygon: np.ndarray) -> float:
 
 
 def _cut_keypoints(keypoints: np.ndarray, size: tuple[int, int], window: Window) -> np.ndarray:
-    """Return keypoints as shares of a tile, not visible outside it, of such of an image; shape (N, K, 3)."""
+    """Convert keypoints from fractions of an image to fractions of a tile; outside, not visible; shape (N, K, 3)."""
     x1, y1, x2, y2 = window
     xy = (keypoints[..., :2] * size - (x1, y1)) / (x2 - x1, y2 - y1)
     inside = (np.abs(xy - 0.5) <= 0.5 + 1e-6).all(-1, keepdims=True)  # labels have 32 bits
@@ -259,8 +259,8 @@ def _cut_keypoints(keypoints: np.ndarray, size: tuple[int, int], window: Window)
     return cut
 
 
-def with_shape(label: dict[str, Any]) -> dict[str, Any]:
-    """Return an image's labels with its (height, width), which a data set for `rect=True` has dropped."""
+def add_shape(label: dict[str, Any]) -> dict[str, Any]:
+    """Return an image's labels with its (height, width), which data sets with `rect=True` drop."""
     if "shape" in label:
         return label
     with Image.open(label["im_file"]) as image:  # reads the header only

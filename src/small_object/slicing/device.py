@@ -1,4 +1,4 @@
-"""Cuts tiles on the device of the model, to which an image goes once."""
+"""Cuts tiles on the device of the model, so that an image is copied there once."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ GREY = 114  # of upstream's letterbox
 
 
 def letterbox_tiles(tiles: Sequence[torch.Tensor], input_hw: tuple[int, int], dtype: torch.dtype) -> torch.Tensor:
-    """Return tiles as the input of a model, as upstream's letterbox makes it but for the rounding of resized pixels.
+    """Return tiles as the input of a model, like upstream's letterbox except for the rounding of resized pixels.
 
     Args:
         tiles: Tiles of one shape (H, W, C), BGR if C is 3, uint8, views of images on the device.

@@ -1,4 +1,4 @@
-"""Connected components, written out because scipy is not among the requirements."""
+"""Connected components, implemented here because scipy is not a requirement."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import numpy as np
 
 
 def connected(count: int, i: np.ndarray, j: np.ndarray) -> np.ndarray:
-    """Return for each of `count` nodes the lowest node of its component, shape (count,), int64.
+    """Return the lowest node of the component of each of `count` nodes, shape (count,), int64.
 
-    Edges lead from the nodes `i` to the nodes `j`, shape (K,).
+    Edges connect the nodes `i` and `j`, shape (K,).
 
     Example:
         >>> connected(5, np.array([3, 1]), np.array([4, 3]))

@@ -1,4 +1,4 @@
-"""Masks of objects that are kept as crops: a stack of whole masks of a 4K frame would take 8 MB an object."""
+"""Masks of objects, kept as crops: a stack of whole masks of a 4K frame would take 8 MB per object."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Crop:
         return self.x, self.y, self.x + width, self.y + height
 
     def shifted(self, x: int, y: int) -> Crop:
-        """Return the same mask, moved by some pixels."""
+        """Return the mask moved by (x, y) pixels."""
         return Crop(self.x + x, self.y + y, self.mask)
 
     def inside(self, xyxy: tuple[int, int, int, int]) -> np.ndarray:
@@ -49,13 +49,13 @@ class Crop:
 
 
 def crop_masks(masks: torch.Tensor, boxes: torch.Tensor, gain: Sequence[float], pad: Sequence[float]) -> list[Crop]:
-    """Cut masks of a model's input out of their boxes, at the size of the image.
+    """Crop masks of a model's input to their boxes, at the size of the image.
 
     Args:
         masks: Masks of the input, 0 or 1, shape (N, H, W).
         boxes: Boxes, xyxy in pixels of the image, shape (N, 4).
-        gain: By what x and y of the image are multiplied in the masks.
-        pad: What is then added to them.
+        gain: Factors from x and y of the image to those of the masks.
+        pad: Offsets to add afterwards.
     """
     crops = []
     for mask, box in zip(masks.byte().cpu().numpy(), boxes.cpu().double().numpy(), strict=True):
@@ -84,7 +84,7 @@ def draw_masks(crops: Sequence[Crop], hw: tuple[int, int], gain: Sequence[float]
 
 
 def join_crops(crops: Sequence[Crop]) -> Crop:
-    """Return the mask of all pixels that belong to one of some masks, at least one."""
+    """Return the union of masks, of which there must be at least one."""
     if len(crops) == 1:
         return crops[0]
     corners = np.array([crop.xyxy for crop in crops])
@@ -93,7 +93,7 @@ def join_crops(crops: Sequence[Crop]) -> Crop:
 
 
 def crop_ious(crops: Sequence[Crop], others: Sequence[Crop]) -> np.ndarray:
-    """Return the IoU of each mask with each other one, shape (N, M), float32."""
+    """Return the IoU of each mask with each other mask, shape (N, M), float32."""
     ious = np.zeros((len(crops), len(others)), np.float32)
     areas = [np.array([int(np.count_nonzero(each.mask)) for each in group]) for group in (crops, others)]
     a, b = (np.array([each.xyxy for each in group]).reshape(-1, 4) for group in (crops, others))
@@ -105,7 +105,7 @@ def crop_ious(crops: Sequence[Crop], others: Sequence[Crop]) -> np.ndarray:
 
 
 def polygon_crops(polygons: Iterable[np.ndarray], image_hw: tuple[int, int]) -> list[Crop]:
-    """Return the masks of polygons, xy as shares of an image's sides, shapes (P, 2)."""
+    """Return the masks of polygons, xy as fractions of an image's sides, shapes (P, 2)."""
     crops = []
     for polygon in polygons:
         points = np.rint(polygon * image_hw[::-1]).astype(np.int32)
@@ -117,9 +117,9 @@ def polygon_crops(polygons: Iterable[np.ndarray], image_hw: tuple[int, int]) -> 
 
 
 class CropMasks(Masks):
-    """Upstream's masks of an image, which become a stack of whole masks only where `data` is asked for.
+    """Upstream's masks of an image, which become a stack of whole masks only when `data` is read.
 
-    Outlines (`xy`, `xyn`), pictures, text files and trackers take the crops. They stay on the CPU.
+    Outlines (`xy`, `xyn`), pictures, text files and trackers use the crops, which stay on the CPU.
 
     Attributes:
         crops: The mask of each object.
@@ -131,7 +131,7 @@ class CropMasks(Masks):
 
     @property
     def data(self) -> torch.Tensor | np.ndarray:  # type: ignore[override, unused-ignore]
-        """Whole masks, shape (N, height, width), uint8: a byte for each object and pixel of the image."""
+        """Whole masks, shape (N, height, width), uint8: a byte per object and pixel of the image."""
         stack = np.zeros(self.shape, np.uint8)
         for whole, crop in zip(stack, self.crops, strict=True):
             whole[:] = crop.inside((0, 0, *self.orig_shape[::-1]))
@@ -156,7 +156,7 @@ class CropMasks(Masks):
         return CropMasks(self.crops, self.orig_shape, as_array=True)
 
     def to(self, *args: Any, **kwargs: Any) -> CropMasks:
-        """Return the masks as they are."""
+        """Return the masks unchanged."""
         return self
 
     cpu = cuda = to
@@ -169,11 +169,11 @@ class CropMasks(Masks):
 
     @property
     def xyn(self) -> list[np.ndarray]:  # type: ignore[override, unused-ignore]
-        """The outlines as shares of the image's sides."""
+        """The outlines as fractions of the image's sides."""
         return [xy / np.array(self.orig_shape[::-1], np.float32) for xy in self.xy]
 
     def paint(self, image: np.ndarray, colors: Sequence[Sequence[int]], alpha: float = 0.5) -> None:
-        """Paint the masks over an image (H, W, 3), uint8, in place, each in its colour."""
+        """Paint the masks over an image (H, W, 3), uint8, in place, each in its own colour."""
         height, width = image.shape[:2]
         for crop, color in zip(self.crops, colors, strict=True):
             x1, y1, x2, y2 = np.clip(crop.xyxy, 0, (width, height) * 2).tolist()

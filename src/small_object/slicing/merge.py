@@ -1,11 +1,11 @@
 """Merges the detections of an image's tiles.
 
-Tiles overlap, so several of them see the same object: one sees it whole, another cuts it at its edge. `merge` makes one
-box of these. Boxes are xyxy in pixels of the whole image. The source of a box is its tile or the pass over the whole
-image. The rules apply in this order; 3 and 5 among boxes of one class:
+Tiles overlap, so several of them see the same object: one sees it whole, another cuts it at its edge. `merge` turns
+these into one box. Boxes are xyxy in pixels of the whole image. The source of a box is its tile or the pass over the
+whole image. The rules apply in this order; 3 and 5 only among boxes of one class:
 
-1. Open. A side of a box is open if it lies within the tolerance of an inner edge of its tile, that is, one that is not
-   the image's border: the object may continue there. The tolerance is `MARGIN` or 5% of the box's side, whichever is
+1. Open. A side of a box is open if it lies within the tolerance of an inner edge of its tile (an edge that is not the
+   image's border): the object may continue there. The tolerance is `MARGIN` or 5% of the box's side, whichever is
    larger. A box without open sides is whole; boxes of the pass over the whole image always are.
 2. Drop. An open box is dropped if a whole box of another source, of any class, covers at least the fraction `MIN_COVER`
    of it and reaches (within twice the tolerance) every edge at which it is open: a part of an object may look like
@@ -13,17 +13,17 @@ image. The rules apply in this order; 3 and 5 among boxes of one class:
 3. Join. Two open boxes of different sources are compared in the zone that both tiles see. They are one object if the
    IoU of their parts there, each widened by half a `MARGIN`, is at least `MIN_IOU`, and if, towards each edge where
    either is open, both reach the end of the zone. Joining is transitive. Joined boxes become the box around them all,
-   with the highest of their scores. So parts meet at facing edges, across a corner and over a row of tiles; neighbours
-   do not, however close, because one ends before the edge or lies alongside the other.
+   with the highest of their scores. So parts meet at facing edges, across a corner and over a row of tiles. Close
+   neighbours don't, because one ends before the edge or lies alongside the other.
 4. Drop again. A box that is still open is dropped in favour of a joined one, as in rule 2.
-5. Greedy NMS of all that is left, with the threshold `iou`, by falling score; of equal scores the first in the input
-   goes first.
+5. NMS. The remaining boxes go through greedy NMS with the threshold `iou`, by falling score; ties keep the order of the
+   input.
 
-Of rotated boxes the same holds. Sides and edges are those of the upright boxes around them, the rest is that of
-the rotated boxes. In rules 2 and 4, what the tile of an open box shows of the other one has to cover it, see
-`cover_shares`. Joined boxes become the smallest rotated box around what their tiles show of them.
+The same rules hold for rotated boxes. Sides and edges are those of the upright boxes around them; all else uses the
+rotated boxes. In rules 2 and 4, the part of the other box in the open box's tile must cover the open box, see
+`cover_shares`. Joined boxes become the smallest rotated box around the parts in their tiles.
 
-In rules 2 to 4 a box counts only if its score is at least the fraction `MIN_SCORE_RATIO` of the other's, so that the
+In rules 2 to 4, a box counts only if its score is at least the fraction `MIN_SCORE_RATIO` of the other's, so that the
 very uncertain boxes of a validation (confidence 0.001) neither replace nor enlarge good ones.
 """
 
@@ -36,25 +36,25 @@ import torch
 
 from small_object.slicing.groups import connected
 from small_object.slicing.rotated import (
-    corners_of,
+    box_corners,
     cover_shares,
-    nms_of_pairs,
-    rotated_around,
-    seen_parts,
+    min_rotated_box,
+    nms_pairs,
     upright_boxes,
+    visible_parts,
     zone_ious,
 )
 
 MERGE_IOU = 0.5
-"""Maximum IoU of two objects of a class in a sliced image: lower than in the NMS of one pass, because two tiles agree
-less about an object than two anchors do."""
+"""Maximum IoU of two objects of a class in a sliced image. It is lower than in the NMS of one pass, because two tiles
+agree less about an object than two anchors do."""
 
-GROUP = 64  # boxes that are compared together
+GROUP = 64  # boxes compared at once
 MARGIN = 2.0  # tolerance at the edges of tiles in pixels
 EDGE_TOLERANCE = 0.05  # likewise, as a fraction of the box's side: large boxes are less exact
-MIN_COVER = 0.7  # fraction of an open box that a box must cover to replace it
+MIN_COVER = 0.7  # fraction of an open box that another box must cover to replace it
 MIN_IOU = 0.5  # of two parts of one object in the zone that both tiles see
-MIN_SCORE_RATIO = 0.25  # of the score of a box that replaces or enlarges another to the other's
+MIN_SCORE_RATIO = 0.25  # score of a box that replaces or enlarges another, divided by the other's
 
 
 @dataclass(frozen=True)
@@ -66,8 +66,8 @@ class Merged:
         scores: Scores, shape (K,).
         classes: Classes, shape (K,).
         index: Index of each in the input, shape (K,), int64; for a joined box, that of its part with the highest score.
-        owner: The detection that each box of the input is or is a part of, shape (N,), int64; -1 where it was dropped.
-        rotated: Rotated boxes, xywhr in pixels and radians, shape (K, 5); None where the input has none.
+        owner: The detection that each input box is or is a part of, shape (N,), int64; -1 if it was dropped.
+        rotated: Rotated boxes, xywhr in pixels and radians, shape (K, 5); None if the input has none.
     """
 
     boxes: torch.Tensor
@@ -89,7 +89,7 @@ def merge(
     iou: float = MERGE_IOU,
     rotated: torch.Tensor | None = None,
 ) -> Merged:
-    """Merge the detections of all tiles, and of the pass over the whole image if any, by the rules above.
+    """Merge the detections of all tiles, and of the pass over the whole image, if any, by the rules above.
 
     Args:
         boxes: Boxes, xyxy in pixels of the whole image, x1 <= x2 and y1 <= y2, finite, shape (N, 4).
@@ -98,8 +98,8 @@ def merge(
         sources: For each box, the row of its tile in `tiles`, or -1 for the pass over the whole image; shape (N,).
         tiles: Tiles, xyxy in pixels, shape (T, 4), as from `tile_grid`.
         image_hw: Height and width of the image in pixels.
-        iou: Maximum IoU, 0..1, of two boxes of a class that both stay.
-        rotated: The rotated boxes that `boxes` are around, xywhr in pixels and radians, shape (N, 5), if there are any.
+        iou: Maximum IoU, 0..1, of two remaining boxes of a class.
+        rotated: The rotated boxes inside `boxes`, xywhr in pixels and radians, shape (N, 5), if there are any.
 
     Returns:
         The detections of the image, on the device of `boxes`; boxes and scores in float32 or wider.
@@ -129,10 +129,10 @@ def merge(
     score, class_id, source = (x.detach().cpu().numpy() for x in (scores, classes.double(), sources.long()))
     class_id = np.unique(class_id, return_inverse=True)[1]
 
-    # From here on a box is (-x1, -y1, x2, y2): the larger a number, the farther out that side.
+    # From here on, a box is (-x1, -y1, x2, y2): the larger a number, the farther out that side.
     outward = np.array([-1.0, -1, 1, 1])
     xywhr = None if rotated is None else rotated.detach().cpu().double().numpy()
-    corners = None if xywhr is None else corners_of(xywhr)
+    corners = None if xywhr is None else box_corners(xywhr)
     box = boxes.detach().cpu().numpy().astype(np.float64) * outward
     frame = np.array([[0.0, 0, image_hw[1], image_hw[0]]])
     tile = np.concatenate((tiles * outward, frame))[source]
@@ -143,7 +143,7 @@ def merge(
     def covered(
         i: np.ndarray, j: np.ndarray, by: np.ndarray, by_score: np.ndarray, by_corners: np.ndarray | None
     ) -> np.ndarray:
-        """Return for which pairs the open box i is a part of the whole or joined box j: rules 2 and 4."""
+        """Return whether the open box i of each pair is a part of the whole or joined box j: rules 2 and 4."""
         is_part = ((by[j] >= tile[i] - 2 * tolerance[i]) | ~is_open[i]).all(1)
         is_part &= by_score[j] >= MIN_SCORE_RATIO * score[i]
         i, j = i[is_part], j[is_part]
@@ -191,13 +191,13 @@ def merge(
         xywhr, single_corners = xywhr[best], corners
         for k in np.flatnonzero(count > 1):
             parts = order[group[order] == label[k]]
-            xywhr[k] = rotated_around(np.concatenate(seen_parts(single_corners[parts], tile[parts] * outward)))
-        union = upright_boxes(corners_of(xywhr)) * outward
+            xywhr[k] = min_rotated_box(np.concatenate(visible_parts(single_corners[parts], tile[parts] * outward)))
+        union = upright_boxes(box_corners(xywhr)) * outward
 
     single, joined = np.flatnonzero((count == 1) & is_cut[best]), np.flatnonzero(count > 1)
     i, j = _meeting_pairs(union[single], union[joined])
     keep = np.ones(len(best), dtype=bool)
-    by_corners = None if xywhr is None else corners_of(xywhr)
+    by_corners = None if xywhr is None else box_corners(xywhr)
     keep[single[i[covered(best[single[i]], joined[j], union, score[best], by_corners)]]] = False
 
     rank = np.lexsort((best, -score[best]))
@@ -210,7 +210,7 @@ def merge(
         xywhr = xywhr[rank]
         i, j = _meeting_pairs(union, union)
         compared = (i < j) & (class_id[best[i]] == class_id[best[j]])
-        kept = torch.from_numpy(nms_of_pairs(xywhr, i[compared], j[compared], iou))
+        kept = torch.from_numpy(nms_pairs(xywhr, i[compared], j[compared], iou))
         rotated = torch.from_numpy(xywhr)[kept].to(boxes)
     index = torch.from_numpy(best)[kept].to(boxes.device)
     owners = np.full(len(box) + 1, -1)  # by the lowest box of a group
@@ -226,8 +226,8 @@ def _area(box: np.ndarray) -> np.ndarray:
 def _meeting_pairs(box1: np.ndarray, box2: np.ndarray) -> np.ndarray:
     """Return all (i, j) for which box1[i] and box2[j] meet, shape (2, P), int64.
 
-    Boxes are compared in groups along x, each with those of its stretch: comparing all with all, as torchvision does,
-    takes gigabytes for the 20,000 boxes of a validation image.
+    Boxes are compared in groups along x, each group with the boxes in its range. Comparing all pairs, as torchvision
+    does, takes gigabytes for the 20,000 boxes of a validation image.
     """
     pairs = [np.zeros((2, 0), dtype=np.int64)]
     order = np.argsort(-box1[:, 0])
@@ -242,10 +242,10 @@ def _meeting_pairs(box1: np.ndarray, box2: np.ndarray) -> np.ndarray:
 
 
 def _nms(boxes: torch.Tensor, classes: torch.Tensor, iou: float) -> torch.Tensor:
-    """Return the rows that greedy NMS keeps of boxes, xyxy, which come in falling order of priority.
+    """Return the rows that greedy NMS keeps of boxes, xyxy, given in falling order of priority.
 
-    Class by class: torchvision's `batched_nms` may shift the classes apart, which rounds the boxes, and does not keep
-    the order of equal scores.
+    It runs per class: torchvision's `batched_nms` may shift the classes apart, which rounds the boxes, and does not
+    keep the order of equal scores.
     """
     from torchvision.ops import nms  # here, as it is slow to import
 

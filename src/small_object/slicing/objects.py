@@ -1,4 +1,4 @@
-"""What a model of any task with boxes finds in an image or in a part of it."""
+"""The objects that a model of any task with boxes finds in an image or a part of it."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ class Objects:
     """The objects found in an image or a tile.
 
     Attributes:
-        rows: (x1, y1, x2, y2, score, class) in pixels, shape (N, 6); of rotated boxes the upright ones around them.
-        rotated: Rotated boxes, xywhr in pixels and radians, shape (N, 5); None without, like what follows.
+        rows: (x1, y1, x2, y2, score, class) in pixels, shape (N, 6); for rotated boxes, the upright boxes around them.
+        rotated: Rotated boxes, xywhr in pixels and radians, shape (N, 5). This and the following are None if missing.
         keypoints: Keypoints, (x, y) or (x, y, visibility), in pixels, shape (N, K, 2 or 3).
         features: Features of the objects for a tracker, shape (N, F).
         masks: The mask of each object.
@@ -33,7 +33,7 @@ class Objects:
         return len(self.rows)
 
     def __getitem__(self, index: torch.Tensor) -> Objects:
-        """Return those of some indices, shape (K,), or of a mask, shape (N,)."""
+        """Select objects by indices, shape (K,), or by a mask, shape (N,)."""
         index = index.nonzero().flatten() if index.dtype == torch.bool else index
         masks = None if self.masks is None else [self.masks[k] for k in index.tolist()]
         rotated, keypoints, features = (None if x is None else x[index] for x in self._more())
@@ -48,7 +48,7 @@ class Objects:
         return Objects(self.rows.cpu(), rotated, keypoints, features, self.masks)
 
     def shifted(self, x: int, y: int) -> Objects:
-        """Return the objects of a part of an image, in float32, moved by its position in pixels."""
+        """Return the objects in float32, moved by (x, y) pixels."""
         rows = self.rows.float().clone()
         rotated, keypoints, features = (None if x is None else x.float().clone() for x in self._more())
         masks = None if self.masks is None else [crop.shifted(x, y) for crop in self.masks]

@@ -1,4 +1,4 @@
-"""The region of images that matters: no tile outside it, and no object whose centre lies outside."""
+"""The region of images that matters: tiles outside it, and objects with their centre outside, are left out."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ class Region:
 
     Attributes:
         file: The file that it was read from, for messages.
-        mask: Where to look in the picture of the file, bool, shape (H, W); None for polygons.
-        polygons: Where to look, xy as shares of an image's sides, shapes (P, 2).
+        mask: Where to look in the file's picture, bool, shape (H, W); None for polygons.
+        polygons: Where to look, xy as fractions of an image's sides, shapes (P, 2).
     """
 
     file: Path
@@ -33,11 +33,11 @@ class Region:
     polygons: Sequence[np.ndarray] = ()
     _masks: dict[tuple[int, int], np.ndarray] = field(default_factory=dict, compare=False, repr=False)
 
-    def mask_of(self, image_hw: tuple[int, int]) -> np.ndarray:
-        """Return where to look in an image of a (height, width), bool, that shape.
+    def build_mask(self, image_hw: tuple[int, int]) -> np.ndarray:
+        """Return where to look in an image of the shape (height, width), as a bool array of that shape.
 
         Raises:
-            UserError: If the mask has another aspect than the image.
+            UserError: If the mask's aspect ratio differs from the image's.
         """
         if (known := self._masks.get(image_hw)) is not None:
             return known
@@ -50,7 +50,7 @@ class Region:
             h, w = self.mask.shape
             if abs(w * height / (h * width) - 1) > MAX_DISTORTION:
                 image = f"an image of {width}x{height} pixels"
-                raise UserError(f"slice_roi={self.file}: a mask of {w}x{h} pixels has another aspect than {image}")
+                raise UserError(f"slice_roi={self.file}: the aspect ratio of a {w}x{h} mask differs from {image}")
             mask = cv2.resize(self.mask.astype(np.uint8), (width, height), interpolation=cv2.INTER_NEAREST).astype(bool)
         if len(self._masks) > 8:  # images of many sizes
             self._masks.clear()
@@ -58,22 +58,22 @@ class Region:
         return mask
 
     def select_tiles(self, tiles: np.ndarray, image_hw: tuple[int, int]) -> np.ndarray:
-        """Return those of the tiles, xyxy in pixels, shape (T, 4), that show a pixel of the region."""
-        mask = self.mask_of(image_hw)
+        """Return the tiles, xyxy in pixels, shape (T, 4), that show a pixel of the region."""
+        mask = self.build_mask(image_hw)
         return tiles[[bool(mask[y1:y2, x1:x2].any()) for x1, y1, x2, y2 in tiles.tolist()]]
 
     def contains(self, centres: torch.Tensor, image_hw: tuple[int, int]) -> torch.Tensor:
-        """Return which points, xy in pixels of an image, shape (N, 2), lie in the region, shape (N,)."""
-        mask = self.mask_of(image_hw)
+        """Return whether points, xy in pixels of an image, shape (N, 2), lie in the region, shape (N,)."""
+        mask = self.build_mask(image_hw)
         x, y = (centres[:, k].cpu().long().clamp(0, image_hw[1 - k] - 1).numpy() for k in (0, 1))
         return torch.from_numpy(mask[y, x]).to(centres.device)
 
 
 def read_region(path: str | Path) -> Region:
-    """Read a region from a mask, whose pixels above 127 are looked at, or from a YAML with polygons.
+    """Read a region from a mask image, where it is the pixels above 127, or from a YAML with polygons.
 
-    The YAML has a key `polygons`: a list of polygons, each a list of at least 3 points [x, y] as shares of the image's
-    width and height, 0..1.
+    The YAML has a key `polygons`: a list of polygons, each a list of at least 3 points [x, y] as fractions of the
+    image's width and height, 0..1.
 
     Raises:
         UserError: If the file is neither.
@@ -87,7 +87,7 @@ def read_region(path: str | Path) -> Region:
             raise UserError(f"slice_roi={path}: can't be read as an image")
         mask = image.reshape(image.shape[:2]) > 127
         if not mask.any():
-            raise UserError(f"slice_roi={path}: is black everywhere; make white what is to be looked at")
+            raise UserError(f"slice_roi={path}: is black everywhere; paint the region white")
         return Region(file, mask)
     try:
         content = yaml.safe_load(file.read_text(encoding="utf-8"))

@@ -1,4 +1,4 @@
-"""Takes the objects out of upstream's results of an image, of any task with boxes, and puts others in."""
+"""Reads and replaces the objects in upstream's results of an image, for any task with boxes."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from small_object.slicing.objects import Objects
 
 
 def rotated_rows(rotated: torch.Tensor, rest: torch.Tensor) -> torch.Tensor:
-    """Return the upright boxes around rotated ones, xyxy of xywhr, shape (N, 5), each followed by its rest."""
+    """Return the upright boxes, xyxy, around rotated boxes, xywhr, shape (N, 5), each followed by its row of `rest`."""
     corners = xywhr2xyxyxyxy(rotated)
     return torch.cat((corners.amin(1), corners.amax(1), rest), 1)
 
 
-def objects_of(result: Results) -> Objects:
-    """Return the objects in the results of an image, in its pixels."""
+def result_objects(result: Results) -> Objects:
+    """Return the objects in the results of an image, in pixels of the image."""
     rotated = masks = None
     if result.obb is not None:
         rotated = result.obb.data[:, :5]
@@ -33,7 +33,7 @@ def objects_of(result: Results) -> Objects:
 
 
 def update_result(result: Results, objects: Objects, device: torch.device) -> None:
-    """Replace the objects in the results of an image by others, in its pixels."""
+    """Replace the objects in the results of an image by others, in pixels of the image."""
     rows = objects.rows.to(device)
     if objects.rotated is not None:
         result.boxes = None
@@ -50,7 +50,7 @@ def update_result(result: Results, objects: Objects, device: torch.device) -> No
 def letterbox_gain(
     input_hw: tuple[int, int], image_hw: tuple[int, int]
 ) -> tuple[tuple[float, float], tuple[float, float]]:
-    """Return by what upstream's letterbox multiplies x and y of an image, and what it adds to them."""
+    """Return the factors and offsets of upstream's letterbox for x and y of an image."""
     scale = min(input_hw[0] / image_hw[0], input_hw[1] / image_hw[1])
     height, width = (max(round(side * scale), 1) for side in image_hw)
     pad = round((input_hw[1] - width) / 2 - 0.1), round((input_hw[0] - height) / 2 - 0.1)

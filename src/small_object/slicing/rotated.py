@@ -1,4 +1,4 @@
-"""Geometry of rotated boxes: how much of one lies in another, whether two are parts of one object, and their NMS."""
+"""Geometry of rotated boxes: overlap, parts of one object, and NMS."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from ultralytics.utils.metrics import probiou
 from ultralytics.utils.ops import xywhr2xyxyxyxy, xyxyxyxy2xywhr
 
 
-def corners_of(xywhr: np.ndarray) -> np.ndarray:
+def box_corners(xywhr: np.ndarray) -> np.ndarray:
     """Return the corners of rotated boxes, shape (N, 5), in pixels: shape (N, 4, 2), float32."""
     corners: np.ndarray = xywhr2xyxyxyxy(xywhr).astype(np.float32)
     return corners
@@ -20,64 +20,65 @@ def upright_boxes(corners: np.ndarray) -> np.ndarray:
     return np.concatenate((corners.min(1), corners.max(1)), 1)
 
 
-def rotated_around(corners: np.ndarray) -> np.ndarray:
+def min_rotated_box(corners: np.ndarray) -> np.ndarray:
     """Return the smallest rotated box around points, shape (P, 2): xywhr, shape (5,)."""
     box: np.ndarray = xyxyxyxy2xywhr(corners[None])[0]
     return box
 
 
-def seen_parts(corners: np.ndarray, tiles: np.ndarray) -> list[np.ndarray]:
-    """Return what tiles show of rotated boxes, convex polygons of shapes (P, 2); P is 0 where they show nothing.
+def visible_parts(corners: np.ndarray, tiles: np.ndarray) -> list[np.ndarray]:
+    """Return the parts of rotated boxes in their tiles, convex polygons of shapes (P, 2); P is 0 for no part.
 
     Args:
         corners: Corners of the boxes, shape (N, 4, 2).
-        tiles: The tile of each, xyxy in pixels, shape (N, 4).
+        tiles: The tile of each box, xyxy in pixels, shape (N, 4).
     """
-    return [_common(box, frame)[1] for box, frame in zip(corners, _frames(tiles), strict=True)]
+    return [_intersect(box, frame)[1] for box, frame in zip(corners, _rectangles(tiles), strict=True)]
 
 
 def cover_shares(corners: np.ndarray, others: np.ndarray, tiles: np.ndarray) -> np.ndarray:
-    """Return the share of each rotated box that lies in what its tile shows of another one, shape (P,).
+    """Return the fraction of each rotated box that lies in the part of another box in its tile, shape (P,).
 
-    What a tile shows may be a triangle, and the rotated box around that is twice as large. So up to half of a box may
-    lie outside.
+    The part in a tile may be a triangle, and the rotated box around a triangle is twice as large. So up to half of a
+    box may lie outside.
 
     Args:
         corners: Corners of the boxes, shape (P, 4, 2).
-        others: Corners of the others, likewise.
+        others: Corners of the other boxes, shape (P, 4, 2).
         tiles: The tile of each box, xyxy in pixels, shape (P, 4).
     """
     covers = np.zeros(len(corners))
-    for k, (box, part) in enumerate(zip(corners, seen_parts(others, tiles), strict=True)):
+    for k, (box, part) in enumerate(zip(corners, visible_parts(others, tiles), strict=True)):
         if len(part) > 2:
             area, seen = cv2.contourArea(box), cv2.contourArea(part)
-            covers[k] = _common(box, part)[0] / max(1e-9, min(area, max(seen, area / 2)))
+            covers[k] = _intersect(box, part)[0] / max(1e-9, min(area, max(seen, area / 2)))
     return covers
 
 
 def zone_ious(xywhr1: np.ndarray, xywhr2: np.ndarray, zones: np.ndarray, margin: float) -> np.ndarray:
-    """Return the IoU of the parts that pairs of rotated boxes have in their zones, all widened by a margin.
+    """Return the IoU of the parts of pairs of rotated boxes in their zones, all widened by a margin.
 
     Args:
         xywhr1: Rotated boxes, shape (P, 5).
-        xywhr2: The others, likewise.
+        xywhr2: The other boxes, shape (P, 5).
         zones: Zones, xyxy in pixels, shape (P, 4).
         margin: By how much each side moves outward, in pixels.
     """
     wider = np.array([0, 0, 2 * margin, 2 * margin, 0])
-    ious, frames = np.zeros(len(zones)), _frames(zones + margin * np.array([-1, -1, 1, 1]))
-    for k, (a, b, frame) in enumerate(zip(corners_of(xywhr1 + wider), corners_of(xywhr2 + wider), frames, strict=True)):
-        (area_a, part_a), (area_b, part_b) = _common(a, frame), _common(b, frame)
+    ious, frames = np.zeros(len(zones)), _rectangles(zones + margin * np.array([-1, -1, 1, 1]))
+    corners1, corners2 = box_corners(xywhr1 + wider), box_corners(xywhr2 + wider)
+    for k, (a, b, frame) in enumerate(zip(corners1, corners2, frames, strict=True)):
+        (area_a, part_a), (area_b, part_b) = _intersect(a, frame), _intersect(b, frame)
         if min(area_a, area_b) > 0:
-            shared = _common(part_a, part_b)[0]
+            shared = _intersect(part_a, part_b)[0]
             ious[k] = shared / (area_a + area_b - shared)
     return ious
 
 
-def nms_of_pairs(xywhr: np.ndarray, i: np.ndarray, j: np.ndarray, iou: float) -> np.ndarray:
-    """Return the rows that greedy NMS by upstream's `probiou` keeps of rotated boxes in falling order of priority.
+def nms_pairs(xywhr: np.ndarray, i: np.ndarray, j: np.ndarray, iou: float) -> np.ndarray:
+    """Return the rows that greedy NMS by upstream's `probiou` keeps of rotated boxes, given in falling priority.
 
-    Only the pairs (i, j), shape (P,) each, are compared.
+    Only the pairs (i, j), each of shape (P,), are compared.
     """
     first, second = np.minimum(i, j), np.maximum(i, j)
     boxes = torch.from_numpy(xywhr)
@@ -90,12 +91,12 @@ def nms_of_pairs(xywhr: np.ndarray, i: np.ndarray, j: np.ndarray, iou: float) ->
     return np.flatnonzero(keep)
 
 
-def _frames(xyxy: np.ndarray) -> np.ndarray:
-    """Return the corners of upright boxes, shape (N, 4), as those of rotated ones: shape (N, 4, 2), float32."""
+def _rectangles(xyxy: np.ndarray) -> np.ndarray:
+    """Return the corners of upright boxes, xyxy, shape (N, 4), in the order of rotated boxes: (N, 4, 2), float32."""
     return xyxy[:, [0, 1, 2, 1, 2, 3, 0, 3]].reshape(-1, 4, 2).astype(np.float32)
 
 
-def _common(a: np.ndarray, b: np.ndarray) -> tuple[float, np.ndarray]:
-    """Return the area of what two convex polygons, shape (P, 2), have in common, and its corners."""
+def _intersect(a: np.ndarray, b: np.ndarray) -> tuple[float, np.ndarray]:
+    """Return the area and the corners of the intersection of two convex polygons, shape (P, 2)."""
     area, corners = cv2.intersectConvexConvex(a, b)
     return float(area), np.zeros((0, 2), np.float32) if corners is None else corners.reshape(-1, 2)

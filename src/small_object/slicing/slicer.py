@@ -20,20 +20,20 @@ from small_object.slicing.region import Region, read_region
 from small_object.slicing.tiling import Tile, auto_tile, even_spans, tile_grid, tile_hw, tiles_over
 
 Predict: TypeAlias = Callable[[list[np.ndarray]], list[Objects]]
-"""Runs a model on images (H, W, C) of one shape; returns what it finds in each after NMS, in its pixels."""
+"""Runs a model on images (H, W, C) of one shape; returns the objects of each after NMS, in its pixels."""
 
 Look: TypeAlias = Callable[[list[np.ndarray]], list[torch.Tensor]]
-"""Runs a model on such images; returns where in each objects may be: boxes, xyxy in its pixels, shapes (K, 4)."""
+"""Runs a model on such images; returns where objects may be in each: boxes, xyxy in its pixels, shapes (K, 4)."""
 
 MAX_PROPOSAL_SHRINK = 4
-"""How many times smaller than in tiles `slice_skip` sees an image, at most, to choose its tiles. In the pass over the
-whole of a large image an object would be a pixel; this costs about a sixteenth of what the tiles do."""
+"""Maximum factor by which `slice_skip` downscales an image, relative to tiles, to choose tiles. Seen whole, a large
+image would shrink objects to a pixel; at this limit the cost is about a sixteenth of that of all tiles."""
 
 NUM_ON_CPU, MAX_BATCH = 8, 128
-"""Tiles at a time for `slice_batch=0`: on a CPU, where more are no faster, and at most."""
+"""Tiles at a time for `slice_batch=0`: on a CPU, where more are no faster, and the maximum on a GPU."""
 
 TRAINING_ATTRIBUTES = "object_size", "train_scale"
-"""What `auto_tile` needs to know of a model's training: attributes of a model, in the metadata of an exported one."""
+"""What `auto_tile` needs to know about training: attributes of a model, or metadata of an exported model."""
 
 
 @dataclass(frozen=True)
@@ -41,10 +41,10 @@ class TileDetections:
     """The detections in the tiles of an image, before they are merged.
 
     Attributes:
-        objects: What was found, N objects, in pixels of the image.
-        sources: For each, the row of its tile in `tiles`, shape (N,), int64.
+        objects: N objects, in pixels of the image.
+        sources: The row in `tiles` of each object's tile, shape (N,), int64.
         tiles: The tiles that were run, xyxy in pixels, shape (T, 4).
-        skipped: How many fewer these are than those of the whole image or region.
+        skipped: How many tiles of the whole image or region were not run.
     """
 
     objects: Objects
@@ -55,21 +55,20 @@ class TileDetections:
 
 @dataclass(frozen=True)
 class Slicer:
-    """Detects objects in the tiles of large images, and merges them with those of the whole images.
+    """Detects objects in the tiles of large images, and merges them with the objects of the whole images.
 
-    Tiles of one shape fill the model's batches together, whichever of the given images they come from. They are views
-    of their images until `batch` of them are handed to the model, so slicing adds the memory of one batch of inputs and
-    of the detections, whatever the size and number of the images.
+    A batch may hold tiles of several images, if they have one shape. Tiles are views of their images until `batch` of
+    them go to the model, so slicing adds only the memory of one batch of inputs and of the detections.
 
     Args:
         tile: Side or (height, width) of a tile in pixels, see `tile_grid`.
         overlap: Minimum overlap of neighbouring tiles as a fraction of their side, see `tile_grid`.
-        batch: Tiles that the model is given at a time; 0: as many as fit into half of the free memory of the GPU.
-        full: Whether the detections of the pass over the whole image belong to the result.
+        batch: Tiles per batch of the model; 0: as many as fit into half of the free memory of the GPU.
+        full: Whether the detections of the pass over the whole image are part of the result.
         skip: Minimum score, 0..1, of the proposals that tiles must cover; 0 runs all tiles.
         classes: Classes to find, for the proposals; None finds all.
         iou: Maximum IoU, 0..1, of two objects of a class.
-        agnostic: Whether objects of different classes are merged, too.
+        agnostic: Whether objects of different classes are also merged.
         max_det: Maximum number of objects in the whole image; None sets no limit.
         region: Where to look; None looks everywhere.
 
@@ -77,7 +76,7 @@ class Slicer:
         >>> image = np.zeros((640, 1000, 3), np.uint8)
         >>> nothing = lambda tiles: [Objects(torch.zeros(0, 6)) for tile in tiles]
         >>> slicer = Slicer(640)
-        >>> slicer.is_large(image), [len(each.tiles) for each in slicer.detect([image], nothing)]
+        >>> slicer.is_large(image.shape), [len(each.tiles) for each in slicer.detect([image], nothing)]
         (True, [2])
     """
 
@@ -93,15 +92,15 @@ class Slicer:
     region: Region | None = None
 
     def is_large(self, image_hw: Sequence[int]) -> bool:
-        """Return whether an image of a (height, width) is larger than a tile. Smaller images are not sliced."""
+        """Return whether an image of the shape (height, width) is larger than a tile. Others are not sliced."""
         height, width = tile_hw(self.tile)
         return bool(image_hw[0] > height or image_hw[1] > width)
 
     def propose(self, images: Sequence[np.ndarray], look: Look, whole: Sequence[torch.Tensor]) -> list[torch.Tensor]:
         """Return the proposals of each image for `detect`: boxes that may hold objects, xyxy in its pixels, (K, 4).
 
-        An image (H, W, C) of more than `MAX_PROPOSAL_SHRINK` tiles a side is run in equal parts, as few as are no
-        larger. For other images, the proposals of the `whole` image are taken.
+        An image (H, W, C) of more than `MAX_PROPOSAL_SHRINK` tiles per side is run in the fewest equal parts within
+        that limit. For other images, the proposals of the `whole` image are used.
         """
         parts = [self._proposal_parts(*image.shape[:2]) for image in images]
         found = self._run(look, images, parts)
@@ -112,7 +111,7 @@ class Slicer:
         return proposals
 
     def _proposal_parts(self, height: int, width: int) -> np.ndarray:
-        """Return the parts of an image that are run for proposals, xyxy in pixels, (P, 4); none if it is run whole."""
+        """Return the parts of an image to run for proposals, xyxy in pixels, (P, 4); none if it is run whole."""
         sides = zip((height, width), tile_hw(self.tile), strict=True)
         rows, columns = (math.ceil(side / (MAX_PROPOSAL_SHRINK * tile)) for side, tile in sides)
         if rows == columns == 1:
@@ -126,7 +125,7 @@ class Slicer:
     ) -> list[TileDetections]:
         """Run a model on the tiles of images (H, W, C).
 
-        With proposals, see `propose`, tiles are put over these, see `tiles_over`; else all tiles are run.
+        With proposals, see `propose`, only the tiles over these are run, see `tiles_over`; else all tiles are run.
         """
         grids, chosen = [], []
         for k, image in enumerate(images):
@@ -152,7 +151,7 @@ class Slicer:
         return tiles if self.region is None else self.region.select_tiles(tiles, image_hw)
 
     def is_inside(self, boxes: torch.Tensor, image_hw: tuple[int, int]) -> torch.Tensor:
-        """Return for which boxes, xyxy in pixels, the centre lies in the region, shape (N,)."""
+        """Return whether the centres of boxes, xyxy in pixels, lie in the region, shape (N,)."""
         if self.region is None:
             return torch.ones(len(boxes), dtype=torch.bool)
         return self.region.contains((boxes[:, :2] + boxes[:, 2:4]) / 2, image_hw).cpu()
@@ -160,10 +159,10 @@ class Slicer:
     def _run(
         self, run: Callable[[list[np.ndarray]], list[Any]], images: Sequence[np.ndarray], views: Sequence[np.ndarray]
     ) -> Iterator[Any]:
-        """Run a model on views of images, xyxy in their pixels, shapes (V, 4), at most `batch` of one shape together.
+        """Run a model on views of images, xyxy in their pixels, shapes (V, 4), up to `batch` of one shape at a time.
 
         Returns:
-            An iterator over what `run` returns for each view, image by image.
+            An iterator over the results of `run` for each view, image by image.
         """
         flat = [(image, *xyxy) for image, chosen in zip(images, views, strict=True) for xyxy in chosen.tolist()]
         by_shape: dict[tuple[int, ...], list[int]] = {}
@@ -179,21 +178,21 @@ class Slicer:
                 outputs = run([image[y1:y2, x1:x2] for image, x1, y1, x2, y2 in (flat[index] for index in chosen)])
                 found |= zip(chosen, outputs, strict=True)
                 start += batch
-                batch = batch_that_fits(before) if is_measured else batch
+                batch = fitting_batch(before) if is_measured else batch
         return (found[index] for index in range(len(flat)))
 
     def merge(self, image_hw: tuple[int, int], detections: TileDetections, whole: Objects) -> tuple[Objects, int]:
         """Merge the detections of the tiles with those of the pass over the whole image, see `merge`.
 
-        A joined object has all pixels of its parts' masks, and the keypoints and features of its best part.
+        A joined object has the union of its parts' masks, and the keypoints and features of its best part.
 
         Args:
             image_hw: Height and width of the image in pixels.
-            detections: Those of the tiles.
-            whole: What the pass over the whole image found, in its pixels; ignored without `full`.
+            detections: The detections of the tiles.
+            whole: The objects of the pass over the whole image, in its pixels; ignored without `full`.
 
         Returns:
-            The objects of the image by falling score, on the CPU; and how many more `max_det` left out.
+            The objects of the image by falling score, on the CPU; and how many `max_det` left out.
         """
         objects, sources = detections.objects, detections.sources
         if self.full:
@@ -221,16 +220,16 @@ class Slicer:
         return kept, len(found) - len(kept)
 
     def select(self, objects: Objects, image_hw: tuple[int, int]) -> Objects:
-        """Return those of the objects of an image whose centre lies in the region."""
+        """Return the objects of an image whose centre lies in the region."""
         return objects if self.region is None else objects[self.is_inside(objects.rows, image_hw)]
 
 
 def build_slicer(args: Any, model: Any, imgsz: tuple[int, int]) -> Slicer | None:
-    """Return the slicer that the arguments `slice` and its companions ask for, or None.
+    """Return the slicer for the arguments `slice` and `slice_*`, or None without `slice`.
 
-    A tile is scaled to `imgsz`, the (height, width) of the input in pixels, and has its aspect unless `slice` gives
-    both sides. `slice=auto` goes by the model's `TRAINING_ATTRIBUTES`. `max_det` counts for each pass; for the whole
-    image only where it is not the default.
+    A tile is scaled to `imgsz`, the (height, width) of the input in pixels, and has its aspect ratio unless `slice`
+    gives both sides. `slice=auto` uses the model's `TRAINING_ATTRIBUTES`. `max_det` limits each pass; it limits the
+    whole image only if it is not the default.
 
     Raises:
         UserError: If `slice_roi` can't be read.
@@ -263,20 +262,20 @@ def build_slicer(args: Any, model: Any, imgsz: tuple[int, int]) -> Slicer | None
 
 
 def memory_in_use() -> int:
-    """Return the bytes of the GPU that PyTorch's tensors take, and start to watch for their maximum."""
+    """Return the bytes of GPU memory in PyTorch's tensors, and start to track their maximum."""
     torch.cuda.reset_peak_memory_stats()
     return int(torch.cuda.memory_allocated())
 
 
-def batch_that_fits(before: int) -> int:
-    """Return how many tiles fit into half of the GPU's free memory, after a pass of one that began with `before`."""
+def fitting_batch(before: int) -> int:
+    """Return how many tiles fit into half of the GPU's free memory, after a pass of one that started at `before`."""
     used = max(1, torch.cuda.max_memory_allocated() - before)
     free = torch.cuda.mem_get_info()[0] + torch.cuda.memory_reserved() - torch.cuda.memory_allocated()
     return max(1, min(MAX_BATCH, free // 2 // used))
 
 
 def max_batch(model: Any) -> float:
-    """Return how many images a model takes at a time: an exported one often as many as its export was told."""
+    """Return the maximum batch of a model; for exported models it is often fixed."""
     metadata = getattr(model, "metadata", None) or {}  # of an exported model
     exported = metadata.get("args") or {}
     traced = getattr(model, "jit", False) or getattr(model, "format", "") == "torchscript"
@@ -289,11 +288,11 @@ def select_boxes(
     preds: Any, min_score: float, nc: int, classes: tuple[int, ...] | None = None, *, task: str = "detect",
     end2end: bool = False,
 ) -> list[torch.Tensor]:  # fmt: skip
-    """Return the boxes of at least a score in a model's raw output, for each image: xyxy in input pixels, (K, 4).
+    """Return the boxes with at least a score in a model's raw output, for each image: xyxy in input pixels, (K, 4).
 
-    The output of a model of `nc` classes is (B, 4 + nc + E, anchors) with xywh boxes, before NMS, or (B, N, 6 + E) with
-    xyxy boxes, after it, or a list that begins with such; E is 0 for task=detect. With task=obb boxes are xywh in both,
-    with their angle last, and the upright boxes around them are returned. With `classes`, only these count.
+    The output of a model of `nc` classes is (B, 4 + nc + E, anchors) with xywh boxes before NMS, or (B, N, 6 + E) with
+    xyxy boxes after NMS, or a list that starts with one of them; E is 0 for task=detect. With task=obb, boxes are xywh
+    in both, with the angle last; the upright boxes around them are returned. With `classes`, only these count.
     """
     while isinstance(preds, (list, tuple)):
         preds = preds[0]

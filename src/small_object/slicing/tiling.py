@@ -14,8 +14,8 @@ Tile: TypeAlias = "int | tuple[int, int]"
 """The size of a tile in pixels: its side or its (height, width)."""
 
 MAGNIFICATION = 2.0
-"""How much larger than in its training `slice=auto` shows objects to a model, at most. Upstream scales images at random
-by up to 1.5, so a model copes with that; native size, three times as large, was worse on the demo panoramas."""
+"""Maximum factor by which `slice=auto` shows objects larger than in training. Upstream's augmentation scales images by
+up to 1.5, so a model copes with that; native size, three times as large, was worse on the demo panoramas."""
 
 
 def tile_hw(tile: Tile) -> tuple[int, int]:
@@ -27,15 +27,14 @@ def tile_hw(tile: Tile) -> tuple[int, int]:
 def auto_tile(imgsz: int, object_size: float | None, train_scale: float | None = None) -> int:
     """Return the side of tiles for `slice=auto`, in pixels, a multiple of 32.
 
-    A tile is scaled to `imgsz`. It shows the median object at its native size or, if that is more than 32 px, at 32 px,
-    where COCO's small objects end: smaller tiles would only show less of the image. A model that was trained on images
-    made smaller has not seen objects of native size, so tiles show them at most `MAGNIFICATION` times as large as its
-    training did.
+    A tile is scaled to `imgsz`. It shows the median object at its native size, or at 32 px if that is larger, where
+    COCO's small objects end: smaller tiles would only show less of the image. A model trained on downscaled images has
+    not seen objects at native size, so tiles show them at most `MAGNIFICATION` times as large as in training.
 
     Args:
         imgsz: Shorter side of the model's input in pixels.
-        object_size: Median √(w·h) of the objects in pixels of the images, None where it is not known.
-        train_scale: Median scale of the images in training, input pixels by image pixels, None where it is not known.
+        object_size: Median √(w·h) of the objects in pixels of the images; None if unknown.
+        train_scale: Median scale of the images in training, input pixels per image pixel; None if unknown.
 
     Example:
         >>> auto_tile(640, 20), auto_tile(640, 48), auto_tile(640, 20, train_scale=1 / 6)
@@ -47,12 +46,12 @@ def auto_tile(imgsz: int, object_size: float | None, train_scale: float | None =
 
 
 def tile_grid(height: int, width: int, tile: Tile, overlap: float) -> np.ndarray:
-    """Return the fewest tiles that cover an image and overlap as asked, evenly spread.
+    """Return the fewest evenly spaced tiles that cover an image with a minimum overlap.
 
     Args:
         height: Height of the image in pixels, at least 1.
         width: Width of the image in pixels, at least 1.
-        tile: Side or (height, width) of a tile in pixels, at least 64. Where the image is smaller, so is the tile.
+        tile: Side or (height, width) of a tile in pixels, at least 64. Tiles are never larger than the image.
         overlap: Minimum overlap of neighbours as a fraction of the tile, 0..0.9.
 
     Returns:
@@ -69,7 +68,7 @@ def tile_grid(height: int, width: int, tile: Tile, overlap: float) -> np.ndarray
     if height < 1 or width < 1:
         raise ValueError(f"an image of {height}x{width} pixels can't be tiled")
     if min(sides := tile_hw(tile)) < MIN_TILE:
-        raise ValueError(f"a tile must have at least {MIN_TILE} pixels a side, not {tile}")
+        raise ValueError(f"a tile must have at least {MIN_TILE} pixels per side, not {tile}")
     if not 0 <= overlap <= MAX_OVERLAP:
         raise ValueError(f"the overlap of tiles must be 0..{MAX_OVERLAP} of their side, not {overlap}")
     ys, xs = (_cover(*pair, overlap) for pair in zip((height, width), sides, strict=True))
@@ -83,17 +82,17 @@ def _cover(length: int, tile: int, overlap: float) -> list[tuple[int, int]]:
 
 
 def even_spans(length: int, size: int, count: int) -> list[tuple[int, int]]:
-    """Return (start, end) of `count` spans of one size, evenly spread from 0 to a length."""
+    """Return (start, end) of `count` spans of one size, evenly spaced from 0 to a length."""
     starts = [i * (length - size) // max(1, count - 1) for i in range(count)]
     return [(start, start + size) for start in starts]
 
 
 def tiles_over(boxes: np.ndarray, height: int, width: int, tile: Tile, overlap: float) -> np.ndarray:
-    """Return few tiles that hold all boxes: either those placed as below or those of the grid, if fewer.
+    """Return few tiles that hold all boxes: those placed as below or those of the grid, whichever are fewer.
 
-    Placed: the leftmost box that no tile holds gets the next tile. Of the tiles that begin at its left side the one
-    that holds most boxes is taken and centred on these. A quarter of the overlap is kept clear around each box; of a
-    box that is too large for that only the middle counts. Of the grid: the tiles that hold the middle of a box.
+    Placed: the leftmost box outside all tiles gets the next tile. It is the tile from the box's left side that holds
+    the most boxes, centred on these. A quarter of the overlap is kept clear around each box; for a box too large for
+    that, only its middle counts. Grid: the tiles that hold the middle of a box.
 
     Boxes, shape (N, 4), and tiles, shape (T, 4), int64, are xyxy in pixels; the other arguments are as in `tile_grid`.
     Boxes without area in the image do not count, and without boxes there are no tiles.

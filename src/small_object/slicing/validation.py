@@ -1,4 +1,4 @@
-"""What validation by tiles needs: full images, targets in a region, and detections in the pixels of an input."""
+"""Helpers of validation by tiles: full images, targets in a region, and detections in pixels of the input."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ import numpy as np
 import torch
 
 from small_object.letterbox import gain_and_pad
-from small_object.slicing.dataset import read_full_image, with_shape
+from small_object.slicing.dataset import add_shape, read_full_image
 from small_object.slicing.masks import Crop, draw_masks, polygon_crops
 from small_object.slicing.objects import Objects
 from small_object.slicing.region import Region
 from small_object.slicing.results import letterbox_gain
 
-NUM_AHEAD = 2  # images that are decoded while others run
+NUM_AHEAD = 2  # images to decode while others run
 
 
 class ImageReader:
@@ -42,14 +42,14 @@ class ImageReader:
 
 
 def scale_back(pred: dict[str, Any], objects: Objects, batch: dict[str, Any], i: int, max_masks: int) -> dict[str, Any]:
-    """Return the objects of an image as upstream's validator has its detections, in the pixels of the input.
+    """Return the objects of an image in the format of upstream's validator, in pixels of the input.
 
     Args:
-        pred: Those of the whole image, which tell the kind of detections and the device.
+        pred: Detections of the whole image, which give the format and the device.
         objects: The objects in pixels of the image.
         batch: The batch, see upstream.
         i: Index of the image in it.
-        max_masks: How many masks are drawn, for upstream's pictures: they take a byte a pixel of the input each.
+        max_masks: How many masks to draw for upstream's pictures; each takes a byte per pixel of the input.
     """
     gain, pad = (x.float() for x in gain_and_pad(batch["ratio_pad"][i]))
     rows = objects.rows
@@ -73,10 +73,10 @@ def scale_back(pred: dict[str, Any], objects: Objects, batch: dict[str, Any], i:
 
 
 def mask_gain(mask_hw: Sequence[int], scale: dict[str, Any]) -> tuple[tuple[float, float], tuple[float, float]]:
-    """Return by what x and y of an image are multiplied in its input's masks, and what is then added.
+    """Return the factors and offsets that map x and y of an image to the masks of its input.
 
     Args:
-        mask_hw: Height and width of the masks, which show the whole input.
+        mask_hw: Height and width of the masks, which cover the whole input.
         scale: `imgsz` (height, width) of the input, `ori_shape` of the image, and `ratio_pad` or None, as in upstream.
     """
     gain, pad = letterbox_gain(tuple(scale["imgsz"]), tuple(scale["ori_shape"]))
@@ -87,7 +87,7 @@ def mask_gain(mask_hw: Sequence[int], scale: dict[str, Any]) -> tuple[tuple[floa
 
 
 def select_targets(batch: dict[str, Any], region: Region) -> None:
-    """Remove the targets of a batch whose centre lies outside a region, in place; see upstream's batches."""
+    """Remove targets with their centre outside a region from a batch of upstream, in place."""
     owner, (height, width) = batch["batch_idx"], batch["img"].shape[2:]
     keep = torch.ones(len(owner), dtype=torch.bool, device=owner.device)
     for i, (shape, ratio_pad) in enumerate(zip(batch["ori_shape"], batch["ratio_pad"], strict=True)):
@@ -109,7 +109,7 @@ def select_targets(batch: dict[str, Any], region: Region) -> None:
 def target_crops(dataset: Any, file: str, region: Region | None) -> tuple[np.ndarray, list[Crop]]:
     """Return the classes, shape (N,), and the masks of an image's labels whose centre lies in a region."""
     label = dataset.labels[dataset.im_files.index(file)]
-    width, height = with_shape(label)["shape"][::-1]
+    width, height = add_shape(label)["shape"][::-1]
     classes, polygons = label["cls"][:, 0], label["segments"]
     if region is not None:
         centres = torch.from_numpy(label["bboxes"][:, :2] * (width, height))

@@ -28,16 +28,16 @@ MODULES = {f"yolo.{task}.val" for task in SLICED_TASKS}  # not RT-DETR's, which 
 
 
 class SlicedValidator(Base):
-    """What upstream's validator of boxes is given for `slice`; comes before it among the bases.
+    """Adds `slice` to upstream's validator of boxes; comes before it in the list of bases.
 
-    Images larger than a tile are also run by tiles, read again at full resolution. What is found goes into upstream's
-    metrics, plots and files in place of what the whole image shows alone.
+    Images larger than a tile are read again at full resolution and run by tiles. The merged detections replace those of
+    the whole image in upstream's metrics, plots and files.
 
     Attributes:
-        slicer: How images are cut, None without `slice`.
-        tiles: How many tiles were run and skipped so far.
-        tile_seconds: How long that took.
-        crops: The masks of a batch's sliced images, by their file.
+        slicer: Cuts images and merges the results; None without `slice`.
+        tiles: Number of tiles run and skipped so far.
+        tile_seconds: Seconds that this took.
+        crops: The masks of a batch's sliced images by file.
     """
 
     slicer: Any = None  # Slicer | None
@@ -58,7 +58,7 @@ class SlicedValidator(Base):
         self.crops = {}
         if self.slicer is not None:
             if type(self).__module__.partition(".models.")[2] not in MODULES:
-                raise UserError(f"slice={self.args.slice} is not supported by the validation of this kind of model")
+                raise UserError(f"slice={self.args.slice} is not supported for validating this kind of model")
             stride = max(32, int(torch.as_tensor(getattr(model, "stride", 32)).max()))
             self._model: Any = model
             self._likely: list[torch.Tensor] | None = None
@@ -69,21 +69,21 @@ class SlicedValidator(Base):
             self._augment = {"augment": True} if is_augmented else {}
 
     def preprocess(self, batch: dict[str, Any]) -> dict[str, Any]:
-        """Return upstream's batch, with `slice_roi` without the objects outside the region."""
+        """Return upstream's batch; with `slice_roi`, without the objects outside the region."""
         batch = super().preprocess(batch)
         if self.slicer is not None and self.slicer.region is not None and "batch_idx" in batch:
             select_targets(batch, self.slicer.region)
         return batch
 
     def postprocess(self, preds: Any) -> list[dict[str, torch.Tensor]]:
-        """Return upstream's detections of each image; see there."""
+        """Return upstream's detections of each image."""
         if self.slicer is not None and self.slicer.skip and self._likely is None:
             self._likely = self._select(preds)  # of the whole images, not of their tiles
         outputs: list[dict[str, torch.Tensor]] = super().postprocess(preds)
         return outputs
 
     def merge_tiles(self, preds: list[dict[str, torch.Tensor]], batch: dict[str, Any]) -> None:
-        """Run the tiles of a batch's large images, and put what is found there in place of their detections."""
+        """Run the tiles of a batch's large images; replace their detections by the merged ones."""
         started, likely = time.perf_counter(), self._likely
         self.crops = {}
         large = [i for i, shape in enumerate(batch["ori_shape"]) if self.slicer.is_large(shape)]
@@ -110,11 +110,11 @@ class SlicedValidator(Base):
         self.tile_seconds += time.perf_counter() - started
 
     def _objects(self, pred: dict[str, Any], scale: dict[str, Any]) -> Objects:
-        """Return the detections of an input in the pixels of its image or tile.
+        """Return the detections of an input in pixels of its image or tile.
 
         Args:
             pred: The detections, see upstream.
-            scale: `imgsz`, `ori_shape` and `ratio_pad`, as upstream's `scale_preds` has them.
+            scale: `imgsz`, `ori_shape` and `ratio_pad`, as in upstream's `scale_preds`.
         """
         scale_preds = super().scale_preds if "masks" in pred else self.scale_preds
         found = scale_preds({key: value for key, value in pred.items() if key != "masks"}, scale)
@@ -137,14 +137,14 @@ class SlicedValidator(Base):
             return self._model(inputs, **self._augment), inputs.shape[2:]
 
     def _detect(self, tiles: list[np.ndarray]) -> list[Objects]:
-        """Return what the model finds in tiles (H, W, C), in the pixels of each."""
+        """Return the objects that the model finds in tiles (H, W, C), in pixels of each tile."""
         preds, shape = self._run(tiles)
         outputs = self.postprocess(preds)
         scales = ({"imgsz": shape, "ori_shape": tile.shape[:2], "ratio_pad": None} for tile in tiles)
         return [self._objects(pred, scale) for pred, scale in zip(outputs, scales, strict=True)]
 
     def _look(self, parts: list[np.ndarray]) -> list[torch.Tensor]:
-        """Return where in parts of an image (H, W, C) objects may be: xyxy in the pixels of each, shapes (K, 4)."""
+        """Return where objects may be in parts of an image (H, W, C): xyxy in pixels of each part, shapes (K, 4)."""
         preds, shape = self._run(parts)
         pairs = zip(self._select(preds), parts, strict=True)
         return [ops.scale_boxes(shape, rows.float(), part.shape) for rows, part in pairs]

@@ -74,7 +74,7 @@ def cluster() -> Iterator[None]:
     ray.init(address="local", logging_level="ERROR", **small)
     yield
     ray.shutdown()
-    os.environ.clear()  # Ray's own variables would keep others from starting it anew
+    os.environ.clear()  # Ray's own variables would keep others from starting it again
     os.environ.update(before)
 
 
@@ -124,7 +124,7 @@ def rows(out: Path) -> dict[str, list[dict[str, Any]]]:
 
 
 def check_json(out: Path, ids: dict[str, int | str]) -> None:
-    """Compare `predictions.json` with the rows of the parts, where images have these ids."""
+    """Compare `predictions.json` with the rows of the parts; images have these ids."""
     found = json.loads((out / "predictions.json").read_text())
     kept = [
         row for file in sorted((out / "parts").iterdir()) for row in pq.read_table(file).to_pylist() if row["class"]
@@ -144,7 +144,7 @@ def report(out: Path) -> dict[str, Any]:
     return json.loads((out / "report.json").read_text())
 
 
-def boxes_of(image: list[dict[str, Any]]) -> torch.Tensor:
+def image_boxes(image: list[dict[str, Any]]) -> torch.Tensor:
     columns = "x1", "y1", "x2", "y2", "score", "class_id"
     return torch.tensor([[row[name] for name in columns] for row in image if row["score"] is not None])
 
@@ -163,7 +163,7 @@ def test_a_region_leaves_out_what_lies_outside_and_images_of_another_shape(weigh
     cv2.imwrite(str(images / "b.png"), draw_blocks(200, 160, 21, 34))
     told, found = run(build_job(weights, images, out, slice_roi=str(roi))), rows(out)
     assert [each["image"] for each in told["unreadable"]] == ["b.png"]
-    assert "another aspect" in told["unreadable"][0]["reason"]
+    assert "aspect ratio" in told["unreadable"][0]["reason"]
     options = {name: OPTIONS[name] for name in ("imgsz", "conf", "slice", "slice_overlap", "max_det", "device")}
     plain = YOLO(weights).predict(images / "a.png", verbose=False, slice_roi=str(roi), **options)[0]
     assert len(found["a.png"]) == len(plain) > 0 and min(row["x1"] + row["x2"] for row in found["a.png"]) >= 256
@@ -173,9 +173,9 @@ def test_results_are_those_of_a_loop_and_unreadable_images_are_tried_again(weigh
     images, out = draw_images(tmp_path / "in"), tmp_path / "out"
     good = (images / "small.png").read_bytes()
     reasons = {
-        "cut.png": "is no image that can be read, or damaged",
+        "cut.png": "can't be read as an image; it may be damaged",
         "vanished.jpg": "can't be opened: No such file or directory",
-        "\\udcff.png": "would be stored as %FF.png, as another image is; rename it",
+        "\\udcff.png": "would be stored as %FF.png, the name of another image; rename it",
     }
     (images / "cut.png").write_bytes(good[:2000])
     (images / "vanished.jpg").symlink_to("nowhere")
@@ -199,7 +199,7 @@ def test_results_are_those_of_a_loop_and_unreadable_images_are_tried_again(weigh
                 | {"image": name, "width": 256, "height": 160, "tiles_run": 8, "tiles_skipped": 0}
             ]
         else:
-            same(boxes_of(image), plain.boxes.data)
+            same(image_boxes(image), plain.boxes.data)
         assert all(row["class"] in (None, f"class{row['class_id']}") for row in image)
         shown = {(row["height"], row["width"], row["tiles_run"], row["tiles_skipped"]) for row in image}
         assert shown == {(*plain.orig_shape, *(plain.tiles or (0, 0)))}
@@ -223,7 +223,7 @@ def test_results_are_those_of_a_loop_and_unreadable_images_are_tried_again(weigh
 
 
 def test_odd_files(weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Images in are those done and those unreadable; a camera's bits belong to the job; no name need be UTF-8."""
+    """Images are done or unreadable; a camera's bits are part of the job; names need not be UTF-8."""
     odd = write_odd_images(tmp_path / "in").rename(tmp_path / "caf\udce9")
     job = build_job(weights, odd, tmp_path / "out", slice=0)
     told, found = run(job), rows(tmp_path / "out")
@@ -236,7 +236,7 @@ def test_odd_files(weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     with pytest.raises(UserError, match="its name is not UTF-8"):
         run(replace(job, out=str(odd / "out")))
     monkeypatch.setenv("SMALL_OBJECT_BITS", "12")
-    with pytest.raises(UserError, match=r"was begun with SMALL_OBJECT_BITS None \(now 12\)"):
+    with pytest.raises(UserError, match=r"was started with SMALL_OBJECT_BITS None \(now 12\)"):
         run(job)
     (odd / "list.txt").write_bytes(b"deep12.tif\ncaf\xe9.png\nfloat.tif\n")
     told = run(replace(job, source=str(odd / "list.txt"), out=str(tmp_path / "12")))
@@ -289,7 +289,7 @@ def test_lists_and_s3(weights: Path, tmp_path: Path, s3: tuple[Any, str]) -> Non
     found = rows(tmp_path / "copy")
     assert found.keys() == {"near/a b.png", url, str(far)}
     for name, file in (("near/a b.png", local), (url, tmp_path / "s3/3.png"), (str(far), far)):
-        same(boxes_of(found[name]), expected(weights, file).boxes.data)
+        same(image_boxes(found[name]), expected(weights, file).boxes.data)
     check_json(tmp_path / "copy", {"near/a b.png": "a b", url: "d", str(far): "far"})
     assert told == report(tmp_path / "copy")
     assert [each["image"] for each in told["unreadable"]] == ["missing.png", gone] and told["images"] == 5
@@ -299,7 +299,7 @@ def test_lists_and_s3(weights: Path, tmp_path: Path, s3: tuple[Any, str]) -> Non
 
 
 def test_other_work_is_refused(weights: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """None of these starts Ray, and the output stays as it is."""
+    """None of these starts Ray or changes the output."""
     draw(tmp_path / "in/0.png", 0)
     first, out = build_job(weights, tmp_path / "in", tmp_path / "out"), Output(str(tmp_path / "out"))
     begin(out, first, model_digest(weights))
@@ -319,15 +319,15 @@ def test_other_work_is_refused(weights: Path, tmp_path: Path, caplog: pytest.Log
         assert "\n" not in text and all(word in text for word in words), text
 
     refused("gone.pt", "no such file", model=tmp_path / "gone.pt")
-    refused(f"begun with the model {weights}", "another --out", model=tmp_path / "other.pt")
-    refused(f"begun with --conf {CONF} (now 0.5)", "--slice-overlap 0.25 (now 0.3)", conf=0.5, slice_overlap=0.3)
-    refused(f"begun with --source {tmp_path / 'in'}", source=tmp_path)
+    refused(f"started with the model {weights}", "another --out", model=tmp_path / "other.pt")
+    refused(f"started with --conf {CONF} (now 0.5)", "--slice-overlap 0.25 (now 0.3)", conf=0.5, slice_overlap=0.3)
+    refused(f"started with --source {tmp_path / 'in'}", source=tmp_path)
     refused("no such folder", source=tmp_path / "nowhere")
     refused("must be a folder", source=weights)
     refused("holds no image", source=tmp_path / "nothing")
     refused("only folders", source="https://example.com/a.jpg")
     with Output(str(tmp_path / "out")).lock("another"):
-        refused("another job is writing into it")
+        refused("another job is writing to it")
     refused("must be a folder", out=weights)
     assert {file: file.read_bytes() for file in (tmp_path / "out").rglob("*.*")} == files
     (tmp_path / "out/job.json").write_text("{")
@@ -358,7 +358,7 @@ def test_resources_of_the_workers(cpus: int, gpus: int, asked: dict[str, Any], e
         assert astuple(allocate(job, resources)) == expected
 
 
-def workers_of(process: int) -> list[psutil.Process]:
+def find_workers(process: int) -> list[psutil.Process]:
     found = []
     for child in psutil.Process(process).children(recursive=True):
         with contextlib.suppress(psutil.Error):
@@ -390,14 +390,14 @@ def wait_for_reader(blocked: int) -> None:
 
 
 def test_killed_workers_lose_and_double_nothing(weights: Path, tmp_path: Path) -> None:
-    """Another worker runs the images of the one that was killed, and those that it held alone."""
+    """Another worker runs the images of the killed one; those that it held run one by one."""
     for i in range(9):
         draw(tmp_path / f"in/{i}.png", i)
     blocked = block(tmp_path / "in/4b.png")
 
     def kill() -> None:
         wait_for_reader(blocked)
-        (worker,) = workers_of(os.getpid())
+        (worker,) = find_workers(os.getpid())
         worker.kill()
         worker.wait()
         os.close(blocked)
@@ -408,9 +408,9 @@ def test_killed_workers_lose_and_double_nothing(weights: Path, tmp_path: Path) -
     killer.join()
     found = rows(tmp_path / "out")
     assert found.keys() == {f"{i}.png" for i in range(9)}
-    assert told["unreadable"] == [{"image": "4b.png", "reason": "is no image that can be read, or damaged"}]
+    assert told["unreadable"] == [{"image": "4b.png", "reason": "can't be read as an image; it may be damaged"}]
     for name in ("4.png", "5.png", "8.png"):  # in its batch, in its part, in another part
-        same(boxes_of(found[name]), expected(weights, tmp_path / "in" / name).boxes.data)
+        same(image_boxes(found[name]), expected(weights, tmp_path / "in" / name).boxes.data)
 
 
 def test_stopped_jobs_resume(weights: Path, tmp_path: Path) -> None:
@@ -428,7 +428,7 @@ def test_stopped_jobs_resume(weights: Path, tmp_path: Path) -> None:
             process = subprocess.Popen(script, stdout=stream, stderr=stream, start_new_session=True)
         try:
             wait_for_reader(blocked)
-            workers = workers_of(os.getpid())
+            workers = find_workers(os.getpid())
             assert workers
             if stop == signal.SIGINT:
                 os.killpg(process.pid, stop)  # as a terminal does
@@ -530,7 +530,7 @@ def test_an_image_over_which_three_workers_died_is_left_out(started: tuple[Task,
     for deaths in range(3):
         ray.get(journal.hold.remote("a", ["0.png"]))
         assert ray.get(journal.open.remote("a", ["0.png", "1.png"])) == {"0.png": deaths + 1}
-    assert run_part(*started)["unreadable"] == {"0.png": "3 workers died over it"}
+    assert run_part(*started)["unreadable"] == {"0.png": "3 workers died on it"}
     assert not (tmp_path / "out/parts").exists()
 
 
@@ -553,7 +553,7 @@ def test_a_worker_that_must_not_go_on_says_why(
     else:
         monkeypatch.delattr(Results, "num_full")
     said = {"another job": "taken it over", "another model": "different on", "no model": r"broken\.pt: .+"}
-    said["no memory"] = "the workers die while they load it"
+    said["no memory"] = "workers die while they load it"
     error = run_part(task, journal)["error"]
     assert re.search(said.get(case, "runs stock Ultralytics"), error) and "\n" not in error
     assert not (tmp_path / "out/parts").exists()

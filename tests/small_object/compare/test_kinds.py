@@ -1,4 +1,4 @@
-"""The kinds of errors, on cases whose kind follows from TIDE's definitions, and against its rules taken one by one."""
+"""The kinds of errors, on cases whose kind follows from TIDE's definitions, and against its rules one by one."""
 
 import numpy as np
 import pytest
@@ -53,13 +53,13 @@ def overlap(a: np.ndarray, b: np.ndarray) -> float:
     return common / ((a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1]) - common)
 
 
-def reference(cell: Cell, least: float, iou: float) -> dict[Kind, int]:
-    """Count the kinds in an image among the detections of a least score, one rule after the other."""
+def reference(cell: Cell, min_score: float, iou: float) -> dict[Kind, int]:
+    """Count the kinds in an image among the detections above a minimum score, one rule after the other."""
     found, objects = cell.detections, cell.objects
     assert objects
     free, near, counts = set(range(len(objects.classes))), set(), dict.fromkeys(Kind, 0)
     for box, c, score in zip(*found, strict=True):
-        if score < least:
+        if score < min_score:
             continue
         of = {j: overlap(box, objects.xyxy[j]) for j in range(len(objects.classes))}
         own = {j: v for j, v in of.items() if objects.classes[j] == c}
@@ -103,11 +103,11 @@ def test_facts_of_many_images_agree_with_the_rules_one_by_one_at_any_least_score
     cells = [random_cell(rng) for _ in range(40)] + [NO_CELL]
     facts = Facts(cells)
     codes = facts.codes(iou)
-    for least in (0.0, 0.3, 0.7):
+    for min_score in (0.0, 0.3, 0.7):
         counts = np.zeros(len(Kind), int)
-        active = (codes >> 4 & 1023 > 1000 * least) == (codes & 15 < Kind.UNDETECTED)
+        active = (codes >> 4 & 1023 > 1000 * min_score) == (codes & 15 < Kind.UNDETECTED)
         np.add.at(counts, codes[active] & 15, 1)
-        expected = [reference(cell, least, iou) for cell in cells[:-1]]
+        expected = [reference(cell, min_score, iou) for cell in cells[:-1]]
         assert counts.tolist() == [sum(each[kind] for each in expected) for kind in Kind]
         assert min(counts[kind] for kind in Kind if kind != Kind.IGNORED) > 0
     np.testing.assert_array_equal(facts.count(codes)[3].sum(0), list(reference(cells[3], 0, iou).values()))

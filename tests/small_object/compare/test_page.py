@@ -1,4 +1,4 @@
-"""The page that compares models: what is written, and what a browser makes of it."""
+"""The page that compares models: its files, and its behaviour in a browser."""
 
 import re
 from collections.abc import Callable, Iterable, Iterator
@@ -100,7 +100,7 @@ def make_page(folder: Path, count: int, labels: bool = True) -> tuple[Path, list
     return written, scenes
 
 
-def kinds_of(page: ComparisonPage) -> dict[str, dict[str, int]]:
+def error_counts(page: ComparisonPage) -> dict[str, dict[str, int]]:
     counts = {name: counts.sum(0) for name, counts in page.count_kinds().items()}
     return {name: {kind.name: int(row[kind]) for kind in Kind if row[kind]} for name, row in counts.items()}
 
@@ -116,11 +116,11 @@ def test_ignore_regions_and_images_without_labels_are_left_out_of_the_errors(tmp
     page.add("m", result(file, rows), None)
     page.add("whole", result(file, rows[:1]), None)
     whole = {"FOUND": 1, "UNDETECTED": 1, "MISSED": 1}
-    assert kinds_of(page) == {"m": whole | {"BACKGROUND": 1, "IGNORED": 1}, "whole": whole}
+    assert error_counts(page) == {"m": whole | {"BACKGROUND": 1, "IGNORED": 1}, "whole": whole}
     (tmp_path / "ignore/a.txt").write_text("broken")
     page = ComparisonPage(tmp_path, "t", names=NAMES)
     page.add("m", result(file, rows), None)
-    assert kinds_of(page) == {"m": whole | {"BACKGROUND": 2}}
+    assert error_counts(page) == {"m": whole | {"BACKGROUND": 2}}
 
 
 @pytest.fixture(scope="module")
@@ -230,7 +230,7 @@ def reference(
 
 @pytest.fixture(scope="module")
 def chromium() -> Iterator[Any]:
-    if reason := browser.missing():
+    if reason := browser.find_missing():
         pytest.skip(reason)
     with browser.browser() as started:
         yield started
@@ -242,7 +242,7 @@ def open_page(chromium: Any) -> Iterator[Callable[[Path], Any]]:
     opened = []
 
     def call(file: Path) -> Any:
-        opened.append(browser.opened(chromium, file))
+        opened.append(browser.open_page(chromium, file))
         settle(opened[-1][0])
         return opened[-1][0]
 
@@ -259,7 +259,7 @@ def shown(open_page: Callable[[Path], Any], scenes_page: tuple[Path, list]) -> A
 
 def settle(page: Any) -> None:
     """Wait until the image is there and drawn."""
-    browser.until(page, browser.SHOWN)
+    browser.wait_until(page, browser.SHOWN)
     page.evaluate("() => new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")
 
 
@@ -480,7 +480,7 @@ def test_text_of_names_cannot_run_as_script(chromium: Any, tmp_path: Path) -> No
     cv2.imwrite(str(file), picture(2))
     page = ComparisonPage(tmp_path / "out", evil)
     page.add(evil, result(file, np.array([[0, 0.9, 10, 10, 300, 200]]), {0: evil}), file)
-    shown, said = browser.opened(chromium, page.write())
+    shown, said = browser.open_page(chromium, page.write())
     settle(shown)
     shown.keyboard.press("l")
     shown.mouse.move(*centre(shown))
@@ -502,11 +502,11 @@ def test_text_of_names_cannot_run_as_script(chromium: Any, tmp_path: Path) -> No
 def test_without_the_images_the_annotated_ones_are_shown(chromium: Any, tmp_path: Path) -> None:
     written, _ = make_page(tmp_path, 2)
     (tmp_path / "data").rename(tmp_path / "elsewhere")
-    shown, _ = browser.opened(chromium, written)
-    browser.until(shown, "document.getElementById('note').textContent")
+    shown, _ = browser.open_page(chromium, written)
+    browser.wait_until(shown, "document.getElementById('note').textContent")
     shown.wait_for_load_state("networkidle")
     settle(shown)
-    assert "not at hand" in shown.locator("#note").inner_text()
+    assert "not found" in shown.locator("#note").inner_text()
     middle = [shot[shot.shape[0] // 2, shot.shape[1] // 2] for shot in (pane(shown, 0), pane(shown, 1))]
     np.testing.assert_allclose(middle, [[80] * 3, [160] * 3], atol=2)
     shown.close()

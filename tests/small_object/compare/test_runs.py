@@ -1,4 +1,4 @@
-"""What `small-object compare`, `predict1.py` and `predict2.py` do, run in this process on tiny images."""
+"""`small-object compare`, `predict1.py` and `predict2.py`, run in this process on tiny images."""
 
 import html
 import json
@@ -163,8 +163,8 @@ def test_models_of_the_same_name_get_folders_of_their_own(tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("argv", "said"),
     [
-        ("--models smal", "runs/ASS2/smal: no weights, and no folder of runs .*; there are: big, small"),
-        ("--weights nowhere.pt", "nowhere.pt: no weights.*; train one: yolo detect train .* project="),
+        ("--models smal", "runs/ASS2/smal: neither weights nor a folder of runs .*; available: big, small"),
+        ("--weights nowhere.pt", "nowhere.pt: neither weights .*; train one: yolo detect train .* project="),
         ("--out file/out", "file/out: can't be written: Not a directory"),
         ("--out /proc/self", "/proc/self: can't be written: (No such file|Perm)"),  # no file can be made there
     ],
@@ -233,7 +233,7 @@ def test_a_stop_leaves_the_page_of_what_is_finished(
 
 
 def test_the_page_is_written_while_models_run(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """So that a killed process leaves it, too."""
+    """Also write it for a killed process."""
     left: list[dict[str, Any]] = []
     write = ComparisonPage.write
 
@@ -327,7 +327,7 @@ def test_odd_names_in_lists(root: Path) -> None:
     page = read_page(root / "out/index.html")
     assert page["notes"] == [
         "gone.png: left out: can't be opened: No such file or directory",
-        "notes: left out: has no suffix of an image or a video",
+        "notes: left out: has no image or video suffix",
     ]
     assert [image["name"] for image in page["images"]] == ["caf%E9.png", "1.png"]
 

@@ -1,4 +1,4 @@
-"""ASS1 and ASS2 from a local record: fetched, paired, put in class order and split."""
+"""ASS1 and ASS2 from a local record: fetching, pairing, class order and split."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ IMAGES = {"ASS1": 10, "ASS2": 6}
 
 
 def make_files(name: str, images: str = "images", labels: str = "labels", order: tuple[int, ...] = ()) -> dict:
-    """Files of an archive: images of noise, and labels with so many objects of each class."""
+    """Files of an archive: images of noise, and labels with these numbers of objects by class."""
     rng = np.random.default_rng(IMAGES[name])
     objects = [order[c] if order else c for c, count in enumerate(COUNTS[name]) for _ in range(count)]
     files: dict[str, bytes] = {}
@@ -205,7 +205,7 @@ def test_another_class_order_is_put_right(tmp_path: Path, stated: str | None, ca
         samples, _ = read_samples("ASS1", tmp_path)
     source = make_files("ASS1")
     assert [s.text.encode() for s in samples] == [source[f"labels/{s.image.stem}.txt"] for s in samples]
-    assert "classes put in order" in caplog.text and "as published" in caplog.text
+    assert "classes reordered" in caplog.text and "as published" in caplog.text
 
 
 def test_other_counts_are_printed_and_the_order_kept(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -253,7 +253,7 @@ def test_a_mistake_is_one_line(
     "files, message",
     [
         ({"a.md": b"x"}, "holds no image of ASS1"),
-        ({k: v for k, v in make_files("ASS1").items() if k.endswith("jpg")}, "no label of them in YOLO format"),
+        ({k: v for k, v in make_files("ASS1").items() if k.endswith("jpg")}, "no labels in YOLO format"),
         ({"../a.jpg": b""}, "would be written outside the folder"),
     ],
 )

@@ -1,4 +1,4 @@
-"""Extraction of archives: what comes out of good ones, what is refused, and why."""
+"""Extraction of archives: the content of good ones, and the reasons for refusing others."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def write_rar(path: Path, entries: list[Entry]) -> None:
 
 
 def write(path: Path, kind: str, *entries: Entry) -> Path:
-    """Write an archive of the kind, whatever the name."""
+    """Write an archive of a kind under any name."""
     if kind.startswith("tar"):
         write_tar(path, list(entries), kind[4:])
     else:

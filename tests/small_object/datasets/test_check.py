@@ -34,7 +34,7 @@ NAMES = ("car", "bus", "kite", "ship", "tram")
 
 
 def pixels(seed: int, wide: int = WIDE, high: int = HIGH) -> np.ndarray:
-    """A picture (high, wide, 3), uint8, that looks like no other."""
+    """Return a picture (height, width, 3), uint8, that looks like no other."""
     noise = np.random.default_rng(seed).integers(0, 256, (9, 12, 3), np.uint8)
     return cv2.resize(noise, (wide, high), interpolation=cv2.INTER_CUBIC)
 
@@ -300,7 +300,7 @@ def test_texts_beside_images_are_not_labels_without_image(maker: Maker) -> None:
     assert found(report) == [("labels-without-image", "flat/train/c.txt", None)]
 
 
-@pytest.mark.parametrize(("imgsz", "hint"), [(640, "from imgsz 896 on at most 5%"), (1280, "not needed")])
+@pytest.mark.parametrize(("imgsz", "hint"), [(640, "from imgsz 896, at most 5%"), (1280, "not needed")])
 def test_tiny_objects_are_counted_as_training_resizes_and_the_advice_holds(maker: Maker, imgsz: int, hint: str) -> None:
     sides = np.arange(4.75, 54.75, 0.5)  # in an image of 1600x400, as widths of cars and heights of buses
     text = "".join(f"0 0.5 0.5 {s / 1600:.7f} 0.5\n1 0.5 0.5 0.5 {s / 400:.7f}\n" for s in sides)
@@ -332,7 +332,7 @@ def test_near_duplicates_are_those_of_a_plain_count() -> None:
     assert near_duplicates(boxes[:0], classes[:0]) == []
 
 
-def rows_of(folder: Path) -> list[tuple[str, str, str, str]]:
+def read_rows(folder: Path) -> list[tuple[str, str, str, str]]:
     with (folder / "changes.csv").open(encoding="utf-8", newline="") as stream:
         return [tuple(row) for row in csv.reader(stream)]
 
@@ -354,7 +354,7 @@ def test_a_repaired_set_has_no_errors_and_lists_each_change(maker: Maker) -> Non
     assert {path.name for path in fixed.iterdir()} == {"changes.csv", "check", "images", "labels", "mine.yaml"}
     text = (fixed / "mine.yaml").read_text()
     assert "download" not in text and "colour: blue" in text and "4: tram" in text
-    header, *rows = rows_of(fixed)
+    header, *rows = read_rows(fixed)
     assert header == ("file", "line", "was", "done") and len(set(rows)) == len(rows)
     # each finding that can be repaired is a change, and the labels of what is left out as well
     kept = {"tiny-objects", "unused-class", "class-not-in-val", "image-without-labels", "near-duplicate-box"}
@@ -376,7 +376,7 @@ def test_a_repaired_set_has_no_errors_and_lists_each_change(maker: Maker) -> Non
         "0 0.2 0.8 0.2 0.2",
     ]
     assert (fixed / "labels/train/mixed.txt").read_text().splitlines()[1] == "1 0.600000 0.600000 0.200000 0.200000"
-    # images are saved anew as training sees them
+    # images are saved again as training sees them
     for name in ("turned.jpg", "deep.png", "glass.png"):
         old, file = imread(maker.root / "images/train" / name), fixed / "images/train" / name
         with Image.open(file) as image:
@@ -394,7 +394,7 @@ def test_what_needs_no_repair_is_copied_byte_for_byte(maker: Maker) -> None:
     fill(maker)
     report = fix(maker.yaml, "fixed", WIDE)
     assert {f.kind for f in report.findings if f.level == "error"} == {"leak", "shared-labels"}  # for a person
-    named = {row[0] for row in rows_of(Path("fixed"))}
+    named = {row[0] for row in read_rows(Path("fixed"))}
     old, new = contents(maker.root), contents(Path("fixed"))
     same = {file for file in old if file.startswith(("images", "labels")) and file not in named}
     assert {file for file in same if old[file] != new.get(file)} == {
@@ -436,7 +436,7 @@ def test_fix_wants_an_empty_folder_and_leaves_it_empty_where_it_fails(
     before = contents(pair.parent)
     Path("file").write_text("")
     for taken in (pair.parent, "file"):
-        with pytest.raises(UserError, match="holds something"):
+        with pytest.raises(UserError, match="is not empty"):
             fix(pair, taken)
     assert contents(pair.parent) == before
     (Path("new") / ".staging-999999999").mkdir(parents=True)  # what a killed process left
@@ -461,7 +461,7 @@ def test_fix_wants_an_empty_folder_and_leaves_it_empty_where_it_fails(
         ("train: images/train\nval: images/val\nnames: {1: car, 2: bus}\n", "class indices"),
         ("train: images/train\nval: images/none\nnames: [car]\n", "images/none"),
         ("train: images/none\nval: images/val\nnames: [car]\n", "images/none does not exist"),
-        ("train: images/train/a.jpg\nval: images/val\nnames: [car]\n", "no folder or text file"),
+        ("train: images/train/a.jpg\nval: images/val\nnames: [car]\n", "not a folder or text file"),
         ("train: labels/train\nval: labels/val\nnames: [car]\n", "no images"),
         ("train: images/train\nval: gone\nnames: [car]\ndownload: 1 / 0\n", "division by zero"),
         *(

@@ -1,4 +1,4 @@
-"""The import of COCO and Pascal VOC: boxes, classes, splits, ignore regions, what is left out, what is refused."""
+"""The import of COCO and Pascal VOC: boxes, classes, splits, ignore regions, omissions and errors."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def log(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
 
 
 def paint(file: Path, size: tuple[int, int] = (W, H)) -> Path:
-    """Write an image of blocks that looks like no other of another name."""
+    """Write an image of blocks that looks unlike images with other names."""
     rng = np.random.default_rng(list(str(file.parent.name + file.name).encode()))
     image = cv2.resize(rng.integers(0, 256, (9, 9, 3), np.uint8), size, interpolation=cv2.INTER_NEAREST)
     file.parent.mkdir(parents=True, exist_ok=True)
@@ -66,7 +66,7 @@ def near(objects: Objects) -> Any:
 
 
 def coco(folder: Path, annotations: list[dict[str, Any]], files: list[str] | None = None, **more: Any) -> Path:
-    """Write a COCO file with its images beside it, in `images/`: a.png (id 1), b.png (2) and c.png (3) by default."""
+    """Write a COCO file with its images next to it, in `images/`: a.png (id 1), b.png (2) and c.png (3) by default."""
     listed = files or ["a.png", "b.png", "c.png"]
     for name in listed:
         paint(folder / "images" / name)
@@ -106,7 +106,7 @@ def lists(folder: Path, **content: str) -> None:
         file.write_text("".join(f"{stem}\n" for stem in stems.split()))
 
 
-def side_of(data: Path) -> dict[str, str]:
+def image_sides(data: Path) -> dict[str, str]:
     return {image.name: image.parent.name for image in data.parent.glob("images/*/*")}
 
 
@@ -146,8 +146,8 @@ def test_coco_boxes_come_back_in_pixels_with_classes_in_the_order_of_their_ids(t
         "c.png": near([(1, [196, 97, 200, 100])]),
     }
     assert {p.name for p in data.parent.iterdir()} == {"images", "labels", "split.csv", "mine.yaml"}
-    assert set(side_of(data).values()) == {"train", "val"}
-    for name in ("a.png", "b.png", "c.png"):  # copied, not moved or written anew
+    assert set(image_sides(data).values()) == {"train", "val"}
+    for name in ("a.png", "b.png", "c.png"):  # copied, not moved or written again
         (copy,) = data.parent.glob(f"images/*/{name}")
         assert copy.read_bytes() == (tmp_path / "images" / name).read_bytes()
 
@@ -260,15 +260,15 @@ def test_voc_lists_are_the_split_and_other_images_are_left_out(tmp_path: Path, l
     folder = voc(tmp_path / "VOC", {stem: f"truck {2 + i} 2 9 9" for i, stem in enumerate("abcdef")})
     lists(folder, train="f a.png", val="c b d", test="e")
     data = from_voc(folder, tmp_path / "mine")
-    assert side_of(data) == {"a.png": "train", "f.png": "train", "b.png": "val", "c.png": "val", "d.png": "val"}
+    assert image_sides(data) == {"a.png": "train", "f.png": "train", "b.png": "val", "c.png": "val", "d.png": "val"}
     assert "5 images, 5 objects of 1 classes; left out: 1 images in neither list" in log.text
     given = tmp_path / "given.csv"
     given.write_text("image,split\n" + "".join(f"{s}.png,{'val' if s == 'a' else 'train'}\n" for s in "abcdf"))
-    sides = side_of(from_voc(folder, tmp_path / "other", given))
+    sides = image_sides(from_voc(folder, tmp_path / "other", given))
     assert [name for name, side in sides.items() if side == "val"] == ["a.png"] and len(sides) == 5
     (folder / "ImageSets/Main/val.txt").unlink()  # without it, the test images are for validation
     lists(folder, trainval="a d", test="b")
-    sides = side_of(from_voc(folder, tmp_path / "third"))
+    sides = image_sides(from_voc(folder, tmp_path / "third"))
     assert sides == {"a.png": "train", "d.png": "train", "b.png": "val"}
 
 
@@ -278,7 +278,7 @@ def test_voc_lists_that_are_no_split_are_not_used(
 ) -> None:
     folder = voc(tmp_path / "VOC", dict.fromkeys("abcd", "truck 2 2 9 9"))
     lists(folder, **content)
-    sides = side_of(from_voc(folder, tmp_path / "mine"))
+    sides = image_sides(from_voc(folder, tmp_path / "mine"))
     assert len(sides) == 4 and set(sides.values()) == {"train", "val"}
     assert "split is not used" in log.text
 
@@ -322,15 +322,15 @@ IMAGE = {"id": 1, "file_name": "a.png", "width": W, "height": H}
         ({"annotations": [1]}, ("no list of `annotations`",)),
         ({"categories": {}}, ("no list of `categories`",)),
         ({"images": []}, ("its list of `images` is empty",)),
-        ({"images": [{"id": 1}]}, ("item 0 of its `images` needs a `file_name` and an `id`",)),
+        ({"images": [{"id": 1}]}, ("item 0 of its `images` needs a `file_name` and a unique `id`",)),
         ({"images": [{**IMAGE, "id": None}]}, ("item 0 of its `images`",)),
-        ({"images": [IMAGE, {**IMAGE, "file_name": "b.png"}]}, ("item 1 of its `images`", "that no other has")),
+        ({"images": [IMAGE, {**IMAGE, "file_name": "b.png"}]}, ("item 1 of its `images`", "a unique `id`")),
         ({"images": [IMAGE, {**IMAGE, "id": 2}]}, ("two of its `images` are a.png",)),
         ({"images": [{**IMAGE, "file_name": "../a.png"}]}, ("../a.png",)),
         ({"images": [{**IMAGE, "file_name": "/a.png"}]}, ("/a.png",)),
         ({"images": [{**IMAGE, "file_name": "a.ppm"}]}, ("a.ppm", "format")),
         ({"images": [IMAGE, {"id": 2, "file_name": "no.png"}]}, ("1 of 2", "no.png")),
-        ({"categories": [{"name": "truck"}]}, ("item 0 of its `categories` needs a `name` and an `id`",)),
+        ({"categories": [{"name": "truck"}]}, ("item 0 of its `categories` needs a `name` and a unique `id`",)),
         ({"categories": [{"id": 1}]}, ("item 0 of its `categories`",)),
         ({"categories": [{"id": 1, "name": "a"}, {"id": 1, "name": "b"}]}, ("item 1 of its `categories`",)),
     ],
@@ -349,7 +349,7 @@ def test_a_missing_coco_file_folder_or_unreadable_image_is_refused_in_one_line(t
     file = coco(tmp_path, [], images=[{"id": 1, "file_name": "a.png"}])
     refused(lambda: from_coco(file, out, images=tmp_path / "none"), out, "1 of 1 images are missing", "none/a.png")
     (tmp_path / "images/a.png").write_bytes(b"no image")
-    refused(lambda: from_coco(file, out), out, "no image of the set can be used, such as", "a.png: is no image")
+    refused(lambda: from_coco(file, out), out, "no image of the set can be used, such as", "a.png: can't be read as")
 
 
 @pytest.mark.parametrize(
@@ -362,7 +362,7 @@ def test_a_missing_coco_file_folder_or_unreadable_image_is_refused_in_one_line(t
         (BOMB, ("is not XML", "amplification")),
         (BOX % "x\ny", ("ymin",)),
         (BOX % "nan", ("ymin",)),
-        ("<html/>", ("no <annotation>",)),
+        ("<html/>", ("not <annotation>",)),
         ("<annotation><object><name>a</name></object></annotation>", ("bndbox",)),
         ("<annotation><object><bndbox/></object></annotation>", ("name",)),
     ],
@@ -393,7 +393,7 @@ def test_a_folder_that_holds_a_data_set_is_left_alone(tmp_path: Path, taken: str
         lambda: from_coco(coco(tmp_path, []), tmp_path / "mine"),
         lambda: from_voc(voc(tmp_path / "VOC", {"a": "truck 1 1 4 4"}), tmp_path / "mine"),
     ):
-        with pytest.raises(UserError, match="is there already"):
+        with pytest.raises(UserError, match="already exists"):
             call()
     assert kept.read_text() == "mine" and len(list((tmp_path / "mine").iterdir())) == 1
 
@@ -419,7 +419,7 @@ def test_several_files_are_the_published_split(tmp_path: Path, train: str, val: 
     arguments = ["convert", "coco", *map(str, files), "--out", str(tmp_path / "mine")]
     assert main(arguments) == 0
     data = tmp_path / "mine/mine.yaml"
-    assert side_of(data) == {f"{s}{i}.png": s for s in ("train", "val", "test")[: len(files)] for i in range(3)}
+    assert image_sides(data) == {f"{s}{i}.png": s for s in ("train", "val", "test")[: len(files)] for i in range(3)}
     assert imported(data)["val0.png"] == near([(0, [10, 10, 30, 40])])
     content = yaml.safe_load(data.read_text())
     assert ("test" in content) == (test is not None) and content["names"] == {0: "person", 1: "truck", 2: "airplane"}
@@ -440,17 +440,17 @@ def test_a_published_split_is_kept_though_it_leaks(tmp_path: Path, log: pytest.L
     val = write_json(tmp_path / "val.json", ["c.png"], [box(1, 10)])
     (tmp_path / "images/c.png").write_bytes((tmp_path / "images/a.png").read_bytes())
     data = from_coco([train, val], tmp_path / "mine")
-    assert side_of(data) == {"a.png": "train", "b.png": "train", "c.png": "val"}
+    assert image_sides(data) == {"a.png": "train", "b.png": "train", "c.png": "val"}
     assert "kept, but it has the same image on both sides" in log.text
 
 
 @pytest.mark.parametrize(
     ("names", "message"),
     [
-        (["first.json", "val.json"], r"first.json: which split is it\? Write train=.*first.json, val="),
-        (["trainval.json", "val.json"], "which split is it"),
-        (["train.json", "train2.json"], "no file is the split val; name one as val=FILE"),
-        (["train=first.json"], "no file is the split val"),
+        (["first.json", "val.json"], r"first.json: its split is unknown; write train=.*first.json, val="),
+        (["trainval.json", "val.json"], "its split is unknown"),
+        (["train.json", "train2.json"], "no file for the split val; give one as val=FILE"),
+        (["train=first.json"], "no file for the split val"),
     ],
 )
 def test_an_unknown_split_is_one_line(tmp_path: Path, names: list[str], message: str, capsys: Any) -> None:
@@ -468,7 +468,7 @@ def test_images_of_splits_lie_below_one_folder(tmp_path: Path) -> None:
         (tmp_path / "pictures" / side).mkdir(parents=True)
         (tmp_path / f"images/{side}.png").rename(tmp_path / f"pictures/{side}/{side}.png")
     data = from_coco(files, tmp_path / "mine", images=tmp_path / "pictures")
-    assert side_of(data) == {"train.png": "train", "val.png": "val"}
+    assert image_sides(data) == {"train.png": "train", "val.png": "val"}
 
 
 @pytest.mark.parametrize("name", ["ignored regions", "Ignored-Region", "ignore"])
@@ -515,7 +515,7 @@ def test_missing_and_broken_images_are_named_and_left_out(tmp_path: Path, capsys
     reasons = left_out(data)
     assert reasons.keys() == {"b.png", "c.png", "d.png", "e.png", "g.png"}
     assert (reasons["b.png"], reasons["c.png"], reasons["e.png"]) == ("is missing", "is missing", "is empty")
-    assert "d.png is left out: is no image that can be read" in log.text
+    assert "d.png is left out: can't be read as an image" in log.text
     assert "2 images, 1 objects of 3 classes; left out: 4 of images left out, 5 images (see" in log.text
 
 

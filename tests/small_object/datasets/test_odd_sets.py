@@ -1,4 +1,4 @@
-"""Data sets with what users' sets have: odd images and names, 16 bits, keypoints, lists, labels elsewhere."""
+"""Data sets as users have them: odd images and names, 16 bits, keypoints, lists, labels elsewhere."""
 
 from __future__ import annotations
 
@@ -158,7 +158,7 @@ def test_one_scale_for_all_16_bit_images_of_a_set(
     assert errors(report) == []
     for name, pixels in frames.items():
         np.testing.assert_array_equal(read_image(Path("fixed/images") / name)[..., 0], pixels >> (used - 8))
-    said = f"scaled from {used} bits to 8; prediction on such images needs SMALL_OBJECT_BITS={used} as well"
+    said = f"scaled from {used} bits to 8; prediction on such images also needs SMALL_OBJECT_BITS={used}"
     assert said in log.text and said in Path("fixed/changes.csv").read_text()
     monkeypatch.setenv("SMALL_OBJECT_BITS", str(used))  # so prediction sees the same
     for name in frames:
@@ -239,7 +239,7 @@ def test_labels_where_training_does_not_look(folder: Path, case: str) -> None:
     messages = {f.message for f in report.findings if f.kind == "no-labels"}
     assert report.harmful and len(messages) == (1 if case == "symlink" else 2)
     (train,) = (message for message in messages if "no image of train has a label file" in message)
-    assert f"files of these names lie in {place}/train (2)" in train
+    assert f"files with these names are in {place}/train (2)" in train
     assert main(["check", str(data)]) == 1
 
 
@@ -249,7 +249,7 @@ def test_labels_that_are_nowhere(folder: Path) -> None:
     (finding,) = (f for f in check(data).findings if f.kind == "no-labels")
     assert (
         "no image of train" in finding.message
-        and f"no file of these names lies in {folder / 'mine'}" in finding.message
+        and f"no file with these names is in {folder / 'mine'}" in finding.message
     )
 
 
@@ -262,7 +262,7 @@ def test_classes_of_one_name_count_by_number(folder: Path) -> None:
         "b": {"train": 0, "val": 0},
     }
     (finding,) = (f for f in report.findings if f.kind == "same-class-name")
-    assert finding.message == "2 classes are called a: 0, 1"
+    assert finding.message == "2 classes have the name a: 0, 1"
     assert [f.message for f in report.findings if f.kind == "unused-class"] == [
         "class a (1) has no objects",
         "class b has no objects",
@@ -291,7 +291,7 @@ def test_lines_of_a_list_that_training_leaves_out(folder: Path, case: str) -> No
     data.write_text(data.read_text().replace("images/train", "list.txt"))
     report = check(data)
     assert errors(report) == [("ignored-line", "list.txt", number) for number in numbers]
-    assert all("training leaves this line out" in f.message for f in report.findings if f.kind == "ignored-line")
+    assert all("training ignores this line" in f.message for f in report.findings if f.kind == "ignored-line")
     training = YOLODataset(
         img_path=str(folder / "mine/list.txt"), data={"names": {0: "a"}}, task="detect", augment=False
     )

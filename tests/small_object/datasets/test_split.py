@@ -1,4 +1,4 @@
-"""The split into training and validation: by properties that hold for any frames, and on drawn frames."""
+"""The split into training and validation: properties that hold for any frames, and synthetic frames."""
 
 from __future__ import annotations
 
@@ -51,10 +51,10 @@ frames = st.lists(
 def test_a_split_covers_all_keeps_copies_together_and_does_not_depend_on_the_order(frames, random) -> None:
     sides, groups = split_frames(frames)
     assert len(sides) == len(groups) == len(frames) and set(sides) <= {"train", "val"}
-    side_of: dict[str, set[str]] = {}
+    sides_by_content: dict[str, set[str]] = {}
     for frame, side in zip(frames, sides, strict=True):
-        side_of.setdefault(frame.content, set()).add(side)
-    assert all(len(both) == 1 for both in side_of.values())
+        sides_by_content.setdefault(frame.content, set()).add(side)
+    assert all(len(both) == 1 for both in sides_by_content.values())
     assert all(len({s for s, g in zip(sides, groups, strict=True) if g == group}) == 1 for group in set(groups))
     if len(set(groups)) > 1:
         assert set(sides) == {"train", "val"}
@@ -184,7 +184,7 @@ def test_images_and_labels_that_cannot_be_read_do_not_stop_it(tmp_path: Path) ->
         ("image,split\n0.png,train\n", "no row for 9 of 10 images, such as 1.png"),
         ("image,split\n0.png,left\n", ":2: needs the columns"),
         ("file,side\n0.png,train\n", ":2: needs the columns"),
-        ("image,split\n0.png,train\n0.png,val\n", ":3: 0.png stands on both sides"),
+        ("image,split\n0.png,train\n0.png,val\n", ":3: 0.png is on both sides"),
         ("image,split\n" + "".join(f"{i}.png,train\n" for i in range(10)), "puts every image into train"),
         (None, "cannot be read"),
     ],

@@ -40,7 +40,7 @@ def by_group(areas: list[float]) -> dict[str, int]:
 
 @pytest.fixture
 def no_picture(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Only count, which is quicker."""
+    """Only count, which is faster."""
     monkeypatch.setattr(dataset_stats, "draw_stats", lambda *_: None)
 
 
@@ -119,7 +119,7 @@ def test_lists_of_images_and_images_in_two_splits(tmp_path: Path, no_picture: No
     parts = {split: (part.images, part.objects) for split, part in found.splits.items()}
     assert parts == {"train": (3, 2), "val": (1, 1), "test": (2, 2)}
     assert (found.total.images, found.total.objects) == (4, 3)  # a repeated line counts once, as in training
-    assert "more than one split" in found.table() and list(found.skipped) == ["list.txt:3"]
+    assert "several splits" in found.table() and list(found.skipped) == ["list.txt:3"]
     (tmp_path / "images/val/0.jpg").unlink()
     file.write_text("train: images/train\nval: images/val\nnames: [a]\n")
     assert stats(file, out=tmp_path / "out").splits["val"].images == 0

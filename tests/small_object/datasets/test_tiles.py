@@ -129,7 +129,7 @@ def test_what_cannot_be_cut_is_one_line(tmp_path: Path) -> None:
         ({"tile": 3}, "tile must be at least 64"),
         ({"keep": 0}, "keep above 0"),
         ({"empty": float("nan")}, "empty at least 0"),
-        ({"out": data.parent}, "holds images already"),
+        ({"out": data.parent}, "already holds images"),
         ({"data": tmp_path / "none.yaml"}, "none.yaml"),
     ):
         with pytest.raises(UserError, match=said) as error:

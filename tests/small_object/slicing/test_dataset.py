@@ -52,7 +52,7 @@ def built(folder: Path, cls: type = SlicedDataset, imgsz: int = TILE, cache: str
     )
 
 
-def boxes_of(sample: dict) -> tuple[np.ndarray, np.ndarray]:
+def sample_boxes(sample: dict) -> tuple[np.ndarray, np.ndarray]:
     """Return the classes and the boxes of a sample, xyxy in pixels of its image."""
     instances = sample["instances"]
     instances.convert_bbox("xyxy")
@@ -91,7 +91,7 @@ def test_boxes_lie_on_their_pixels_and_are_dropped_by_what_is_left_of_them(folde
         expected = {c: pixels[c] for c, share in shares.items() if share >= keep}
         dropped += len(pixels) > len(expected)
         cut += any(keep <= share < 1 for share in shares.values())
-        classes, boxes = boxes_of(sample)
+        classes, boxes = sample_boxes(sample)
         assert classes.tolist() == sorted(expected), "an object is in every tile, and only those that are left"
         assert len(classes)
         np.testing.assert_allclose(boxes, [expected[c] for c in sorted(expected)], atol=1e-3)
@@ -103,7 +103,7 @@ def test_a_tile_lies_anywhere_and_an_object_anywhere_in_it(folder):
     random.seed(0)
     starts = Counter()
     for _ in range(400):  # the second image has one object, at x 20..50 and y 30..54
-        (x1, y1, x2, y2) = boxes_of(data.get_image_and_label(1))[1][0].round().astype(int)
+        (x1, y1, x2, y2) = sample_boxes(data.get_image_and_label(1))[1][0].round().astype(int)
         assert (x2 - x1, y2 - y1) == (30, 24)
         starts[20 - x1, 30 - y1] += 1
     assert {x for x, _ in starts} == set(range(21)) and {y for _, y in starts} == set(range(31))
@@ -142,7 +142,7 @@ def test_an_image_without_empty_places_or_objects_that_fit(tmp_path):
         assert len(data.get_image_and_label(0)["cls"]), "no empty tile: one round an object"
         assert data.get_image_and_label(1)["ori_shape"] == HW, "larger than any tile may show: the whole image"
     data.keep, data.empty = 0.2, 0.0
-    wide = [boxes_of(data.get_image_and_label(2)) for _ in range(200)]
+    wide = [sample_boxes(data.get_image_and_label(2)) for _ in range(200)]
     shown = [boxes[0] for classes, boxes in wide if len(classes)]
     assert len(shown) == 200 and all(np.allclose(b[[0, 2]], (0, TILE), atol=1e-3) for b in shown), "it fills the tile"
 
@@ -290,7 +290,7 @@ def draw_polygons(folder: Path, task: str) -> Path:
 
 @pytest.mark.parametrize("task", ["obb", "segment", "pose"])
 def test_polygons_corners_and_keypoints_are_cut_at_tiles(tmp_path: Path, task: str) -> None:
-    """What is left of each object is where its colour is in the tile."""
+    """The rest of each object is where its colour is in the tile."""
     folder, keep = draw_polygons(tmp_path, task), 0.4
     data = SlicedDataset(
         img_path=str(folder / "images/train"), imgsz=TILE, batch_size=2, task=task, rect=False,

@@ -10,7 +10,7 @@ from ultralytics.utils.metrics import batch_probiou
 
 from small_object.slicing import merge as module
 from small_object.slicing.merge import Merged, merge
-from small_object.slicing.rotated import corners_of, rotated_around, upright_boxes
+from small_object.slicing.rotated import box_corners, min_rotated_box, upright_boxes
 from small_object.slicing.tiling import tile_grid
 
 Box = tuple[float, float, float, float]
@@ -31,13 +31,13 @@ def merged(found: list[tuple[Box, float, int, int]], tiles, hw=HW, **options) ->
     )
 
 
-def look(objects: list[tuple[Box, int]], tiles, rng, least=5.0, full: float | None = None, noise=0.0):
+def look(objects: list[tuple[Box, int]], tiles, rng, min_side=5.0, full: float | None = None, noise=0.0):
     """Return what an ideal detector finds: parts of objects in tiles, and, from `full` pixels on, whole ones in all."""
     found = []
     for (x1, y1, x2, y2), kind in objects:
         for source, (left, top, right, bottom) in enumerate(tiles.tolist()):
             part = max(x1, left), max(y1, top), min(x2, right), min(y2, bottom)
-            if part[2] - part[0] >= min(least, x2 - x1) and part[3] - part[1] >= min(least, y2 - y1):
+            if part[2] - part[0] >= min(min_side, x2 - x1) and part[3] - part[1] >= min(min_side, y2 - y1):
                 shaken = np.clip(np.add(part, rng.uniform(-noise, noise, 4)), (left, top) * 2, (right, bottom) * 2)
                 found.append((tuple(shaken.tolist()), float(rng.uniform(0.3, 1)), kind, source))
         if full is not None and min(x2 - x1, y2 - y1) >= full:
@@ -277,10 +277,10 @@ def lay_out_rotated(rng, count: int, low: float, high: float) -> np.ndarray:
         if placed and rng.random() < 0.5:  # along the short side of the last, with a gap of 3 px
             box = placed[-1].copy()
             box[:2] += (box[3] + 3) * np.array([-np.sin(box[4]), np.cos(box[4])])
-        corners = corners_of(box[None])
+        corners = box_corners(box[None])
         inside = (corners >= 0).all() and (corners <= HW[::-1]).all()
         if inside and all(
-            cv2.intersectConvexConvex(corners[0], corners_of(other[None])[0])[0] == 0 for other in placed
+            cv2.intersectConvexConvex(corners[0], box_corners(other[None])[0])[0] == 0 for other in placed
         ):
             placed.append(box)
     return np.array(placed)
@@ -296,21 +296,21 @@ def test_ideal_rotated_detections_become_the_true_objects(count, low, high):
         found, sources, owners = [], [], []
         for source, (x1, y1, x2, y2) in enumerate(tiles.tolist()):
             frame = np.float32([[x1, y1], [x2, y1], [x2, y2], [x1, y2]])
-            for k, corners in enumerate(corners_of(objects)):
+            for k, corners in enumerate(box_corners(objects)):
                 area, part = cv2.intersectConvexConvex(corners, frame)
-                if area > 0.05 * objects[k, 2:4].prod() and min((box := rotated_around(part.reshape(-1, 2)))[2:4]) > 5:
+                if area > 0.05 * objects[k, 2:4].prod() and min((box := min_rotated_box(part.reshape(-1, 2)))[2:4]) > 5:
                     found.append(box)
                     sources.append(source)
                     owners.append(k)
         boxes, sources = torch.tensor(np.array(found)), torch.tensor(sources)
-        upright = torch.tensor(upright_boxes(corners_of(boxes.numpy()))).double()
+        upright = torch.tensor(upright_boxes(box_corners(boxes.numpy()))).double()
         scores = torch.tensor(rng.uniform(0.3, 1, len(found)))
         result = merge(upright, scores, torch.zeros(len(found)), sources, tiles, HW, rotated=boxes)
         ious = batch_probiou(result.rotated, torch.tensor(objects))
         assert len(result.rotated) == len(objects), (seed, len(result.rotated), len(objects))
         assert (ious.argmax(1).sort().values == torch.arange(len(objects))).all() and float(ious.amax(1).min()) > 0.6
         torch.testing.assert_close(
-            result.boxes, torch.tensor(upright_boxes(corners_of(result.rotated.numpy()))).double()
+            result.boxes, torch.tensor(upright_boxes(box_corners(result.rotated.numpy()))).double()
         )
         assert [owners[k] for k in result.index] == ious.argmax(1).tolist()
         for k, owner in enumerate(result.owner.tolist()):
@@ -324,7 +324,7 @@ def test_the_nms_of_rotated_boxes_is_greedy():
         (rng.uniform(0, 300, (200, 2)), rng.uniform(10, 80, (200, 2)), rng.uniform(0, 3, (200, 1))), 1
     )
     scores, classes = torch.tensor(rng.uniform(0.2, 1, 200)), torch.tensor(rng.integers(0, 2, 200))
-    upright = torch.tensor(upright_boxes(corners_of(boxes))).double()
+    upright = torch.tensor(upright_boxes(box_corners(boxes))).double()
     options = torch.full((200,), -1), np.zeros((0, 4)), (400, 400)
     ious, kept = batch_probiou(torch.tensor(boxes), torch.tensor(boxes)), []
     for k in scores.argsort(descending=True).tolist():

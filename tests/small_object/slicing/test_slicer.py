@@ -123,7 +123,7 @@ def test_a_region_leaves_out_tiles_and_objects(tmp_path: Path) -> None:
     ("a.yaml", "polygons: [[[0, 0], [20, 0], [20, 30]]]", "x and y from 0 to 1"),
     ("a.yaml", "[", "give a mask image, or a YAML"), ("a.yaml", "points: 3", "give a mask image, or a YAML"),
     ("a.png", "no image", "can't be read as an image"), ("b.png", None, "no such file"),
-    ("a.png", np.zeros((20, 20)), "is black everywhere"), ("a.png", np.full((20, 20), 255), "another aspect"),
+    ("a.png", np.zeros((20, 20)), "is black everywhere"), ("a.png", np.full((20, 20), 255), "aspect ratio"),
 ])  # fmt: skip
 def test_a_region_that_is_none_is_named(tmp_path: Path, name: str, content: Any, reason: str) -> None:
     if isinstance(content, str):
@@ -131,7 +131,7 @@ def test_a_region_that_is_none_is_named(tmp_path: Path, name: str, content: Any,
     elif content is not None:
         cv2.imwrite(str(tmp_path / name), content)
     with pytest.raises(UserError, match=f"{name}.*{reason}"):
-        read_region(tmp_path / name).mask_of((30, 60))
+        read_region(tmp_path / name).build_mask((30, 60))
 
 
 def test_masks_of_a_large_frame_stay_small() -> None:

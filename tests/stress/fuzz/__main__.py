@@ -1,4 +1,4 @@
-"""Feeds random inputs to what reads users' files and arguments, and counts how they end.
+"""Feeds random inputs to the code that reads users' files and arguments, and counts how they end.
 
     python -m tests.stress.fuzz --help
 
@@ -105,7 +105,7 @@ class Counts:
 
 
 def count(name: str, examples: int, start: int, seconds: float = math.inf) -> Counts:
-    """Run and count inputs of a kind from a seed on without shrinking; after some seconds, skip those that remain."""
+    """Run and count inputs of a kind, from a seed, without shrinking; after some seconds, skip the rest."""
     counts, began = Counts(), time.perf_counter()
     bar = TQDM(total=examples, desc=name, leave=False)
 

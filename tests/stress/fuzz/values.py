@@ -1,4 +1,4 @@
-"""Odd values, the mistakes that are made of them, and how an input may end."""
+"""Odd values, mistakes made with them, and the ways in which an input may end."""
 
 import functools
 import math
@@ -74,7 +74,7 @@ def spoil(
 
 
 def spoil_text(draw: Callable[..., Any], text: str, max_changes: int = 2) -> str:
-    """Remove, or put something odd in the place of, up to some pieces of a text."""
+    """Remove up to some pieces of a text, or replace them by something odd."""
     for _ in range(draw(st.integers(1, max_changes))):
         start = draw(st.integers(0, max(0, len(text) - 1)))
         end = start + draw(st.sampled_from([0, 1, 2, 5, 40, len(text)]))

@@ -128,7 +128,7 @@ def test_fault_of_the_program_is_raised(error: Exception, monkeypatch: pytest.Mo
 def test_a_folder_that_cannot_be_written_gets_one_line(number: int, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(SystemExit) as stopped:
         fail_to_train(monkeypatch, OSError(number, os.strerror(number), "/usr/runs"))
-    expected = f"yolo: /usr/runs: {os.strerror(number)}; if results go there, name another folder with project="
+    expected = f"yolo: /usr/runs: {os.strerror(number)}; if results go there, choose another folder with project="
     assert stopped.value.code == expected
 
 

@@ -1,4 +1,4 @@
-"""Image files of every kind: what the model sees of them, and that none stops a prediction or distorts a training."""
+"""Image files of every kind: how the model sees them, and that none stops prediction or distorts training."""
 
 import os
 import re
@@ -145,7 +145,7 @@ def test_a_list_may_name_missing_files_and_bytes_that_are_not_utf_8(
     assert "list.txt: gone.png: no such file" in caplog.text and "1 of 4 files could not be read" in caplog.text
     assert {path.name for path in (tmp_path / "run").iterdir()} == {"caf%E9.jpg", "good.jpg", "axb.jpg"}
     (odd / "list.txt").write_text("gone.png\n")
-    with pytest.raises(UserError, match=r"list\.txt: names no file that there is"):
+    with pytest.raises(UserError, match=r"list\.txt: none of its files exists"):
         predict_as_command(model, odd / "list.txt", tmp_path)
     (odd / "list.txt").unlink()
 
@@ -156,7 +156,7 @@ def test_a_broken_video_does_not_end_a_prediction(odd: Path, model: YOLO, tmp_pa
     results = model.predict([odd / "good.png", *sorted(tmp_path.glob("*.??[4i]"))], imgsz=64, stream=True)
     assert [Path(result.path).name for result in results] == ["good.png"]
     assert [Path(path).name for path in model.predictor.dataset.unreadable] == ["a.mp4", "caf\udce9.avi"]
-    assert len(re.findall("is no video that can be read, or damaged", caplog.text)) == 2
+    assert len(re.findall("can't be read as a video; it may be damaged", caplog.text)) == 2
 
 
 def test_a_list_of_files_is_read_in_batches_and_in_its_order(odd: Path) -> None:
@@ -171,7 +171,7 @@ def test_a_list_of_files_is_read_in_batches_and_in_its_order(odd: Path) -> None:
 def test_a_picture_too_wide_for_jpeg_is_a_png(model: YOLO, tmp_path: Path, caplog: Log) -> None:
     cv2.imwrite(str(tmp_path / "wide.png"), np.zeros((32, 66_000, 3), np.uint8))
     predict_as_command(model, tmp_path / "wide.png", tmp_path)
-    assert "JPEG holds at most 65500 pixels" in caplog.text
+    assert "JPEG allows at most 65500 pixels" in caplog.text
     assert imread(tmp_path / "run/wide.png").shape == (32, 66_000, 3)
 
 
@@ -193,7 +193,7 @@ def test_lines_leave_a_small_object_visible() -> None:
 
 
 def test_data_sets_that_add_to_a_label_are_upstreams() -> None:
-    """What they add is of the index asked for, not of an image in its place."""
+    """Subclasses add data of the requested index, not of the replacing image."""
 
     class Masks(BaseDataset):
         im_files, augment, ni, prefix = ("a.png", "b.png"), True, 2, ""

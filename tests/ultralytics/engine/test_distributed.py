@@ -1,4 +1,4 @@
-"""Trainings on several GPUs as upstream starts them, with two processes on the CPU in the place of the GPUs."""
+"""Training on several GPUs as upstream starts it, with two processes on the CPU instead of the GPUs."""
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""What upstream offers beside training, validation and prediction, with this fork's models: ran as a user does."""
+"""Upstream's modes other than training, validation and prediction with this fork's models, as a user runs them."""
 
 import re
 from pathlib import Path

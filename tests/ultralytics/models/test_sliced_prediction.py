@@ -1,4 +1,4 @@
-"""Prediction, validation and tracking of large images by tiles, against one that runs a tile at a time."""
+"""Prediction, validation and tracking of large images by tiles, against a loop that runs one tile at a time."""
 
 import json
 import logging
@@ -204,7 +204,7 @@ def test_tracks_over_the_frames_of_a_video(model: YOLO, image: np.ndarray, tmp_p
 
 
 def test_a_tracker_gets_the_detectors_features_of_the_merged_objects(image: np.ndarray, tmp_path: Path) -> None:
-    """Those of an object that no other tile shows are those of its tile alone."""
+    """An object that only one tile shows has the values of that tile."""
     model = build_detector(tmp_path, 2)
     YAML.save(tmp_path / "reid.yaml", YAML.load(check_yaml("botsort.yaml")) | {"with_reid": True, "model": "auto"})
     options = {"tracker": str(tmp_path / "reid.yaml"), "persist": True}
@@ -309,7 +309,7 @@ def test_the_validation_of_each_task_has_what_prediction_finds(task: str, tmp_pa
 
 
 def test_masks_are_measured_at_full_resolution(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A model that finds the labelled polygons themselves has an AP of 1, and of 0 if it finds other ones there."""
+    """A model that finds exactly the labelled polygons has an AP of 1, and of 0 if it finds others there."""
     model, polygon = build_detector(tmp_path, 1, task="segment"), np.array([[0.4, 0.4], [0.45, 0.42], [0.43, 0.46]])
     line = f"0 {' '.join(map(str, polygon.reshape(-1)))}\n"
     data = write_set(tmp_path / "data", {"large": (draw_blocks(640, 400, 21, 34), line)}, ["thing"])
@@ -331,7 +331,7 @@ def test_a_region_counts_only_what_lies_in_it(tmp_path: Path, image: np.ndarray)
     everywhere, inside = (model.predict(image, **each)[0] for each in (SLICED, options))
     assert inside.tiles[0] < everywhere.tiles[0] and 0 < len(inside) < len(everywhere)
     assert float(inside.boxes.xywh[:, 0].min()) >= 128
-    with pytest.raises(UserError, match=r"right.png: a mask of 128x80 pixels has another aspect than .* 96x40"):
+    with pytest.raises(UserError, match=r"right.png: the aspect ratio of a 128x80 mask differs from .* 96x40"):
         model.predict(image[:80:2, :96].copy(), **options)
     small = image[:60, :96].copy()
     assert len(model.predict(small, **options)[0]) == sum(model.predict(small, **PLAIN)[0].boxes.xywh[:, 0] >= 48)
@@ -341,7 +341,7 @@ def test_a_region_counts_only_what_lies_in_it(tmp_path: Path, image: np.ndarray)
 
 
 def test_tiles_are_validated_in_some_epochs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """And only these choose the best weights."""
+    """Only these choose the best weights."""
     sliced, saved, model, data = [], [], build_detector(tmp_path, 1), write_panorama(tmp_path)
     fitness, stock = iter([0.9, 0.2, 0.8, 0.1, 0.1, 0.1]), DetectionValidator.get_stats
     monkeypatch.setattr(DetectionValidator, "get_stats", lambda self: stock(self) | {"fitness": next(fitness)})
@@ -460,7 +460,7 @@ def test_corrupt_frames_of_a_video_are_named_and_skipped(
 
 def test_a_model_that_cannot_slice_says_so(image: np.ndarray) -> None:
     predictor = RTDETRPredictor(overrides={"slice": 640, "imgsz": 64, "task": "detect", "save": False})
-    with pytest.raises(UserError, match="slice=640 is not supported by the prediction of this kind of model"):
+    with pytest.raises(UserError, match="slice=640 is not supported for prediction with this kind of model"):
         predictor.setup_source(image)
 
 

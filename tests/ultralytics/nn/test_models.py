@@ -32,13 +32,13 @@ every_design = pytest.mark.parametrize("design", DESIGNS)
 every_scale = pytest.mark.parametrize("scale", SCALES)
 
 
-def rows_of(design: str) -> list[list]:
+def model_rows(design: str) -> list[list]:
     d = yaml.safe_load((FOLDER / f"yolo11{design}.yaml").read_text())
     return d["backbone"] + d["head"]
 
 
 @functools.cache
-def layers_of(design: str, scale: str) -> nn.Sequential:
+def model_layers(design: str, scale: str) -> nn.Sequential:
     """Build the layers without memory for their weights."""
     with torch.device("meta"):
         return parse_model(yaml_model_load(FOLDER / f"yolo11{scale}{design}.yaml"), ch=3, verbose=False)[0].eval()
@@ -52,7 +52,7 @@ def scaled_width(channels: int, scale: str) -> int:
 @every_design
 @every_scale
 def test_heads(design, scale):
-    *layers, head = layers_of(design, scale)
+    *layers, head = model_layers(design, scale)
     assert type(head) is (Detect if design else LightDetect)
     assert head.nl == 4
     for branch in head.cv3:  # YOLO11's class branch is depthwise, older families' is not
@@ -71,7 +71,7 @@ def test_heads(design, scale):
     levels = [outputs[f + 1].shape for f in head.f]
     assert [256 // shape[2] for shape in levels] == [256 // shape[3] for shape in levels] == [4, 8, 16, 32]
 
-    rows = rows_of(design)
+    rows = model_rows(design)
     assert [shape[1] for shape in levels] == [scaled_width(rows[f][3][0], scale) for f in rows[-1][0]]
     if "hsfpn" in design:
         assert {shape[1] for shape in levels} == {256 * SCALES[scale][1]}
@@ -125,7 +125,7 @@ def write(path: Path, rows: list[str], *keys: str, head: str = "head:") -> str:
     return str(path)
 
 
-def error_of(file: str) -> str:
+def load_error(file: str) -> str:
     with pytest.raises(UserError) as caught:
         DetectionModel(file, verbose=False)
     message = str(caught.value)
@@ -138,7 +138,7 @@ def error_of(file: str) -> str:
 def test_mistake_in_a_row(mistake, tmp_path, monkeypatch):
     monkeypatch.setattr(Conv, "default_act", Conv.default_act)  # put back, should it leak, for the other tests
     i, row, what = MISTAKES[mistake]
-    message = error_of(write(tmp_path / "broken.yaml", [*ROWS[:i], row, *ROWS[i + 1 :]], "activation: nn.ReLU()"))
+    message = load_error(write(tmp_path / "broken.yaml", [*ROWS[:i], row, *ROWS[i + 1 :]], "activation: nn.ReLU()"))
     assert isinstance(Conv.default_act, nn.SiLU)
     assert f"row {i} " in message
     _, text, after = message.partition(row)
@@ -161,7 +161,7 @@ def test_what_a_row_needs_and_is_not_at_hand_is_no_mistake(error, tmp_path, monk
 @pytest.mark.parametrize("key", ["nwd", "nwd_assign"])
 @pytest.mark.parametrize("value", ["2", "a", ".nan"])
 def test_wrong_share_of_the_nwd(key, value, tmp_path):
-    message = error_of(write(tmp_path / "broken.yaml", [*ROWS[:7], ROWS[8]], f"{key}: {value}"))
+    message = load_error(write(tmp_path / "broken.yaml", [*ROWS[:7], ROWS[8]], f"{key}: {value}"))
     assert f"key `{key}`" in message.split("broken")[1]
 
 

@@ -1,4 +1,4 @@
-"""Weights from elsewhere with `ULTRALYTICS_SAFE_LOAD=1`: this fork's models load, and nothing but models does."""
+"""Foreign weights with `ULTRALYTICS_SAFE_LOAD=1`: this fork's models load, and only models do."""
 
 from pathlib import Path
 from typing import Any

@@ -65,7 +65,7 @@ def outputs(value: Any) -> list[torch.Tensor]:
 
 
 def check(build: Any, task: str, end2end: bool | None = None) -> BaseModel:
-    """Build a model, train it for a step, and compare what it says before and after fusing.
+    """Build a model, train it for a step, and compare its output before and after fusing.
 
     With `end2end` it then predicts so, as upstream sets it for `nms`.
     """

@@ -32,7 +32,7 @@ def with_arguments(model: torch.nn.Module, keys: dict | None = None, **arguments
     return model
 
 
-def share_of(criterion, key: str) -> float:
+def loss_share(criterion, key: str) -> float:
     part, name = SHARES[key]
     return getattr(getattr(criterion, part), name)
 
@@ -44,7 +44,7 @@ def share_of(criterion, key: str) -> float:
 )
 def test_share_comes_from_the_argument_then_the_yaml(built, key, in_yaml, argument, expected):
     criterion = with_arguments(built, {key: in_yaml}, **{key: argument}).init_criterion()
-    assert {each: share_of(criterion, each) for each in SHARES} == dict.fromkeys(SHARES, 0) | {key: expected}
+    assert {each: loss_share(criterion, each) for each in SHARES} == dict.fromkeys(SHARES, 0) | {key: expected}
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Names this fork's blocks alongside upstream's."""
+"""Exports this fork's blocks alongside upstream's."""
 
 from ultralytics.nn.modules import __all__ as stock_all
 from ultralytics.nn.modules.dualconv import DualConv

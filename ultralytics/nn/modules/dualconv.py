@@ -14,11 +14,11 @@ from ultralytics.nn.modules.conv import Conv2
 class DualConv(Conv2):
     """Sum of a grouped 3x3 convolution and a 1x1 convolution over all channels, then BatchNorm and activation.
 
-    It stands in for a strided `Conv`: the same reach, with about 1/g of the weights in its 3x3 kernels. Model YAML row:
-    `[c2, stride]` or `[c2, stride, g]`.
+    It replaces a strided `Conv`: the same receptive field, with about 1/g of the weights in its 3x3 kernels. Model YAML
+    row: `[c2, stride]` or `[c2, stride, g]`.
 
-    Upstream's `Conv2` is the same sum with both convolutions in `g` groups; a subclass of it is fused for inference by
-    the stock `fuse()`.
+    Upstream's `Conv2` is the same sum with both convolutions in `g` groups. The stock `fuse()` fuses its subclasses for
+    inference.
 
     Args:
         c1: Input channels.

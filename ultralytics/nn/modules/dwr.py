@@ -13,18 +13,18 @@ from ultralytics.nn.modules.conv import Conv
 
 
 class DWR(nn.Module):
-    """Dilation-wise residual block: one 3x3 convolution seen through three dilations.
+    """Dilation-wise residual block: three dilated 3x3 convolutions of one 3x3 convolution's output.
 
-    A 3x3 convolution brings the input to half the output width (region residualisation); three 3x3 convolutions with
-    dilation 1, 3 and 5 give c2, c2/2 and c2/2 channels of it (semantic residualisation); a 1x1 convolution brings their
-    concatenation to c2. The input is added where the widths agree, as in upstream's `Bottleneck`.
+    A 3x3 convolution maps the input to half the output width (region residualisation); three 3x3 convolutions with
+    dilation 1, 3 and 5 map that to c2, c2/2 and c2/2 channels (semantic residualisation); a 1x1 convolution maps their
+    concatenation to c2. The input is added if the widths agree, as in upstream's `Bottleneck`.
 
     Args:
         c1: Input channels.
         c2: Output channels, even.
         shortcut: Whether to add the input where `c1 == c2`.
         g: Groups of the 3x3 convolutions. Must divide `c1` and `c2 // 2`.
-        depthwise: Whether the three dilated convolutions are depthwise, as the paper draws them; then each gives c2/2.
+        depthwise: Whether the dilated convolutions are depthwise, as in the paper's figure; then each gives c2/2.
 
     Shape:
         (B, c1, H, W) to (B, c2, H, W).
@@ -62,8 +62,8 @@ class DWR(nn.Module):
 class C3k2DWR(C3k2):
     """C3k2 whose inner blocks are DWR, or C3k where `c3k` asks for it.
 
-    Takes C3k2's row arguments and its repeat count, `[c2, c3k, e, attn, g, shortcut]`, and `depthwise` last. Unlike
-    C3k2's, its `c3k` is the row's own at every scale, so that the larger models keep their DWR blocks.
+    A row has C3k2's repeat count and arguments, `[c2, c3k, e, attn, g, shortcut]`, followed by `depthwise`. Unlike in
+    C3k2, the row's `c3k` holds at every scale, so that the larger models keep their DWR blocks.
 
     Args:
         c1: Input channels.
@@ -97,7 +97,7 @@ class C3k2DWR(C3k2):
             self.m = nn.ModuleList(DWR(self.c, self.c, shortcut, g, depthwise) for _ in range(n))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Apply the block to a (B, c1, H, W) feature map (a plain loop: TorchScript takes no generator)."""
+        """Apply the block to a (B, c1, H, W) feature map. It is a plain loop, since TorchScript has no generators."""
         first, last = self.cv1(x).chunk(2, 1)
         y = [first, last]
         for block in self.m:

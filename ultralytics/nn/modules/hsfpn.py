@@ -101,11 +101,11 @@ class ScreeningFusion(nn.Module):
         super().__init__()
         if len(channels) != 2 or channels[0] != channels[1]:
             raise ValueError(
-                f"ScreeningFusion: takes a high and a low level of equal channels, not {list(channels)}; "
+                f"ScreeningFusion: needs a high and a low level of equal channels, not {list(channels)}; "
                 "bring both to one width with ScreeningLateral"
             )
-        self.up = ConvTranspose(channels[0], channels[0], 3, 2, 1, act=Conv.default_act)  # the model's, not its own
-        self.up.conv_transpose.output_padding = (1, 1)  # exactly twice the size: upstream's block cannot ask for it
+        self.up = ConvTranspose(channels[0], channels[0], 3, 2, 1, act=Conv.default_act)  # the model's activation
+        self.up.conv_transpose.output_padding = (1, 1)  # exactly twice the size; upstream's block lacks an argument
         self.gate = ChannelGate(channels[0], reduction)
 
     def forward(self, x: list[torch.Tensor]) -> torch.Tensor:

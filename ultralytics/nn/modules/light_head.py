@@ -12,8 +12,8 @@ from ultralytics.nn.modules.head import Detect
 class LightDetect(Detect):
     """Upstream's Detect with depthwise separable convolutions in its box branches.
 
-    Detect has two full 3x3 convolutions of `4 * reg_max` channels in the box branch of each level; at stride 4 they are
-    a third of a small model's arithmetic. Here each is a depthwise 3x3 and a 1x1 convolution (MobileNets, arXiv
+    Detect has two full 3x3 convolutions of `4 * reg_max` channels in the box branch of each level; at stride 4 they
+    take a third of a small model's computation. Here each is a depthwise 3x3 and a 1x1 convolution (MobileNets, arXiv
     1704.04861), as in the class branches of YOLO11. Outputs and losses are Detect's.
 
     Args:
@@ -33,7 +33,7 @@ class LightDetect(Detect):
         width = self.cv2[0][-1].in_channels
         self.cv2 = nn.ModuleList(
             nn.Sequential(
-                DWConv(c, c, 3),  # upstream reads a level's width off the first convolution of its branch
+                DWConv(c, c, 3),  # upstream reads a level's width from the first convolution of its branch
                 Conv(c, width, 1),
                 DWConv(width, width, 3),
                 Conv(width, width, 1),

@@ -14,7 +14,7 @@ from ultralytics.utils import LOGGER, ops
 
 from small_object.slicing.device import letterbox_tiles
 from small_object.slicing.objects import Objects
-from small_object.slicing.results import objects_of, update_result
+from small_object.slicing.results import result_objects, update_result
 from small_object.slicing.slicer import Slicer, TileDetections, build_slicer, select_boxes
 from ultralytics_overlay import require_parameters
 
@@ -24,17 +24,17 @@ require_parameters(StockDetectionPredictor.postprocess, "preds", "img", "orig_im
 
 
 class DetectionPredictor(StockDetectionPredictor):
-    """Upstream's predictor of boxes and, as their base, of rotated boxes, masks and poses, which also runs tiles.
+    """Upstream's predictor of boxes, which also runs tiles. Those of rotated boxes, masks and poses inherit from it.
 
-    With `slice`, images larger than that are run by tiles. What is found in a tile are upstream's results of it. The
-    merged results are of whole images, so all that follows is upstream's; `tiles` and `num_full` of the results of
-    large images say what slicing did. The time of the tiles counts as inference.
+    With `slice`, larger images are run by tiles. Upstream's results of the tiles are merged into results of the whole
+    image, so all that follows is upstream's. Their `tiles` and `num_full` say what slicing did. The time of the tiles
+    counts as inference.
 
     Attributes:
-        slicer: How images are cut, None without `slice`.
+        slicer: Cuts images and merges the results; None without `slice`.
         tile_detections: The detections in the tiles of this batch's large images, by the image's index in the batch;
             None while tiles are run.
-        cuts_on_device: Whether images go to the device before they are cut; None: unless it is the CPU.
+        cuts_on_device: Whether images go to the device before they are cut; None: yes, unless it is the CPU.
     """
 
     slices = True
@@ -48,11 +48,11 @@ class DetectionPredictor(StockDetectionPredictor):
         self.slicer = build_slicer(self.args, self.model, tuple(self.imgsz))
         unsliced = {"tensors": self.source_type.tensor, "embed": self.args.embed, "visualize": self.args.visualize}
         if self.slicer and (what := next((name for name, given in unsliced.items() if given), "")):
-            LOGGER.warning(f"'slice' is not used with {what}: images are run as a whole.")
+            LOGGER.warning(f"'slice' is ignored with {what}: images are run as a whole.")
             self.slicer = None
 
     def inference(self, im: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
-        """Run the model on a batch of inputs, and on the tiles of the images that are larger than one.
+        """Run the model on a batch of inputs, and on the tiles of the images that are larger than a tile.
 
         Args:
             im: Inputs of whole images, shape (B, C, H, W).
@@ -60,7 +60,7 @@ class DetectionPredictor(StockDetectionPredictor):
             **kwargs: Likewise.
 
         Returns:
-            The output for the whole images, or a pair of None where none of them needs it.
+            The output for the whole images, or a pair of None if none of them needs it.
         """
         if self.slicer is None:
             return super().inference(im, *args, **kwargs)
@@ -84,7 +84,7 @@ class DetectionPredictor(StockDetectionPredictor):
             inputs = self._build_inputs(tiles)
             preds = run(inputs, *args, **kwargs)
             self.batch = [""] * len(tiles), tiles, *batch[2:]
-            return [*map(objects_of, self.postprocess(preds, inputs, tiles))]
+            return [*map(result_objects, self.postprocess(preds, inputs, tiles))]
 
         large_images, proposals = [images[i] for i in large], None
         if self.cuts_on_device or (self.cuts_on_device is None and self.device.type != "cpu"):
@@ -112,7 +112,7 @@ class DetectionPredictor(StockDetectionPredictor):
         return letterbox_tiles(tiles, (height, width), torch.half if self.model.fp16 else torch.float)
 
     def postprocess(self, preds: Any, img: torch.Tensor, orig_imgs: Any, **kwargs: Any) -> list[Results]:
-        """Return the results of whole images with the detections of their tiles merged in, or those of tiles.
+        """Return the results of whole images, with the detections of their tiles merged in, or the results of tiles.
 
         Args:
             preds: Output for the whole images, or None.
@@ -130,19 +130,19 @@ class DetectionPredictor(StockDetectionPredictor):
             results = super().postprocess(preds, img, orig_imgs, **kwargs)
         for i, result in enumerate(results):
             if detections := self.tile_detections.get(i):
-                objects, left_out = self.slicer.merge(result.orig_shape, detections, objects_of(result))
+                objects, left_out = self.slicer.merge(result.orig_shape, detections, result_objects(result))
                 if left_out:
                     LOGGER.warning(f"{result.path}: {left_out} objects are left out; raise max_det={self.args.max_det}")
                 result.num_full = len(result) if self.slicer.full else 0
                 result.tiles = len(detections.tiles), detections.skipped
                 update_result(result, objects, img.device)
             elif self.slicer.region is not None:
-                inside = self.slicer.is_inside(objects_of(result).rows, result.orig_shape)
+                inside = self.slicer.is_inside(result_objects(result).rows, result.orig_shape)
                 results[i] = result[inside.to(img.device)]
         return results
 
     def write_results(self, i: int, p: Path, im: torch.Tensor, s: list[str]) -> str:
-        """Save what the arguments ask for of an image, see upstream; return a line about it, with its tiles."""
+        """Save what the arguments ask for, see upstream; return a line about the image and its tiles."""
         line = super().write_results(i, p, im, s)
         if self.tile_detections and (detections := self.tile_detections.get(i)):
             skipped = f" ({detections.skipped} skipped)" if detections.skipped else ""

@@ -39,7 +39,7 @@ class DetectionTrainer(StockDetectionTrainer):
         return super().get_model(cfg, weights, verbose)
 
     def build_dataset(self, img_path: str, mode: str = "train", batch: int | None = None) -> Dataset:
-        """Return upstream's data set, or, for training with `slice`, one of tiles.
+        """Return upstream's data set or, for training with `slice`, a data set of tiles.
 
         Args:
             img_path: Folder of the images.
@@ -61,7 +61,7 @@ class DetectionTrainer(StockDetectionTrainer):
         return dataset
 
     def validate(self) -> tuple[dict[str, float] | None, float | None]:
-        """Validate, with `slice_val` by tiles in some epochs only, from which `best.pt` is chosen; see upstream."""
+        """Validate; see upstream. With `slice_val`, only some epochs use tiles; `best.pt` is chosen from these."""
         args, best = self.validator.args, self.best_fitness
         if not args.slice or (self.epoch + 1) % args.slice_val == 0 or self.epoch + 1 >= self.epochs:
             return super().validate()
@@ -92,7 +92,7 @@ class DetectionTrainer(StockDetectionTrainer):
             mode: `train` or `val`.
 
         Raises:
-            UserError: If there is no label, or `slice` is given to a model whose trainer builds data sets of its own.
+            UserError: If there is no label, or `slice` is given for a model whose trainer builds its own data sets.
         """
         try:
             loader = super().get_dataloader(dataset_path, batch_size, rank, mode)
@@ -100,15 +100,15 @@ class DetectionTrainer(StockDetectionTrainer):
             raise UserError(f"{error} To find out why: small-object check {self.args.data}") from error
         task = self.args.task if mode == "train" else ""
         if task in SLICED_TASKS and self.args.slice and not isinstance(loader.dataset, SlicedDataset):
-            raise UserError(f"slice={self.args.slice} is not supported by the training of this kind of model")
+            raise UserError(f"slice={self.args.slice} is not supported for training this kind of model")
         if task in {"detect", "segment", "pose"}:  # their losses hold a BboxLoss
             fit_to_data(self.model, loader.dataset, self.args, self.is_new)
         return loader
 
     def save_metrics(self, metrics: dict[str, float]) -> None:
-        """Add an epoch's row to `results.csv`, which has columns for the sizes also before the first validation.
+        """Add an epoch's row to `results.csv`, with the columns by size even before the first validation.
 
-        Upstream writes values without their names, so a row must have the columns that the file began with.
+        Upstream writes values without names, so each row must have the columns of the file's header.
         """
         if measures_size(self.args):
             metrics = {**metrics, **{key: 0.0 for key in SIZE_KEYS.values() if key not in metrics}}

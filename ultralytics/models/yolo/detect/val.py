@@ -26,10 +26,10 @@ NO_LIMIT = 1_000_000  # detections in an image
 class DetectionValidator(SlicedValidator, StockDetectionValidator):
     """Upstream's validator, which also measures accuracy by object size unless `size_metrics=False`.
 
-    It does so for the tasks detect, segment and pose; for rotated boxes and tasks without boxes it is upstream's.
+    This holds for the tasks detect, segment and pose. For other tasks, it is upstream's.
 
     Attributes:
-        size_records: The boxes of the images seen, or None where accuracy by size is not measured.
+        size_records: The boxes of the images seen so far; None if accuracy by size is not measured.
     """
 
     size_records: SizeRecords | None = None
@@ -41,7 +41,7 @@ class DetectionValidator(SlicedValidator, StockDetectionValidator):
         self.metrics.size = None  # of an earlier validation
 
     def _process_batch(self, preds: dict[str, torch.Tensor], batch: dict[str, Any]) -> dict[str, np.ndarray]:
-        """Return upstream's matches of one image's predictions, and record both.
+        """Return upstream's matches of one image's predictions; record the predictions and objects.
 
         Args:
             preds: `bboxes` in xyxy of the input's pixels, shape (M, 4); `conf` and `cls`, shape (M,).
@@ -57,9 +57,9 @@ class DetectionValidator(SlicedValidator, StockDetectionValidator):
         return super()._process_batch(preds, batch)
 
     def update_metrics(self, preds: list[dict[str, torch.Tensor]], batch: dict[str, Any]) -> None:
-        """Add the detections of a batch, without those in ignore regions that match no object; see upstream.
+        """Add the detections of a batch, except those in ignore regions that match no object; see upstream.
 
-        With `slice`, those of large images are replaced by what their tiles show, for the plots, too.
+        With `slice`, the detections in tiles replace those of large images, in the plots too.
         """
         if self.slicer is not None:
             self.merge_tiles(preds, batch)
@@ -71,7 +71,7 @@ class DetectionValidator(SlicedValidator, StockDetectionValidator):
         super().update_metrics(preds, batch)
 
     def gather_stats(self) -> None:
-        """Bring what the processes of a distributed validation have recorded to the first."""
+        """Gather the records of all processes of a distributed validation in the first one."""
         super().gather_stats()
         if RANK == -1:
             return

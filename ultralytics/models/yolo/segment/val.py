@@ -20,14 +20,14 @@ require_parameters(StockSegmentationValidator._process_batch, "preds", "batch")
 require_parameters(StockSegmentationValidator.pred_to_json, "predn", "pbatch")
 require_parameters(StockSegmentationValidator.save_one_txt, "predn", "save_conf", "shape", "file")
 
-CHUNK = 8  # masks of full size that are in memory together
+CHUNK = 8  # full-size masks in memory at a time
 
 
 class SegmentationValidator(StockSegmentationValidator):
-    """Upstream's validator of masks, which takes those of sliced images from their crops.
+    """Upstream's validator of masks, which takes the masks of sliced images from their crops.
 
-    There the IoU of masks is that of the labels' polygons and the found masks at full resolution: in masks of a quarter
-    of the input, as upstream compares them, the small objects of a large image would be gone.
+    For sliced images it compares the labels' polygons with the found masks at full resolution. Upstream compares masks
+    at a quarter of the input's resolution, where the small objects of a large image vanish.
     """
 
     def init_metrics(self, model: torch.nn.Module) -> None:
@@ -49,13 +49,13 @@ class SegmentationValidator(StockSegmentationValidator):
         return matches | {"tp_m": self.match_predictions(preds["cls"], classes, ious.to(classes)).cpu().numpy()}
 
     def scale_preds(self, predn: dict[str, Any], pbatch: dict[str, Any]) -> dict[str, Any]:
-        """Return detections in pixels of the image, those of a sliced one with its `crops` as masks; see upstream."""
+        """Return detections in pixels of the image, with `crops` as the masks of a sliced one; see upstream."""
         if (crops := self.crops.get(pbatch["im_file"])) is None:
             return super().scale_preds(predn, pbatch)
         return DetectionValidator.scale_preds(self, predn, pbatch) | {"crops": CropMasks(crops, pbatch["ori_shape"])}
 
     def pred_to_json(self, predn: dict[str, Any], pbatch: dict[str, Any]) -> None:
-        """Add the detections of an image to those that `save_json` writes; see upstream."""
+        """Add the detections of an image to the output of `save_json`; see upstream."""
         if (crops := predn.pop("crops", None)) is None:
             super().pred_to_json(predn, pbatch)
             return
