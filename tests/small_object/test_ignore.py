@@ -77,16 +77,22 @@ def test_training_sees_grey(data: Path, slice: int) -> None:
 def test_validation_does_not_count_false_alarms_there(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two objects found, and a surer false alarm in either half: only the one outside the region costs precision."""
     rows = [[48, 48, 80, 80, 0.8], [176, 48, 208, 80, 0.8], [215, 4, 250, 40, 0.9]]
+    stock, shapes = DetectionValidator.preprocess, []
+
+    def preprocess(self: DetectionValidator, batch: dict) -> dict:
+        shapes.append(batch["img"].shape)
+        return stock(self, batch)
 
     def postprocess(self: DetectionValidator, preds: object) -> list[dict[str, torch.Tensor]]:
-        top = (self._batch["img"].shape[2] - 128) / 2
+        top = (shapes[-1][2] - 128) / 2
         found = torch.tensor([*rows, *extra])
         found[:, [1, 3]] += top
-        left = (self._batch["img"].shape[3] - 256) / 2
+        left = (shapes[-1][3] - 256) / 2
         found[:, [0, 2]] += left
         return [{"bboxes": found[:, :4], "conf": found[:, 4], "cls": torch.zeros(len(found)), "extra": found[:, :0]}]
 
     model = write_tree(data.parent, {"tiny.yaml": TINY_MODEL}) / "tiny.yaml"
+    monkeypatch.setattr(DetectionValidator, "preprocess", preprocess)
     monkeypatch.setattr(DetectionValidator, "postprocess", postprocess)
     options = {"data": data, "imgsz": 256, "plots": False, "project": str(data.parent / "runs")}
     for extra, expected in (([], 0.995), ([[4, 4, 40, 40, 0.95]], 2 / 3)):  # noqa: B007 - read by `postprocess`
