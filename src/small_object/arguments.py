@@ -32,10 +32,10 @@ def check_arguments(cfg: dict[str, Any]) -> None:
         if (count := cfg.get(name, 1)) < minimum:
             raise ValueError(f"'{name}={count}' is an invalid value. '{name}' must be >= {minimum}.")
     side, task = cfg.get("slice"), cfg.get("task")
-    sides = side if isinstance(side, (list, tuple)) else [side]
+    sides = side if isinstance(side, (list, tuple)) else [side, side]
     if side is None or side == "auto":
         pass
-    elif len(sides) not in {1, 2} or any(not isinstance(x, (int, float)) or x is True or x % 1 for x in sides):
+    elif len(sides) != 2 or any(not isinstance(x, (int, float)) or x is True or x % 1 for x in sides):
         raise TypeError(  # nan % 1 and inf % 1 are nan
             f"'slice={side}' is invalid. 'slice' must be a whole number of pixels, [height, width], 0 or 'auto'."
         )

@@ -110,7 +110,9 @@ class Record:
         if self.kill == "at the end" and not validator.training and dist.get_rank() == 0:
             os.kill(os.getpid(), signal.SIGKILL)
         if self.fed:
-            validator.postprocess = lambda preds: predict_objects(validator._batch, 2, 1, torch.float32)
+            preprocess, batches = validator.preprocess, []
+            validator.preprocess = lambda batch: batches.append(preprocess(batch)) or batches[-1]
+            validator.postprocess = lambda preds: predict_objects(batches[-1], 2, 1, torch.float32)
         get = validator.get_stats
 
         def get_and_tell() -> dict[str, Any]:

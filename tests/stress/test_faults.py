@@ -135,7 +135,7 @@ def test_a_full_disk(data: Path, tmp_path: Path, at: str, monkeypatch: pytest.Mo
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(trainer.csv))
 
     write, save_metrics = Path.write_bytes, BaseTrainer.save_metrics
-    said = r"No space left on device\. Make room\. .*; resume with: yolo train resume=True model=.*last\.pt$"
+    said = r"No space left on device\. Free some space\. .*; resume with: yolo train resume=True model=.*last\.pt$"
     with monkeypatch.context() as patch:
         patch.setattr(BaseTrainer, "save_metrics", save_half)
         patch.setattr(Path, "write_bytes", write_half)
@@ -201,7 +201,7 @@ def test_a_loss_that_is_not_a_number(data: Path, tmp_path: Path) -> None:
     ("said", "kind", "match"),
     [
         ("DataLoader worker (pid 7) is killed by signal: Bus error. Its workers are out of shared memory.", UserError,
-         r"no space in shared memory \(/dev/shm\).*workers=0.*pid 7"),
+         r"no space left in shared memory \(/dev/shm\).*workers=0.*pid 7"),
         ("something else", RuntimeError, "something else"),
     ],
     ids=["shared memory", "else"],
