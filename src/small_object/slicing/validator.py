@@ -89,6 +89,8 @@ class SlicedValidator(Base):
         large = [i for i, shape in enumerate(batch["ori_shape"]) if self.slicer.is_large(shape)]
         images = self._images.read([batch["im_file"][i] for i in large])
         for i, pred in enumerate(preds):
+            if i not in large and self.slicer.region is None:
+                continue
             shape, ratio_pad = batch["ori_shape"][i], batch["ratio_pad"][i]
             scale = {"imgsz": batch["img"].shape[2:], "ori_shape": shape, "ratio_pad": ratio_pad}
             whole = self._objects(pred, scale)
@@ -100,10 +102,8 @@ class SlicedValidator(Base):
                 (found,) = self.slicer.detect([image], self._detect, proposals)
                 self.tiles = self.tiles[0] + len(found.tiles), self.tiles[1] + found.skipped
                 whole, _ = self.slicer.merge(shape, found, whole)
-            elif self.slicer.region is not None:
-                whole = self.slicer.select(whole, shape)
             else:
-                continue
+                whole = self.slicer.select(whole, shape)
             preds[i] = scale_back(pred, whole, batch, i, int(self.args.max_det))
             self.crops[batch["im_file"][i]] = list(whole.masks or ())
         self._likely = None
