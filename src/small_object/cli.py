@@ -158,7 +158,7 @@ def build_parser() -> ArgumentParser:
     add("--save-json", action="store_true", help="also save predictions.json in COCO's format")
     add("--address", help="Ray cluster to run on, such as auto (default: this machine alone)")
 
-    add = command(_transfer, "yolo11n.pt ultralytics/cfg/models/11/yolo11n.yaml")
+    add = command(_transfer, "yolo11n.pt yolo11n-light-smallob.yaml")
     add("weights", help="weights of a detection model, such as yolo11n.pt")
     add("model", help="YAML of the model that receives them")
 

@@ -19,6 +19,7 @@ from ultralytics.nn.tasks import yaml_model_load as stock_yaml_model_load
 
 from small_object.errors import UserError
 from small_object.model_yaml import check_model_yaml, find_misfit, row_error, yaml_error
+from small_object.shipped import unique_name
 from small_object.transfer import transfer
 from ultralytics_overlay import require, require_parameters
 
@@ -86,7 +87,7 @@ _parse_rows = _extend(stock_parse_model)
 
 @functools.wraps(stock_yaml_model_load)
 def yaml_model_load(path: str | Path) -> dict[str, Any]:
-    """Load a model YAML and check its rows: upstream guesses the task from the last row before it builds any.
+    """Load a model YAML, under a name that shows whose it is, and check its rows before upstream guesses the task.
 
     Raises:
         UserError: If the file is not YAML, holds no mapping, or a row or a key is wrong. Names the file and the place.
@@ -96,6 +97,7 @@ def yaml_model_load(path: str | Path) -> dict[str, Any]:
     except (ValueError, yaml.YAMLError) as error:
         what = " ".join(str(error).split())
         raise UserError(what if str(path) in what else f"{path}: {what}") from error
+    d["yaml_file"] = str(unique_name(Path(d["yaml_file"])))  # the log's summary shows it
     _check_rows(d)
     return d
 

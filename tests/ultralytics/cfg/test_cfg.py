@@ -177,22 +177,24 @@ STOCK = Path(ultralytics.__file__).parent / "cfg/models/11"
 
 @pytest.mark.parametrize("where", ["root", "elsewhere"])
 @pytest.mark.parametrize(
-    ("name", "scale", "file"),
+    ("name", "scale", "file", "shown"),
     [
-        ("ultralytics/cfg/models/11/yolo11s.yaml", "s", "yolo11.yaml"),
-        ("yolo11m-smallob.yaml", "m", "yolo11-smallob.yaml"),
-        ("yolo11s.yaml", "s", None),
-        ("yolo11.yaml", "", None),
-        ("ultralytics/cfg/models/11/yolo11s-seg.yaml", "s", None),  # ours has none of that path
+        ("ultralytics/cfg/models/11/yolo11s.yaml", "s", "yolo11.yaml", "yolo11s-light-smallob"),
+        ("yolo11s-light-smallob.yaml", "s", "yolo11.yaml", "yolo11s-light-smallob"),
+        ("yolo11m-smallob.yaml", "m", "yolo11-smallob.yaml", "yolo11m-smallob"),
+        ("yolo11s.yaml", "s", None, "yolo11s"),
+        ("yolo11.yaml", "", None, "yolo11"),
+        ("ultralytics/cfg/models/11/yolo11s-seg.yaml", "s", None, "yolo11s-seg"),  # ours has none of that path
     ],
 )
 def test_model_files(
-    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, scale: str, file: str | None, where: str
-) -> None:
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, scale: str, file: str | None, shown: str,
+    where: str,
+) -> None:  # fmt: skip
     monkeypatch.chdir(root if where == "root" else tmp_path)
     d = yaml_model_load(name)
     expected = root / "ultralytics/cfg/models/11" / file if file else STOCK / Path(name).name.replace("11s", "11")
-    assert d["scale"] == scale
+    assert (d["scale"], Path(d["yaml_file"]).stem) == (scale, shown)
     assert d["backbone"] + d["head"] == (lambda y: y["backbone"] + y["head"])(yaml.safe_load(expected.read_text()))
     assert ("DualConv" in str(d["backbone"])) is bool(file)
 
@@ -202,7 +204,8 @@ def test_file_in_the_working_folder_comes_first(tmp_path: Path, monkeypatch: pyt
     for name in ("yolo11-smallob.yaml", "ultralytics/cfg/models/11/yolo11.yaml"):
         path = tmp_path / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text("nc: 1")
+        path.write_text("nc: 1\nbackbone: [[-1, 1, Conv, [8]]]\nhead: []")
+        assert yaml_model_load(name)["yaml_file"] == name
         assert Path(check_file(name)).resolve() == path.resolve()
     assert check_file("no-such-model.yaml", hard=False) == []
     with pytest.raises(FileNotFoundError, match=r"no-such-model\.yaml"):
