@@ -1,10 +1,11 @@
 """Trains, fine-tunes, validates and predicts on the demo sets with the published commands: python -m benchmarks.demo.
 
 Training is short enough for a CPU: small images without padding (rect=True), then tiles, in small batches give the most
-steps in a few minutes. Upstream leaves one core idle; the demo uses all.
+steps in a few minutes. It starts from `benchmarks/models/demo.pt`, which `python -m benchmarks.demo_weights` trained on
+other synthetic images. Upstream leaves one core idle; the demo uses all.
 
-`--compare` also trains stock YOLO11n and yolo11-smallob in the same way, so that the comparison pages show
-three models.
+`--scratch` starts from random weights, as the published command does, and takes longer. `--compare` does so for stock
+YOLO11n and yolo11-smallob, too, so that the comparison pages show three models.
 
 At the end the demo prints recall and precision for objects of more than 16 px, and names the pictures of the images
 with the most objects.
@@ -29,29 +30,50 @@ from ultralytics.utils import LOGGER, torch_utils
 from ultralytics.utils.ops import xywhn2xyxy
 
 from benchmarks.common import ROOT
-from small_object.compare.kinds import Kind, classify, find_pairs
+from small_object.compare.kinds import Kind, Matches, classify, find_pairs
 
 MODELS = {
     "demo": "ultralytics/cfg/models/11/yolo11.yaml",
     "stock": "yolo11n.yaml",
     "smallob": "ultralytics/cfg/models/11/yolo11-smallob.yaml",
 }
+WEIGHTS = "benchmarks/models/demo.pt"
 MIN_SIZE, NUM_NAMED = 16, 2  # pixels; pictures of each set
 SHORT = "optimizer=AdamW warmup_epochs=1 scale=0.3 val=False cache=ram device=cpu exist_ok=True"
 TILES = "imgsz=640 slice=640"
 
 
-def commands(name: str) -> tuple[str, ...]:
-    """Return the commands that train, fine-tune and validate one of `MODELS`."""
+def commands(name: str, scratch: bool) -> tuple[str, ...]:
+    """Return the commands that train, fine-tune and validate one of `MODELS`, from random weights if `scratch`."""
+    start = "pretrained=False epochs=14 lr0=0.002" if scratch else f"pretrained={WEIGHTS} epochs=4 lr0=0.001"
     return (
         f"yolo detect train model={MODELS[name]} data=datasets/ASS1-demo/ASS1-demo.yaml imgsz=384 batch=2 nbs=2 "
-        f"epochs=14 lr0=0.002 rect=True {SHORT} pretrained=False project=runs/ASS1 name={name}",
+        f"rect=True {SHORT} {start} project=runs/ASS1 name={name}",
         f"yolo detect train model={MODELS[name]} data=datasets/ASS2-demo/ASS2-demo.yaml {TILES} slice_samples=4 "
-        f"batch=2 nbs=2 epochs=4 lr0=0.001 {SHORT} pretrained=runs/ASS1/{name}/weights/best.pt project=runs/ASS2 "
-        f"name={name}",
+        f"batch=2 nbs=2 epochs={4 if scratch else 3} lr0=0.001 {SHORT} pretrained=runs/ASS1/{name}/weights/best.pt "
+        f"project=runs/ASS2 name={name}",
         f"yolo detect val model=runs/ASS2/{name}/weights/best.pt data=datasets/ASS2-demo/ASS2-demo.yaml {TILES} "
         f"device=cpu project=runs/val name=ASS2-{name} exist_ok=True",
     )
+
+
+def judge(model: YOLO, label: dict[str, Any], **options: Any) -> tuple[np.ndarray, np.ndarray, Matches]:
+    """Compare a model's detections in an image with its objects, at an IoU of 0.5.
+
+    Args:
+        model: The model.
+        label: Item of a data set's labels: `im_file`, `shape`, `cls` and `bboxes` (xywh, relative to the image).
+        **options: Arguments of the prediction.
+
+    Returns:
+        The M objects and N detections, xyxy in pixels, shapes (M, 4) and (N, 4), and their outcomes.
+    """
+    height, width = label["shape"]
+    targets = xywhn2xyxy(label["bboxes"].astype(np.float64), width, height)
+    boxes = model.predict(label["im_file"], verbose=False, **options)[0].boxes.cpu().numpy()
+    boxes = boxes[np.argsort(-boxes.conf, kind="stable")]
+    pairs, classes = find_pairs(boxes.xyxy, targets), label["cls"][:, 0].astype(int)
+    return targets, boxes.xyxy, classify(pairs, boxes.cls.astype(int), classes, np.zeros(len(boxes), bool))
 
 
 def score(weights: Path, data: str, **options: Any) -> tuple[float, float, list[Path]]:
@@ -69,17 +91,8 @@ def score(weights: Path, data: str, **options: Any) -> tuple[float, float, list[
     dataset = YOLODataset(img_path=info["val"], data=info, task="detect", augment=False)
     found, objects, right, detections = 0, 0, 0, 0
     for label in dataset.labels:
-        height, width = label["shape"]
-        targets = xywhn2xyxy(label["bboxes"].astype(np.float64), width, height)
-        boxes = model.predict(label["im_file"], verbose=False, **options)[0].boxes.cpu().numpy()
-        boxes = boxes[np.argsort(-boxes.conf, kind="stable")]
-        matches = classify(
-            find_pairs(boxes.xyxy, targets),
-            boxes.cls.astype(int),
-            label["cls"][:, 0].astype(int),
-            np.zeros(len(boxes), bool),
-        )
-        is_large, counts = (np.sqrt((x[:, 2:] - x[:, :2]).prod(1)) > MIN_SIZE for x in (targets, boxes.xyxy))
+        targets, boxes, matches = judge(model, label, **options)
+        is_large, counts = (np.sqrt((x[:, 2:] - x[:, :2]).prod(1)) > MIN_SIZE for x in (targets, boxes))
         found, objects = found + int((is_large & (matches.found_by >= 0)).sum()), objects + int(is_large.sum())
         right, detections = right + int((counts & (matches.kinds == Kind.FOUND)).sum()), detections + int(counts.sum())
     labels = sorted(dataset.labels, key=lambda label: -len(label["cls"]))
@@ -89,12 +102,14 @@ def score(weights: Path, data: str, **options: Any) -> tuple[float, float, list[
 def main() -> None:
     """Run the commands and list the resulting pictures."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--compare", action="store_true", help="also train two more models in the same way")
-    names = list(MODELS) if parser.parse_args().compare else ["demo"]
+    parser.add_argument("--scratch", action="store_true", help="start from random weights")
+    parser.add_argument("--compare", action="store_true", help="the same for two more models")
+    args = parser.parse_args()
+    names = list(MODELS) if args.compare else ["demo"]
     os.chdir(ROOT)
     torch_utils.NUM_THREADS = os.cpu_count() or 1
     start = time.time()
-    for command in [command for name in names for command in commands(name)]:
+    for command in [command for name in names for command in commands(name, args.scratch or args.compare)]:
         LOGGER.info(f"\n$ {command}\n")
         entrypoint(command)
     for script in ("predict1.py", "predict2.py"):

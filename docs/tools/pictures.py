@@ -20,7 +20,7 @@ from small_object.files import replacing
 
 PREDICTED = ROOT / "runs/predict"
 WEIGHTS = ROOT / "runs/ASS2/demo/weights/best.pt"
-PICTURES = ("detections.jpg", "slicing.jpg", "skipping.jpg", "page.jpg")  # in docs/
+PICTURES = ("slicing.jpg", "skipping.jpg", "page.jpg")  # in docs/
 WIDTH = 1600  # of the pictures, in pixels
 TILE_COLOURS = ((60, 220, 255), (255, 200, 60), (220, 90, 255), (90, 255, 120))  # BGR
 
@@ -36,17 +36,10 @@ def objects_in(picture: Path, data: str) -> int:
     return len(label.read_text(encoding="utf-8").splitlines())
 
 
-def write(picture: np.ndarray, name: str) -> None:
-    """Write a picture (H, W, 3) to a JPEG file in docs/."""
-    with replacing(ROOT / "docs" / name) as new:
+def write(picture: np.ndarray, file: Path) -> None:
+    """Write a picture (H, W, 3) to a JPEG file."""
+    with replacing(file) as new:
         cv2.imwrite(str(new), picture, [cv2.IMWRITE_JPEG_QUALITY, 85])
-
-
-def detections(panorama: Path, views: list[Path]) -> np.ndarray:
-    """Put a panorama above the two apron views with the most labelled objects, so no result is hand-picked."""
-    busiest = sorted(views, key=lambda path: objects_in(path, "ASS1-demo"))[-2:]
-    below = np.hstack([fit(cv2.imread(str(path)), WIDTH // 2) for path in busiest])
-    return np.vstack((fit(cv2.imread(str(panorama)), WIDTH), below))
 
 
 def slicing(panorama: Path) -> np.ndarray:
@@ -110,12 +103,11 @@ def captioned(picture: np.ndarray, text: str) -> np.ndarray:
 
 
 def main() -> int:
-    """Write the drawings, and the photographs from the results of predict1.py and predict2.py and the weights."""
+    """Write the drawings, and the photographs from the results of predict2.py and the weights."""
     diagrams.main()
     panoramas = sorted((PREDICTED / "ASS2/demo").glob("*.jpg"))
-    views = sorted((PREDICTED / "ASS1/demo").glob("*.jpg"))
     compared = PREDICTED / "ASS2/stock"
-    if not panoramas or len(views) < 2 or not WEIGHTS.is_file() or not compared.is_dir():
+    if not panoramas or not WEIGHTS.is_file() or not compared.is_dir():
         print(
             f"only drawings written: {PREDICTED} has no results of the models; "
             "run: python -m benchmarks.demo --compare",
@@ -127,10 +119,8 @@ def main() -> int:
         print(f"docs/page.jpg can't be written: {why}", file=sys.stderr)
         return 1
     page = comparison(PREDICTED / "ASS2/index.html")
-    for name, picture in zip(
-        PICTURES, (detections(panorama, views), slicing(panorama), skipping(panorama), page), strict=True
-    ):
-        write(picture, name)
+    for name, picture in zip(PICTURES, (slicing(panorama), skipping(panorama), page), strict=True):
+        write(picture, ROOT / "docs" / name)
     return 0
 
 

@@ -13,7 +13,7 @@ import pytest
 from ultralytics.cfg import DEFAULT_CFG_DICT
 
 from benchmarks.common import ROOT
-from docs.tools import diagrams, pictures, tables
+from docs.tools import before_after, diagrams, pictures, tables
 from small_object.arguments import DEFAULTS
 from small_object.sizes import SIZE_GROUPS
 from small_object.slicing.tiling import tile_grid
@@ -54,9 +54,8 @@ def test_every_file_that_a_document_names_exists(document: Path) -> None:
 def test_every_picture_of_a_document_is_one_that_make_pictures_writes() -> None:
     shown = {(document.parent / link).resolve() for document in DOCUMENTS for link in links(document)}
     shown = {path for path in shown if path.suffix in {".svg", ".jpg", ".png"} and "results" not in path.parts}
-    written = {diagrams.FOLDER / name for name in diagrams.DRAWINGS} | {
-        ROOT / "docs" / name for name in pictures.PICTURES
-    }
+    written = {diagrams.FOLDER / name for name in diagrams.DRAWINGS} | {before_after.PICTURE}
+    written |= {ROOT / "docs" / name for name in pictures.PICTURES}
     assert shown == written
     assert set((ROOT / "docs").rglob("*.svg")) | set((ROOT / "docs").rglob("*.jpg")) == written
 
