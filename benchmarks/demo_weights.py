@@ -47,7 +47,7 @@ def render(folder: Path, images: dict[str, int]) -> Path:
 def main() -> None:
     """Render the images, train, and put the weights where the demo finds them."""
     parser = build_parser(__doc__)
-    parser.add_argument("--epochs", type=int, default=24, metavar="N", help="epochs of the training (24)")
+    parser.add_argument("--epochs", type=int, default=12, metavar="N", help="epochs of the training (12)")
     epochs = parser.parse_args().epochs
     os.chdir(ROOT)
     torch_utils.NUM_THREADS = cores()
