@@ -51,7 +51,7 @@ compat: env ## run the contract tests with the pinned and the newest Ultralytics
 upstream: env ## run upstream's own tests with and without the overlay
 	$(BIN)/python -m tests.upstream.own_tests
 
-count: ## count the lines of Python by folder, to compare with the limits in CONTRIBUTING.md
+count: ## count the lines of Python by folder, to compare with the limits in tests/test_architecture.py
 	@for d in ultralytics src tests benchmarks docs; do printf '%-12s%6d\n' $$d $$(find $$d -name '*.py' -exec cat {} + | wc -l); done
 
 clean: ## remove the environment, runs, the site and demo data

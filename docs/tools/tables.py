@@ -7,7 +7,6 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from ultralytics.nn.modules import DWR
 from ultralytics.nn.tasks import DetectionModel
 from ultralytics.utils.torch_utils import get_flops, get_num_params
 
@@ -30,17 +29,11 @@ def at_scale_n(name: str) -> Path:
 
 
 def model_table() -> str:
-    """Return a table of all models at scale n with 80 classes: parameters, GFLOPs, DWR blocks and strides."""
-    lines = [
-        "| model, scale n, 80 classes | M parameters | GFLOPs at 640 px | DWR blocks | strides of the heads |",
-        "| --- | ---: | ---: | ---: | --- |",
-    ]
+    """Return a table of all models at scale n with 80 classes: parameters and GFLOPs."""
+    lines = ["| model, scale n, 80 classes | M parameters | GFLOPs at 640 px |", "| --- | ---: | ---: |"]
     for label, path in [(f"`{name}.yaml`", at_scale_n(name)) for name in OURS] + [(f"stock `{n}`", n) for n in STOCK]:
         model = DetectionModel(str(path), verbose=False)
-        blocks = sum(isinstance(module, DWR) for module in model.modules())
-        strides = ", ".join(f"{int(stride)}" for stride in model.stride)
-        size = f"{get_num_params(model) / 1e6:.2f} | {get_flops(model, 640):.1f}"
-        lines.append(f"| {label} | {size} | {blocks} | {strides} |")
+        lines.append(f"| {label} | {get_num_params(model) / 1e6:.2f} | {get_flops(model, 640):.1f} |")
     return "\n".join(lines) + "\n"
 
 

@@ -1,7 +1,7 @@
 """Runs the contract tests with the pinned and the newest Ultralytics: python -m tests.upstream.compat, or make compat.
 
 Each version gets an environment of its own, which shares all other packages with this one; they are downloaded from the
-package index. docs/compatibility.md is written at the end.
+package index. A section of docs/compatibility.md is written at the end.
 """
 
 import argparse
@@ -17,10 +17,9 @@ from pathlib import Path
 import torch
 from packaging.specifiers import SpecifierSet
 
-from benchmarks.common import ROOT, commit, markdown_table, write_text
-from tests.upstream.environments import create_environment, run_tests
+from benchmarks.common import ROOT, commit, markdown_table
+from tests.upstream.environments import create_environment, run_tests, write_section
 
-DOCUMENT = ROOT / "docs/compatibility.md"
 # The tests of every patch, and those that compare stock models with the overlay on and off.
 CONTRACT = ("tests/ultralytics", "tests/upstream/test_replaced.py", "tests/upstream/test_stock.py")
 COLUMNS = ("version", "passed", "failed", "skipped", "what failed")
@@ -64,19 +63,13 @@ def main(argv: list[str] | None = None) -> int:
         sys.exit(f"compat: {' '.join(map(str, error.cmd))} failed; the package index must be reachable")
     table = "\n".join(markdown_table(COLUMNS, rows))
     text = f"""\
-# Compatibility
-
-Ultralytics `{supported_versions()}` is supported, and nothing older. `make compat` wrote this page (commit
+Ultralytics `{supported_versions()}` is supported, and nothing older. `make compat` ran the tests of every patch (commit
 {commit()}, Python {platform.python_version()}, torch {torch.__version__}).
-It runs the tests of every patch, each version in an environment of its own.
 
 {table}
-
-With an unsupported version, or one in which a patched name has moved, an import ends with one line that names it; see
-[Upgrading Ultralytics](upgrading.md).
 """
-    write_text(DOCUMENT, text)
-    print(f"{table}\nwritten: {DOCUMENT}")
+    print(table)
+    write_section("Tests of every patch", text)
     return int(any(row[2] != "0" for row in rows))
 
 

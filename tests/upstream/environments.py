@@ -8,8 +8,9 @@ import sys
 import venv
 from pathlib import Path
 
-from benchmarks.common import ROOT
+from benchmarks.common import ROOT, write_text
 
+DOCUMENT = ROOT / "docs/compatibility.md"
 OPTIONS = ("-q", "-p", "no:cacheprovider", "--continue-on-collection-errors", "--tb=short")
 
 
@@ -46,6 +47,14 @@ def run_tests(command: list[str | Path], folder: Path, report: Path, **environme
         if entry.get("when") == "call" or entry.get("outcome") in {"failed", "skipped"}:
             outcomes[entry["nodeid"]] = describe(entry["outcome"], entry["longrepr"])
     return outcomes
+
+
+def write_section(title: str, text: str) -> None:
+    """Replace a section of docs/compatibility.md."""
+    old = DOCUMENT.read_text(encoding="utf-8")
+    new = re.sub(rf"(?ms)^## {title}\n.*?(?=^## |\Z)", lambda _: f"## {title}\n\n{text.strip()}\n\n", old)
+    write_text(DOCUMENT, f"{new.rstrip()}\n")
+    print(f"written: {DOCUMENT}")
 
 
 def describe(outcome: str, details: dict | list | str | None) -> str:

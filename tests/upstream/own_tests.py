@@ -3,7 +3,7 @@
 The tests come from the source archive of the installed version, which is downloaded from the package index. Each side
 gets an environment of its own, because upstream writes the runs of its tests next to its package. `stand_ins.py` makes
 the weights and data sets that most tests need; what else they would download fails on both sides.
-docs/upstream_tests.md is written at the end.
+A section of docs/compatibility.md is written at the end.
 """
 
 import argparse
@@ -14,17 +14,16 @@ import subprocess
 import sys
 import tarfile
 import tempfile
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import torch
 
-from benchmarks.common import ROOT, commit, markdown_table, write_text
-from tests.upstream.environments import create_environment, run_tests
+from benchmarks.common import ROOT, commit, markdown_table
+from tests.upstream.environments import create_environment, run_tests, write_section
 
-DOCUMENT = ROOT / "docs/upstream_tests.md"
 SIDES = {"off": "0", "on": "1"}  # the overlay, and the value of ULTRALYTICS_OVERLAY
 LEFT_OUT = "tests/test_cli.py::test_special_modes"  # resets upstream's settings for all tests after it
 
@@ -74,31 +73,26 @@ def differing(off: dict[str, str], on: dict[str, str]) -> list[str]:
 
 
 def document(off: dict[str, str], on: dict[str, str], version: str) -> str:
-    """Return the text of docs/upstream_tests.md."""
+    """Return the text of the section."""
     different = differing(off, on)
     counts = Counter(outcome.partition(":")[0] for test, outcome in off.items() if test not in different)
-    rows = [[f"`{test}`", off.get(test), on.get(test)] for test in different]
-    failed = [[f"`{t}`", o] for t, o in off.items() if o.startswith("failed") and t not in different]
-    differences = "\n".join(markdown_table(["test", "overlay off", "overlay on"], rows))
-    failures = "\n".join(markdown_table(["test", "outcome"], failed))
+    rows = [[f"`{test}`", str(off.get(test)), str(on.get(test))] for test in different]
+    failed = defaultdict(list)
+    for test in sorted(off.keys() - different):
+        if off[test].startswith("failed"):
+            failed[off[test]].append(f"`{test.removeprefix('tests/')}`")
+    tables = markdown_table(["test", "overlay off", "overlay on"], rows) if rows else []
+    lines = "\n".join([*tables, "", *(f"- {kind} on both sides: {', '.join(tests)}" for kind, tests in failed.items())])
     return f"""\
-# Upstream's own tests
+`make upstream` ran the tests of Ultralytics {version} with this fork off and on (commit {commit()}, Python
+{platform.python_version()}, torch {torch.__version__}), offline, with untrained weights and synthetic data sets. Tests
+that need more, a GPU or a package that is not installed fail or are skipped. Two outcomes are the same if the result
+and the kind of exception agree. `{LEFT_OUT}` is not run.
 
-The tests of Ultralytics {version}, from its source archive, with this fork's overlay off and on. `make upstream`
-wrote this page (commit {commit()}, Python {platform.python_version()}, torch {torch.__version__}). It runs the tests
-offline, with untrained weights and synthetic data sets. A test that needs more, or a package that is not installed,
-fails on both sides. Two outcomes are the same if the result and the kind of exception agree.
-
-On both sides {counts["passed"]} passed, {counts["failed"]} failed and {counts["skipped"]} were skipped;
+On both sides {counts["passed"]} passed, {counts["failed"]} failed, {counts["skipped"]} were skipped;
 {len(different)} differ.
 
-## Differences
-
-{differences if rows else "None."}
-
-## Failed on both sides
-
-{failures if failed else "None."}
+{lines.strip()}
 """
 
 
@@ -116,8 +110,7 @@ def main(argv: list[str] | None = None) -> int:
         except subprocess.CalledProcessError as error:
             reason = "the package index must be reachable" if "pip" in error.cmd else "see above"
             sys.exit(f"own_tests: {' '.join(map(str, error.cmd))} failed; {reason}")
-    write_text(DOCUMENT, document(off, on, version))
-    print(f"written: {DOCUMENT}")
+    write_section("Upstream's own tests", document(off, on, version))
     different = differing(off, on)
     for test in different:
         print(f"differs: {test}; to see whether it does so again: --tests NAME")

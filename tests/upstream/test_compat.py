@@ -43,12 +43,15 @@ def test_the_newest_version_is_the_newest_supported_one(monkeypatch: pytest.Monk
 
 def test_the_document_has_a_row_per_version(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(compat, "create_environment", lambda folder, version: Path(sys.executable))
-    monkeypatch.setattr(compat, "DOCUMENT", tmp_path / "compatibility.md")
+    monkeypatch.setattr(environments, "DOCUMENT", document := tmp_path / "compatibility.md")
+    document.write_text("# Title\n\n## Tests of every patch\n\nbefore\n\n## Upstream's own tests\n\nkept\n")
     file = tmp_path / "test_it.py"
     file.write_text("import pytest\ndef test_a(): pass\ndef test_b(): assert 0\ndef test_c(): pytest.skip('no')\n")
     (tmp_path / "test_bad.py").write_text("import there_is_no_such_module\n")
     assert compat.main(["--versions", "8.4.190", "8.4.200", "--tests", str(tmp_path)]) == 1
-    rows = [line for line in (tmp_path / "compatibility.md").read_text().splitlines() if line.startswith("| 8.4.")]
+    text = document.read_text()
+    assert text.endswith("\n\n## Upstream's own tests\n\nkept\n") and "before" not in text
+    rows = [line for line in text.splitlines() if line.startswith("| 8.4.")]
     assert [row.split(" | ")[:4] for row in rows] == [[f"| {v}", "1", "2", "1"] for v in ("8.4.190", "8.4.200")]
     assert "test_b`: failed" in rows[0] and "test_bad.py`: failed: ModuleNotFoundError" in rows[0]
 
@@ -91,7 +94,8 @@ def test_upstreams_tests_run_on_both_sides(monkeypatch: pytest.MonkeyPatch, tmp_
     monkeypatch.setattr(own_tests.subprocess, "run", run)
     monkeypatch.setattr(own_tests, "create_environment", lambda folder, version: Path(sys.executable))
     monkeypatch.setattr(own_tests.importlib.metadata, "version", lambda name: "9.9.9")
-    monkeypatch.setattr(own_tests, "DOCUMENT", tmp_path / "it.md")
+    monkeypatch.setattr(environments, "DOCUMENT", document := tmp_path / "it.md")
+    document.write_text("## Upstream's own tests\n")
     ran: list[dict[str, str]] = []
     monkeypatch.setattr(own_tests, "run_tests", lambda *a, **k: ran.append(environments.run_tests(*a, **k)) or ran[-1])
     assert own_tests.main(["--limit", "6"]) == 1
@@ -99,7 +103,8 @@ def test_upstreams_tests_run_on_both_sides(monkeypatch: pytest.MonkeyPatch, tmp_
         {f"tests/test_it.py::test_{name}": outcome for name, outcome in each.items()}
         for each in (OUTCOMES, OUTCOMES | {"side": "failed: AssertionError"})
     ]
-    text = (tmp_path / "it.md").read_text()
-    assert "1 passed, 4 failed and 1 were skipped;\n1 differ" in text
+    text = document.read_text()
+    assert "On both sides 1 passed, 4 failed, 1 were skipped;\n1 differ" in text
     assert "test_side` | passed | failed: AssertionError |" in text
+    assert "- failed: crashed on both sides: `test_it.py::test_crashes`, `test_it.py::test_hangs`\n" in text
     assert own_tests.differing({"a": "passed"}, {"a": "passed", "b": "skipped"}) == ["b"]
