@@ -6,6 +6,7 @@ import torch
 from ultralytics.engine.results import Results
 from ultralytics.utils.ops import xywhr2xyxyxyxy
 
+from small_object.letterbox import letterbox_gain
 from small_object.slicing.masks import CropMasks, crop_masks
 from small_object.slicing.objects import Objects
 
@@ -25,8 +26,7 @@ def result_objects(result: Results) -> Objects:
     else:
         rows = result.boxes.data[:, :6]
     if result.masks is not None:
-        gain, pad = letterbox_gain(tuple(result.masks.shape[1:]), result.orig_shape)
-        masks = crop_masks(result.masks.data, rows[:, :4], gain, pad)
+        masks = crop_masks(result.masks.data, rows[:, :4], *letterbox_gain(result.masks.shape[1:], result.orig_shape))
     keypoints = None if result.keypoints is None else result.keypoints.data
     features = getattr(result, "feats", None)
     return Objects(rows, rotated, keypoints, features if isinstance(features, torch.Tensor) else None, masks)
@@ -45,13 +45,3 @@ def update_result(result: Results, objects: Objects, device: torch.device) -> No
     result.masks = CropMasks(objects.masks, result.orig_shape) if objects.masks else None
     if objects.features is not None:
         result.feats = objects.features.to(device)
-
-
-def letterbox_gain(
-    input_hw: tuple[int, int], image_hw: tuple[int, int]
-) -> tuple[tuple[float, float], tuple[float, float]]:
-    """Return the factors and offsets of upstream's letterbox for x and y of an image."""
-    scale = min(input_hw[0] / image_hw[0], input_hw[1] / image_hw[1])
-    height, width = (max(round(side * scale), 1) for side in image_hw)
-    pad = round((input_hw[1] - width) / 2 - 0.1), round((input_hw[0] - height) / 2 - 0.1)
-    return (width / image_hw[1], height / image_hw[0]), pad

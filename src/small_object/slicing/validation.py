@@ -1,44 +1,18 @@
-"""Helpers of validation by tiles: full images, targets in a region, and detections in pixels of the input."""
+"""Helpers of validation by tiles: targets in a region, and detections in pixels of the input."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from itertools import islice
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
 
-from small_object.letterbox import gain_and_pad
-from small_object.slicing.dataset import add_shape, read_full_image
+from small_object.letterbox import gain_and_pad, letterbox_gain
+from small_object.slicing.dataset import add_shape
 from small_object.slicing.masks import Crop, draw_masks, polygon_crops
 from small_object.slicing.objects import Objects
 from small_object.slicing.region import Region
-from small_object.slicing.results import letterbox_gain
-
-NUM_AHEAD = 2  # images to decode while others run
-
-
-class ImageReader:
-    """Reads images of a data set at full resolution, a few ahead, from the cache on disk if there is one.
-
-    Args:
-        dataset: Upstream's data set.
-    """
-
-    def __init__(self, dataset: Any) -> None:
-        self.dataset, self.index = dataset, {file: i for i, file in enumerate(dataset.im_files)}
-        self.pool = ThreadPoolExecutor(NUM_AHEAD)
-
-    def read(self, files: Sequence[str]) -> Iterator[np.ndarray]:
-        """Return an iterator over images (H, W, C), uint8."""
-        coming = (self.pool.submit(read_full_image, self.dataset, self.index[file]) for file in files)
-        waiting = list(islice(coming, NUM_AHEAD))
-        while waiting:
-            image = np.asarray(waiting.pop(0).result())
-            waiting += islice(coming, 1)
-            yield image
 
 
 def scale_back(pred: dict[str, Any], objects: Objects, batch: dict[str, Any], i: int, max_masks: int) -> dict[str, Any]:
@@ -79,9 +53,7 @@ def mask_gain(mask_hw: Sequence[int], scale: dict[str, Any]) -> tuple[tuple[floa
         mask_hw: Height and width of the masks, which cover the whole input.
         scale: `imgsz` (height, width) of the input, `ori_shape` of the image, and `ratio_pad` or None, as in upstream.
     """
-    gain, pad = letterbox_gain(tuple(scale["imgsz"]), tuple(scale["ori_shape"]))
-    if scale["ratio_pad"] is not None:
-        gain, pad = tuple(scale["ratio_pad"][0][::-1]), tuple(scale["ratio_pad"][1])
+    gain, pad = letterbox_gain(scale["imgsz"], scale["ori_shape"], scale["ratio_pad"])
     shrink = [mask / side for mask, side in zip(reversed(mask_hw), reversed(scale["imgsz"]), strict=True)]
     return (gain[0] * shrink[0], gain[1] * shrink[1]), (pad[0] * shrink[0], pad[1] * shrink[1])
 

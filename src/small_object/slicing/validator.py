@@ -13,17 +13,20 @@ from ultralytics.utils.torch_utils import autocast
 
 from small_object.arguments import SLICED_TASKS
 from small_object.errors import UserError
+from small_object.parallel import ReadAhead
+from small_object.slicing.dataset import read_full_image
 from small_object.slicing.masks import Crop, crop_masks
 from small_object.slicing.objects import Objects
 from small_object.slicing.results import rotated_rows
 from small_object.slicing.slicer import build_slicer, select_boxes
-from small_object.slicing.validation import ImageReader, mask_gain, scale_back, select_targets
+from small_object.slicing.validation import mask_gain, scale_back, select_targets
 
 if TYPE_CHECKING:
     from ultralytics.models.yolo.detect.val import DetectionValidator as Base
 else:
     Base = object
 
+NUM_AHEAD = 2  # images to decode while another one runs
 MODULES = {f"yolo.{task}.val" for task in SLICED_TASKS}  # not RT-DETR's, which stretches its inputs
 
 
@@ -63,7 +66,9 @@ class SlicedValidator(Base):
             self._model: Any = model
             self._likely: list[torch.Tensor] | None = None
             self._letterbox = LetterBox((height, width), auto=bool(self.args.rect), stride=stride)
-            self._images = ImageReader(self.dataloader.dataset)
+            dataset = self.dataloader.dataset
+            index = {file: i for i, file in enumerate(dataset.im_files)}
+            self._read_image = ReadAhead(lambda file: np.asarray(read_full_image(dataset, index[file])), NUM_AHEAD)
             self.tiles, self.tile_seconds = (0, 0), 0.0
             is_augmented = self.args.augment and not self.training and getattr(model, "base_model", True)
             self._augment = {"augment": True} if is_augmented else {}
@@ -87,7 +92,7 @@ class SlicedValidator(Base):
         started, likely = time.perf_counter(), self._likely
         self.crops = {}
         large = [i for i, shape in enumerate(batch["ori_shape"]) if self.slicer.is_large(shape)]
-        images = self._images.read([batch["im_file"][i] for i in large])
+        coming = [batch["im_file"][i] for i in large]
         for i, pred in enumerate(preds):
             if i not in large and self.slicer.region is None:
                 continue
@@ -95,7 +100,9 @@ class SlicedValidator(Base):
             scale = {"imgsz": batch["img"].shape[2:], "ori_shape": shape, "ratio_pad": ratio_pad}
             whole = self._objects(pred, scale)
             if i in large:
-                image, proposals = next(images), None
+                for file in coming[: 1 + NUM_AHEAD]:
+                    self._read_image.start(file)
+                image, proposals = self._read_image(coming.pop(0)), None
                 if likely is not None:
                     boxes = ops.scale_boxes(scale["imgsz"], likely[i].float(), shape, ratio_pad)
                     proposals = self.slicer.propose([image], self._look, [boxes])
