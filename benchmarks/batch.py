@@ -43,10 +43,10 @@ from benchmarks.common import (
     module_command,
     relative_path,
     start_module,
-    write_text,
 )  # fmt: skip
 from small_object.batch.store import SCHEMA, Output, Source
 from small_object.errors import UserError
+from small_object.files import write_file
 
 OBJECTS = 100  # rows of an image in the synthetic parts
 
@@ -284,7 +284,7 @@ def main(argv: list[str] | None = None) -> int:
     listed = {}
     if args.names:
         listed = run_here(*args.given, "--measure-names")
-    write_text(args.out, report(args, files, rounds, killed, listed))
+    write_file(args.out, report(args, files, rounds, killed, listed))
     LOGGER.info(args.out.read_text())
     lost = killed and killed["images out"] + killed["unreadable"] != killed["images in"]
     return int(bool(killed and (lost or killed["duplicated"] or killed["workers killed"] < args.kills)))

@@ -41,11 +41,11 @@ from benchmarks.common import (
     module_command,
     relative_path,
     write_csv,
-    write_text,
 )
 from benchmarks.training import validate
 from small_object.datasets.dataset import read_data_yaml
 from small_object.errors import UserError
+from small_object.files import write_file
 from small_object.slicing.tiling import MIN_TILE
 
 NMS = {"nms": True, "conf": 0.001, "iou": 0.7}
@@ -244,7 +244,7 @@ def main(argv: list[str] | None = None) -> int:
         rows, left_out = measure(args)
         text = report(args, rows, left_out)
         write_csv(args.out / "export.csv", COLUMNS, rows)
-        write_text(args.out / "export.md", text)
+        write_file(args.out / "export.md", text)
         LOGGER.info(text)
     except (UserError, OSError) as error:
         sys.exit(f"export: {error}")

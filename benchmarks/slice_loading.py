@@ -20,8 +20,9 @@ from ultralytics.data.utils import check_det_dataset
 from ultralytics.utils import LOGGER
 from ultralytics.utils.torch_utils import get_cpu_info
 
-from benchmarks.common import RESULTS, build_parser, commit, cores, markdown_table, module_command, write_text
+from benchmarks.common import RESULTS, build_parser, commit, cores, markdown_table, module_command
 from small_object.errors import UserError
+from small_object.files import write_file
 from small_object.slicing.dataset import SlicedDataset
 
 COUNTS = 100, 400, 2000  # images of the table
@@ -72,7 +73,7 @@ def main(argv: list[str] | None = None) -> int:
             f"Commit {commit()}, {get_cpu_info()}, {cores()} cores, torch {torch.__version__}.", "",
             *markdown_table(head, rows), "",
         ]  # fmt: skip
-        write_text(args.out / "report.md", "\n".join(text))
+        write_file(args.out / "report.md", "\n".join(text))
         LOGGER.info("\n".join(text))
     except (UserError, OSError, RuntimeError) as error:
         sys.exit(f"slice_loading: {error}")

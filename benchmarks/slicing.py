@@ -52,11 +52,10 @@ from benchmarks.common import (
     relative_path,
     start_module,
     write_csv,
-    write_text,
 )
 from small_object.datasets.dataset import read_data_yaml
 from small_object.errors import UserError
-from small_object.files import replacing
+from small_object.files import replacing, write_file
 from small_object.sizes import COCO_SMALL_NAME, SizeRecords, load_coco_eval
 from small_object.slicing.tiling import MIN_TILE, tile_grid, tiles_over
 
@@ -432,7 +431,7 @@ def main(argv: list[str] | None = None) -> int:
             rows += part
         text = report(args, rows)
         write_csv(args.out / "slicing.csv", COLUMNS, rows)
-        write_text(args.out / "slicing.md", text)
+        write_file(args.out / "slicing.md", text)
         for name in dict.fromkeys(row["data"] for row in rows):
             draw([row for row in rows if row["data"] == name], args.out / picture_name(name))
         LOGGER.info(text)

@@ -17,7 +17,8 @@ from pathlib import Path
 import torch
 from packaging.specifiers import SpecifierSet
 
-from benchmarks.common import ROOT, commit, markdown_table, write_text
+from benchmarks.common import ROOT, commit, markdown_table
+from small_object.files import write_file
 from tests.upstream.environments import create_environment, run_tests
 
 DOCUMENT = ROOT / "docs/compatibility.md"
@@ -75,7 +76,7 @@ It runs the tests of every patch, each version in an environment of its own.
 With an unsupported version, or one in which a patched name has moved, an import ends with one line that names it; see
 [Upgrading Ultralytics](upgrading.md).
 """
-    write_text(DOCUMENT, text)
+    write_file(DOCUMENT, text)
     print(f"{table}\nwritten: {DOCUMENT}")
     return int(any(row[2] != "0" for row in rows))
 

@@ -21,7 +21,8 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.common import ROOT, commit, markdown_table, write_text
+from benchmarks.common import ROOT, commit, markdown_table
+from small_object.files import write_file
 from tests.upstream.environments import create_environment, run_tests
 
 DOCUMENT = ROOT / "docs/upstream_tests.md"
@@ -116,7 +117,7 @@ def main(argv: list[str] | None = None) -> int:
         except subprocess.CalledProcessError as error:
             reason = "the package index must be reachable" if "pip" in error.cmd else "see above"
             sys.exit(f"own_tests: {' '.join(map(str, error.cmd))} failed; {reason}")
-    write_text(DOCUMENT, document(off, on, version))
+    write_file(DOCUMENT, document(off, on, version))
     print(f"written: {DOCUMENT}")
     different = differing(off, on)
     for test in different:

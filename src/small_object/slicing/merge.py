@@ -230,10 +230,12 @@ class _Parts(_Boxes):
         together &= low >= MIN_SCORE_RATIO * high
         i, j, zone = i[together], j[together], zone[together]
         if self.xywhr is None:
-            ious = _ious(*(part[together] + MARGIN / 2 for part in parts))
+            a, b = (part[together] + MARGIN / 2 for part in parts)
+            shared = _area(np.minimum(a, b))
+            is_one = shared >= MIN_IOU * (_area(a) + _area(b) - shared)
         else:
-            ious = geometry.zone_ious(self.xywhr[i], self.xywhr[j], zone * OUTWARD, MARGIN / 2)
-        together[together] = ious >= MIN_IOU
+            is_one = geometry.zone_ious(self.xywhr[i], self.xywhr[j], zone * OUTWARD, MARGIN / 2) >= MIN_IOU
+        together[together] = is_one
         return together
 
     def join(self, best: np.ndarray, is_joined: np.ndarray, owner: np.ndarray) -> _Boxes:
@@ -255,12 +257,6 @@ def _select(mask: np.ndarray, i: np.ndarray, j: np.ndarray) -> tuple[np.ndarray,
 
 def _area(box: np.ndarray) -> np.ndarray:
     return np.clip(box[:, :2] + box[:, 2:], 0, None).prod(1)
-
-
-def _ious(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    shared = _area(np.minimum(a, b))
-    union = _area(a) + _area(b) - shared
-    return np.divide(shared, union, out=np.zeros(len(a)), where=union > 0)
 
 
 def _meeting_pairs(box1: np.ndarray, box2: np.ndarray) -> np.ndarray:
