@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import torch
@@ -36,38 +37,37 @@ class Objects:
         """Select objects by indices, shape (K,), or by a mask, shape (N,)."""
         index = index.nonzero().flatten() if index.dtype == torch.bool else index
         masks = None if self.masks is None else [self.masks[k] for k in index.tolist()]
-        rotated, keypoints, features = (None if x is None else x[index] for x in self._more())
-        return Objects(self.rows[index], rotated, keypoints, features, masks)
+        return self._apply(lambda x: x[index], masks)
 
-    def _more(self) -> tuple[torch.Tensor | None, ...]:
-        return self.rotated, self.keypoints, self.features
+    def _apply(self, function: Callable[[torch.Tensor], torch.Tensor], masks: Sequence[Crop] | None) -> Objects:
+        more = (None if x is None else function(x) for x in (self.rotated, self.keypoints, self.features))
+        return Objects(function(self.rows), *more, masks=masks)
 
     def cpu(self) -> Objects:
         """Return the objects on the CPU."""
-        rotated, keypoints, features = (None if x is None else x.cpu() for x in self._more())
-        return Objects(self.rows.cpu(), rotated, keypoints, features, self.masks)
+        return self._apply(torch.Tensor.cpu, self.masks)
 
     def shifted(self, x: int, y: int) -> Objects:
         """Return the objects in float32, moved by (x, y) pixels."""
-        rows = self.rows.float().clone()
-        rotated, keypoints, features = (None if x is None else x.float().clone() for x in self._more())
         masks = None if self.masks is None else [crop.shifted(x, y) for crop in self.masks]
-        offset = rows.new_tensor([x, y])
-        rows[:, :4] += offset.repeat(2)
-        for tensor in (rotated, keypoints):
+        moved = self._apply(lambda tensor: tensor.float().clone(), masks)
+        offset = moved.rows.new_tensor([x, y])
+        moved.rows[:, :4] += offset.repeat(2)
+        for tensor in (moved.rotated, moved.keypoints):
             if tensor is not None:
                 tensor[..., :2] += offset
-        return Objects(rows, rotated, keypoints, features, masks)
+        return moved
 
 
 def concatenate(parts: Sequence[Objects]) -> Objects:
     """Return the objects of all parts; a part without objects may lack what the others have."""
     parts = [part for part in parts if len(part)] or list(parts[:1])
+    if not parts:
+        return Objects(torch.zeros(0, 6))
     joined: list[Any] = []
-    for name in (field.name for field in fields(Objects)):
-        values = [getattr(part, name) for part in parts]
-        if values and isinstance(values[0], torch.Tensor):
-            joined.append(torch.cat(values))
+    for first, *others in zip(*(vars(part).values() for part in parts), strict=True):
+        if isinstance(first, torch.Tensor):
+            joined.append(torch.cat((first, *others)))
         else:
-            joined.append(None if not values or values[0] is None else [crop for each in values for crop in each])
-    return Objects(*joined) if parts else Objects(torch.zeros(0, 6))
+            joined.append(None if first is None else [*chain(first, *others)])
+    return Objects(*joined)

@@ -10,13 +10,14 @@ from typing import Any, TypeAlias
 import numpy as np
 import torch
 from ultralytics.utils import DEFAULT_CFG_DICT
-from ultralytics.utils.ops import xywh2xyxy, xywhr2xyxyxyxy
+from ultralytics.utils.ops import xywh2xyxy
 
 from small_object.arguments import MIN_TILE, SLICED_TASKS
 from small_object.slicing.masks import join_crops
 from small_object.slicing.merge import MERGE_IOU, merge
 from small_object.slicing.objects import Objects, concatenate
 from small_object.slicing.region import Region, read_region
+from small_object.slicing.results import rotated_rows
 from small_object.slicing.tiling import Tile, auto_tile, even_spans, tile_grid, tile_hw, tiles_over
 
 Predict: TypeAlias = Callable[[list[np.ndarray]], list[Objects]]
@@ -306,8 +307,7 @@ def select_boxes(
         else:
             rows = image[image[:, 4 + chosen].amax(1) >= min_score] if len(chosen) else image[:0]
         if task == "obb":
-            corners = xywhr2xyxyxyxy(torch.cat((rows[:, :4], rows[:, -1:]), 1))
-            boxes.append(torch.cat((corners.amin(1), corners.amax(1)), 1))
+            boxes.append(rotated_rows(torch.cat((rows[:, :4], rows[:, -1:]), 1), rows[:, :0]))
         else:
             boxes.append(rows[:, :4] if is_final else xywh2xyxy(rows[:, :4]))
     return boxes

@@ -29,8 +29,8 @@ def scale_back(pred: dict[str, Any], objects: Objects, batch: dict[str, Any], i:
     rows = objects.rows
     boxes = rows[:, :4] * gain + pad
     if objects.rotated is not None:
-        boxes = torch.cat((objects.rotated[:, :2] * gain[:2] + pad[:2], objects.rotated[:, 2:4] * gain[:2]), 1)
-        boxes = torch.cat((boxes, objects.rotated[:, 4:]), 1)
+        centres, sides, angles = objects.rotated.split((2, 2, 1), 1)
+        boxes = torch.cat((centres * gain[:2] + pad[:2], sides * gain[:2], angles), 1)
     scaled = {"bboxes": boxes, "conf": rows[:, 4], "cls": rows[:, 5]}
     if "extra" in pred:
         scaled["extra"] = rows[:, 6:]
