@@ -15,9 +15,8 @@ from ultralytics.utils.ops import xywh2xyxy
 from small_object.arguments import MIN_TILE, SLICED_TASKS
 from small_object.slicing.masks import join_crops
 from small_object.slicing.merge import MERGE_IOU, merge
-from small_object.slicing.objects import Objects, concatenate
+from small_object.slicing.objects import Objects, concatenate, rotated_rows
 from small_object.slicing.region import Region, read_region
-from small_object.slicing.results import rotated_rows
 from small_object.slicing.tiling import Tile, auto_tile, even_spans, tile_grid, tile_hw, tiles_over
 
 Predict: TypeAlias = Callable[[list[np.ndarray]], list[Objects]]
