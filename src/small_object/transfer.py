@@ -146,19 +146,15 @@ def _adapt_stem(theirs: Tensors, ours: Tensors, ratio: int) -> None:
     by the mean of 2x2 px. Channels are fitted as in upstream: a grey image gets the sum.
     """
     new, old = ours.get("conv.weight"), theirs.get("conv.weight")
-    if old is not None and new is not None and (ratio, old.shape[2:], new.shape[2:]) == (2, (3, 3), (7, 7)):
+    if new is None or old is None:
+        return
+    if (ratio, old.shape[2:], new.shape[2:]) == (2, (3, 3), (7, 7)):
         old = nn.functional.pad(old.repeat_interleave(2, 2).repeat_interleave(2, 3) / 4, (1, 0, 1, 0))
         theirs["conv.weight"] = old
-    if (
-        new is None
-        or old is None
-        or new.shape[1] == old.shape[1]
-        or (len(new), new.shape[2:]) != (len(old), old.shape[2:])
-    ):
-        return
-    channels = min(new.shape[1], old.shape[1])
-    theirs["conv.weight"] = new.clone()
-    theirs["conv.weight"][:, :channels] = old.sum(1, keepdim=True) if channels == 1 else old[:, :channels]
+    if new.shape[1] != old.shape[1] and (len(new), new.shape[2:]) == (len(old), old.shape[2:]):
+        channels = min(new.shape[1], old.shape[1])
+        theirs["conv.weight"] = new.clone()
+        theirs["conv.weight"][:, :channels] = old.sum(1, keepdim=True) if channels == 1 else old[:, :channels]
 
 
 def _read_layers(model: Any) -> list[_Layer]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -131,7 +130,9 @@ class SlicedValidator(Base):
         rows = torch.cat((found["bboxes"].float(), more), 1) if rotated is None else rotated_rows(rotated, more)
         masks = None
         if "masks" in pred:
-            masks = crop_masks(pred["masks"], rows[:, :4], *mask_gain(pred["masks"].shape[1:], scale))
+            ratio = pred["masks"].shape[2] / scale["imgsz"][1]  # of masks, which cover the whole input, to it
+            gain, pad = letterbox_gain(scale["imgsz"], scale["ori_shape"], scale["ratio_pad"])
+            masks = crop_masks(pred["masks"], rows[:, :4], [ratio * g for g in gain], [ratio * p for p in pad])
         return Objects(rows, rotated, found.get("keypoints"), None, masks)
 
     def _run(self, tiles: list[np.ndarray]) -> tuple[Any, torch.Size]:
@@ -191,18 +192,6 @@ def scale_back(pred: dict[str, Any], objects: Objects, batch: dict[str, Any], i:
         masks = draw_masks(shown, tuple(pred["masks"].shape[1:]), gain.tolist()[:2], pad.tolist()[:2])
         scaled["masks"] = torch.from_numpy(masks)
     return {key: value.to(pred["conf"].device) for key, value in scaled.items()}
-
-
-def mask_gain(mask_hw: Sequence[int], scale: dict[str, Any]) -> tuple[tuple[float, float], tuple[float, float]]:
-    """Return the factors and offsets that map x and y of an image to the masks of its input.
-
-    Args:
-        mask_hw: Height and width of the masks, which cover the whole input.
-        scale: `imgsz` (height, width) of the input, `ori_shape` of the image, and `ratio_pad` or None, as in upstream.
-    """
-    gain, pad = letterbox_gain(scale["imgsz"], scale["ori_shape"], scale["ratio_pad"])
-    shrink = [mask / side for mask, side in zip(reversed(mask_hw), reversed(scale["imgsz"]), strict=True)]
-    return (gain[0] * shrink[0], gain[1] * shrink[1]), (pad[0] * shrink[0], pad[1] * shrink[1])
 
 
 def select_targets(batch: dict[str, Any], region: Region) -> None:
