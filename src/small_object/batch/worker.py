@@ -260,7 +260,7 @@ def add_result(columns: dict[str, list[Any]], image: str, result: Results) -> No
     boxes = result.boxes.cpu()
     class_ids = boxes.cls.int().tolist()
     detections = [[result.names[class_id] for class_id in class_ids], class_ids, boxes.conf.tolist()]
-    detections += boxes.xyxy.T.tolist() if class_ids else [[], [], [], []]
+    detections += boxes.xyxy.T.tolist()
     num_rows = max(1, len(class_ids))
     (height, width), tiles = result.orig_shape, result.tiles or (0, 0)
     values = [[image] * num_rows, *(column or [None] for column in detections)]

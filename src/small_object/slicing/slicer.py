@@ -12,7 +12,7 @@ import torch
 from ultralytics.utils import DEFAULT_CFG_DICT
 from ultralytics.utils.ops import xywh2xyxy
 
-from small_object.arguments import MIN_TILE, SLICED_TASKS
+from small_object.arguments import BOX_TASKS, MIN_TILE
 from small_object.slicing.masks import join_crops
 from small_object.slicing.merge import MERGE_IOU, merge
 from small_object.slicing.objects import Objects, concatenate, rotated_rows
@@ -235,7 +235,7 @@ def build_slicer(args: Any, model: Any, imgsz: tuple[int, int]) -> Slicer | None
         UserError: If `slice_roi` can't be read.
     """
     tile = getattr(args, "slice", 0)
-    if not tile or args.task not in SLICED_TASKS:
+    if not tile or args.task not in BOX_TASKS:
         return None
     shorter, longer = min(imgsz), max(imgsz)
     if tile == "auto":

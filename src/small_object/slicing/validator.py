@@ -11,7 +11,7 @@ from ultralytics.data.augment import LetterBox
 from ultralytics.utils import ops
 from ultralytics.utils.torch_utils import autocast
 
-from small_object.arguments import SLICED_TASKS
+from small_object.arguments import BOX_TASKS
 from small_object.errors import UserError
 from small_object.letterbox import gain_and_pad, letterbox_gain
 from small_object.parallel import ReadAhead
@@ -27,7 +27,7 @@ else:
     Base = object
 
 NUM_AHEAD = 2  # images to decode while another one runs
-MODULES = {f"yolo.{task}.val" for task in SLICED_TASKS}  # not RT-DETR's, which stretches its inputs
+MODULES = {f"yolo.{task}.val" for task in BOX_TASKS}  # not RT-DETR's, which stretches its inputs
 
 
 class SlicedValidator(Base):
