@@ -56,8 +56,7 @@ def letterbox_tiles(tiles: Sequence[torch.Tensor], input_hw: tuple[int, int], dt
     return (pixels / 255).to(dtype)
 
 
-def unscale_boxes(rows: torch.Tensor, ori_shape: Any, ratio_pad: Any) -> np.ndarray:
-    """Return rows that start with xyxy in pixels of the input, mapped to pixels of the original image."""
-    rows = rows.float().cpu()  # half precision has steps of 0.5 px and more
-    ops.scale_boxes(ori_shape, rows[:, :4], ori_shape, ratio_pad)  # in place
-    return rows.numpy()
+def unscale_boxes(xyxy: torch.Tensor, ori_shape: Any, ratio_pad: Any) -> np.ndarray:
+    """Return boxes in pixels of the input, mapped to pixels of the original image."""
+    boxes = xyxy.float().cpu().clone()  # half precision has steps of 0.5 px and more
+    return ops.scale_boxes(ori_shape, boxes, ori_shape, ratio_pad).numpy()

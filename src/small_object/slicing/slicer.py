@@ -17,7 +17,7 @@ from small_object.slicing.masks import join_crops
 from small_object.slicing.merge import MERGE_IOU, merge
 from small_object.slicing.objects import Objects, concatenate, rotated_rows
 from small_object.slicing.region import Region, read_region
-from small_object.slicing.tiling import Tile, auto_tile, even_spans, tile_grid, tile_hw, tiles_over
+from small_object.slicing.tiling import Tile, auto_tile, tile_grid, tile_hw, tiles_over
 
 Predict: TypeAlias = Callable[[list[np.ndarray]], list[Objects]]
 """Runs a model on images (H, W, C) of one shape; returns the objects of each after NMS, in its pixels."""
@@ -116,9 +116,8 @@ class Slicer:
         rows, columns = (math.ceil(side / (MAX_PROPOSAL_SHRINK * tile)) for side, tile in sides)
         if rows == columns == 1:
             return np.zeros((0, 4), np.int64)
-        ys = even_spans(height, math.ceil(height / rows), rows)
-        xs = even_spans(width, math.ceil(width / columns), columns)
-        return np.array([(x1, y1, x2, y2) for y1, y2 in ys for x1, x2 in xs], np.int64)
+        part = max(MIN_TILE, math.ceil(height / rows)), max(MIN_TILE, math.ceil(width / columns))
+        return tile_grid(height, width, part, overlap=0)
 
     def detect(
         self, images: Sequence[np.ndarray], predict: Predict, proposals: Sequence[torch.Tensor] | None = None
