@@ -32,13 +32,12 @@ import torch
 from ultralytics import YOLO
 from ultralytics.data.utils import IMG_FORMATS
 from ultralytics.utils import LOGGER
-from ultralytics.utils.torch_utils import get_cpu_info
 
 from benchmarks.common import (
     RESULTS,
     build_parser,
-    commit,
     cores,
+    describe_setup,
     markdown_table,
     module_command,
     relative_path,
@@ -196,8 +195,8 @@ def report(args: argparse.Namespace, files: list[Path], rounds: list[dict[str, f
     """Return the tables as Markdown."""
     lines = [
         "# Batches", "",
-        f"Weights `{relative_path(str(args.model))}`, {len(files)} images; commit {commit()}, {get_cpu_info()}, "
-        f"{cores()} cores, torch {torch.__version__}, Ultralytics {version('ultralytics')}, Ray {version('ray')}.", "",
+        f"Weights `{relative_path(str(args.model))}`, {len(files)} images; commit {describe_setup()}, "
+        f"Ultralytics {version('ultralytics')}, Ray {version('ray')}.", "",
         "```", module_command("benchmarks.batch", args.given), "```",
     ]  # fmt: skip
     if rounds:

@@ -33,6 +33,15 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def describe_setup(device: str = "") -> str:
+    """Return the commit, the processor, the number of cores, the device if given, and the version of PyTorch."""
+    import torch
+    from ultralytics.utils.torch_utils import get_cpu_info
+
+    used = f", device {device}" if device else ""
+    return f"{commit()}, {get_cpu_info()}, {cores()} cores{used}, torch {torch.__version__}"
+
+
 def relative_path(path: str) -> str:
     """Return a path relative to the project's root if it lies there; a bare file name stays unchanged.
 

@@ -30,13 +30,12 @@ from ultralytics import YOLO
 from ultralytics.data import YOLODataset
 from ultralytics.utils import LOGGER, TQDM
 from ultralytics.utils.patches import imread
-from ultralytics.utils.torch_utils import get_cpu_info
 
 from benchmarks.common import (
     RESULTS,
     build_parser,
-    commit,
     cores,
+    describe_setup,
     markdown_table,
     module_command,
     relative_path,
@@ -189,7 +188,7 @@ def report(args: argparse.Namespace, rows: list[dict[str, Any]], left_out: dict[
     needed = dict.fromkeys(name for row in rows if not row["error"] for name in FORMATS[row["format"]].needs)
     about = f"Weights `{relative_path(args.model)}`, `{relative_path(args.data)}`, "
     about += f"input {args.imgsz} px, tiles of {args.tile} px."
-    made = f"Commit {commit()}, {get_cpu_info()}, {cores()} cores, device {args.device}, torch {torch.__version__}, "
+    made = f"Commit {describe_setup(args.device)}, "
     made += ", ".join(f"{name} {version(name)}" for name in ("ultralytics", *needed))
     lines = ["# Exported models", "", about, "", f"{made}.", "", "```", command, "```", ""]
     lines += [

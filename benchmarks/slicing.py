@@ -40,13 +40,11 @@ from ultralytics.data import YOLODataset
 from ultralytics.utils import LOGGER, TQDM
 from ultralytics.utils.ops import xywhn2xyxy
 from ultralytics.utils.patches import imread
-from ultralytics.utils.torch_utils import get_cpu_info
 
 from benchmarks.common import (
     RESULTS,
     build_parser,
-    commit,
-    cores,
+    describe_setup,
     markdown_table,
     module_command,
     relative_path,
@@ -315,7 +313,7 @@ def report(args: argparse.Namespace, rows: list[dict]) -> str:
     about += f"{args.conf:g}, weights `{relative_path(args.model)}`"
     lines = [
         "# Sliced prediction", "", f"{about}. AP in percent; seconds per image, mean.", "",
-        f"Commit {commit()}, {get_cpu_info()}, {cores()} cores, device {args.device}, torch {torch.__version__}, "
+        f"Commit {describe_setup(args.device)}, "
         f"Ultralytics {version('ultralytics')}{'' if args.no_sahi else ', SAHI ' + version('sahi')}.", "",
         "```", command, "```",
     ]  # fmt: skip

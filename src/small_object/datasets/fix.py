@@ -99,9 +99,7 @@ def _choose_names(dataset: DataSet) -> list[Job]:
     """
     jobs: list[Job] = []
     owners: dict[tuple[str, str], Path] = {}  # image and label file by split and name
-    for split, entry in ((split, entry) for split in dataset.splits for entry in dataset.entries):
-        if split not in entry.splits:
-            continue
+    for split, entry in ((s, entry) for s in dataset.splits for entry in dataset.entries if s in entry.splits):
         path = Path(readable_path(entry.name).replace("/", "_"))
         for number in itertools.count(1):
             name = path.name if number == 1 else f"{path.stem}-{number}{path.suffix}"

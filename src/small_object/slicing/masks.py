@@ -174,10 +174,10 @@ class CropMasks(Masks):
         """The outlines as fractions of the image's sides."""
         return [xy / np.array(self.orig_shape[::-1], np.float32) for xy in self.xy]
 
-    def paint(self, image: np.ndarray, colors: Sequence[Sequence[int]], alpha: float = 0.5) -> None:
-        """Paint the masks over an image (H, W, 3), uint8, in place, each in its own colour."""
+    def paint(self, image: np.ndarray, colors: Sequence[Sequence[int]]) -> None:
+        """Paint the masks half transparent over an image (H, W, 3), uint8, in place, each in its own colour."""
         height, width = image.shape[:2]
         for crop, color in zip(self.crops, colors, strict=True):
             x1, y1, x2, y2 = np.clip(crop.xyxy, 0, (width, height) * 2).tolist()
             part, mask = image[y1:y2, x1:x2], crop.inside((x1, y1, x2, y2)).astype(bool)
-            part[mask] = ((1 - alpha) * part[mask] + alpha * np.array(color)).astype(np.uint8)
+            part[mask] = ((part[mask] + np.array(color)) / 2).astype(np.uint8)

@@ -86,10 +86,9 @@ def read_region(path: str | Path) -> Region:
     try:
         content = yaml.safe_load(file.read_text(encoding="utf-8"))
         polygons = [np.array(each, float) for each in content["polygons"]]
-        if not polygons or any(p.ndim != 2 or p.shape[1] != 2 or len(p) < 3 for p in polygons):
-            raise ValueError("no polygon")
-        if any((p < 0).any() or (p > 1).any() or not np.isfinite(p).all() for p in polygons):
-            raise ValueError("out of range")
+        in_range = all(((p >= 0) & (p <= 1)).all() for p in polygons)
+        if not (polygons and in_range and all(p.ndim == 2 and p.shape[1] == 2 and len(p) >= 3 for p in polygons)):
+            raise ValueError("no polygons")
     except (yaml.YAMLError, UnicodeDecodeError, ValueError, TypeError, KeyError) as error:
         advice = "give a mask image, or a YAML with `polygons: [[[x, y], [x, y], [x, y], ...]]`, x and y from 0 to 1"
         raise UserError(f"slice_roi={path}: {advice}") from error

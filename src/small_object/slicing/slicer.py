@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -205,16 +205,16 @@ class Slicer:
         merged = merge(
             rows[:, :4], rows[:, 4], classes, sources, detections.tiles, image_hw, iou=self.iou, rotated=objects.rotated
         )
-        found, masks = objects[merged.index], None
+        masks = None
         if objects.masks is not None:
             parts: list[list[Any]] = [[] for _ in merged.index]
             for crop, owner in zip(objects.masks, merged.owner.tolist(), strict=True):
                 if owner >= 0:
                     parts[owner].append(crop)
             masks = [join_crops(each) for each in parts]
-        rows = torch.cat((merged.boxes, merged.scores[:, None], found.rows[:, 5:]), 1)
-        found = Objects(rows, merged.rotated, found.keypoints, found.features, masks)
-        found = self.select(found, image_hw)
+        best = replace(objects, masks=None)[merged.index]
+        rows = torch.cat((merged.boxes, merged.scores[:, None], best.rows[:, 5:]), 1)
+        found = self.select(replace(best, rows=rows, rotated=merged.rotated, masks=masks), image_hw)
         kept = found[torch.arange(len(found))[: self.max_det]]
         return kept, len(found) - len(kept)
 
