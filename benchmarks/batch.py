@@ -32,21 +32,20 @@ import torch
 from ultralytics import YOLO
 from ultralytics.data.utils import IMG_FORMATS
 from ultralytics.utils import LOGGER
-from ultralytics.utils.torch_utils import get_cpu_info
 
 from benchmarks.common import (
     RESULTS,
     build_parser,
-    commit,
     cores,
+    describe_setup,
     markdown_table,
     module_command,
     relative_path,
     start_module,
-    write_text,
 )  # fmt: skip
 from small_object.batch.store import SCHEMA, Output, Source
 from small_object.errors import UserError
+from small_object.files import write_file
 
 OBJECTS = 100  # rows of an image in the synthetic parts
 
@@ -196,8 +195,8 @@ def report(args: argparse.Namespace, files: list[Path], rounds: list[dict[str, f
     """Return the tables as Markdown."""
     lines = [
         "# Batches", "",
-        f"Weights `{relative_path(str(args.model))}`, {len(files)} images; commit {commit()}, {get_cpu_info()}, "
-        f"{cores()} cores, torch {torch.__version__}, Ultralytics {version('ultralytics')}, Ray {version('ray')}.", "",
+        f"Weights `{relative_path(str(args.model))}`, {len(files)} images; commit {describe_setup()}, "
+        f"Ultralytics {version('ultralytics')}, Ray {version('ray')}.", "",
         "```", module_command("benchmarks.batch", args.given), "```",
     ]  # fmt: skip
     if rounds:
@@ -284,7 +283,7 @@ def main(argv: list[str] | None = None) -> int:
     listed = {}
     if args.names:
         listed = run_here(*args.given, "--measure-names")
-    write_text(args.out, report(args, files, rounds, killed, listed))
+    write_file(args.out, report(args, files, rounds, killed, listed))
     LOGGER.info(args.out.read_text())
     lost = killed and killed["images out"] + killed["unreadable"] != killed["images in"]
     return int(bool(killed and (lost or killed["duplicated"] or killed["workers killed"] < args.kills)))

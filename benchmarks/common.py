@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from small_object.files import replacing
+from small_object.files import write_file
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks/results"
@@ -31,6 +31,15 @@ def commit() -> str:
 def cores() -> int:
     """Return how many cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def describe_setup(device: str = "") -> str:
+    """Return the commit, the processor, the number of cores, the device if given, and the version of PyTorch."""
+    import torch
+    from ultralytics.utils.torch_utils import get_cpu_info
+
+    used = f", device {device}" if device else ""
+    return f"{commit()}, {get_cpu_info()}, {cores()} cores{used}, torch {torch.__version__}"
 
 
 def relative_path(path: str) -> str:
@@ -61,20 +70,13 @@ def build_parser(doc: str | None) -> argparse.ArgumentParser:
     return argparse.ArgumentParser(description=summary, epilog=details.strip(), formatter_class=formatter)
 
 
-def write_text(file: Path, text: str) -> None:
-    """Write a text file in one step; create its folder if it is missing."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(file) as new:
-        new.write_text(text, encoding="utf-8", newline="")
-
-
 def write_csv(file: Path, columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> None:
     """Write rows to a CSV file in one step; keys without a column are left out."""
     lines = io.StringIO()
     writer = csv.DictWriter(lines, columns, extrasaction="ignore", lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
-    write_text(file, lines.getvalue())
+    write_file(file, lines.getvalue())
 
 
 def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:

@@ -30,22 +30,21 @@ from ultralytics import YOLO
 from ultralytics.data import YOLODataset
 from ultralytics.utils import LOGGER, TQDM
 from ultralytics.utils.patches import imread
-from ultralytics.utils.torch_utils import get_cpu_info
 
 from benchmarks.common import (
     RESULTS,
     build_parser,
-    commit,
     cores,
+    describe_setup,
     markdown_table,
     module_command,
     relative_path,
     write_csv,
-    write_text,
 )
 from benchmarks.training import validate
 from small_object.datasets.dataset import read_data_yaml
 from small_object.errors import UserError
+from small_object.files import write_file
 from small_object.slicing.tiling import MIN_TILE
 
 NMS = {"nms": True, "conf": 0.001, "iou": 0.7}
@@ -189,7 +188,7 @@ def report(args: argparse.Namespace, rows: list[dict[str, Any]], left_out: dict[
     needed = dict.fromkeys(name for row in rows if not row["error"] for name in FORMATS[row["format"]].needs)
     about = f"Weights `{relative_path(args.model)}`, `{relative_path(args.data)}`, "
     about += f"input {args.imgsz} px, tiles of {args.tile} px."
-    made = f"Commit {commit()}, {get_cpu_info()}, {cores()} cores, device {args.device}, torch {torch.__version__}, "
+    made = f"Commit {describe_setup(args.device)}, "
     made += ", ".join(f"{name} {version(name)}" for name in ("ultralytics", *needed))
     lines = ["# Exported models", "", about, "", f"{made}.", "", "```", command, "```", ""]
     lines += [
@@ -244,7 +243,7 @@ def main(argv: list[str] | None = None) -> int:
         rows, left_out = measure(args)
         text = report(args, rows, left_out)
         write_csv(args.out / "export.csv", COLUMNS, rows)
-        write_text(args.out / "export.md", text)
+        write_file(args.out / "export.md", text)
         LOGGER.info(text)
     except (UserError, OSError) as error:
         sys.exit(f"export: {error}")

@@ -26,11 +26,12 @@ from ultralytics.engine.results import Results
 from ultralytics.utils import LOGGER, TQDM
 from ultralytics.utils.patches import imread
 
-from benchmarks.common import RESULTS, commit, markdown_table, module_command, write_text
+from benchmarks.common import RESULTS, commit, markdown_table, module_command
 from docs.tools.browser import SHOWN, browser, find_missing, open_page, wait_until
 from small_object.compare.page import FOLDER, ComparisonPage, read_truth
 from small_object.datasets.dataset import read_data_yaml
 from small_object.errors import UserError
+from small_object.files import write_file
 
 # Resolves with the milliseconds between the frames that the browser shows.
 FRAMES = """async count => {
@@ -218,7 +219,7 @@ def main(argv: list[str] | None = None) -> int:
     command = module_command("benchmarks.page", ["--data", Path(args.data).name, *images])
     about = f"Written by `{command}`: {Path(args.data).stem}, synthetic detections, headless Chromium without a GPU,\n"
     about += f"{os.cpu_count()} cores, {platform.machine()}, commit {commit()}."
-    write_text(args.out, f"# The page that compares models\n\n{about}\n\n{table}\n")
+    write_file(args.out, f"# The page that compares models\n\n{about}\n\n{table}\n")
     return 0
 
 

@@ -29,10 +29,10 @@ from ultralytics.utils import LOGGER
 from ultralytics.utils.torch_utils import get_cpu_info
 
 from benchmarks import compare, speed
-from benchmarks.common import ROOT, build_parser, commit, cores, markdown_table, module_command, write_csv, write_text
+from benchmarks.common import ROOT, build_parser, commit, cores, markdown_table, module_command, write_csv
 from benchmarks.report import Entry, read_rows
 from small_object.errors import UserError
-from small_object.files import replacing
+from small_object.files import replacing, write_file
 
 STOCK = ("yolo11n.yaml", "yolo26n.yaml", f"{ROOT}/benchmarks/models/yolo11n-p2.yaml", "yolov8n-p2.yaml",
          "yolo26n-p2.yaml", "yolo11s.yaml")  # fmt: skip
@@ -215,7 +215,7 @@ def run(args: argparse.Namespace, command: str) -> None:
     draw(points, args.out / "pareto.png")
     write_csv(args.out / "pareto.csv", COLUMNS, rows)
     text = build_report(rows, head)
-    write_text(args.out / "pareto.md", text)
+    write_file(args.out / "pareto.md", text)
     LOGGER.info(f"{text}\npareto.csv, pareto.md and pareto.png are in {args.out}")
 
 

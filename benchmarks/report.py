@@ -14,9 +14,9 @@ import numpy as np
 from matplotlib import colormaps
 from matplotlib.figure import Figure
 
-from benchmarks.common import markdown_table, write_csv, write_text
+from benchmarks.common import markdown_table, write_csv
 from small_object.errors import UserError
-from small_object.files import replacing
+from small_object.files import replacing, write_file
 from small_object.sizes import SIZE_GROUPS
 
 GROUP_COLUMNS = [f"{what} {group}" for group in SIZE_GROUPS for what in ("AP", "AP50", "AR", "objects")]
@@ -106,7 +106,7 @@ def write_report(folder: Path) -> None:
         drawn.append(_draw_costs(entries, folder / f"{name}-AP-against-GFLOPs.png"))
         text += _section(setting, entries) + "".join(f"\n![{picture.stem}]({picture.name})\n" for picture in drawn)
     commands = "\n".join(dict.fromkeys(row["command"] for row in rows))
-    write_text(folder / "report.md", f"{text}\n## Made by\n\n```\n{commands}\n```\n")
+    write_file(folder / "report.md", f"{text}\n## Made by\n\n```\n{commands}\n```\n")
 
 
 def _section(setting: tuple[str, ...], entries: list[Entry]) -> str:

@@ -14,14 +14,13 @@ import sys
 import time
 from pathlib import Path
 
-import torch
 from ultralytics.cfg import get_cfg
 from ultralytics.data.utils import check_det_dataset
 from ultralytics.utils import LOGGER
-from ultralytics.utils.torch_utils import get_cpu_info
 
-from benchmarks.common import RESULTS, build_parser, commit, cores, markdown_table, module_command, write_text
+from benchmarks.common import RESULTS, build_parser, describe_setup, markdown_table, module_command
 from small_object.errors import UserError
+from small_object.files import write_file
 from small_object.slicing.dataset import SlicedDataset
 
 COUNTS = 100, 400, 2000  # images of the table
@@ -69,10 +68,10 @@ def main(argv: list[str] | None = None) -> int:
             "# Loading samples for training on tiles", "",
             f"`{module_command('benchmarks.slice_loading', sys.argv[1:] if argv is None else argv)}`", "",
             f"{Path(args.data).stem}, tiles of {args.tile} px, input {args.imgsz} px; one process, median per sample. "
-            f"Commit {commit()}, {get_cpu_info()}, {cores()} cores, torch {torch.__version__}.", "",
+            f"Commit {describe_setup()}.", "",
             *markdown_table(head, rows), "",
         ]  # fmt: skip
-        write_text(args.out / "report.md", "\n".join(text))
+        write_file(args.out / "report.md", "\n".join(text))
         LOGGER.info("\n".join(text))
     except (UserError, OSError, RuntimeError) as error:
         sys.exit(f"slice_loading: {error}")

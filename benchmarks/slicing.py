@@ -40,23 +40,20 @@ from ultralytics.data import YOLODataset
 from ultralytics.utils import LOGGER, TQDM
 from ultralytics.utils.ops import xywhn2xyxy
 from ultralytics.utils.patches import imread
-from ultralytics.utils.torch_utils import get_cpu_info
 
 from benchmarks.common import (
     RESULTS,
     build_parser,
-    commit,
-    cores,
+    describe_setup,
     markdown_table,
     module_command,
     relative_path,
     start_module,
     write_csv,
-    write_text,
 )
 from small_object.datasets.dataset import read_data_yaml
 from small_object.errors import UserError
-from small_object.files import replacing
+from small_object.files import replacing, write_file
 from small_object.sizes import COCO_SMALL_NAME, SizeRecords, load_coco_eval
 from small_object.slicing.tiling import MIN_TILE, tile_grid, tiles_over
 
@@ -316,7 +313,7 @@ def report(args: argparse.Namespace, rows: list[dict]) -> str:
     about += f"{args.conf:g}, weights `{relative_path(args.model)}`"
     lines = [
         "# Sliced prediction", "", f"{about}. AP in percent; seconds per image, mean.", "",
-        f"Commit {commit()}, {get_cpu_info()}, {cores()} cores, device {args.device}, torch {torch.__version__}, "
+        f"Commit {describe_setup(args.device)}, "
         f"Ultralytics {version('ultralytics')}{'' if args.no_sahi else ', SAHI ' + version('sahi')}.", "",
         "```", command, "```",
     ]  # fmt: skip
@@ -432,7 +429,7 @@ def main(argv: list[str] | None = None) -> int:
             rows += part
         text = report(args, rows)
         write_csv(args.out / "slicing.csv", COLUMNS, rows)
-        write_text(args.out / "slicing.md", text)
+        write_file(args.out / "slicing.md", text)
         for name in dict.fromkeys(row["data"] for row in rows):
             draw([row for row in rows if row["data"] == name], args.out / picture_name(name))
         LOGGER.info(text)

@@ -48,10 +48,10 @@ from benchmarks.common import (
     module_command,
     relative_path,
     write_csv,
-    write_text,
 )
 from benchmarks.compare import Model, parse_model
 from small_object.errors import UserError
+from small_object.files import write_file
 
 BLOCKS = ("", "-smallob", "-dwr-smallob", "-hsfpn-smallob", "-hsfpn-dwr-smallob")
 OURS = tuple(f"{ROOT}/ultralytics/cfg/models/11/yolo11n{blocks}.yaml" for blocks in BLOCKS)
@@ -333,7 +333,7 @@ def run(args: argparse.Namespace, command: str) -> None:
         layers, total = profile(profiled.network, args.imgsz, device, args.rounds)
         text += "\n" + profile_text(profiled.model.label, name, layers, total)
     write_csv(args.out / "speed.csv", list(rows[0]), rows)
-    write_text(args.out / "speed.md", text)
+    write_file(args.out / "speed.md", text)
     LOGGER.info(f"{text}\nspeed.csv and speed.md are in {args.out}")
 
 

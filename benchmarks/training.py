@@ -20,7 +20,8 @@ from ultralytics.nn.tasks import BLOCKS
 from ultralytics.utils import torch_utils
 from ultralytics.utils.loss import nwd_share
 
-from benchmarks.common import cores, write_text
+from benchmarks.common import cores
+from small_object.files import write_file
 from small_object.sizes import COCO_SMALL_NAME, SIZE_GROUPS
 from small_object.training import uses_head_init
 
@@ -147,7 +148,7 @@ def run_one(folder: Path) -> None:
     if not spec["trained"]:
         result["row"] |= validate(weights, options)
     result["again"] = [validate(weights, options | more) for more in spec["again"]]
-    write_text(folder / "result.json", json.dumps(result))
+    write_file(folder / "result.json", json.dumps(result))
 
 
 def train(folder: Path, spec: dict[str, Any], hardware: dict[str, Any]) -> dict[str, Any]:

@@ -12,9 +12,10 @@ from collections.abc import Callable
 
 from matplotlib.figure import Figure
 
-from benchmarks.common import ROOT, write_text
+from benchmarks.common import ROOT
 from docs.tools import block_diagrams, method_diagrams
 from docs.tools.drawing import svg
+from small_object.files import write_file
 
 FOLDER = ROOT / "docs/pictures"
 MODELS = ROOT / "ultralytics/cfg/models/11"
@@ -34,7 +35,7 @@ DRAWINGS: dict[str, Callable[[], Figure]] = {
 def main() -> int:
     """Write all drawings to docs/pictures."""
     for name, draw in DRAWINGS.items():
-        write_text(FOLDER / name, svg(draw))
+        write_file(FOLDER / name, svg(draw))
     return 0
 
 

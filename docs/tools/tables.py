@@ -10,8 +10,9 @@ from pathlib import Path
 from ultralytics.nn.tasks import DetectionModel
 from ultralytics.utils.torch_utils import get_flops, get_num_params
 
-from benchmarks.common import ROOT, write_text
+from benchmarks.common import ROOT
 from small_object.arguments import DEFAULTS_PATH
+from small_object.files import write_file
 
 BEGIN, END = "<!-- written by: python -m docs.tools.tables -->\n", "<!-- end of the table -->\n"
 OURS = (
@@ -60,7 +61,7 @@ def main() -> int:
             print(f"{document}: lacks the lines '{BEGIN.strip()}' and '{END.strip()}'", file=sys.stderr)
             return 1
         before, after = text.split(BEGIN)[0], text.split(END)[1]
-        write_text(document, before + BEGIN + table() + END + after)
+        write_file(document, before + BEGIN + table() + END + after)
     return 0
 
 

@@ -10,7 +10,7 @@ import yaml
 
 MIN_TILE = 64  # minimum side of a tile in pixels
 MAX_OVERLAP = 0.9  # of the side of a tile
-SLICED_TASKS = ("detect", "obb", "segment", "pose")  # of models that find boxes
+BOX_TASKS = ("detect", "obb", "segment", "pose")  # of models that find boxes
 DEFAULTS_PATH = Path(__file__).with_name("default.yaml")
 DEFAULTS: dict[str, Any] = yaml.safe_load(DEFAULTS_PATH.read_text(encoding="utf-8"))
 
@@ -41,8 +41,8 @@ def check_arguments(cfg: dict[str, Any]) -> None:
         )
     elif side and min(sides) < MIN_TILE:
         raise ValueError(f"'slice={side}' is an invalid value. 'slice' must be at least {MIN_TILE} pixels, or 0.")
-    if side and task not in {None, *SLICED_TASKS}:
-        raise ValueError(f"'slice={side}' is invalid for task={task}. Slicing works for {', '.join(SLICED_TASKS)}.")
+    if side and task not in {None, *BOX_TASKS}:
+        raise ValueError(f"'slice={side}' is invalid for task={task}. Slicing works for {', '.join(BOX_TASKS)}.")
     if cfg.get("slice_roi") and not side and side is not None:
         raise ValueError(f"'slice_roi={cfg['slice_roi']}' is invalid without slicing. Set 'slice' too.")
 

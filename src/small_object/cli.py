@@ -22,9 +22,6 @@ from small_object.errors import UserError, one_line
 Add: TypeAlias = Callable[..., object]  # `ArgumentParser.add_argument`
 
 PROGRAM = "small-object"
-ROI_HELP = "region to look at: a mask image, white where to look, or a YAML with polygons (default: everywhere)"
-IOU_HELP = "maximum IoU of two objects of a class"
-SLICE_HELP = "also run tiles of this side in pixels; 0: none; auto: chosen for the model (default: %(default)s)"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -142,20 +139,14 @@ def build_parser() -> ArgumentParser:
     add("--model", required=True, help="weights, in any format that `yolo predict` takes")
     add("--source", required=True, help="folder, list of images (.txt) or s3://bucket/prefix?region=eu-west-1")
     add("--out", required=True, help="folder for the results, or s3://bucket/prefix")
-    add("--imgsz", type=whole_number(32), help="input size in pixels (default: as in training)")
-    add("--conf", type=fraction, default=0.25, help="minimum confidence (default: 0.25)")
-    add("--iou", type=fraction, default=0.7, help=f"{IOU_HELP} (default: 0.7)")
-    add("--max-det", type=whole_number(1), default=300, help="maximum number of objects per image (default: 300)")
-    add("--slice", type=tile_size, default="auto", help=SLICE_HELP)
+    _add_detection(add, default_slice="auto")
     add("--slice-skip", type=fraction, default=0.0, help="skip tiles where no score reaches this (default: 0, run all)")
     add("--slice-overlap", type=tile_overlap, default=0.2, help="minimum overlap of neighbouring tiles (default: 0.2)")
     add("--slice-batch", type=whole_number(0), default=8, help="tiles per batch (default: 8); 0: fitted to the GPU")
-    add("--slice-roi", help=ROI_HELP)
     add("--batch", type=whole_number(1), default=8, help="images that a worker runs at once (default: 8)")
     add("--part", type=whole_number(1), help="images per Parquet file, redone if a worker dies (default: 8 to 256)")
     add("--workers", type=whole_number(1), help="processes (default: one per GPU, or one per two cores)")
     add("--device", choices=("cpu", "cuda"), help="device (default: cuda if there is a GPU)")
-    add("--save-json", action="store_true", help="also save predictions.json in COCO's format")
     add("--address", help="Ray cluster to run on, such as auto (default: this machine alone)")
 
     add = command(_transfer, "yolo11n.pt yolo11n-light-smallob.yaml")
@@ -170,20 +161,28 @@ def build_parser() -> ArgumentParser:
     return parser
 
 
+def _add_detection(add: Add, default_slice: int | str, default_iou: float = 0.7) -> None:
+    """Add the arguments that all commands share that run models."""
+    add("--imgsz", type=whole_number(32), help="input size in pixels (default: as in training)")
+    text = "also run tiles of this side in pixels; 0: none; auto: chosen for the model (default: %(default)s)"
+    add("--slice", type=tile_size, default=default_slice, help=text)
+    text = "region to look at: a mask image, white where to look, or a YAML with polygons (default: everywhere)"
+    add("--slice-roi", help=text)
+    add("--conf", type=fraction, default=0.25, help="minimum confidence (default: 0.25)")
+    text = "maximum IoU of two objects of a class (default: %(default)s)"
+    add("--iou", type=fraction, default=default_iou, help=text)
+    add("--max-det", type=whole_number(1), default=300, help="maximum number of objects per image (default: 300)")
+    add("--save-json", action="store_true", help="also save predictions.json in COCO's format")
+
+
 def _add_prediction(add: Add, default_slice: int | str, default_iou: float = 0.7) -> None:
     """Add the arguments that `compare` and the predict scripts share."""
+    _add_detection(add, default_slice, default_iou)
     add("--source", help="image, folder, video or glob to run instead of the validation images")
-    add("--imgsz", type=whole_number(32), help="input size in pixels (default: as in training)")
-    add("--slice", type=tile_size, default=default_slice, help=SLICE_HELP)
-    add("--slice-roi", help=ROI_HELP)
-    add("--conf", type=fraction, default=0.25, help="minimum confidence (default: 0.25)")
-    add("--iou", type=fraction, default=default_iou, help=f"{IOU_HELP} (default: {default_iou})")
-    add("--max-det", type=whole_number(1), help="maximum number of objects per image (default: 300)")
     add("--classes", nargs="+", type=whole_number(0), metavar="CLASS", help="find only the classes with these numbers")
     add("--device", help="device, as in yolo (default: a GPU if there is one)")
     add("--no-pictures", action="store_true", help="save no annotated images")
     add("--save-txt", action="store_true", help="also save labels in YOLO format under labels/")
-    add("--save-json", action="store_true", help="also save predictions.json in COCO's format")
 
 
 def _execute(program: str, args: Namespace, resumable: bool = False) -> int:

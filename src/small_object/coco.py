@@ -17,12 +17,12 @@ import numpy as np
 import torch
 from ultralytics.utils import LOGGER
 
+from small_object.arguments import BOX_TASKS
 from small_object.files import make_writable, replacing
 from small_object.images import readable_name
 
 FRAME = re.compile(r"video \d+/\d+ \(frame (\d+)/")  # upstream's description of a video frame
 NUM_CLASSES = 2**31  # more than any model has
-TASKS = "detect", "segment", "pose", "obb"  # those with boxes
 DECIMALS = 6  # of a pixel; removes floating-point noise only
 
 
@@ -108,7 +108,7 @@ class PredictionWriter:
 
 def build_writer(args: Any, folder: Path) -> PredictionWriter | None:
     """Return the writer that the argument `save_json` of a prediction asks for, or None."""
-    if args.save_json and (args.task not in TASKS or args.embed):
+    if args.save_json and (args.task not in BOX_TASKS or args.embed):
         what = "embed" if args.embed else f"the task {args.task}"
         LOGGER.warning(f"'save_json' is ignored with {what}: there are no boxes to write.")
     elif args.save_json:

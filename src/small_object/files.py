@@ -31,6 +31,13 @@ def replacing(file: Path) -> Iterator[Path]:
         new.unlink(missing_ok=True)
 
 
+def write_file(file: Path, content: str | bytes) -> None:
+    """Write a file in one step, text in UTF-8; create its folder if it is missing."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(file) as new:
+        new.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
 def make_writable(folder: Path) -> None:
     """Make a folder for results if it is missing.
 
@@ -70,5 +77,4 @@ def cut_results(file: Path, epochs: int) -> None:
     whole = [row for row in rows if row.endswith("\n") and row.count(",") == header.count(",")]
     kept = [row for row in whole if int(float(row.partition(",")[0])) <= epochs]
     if len(kept) < len(rows):
-        with replacing(file) as new:
-            new.write_text("".join([header, *kept]), encoding="utf-8")
+        write_file(file, "".join([header, *kept]))

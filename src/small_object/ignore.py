@@ -19,9 +19,8 @@ from ultralytics.utils.metrics import box_iou
 from ultralytics.utils.ops import xywh2xyxy, xyxy2xywh
 
 from small_object.errors import UserError
-from small_object.letterbox import gain_and_pad
+from small_object.letterbox import GREY, gain_and_pad
 
-GREY = 114  # like the border that upstream's letterbox adds
 MIN_IOU = 0.5  # minimum IoU with an object for a detection in a region to count
 MIN_COVER = 0.5  # minimum fraction of a detection that regions cover for it to be ignored
 

@@ -18,7 +18,7 @@ from small_object.sizes import box_sides
 DEFAULT_C = 12.8  # pixels; the paper's C (section 4): the mean size of AI-TOD's objects
 
 
-def nwd(box1: torch.Tensor, box2: torch.Tensor, c: float, xywh: bool = False) -> torch.Tensor:
+def nwd(box1: torch.Tensor, box2: torch.Tensor, c: float) -> torch.Tensor:
     """Return the similarity exp(-W / C) of pairs of boxes, where W is the Wasserstein distance of their Gaussians.
 
     A box is a Gaussian with its centre as mean and diag(w² / 4, h² / 4) as covariance, so that (equations 6 and 7)
@@ -26,10 +26,9 @@ def nwd(box1: torch.Tensor, box2: torch.Tensor, c: float, xywh: bool = False) ->
     do not overlap. Its gradient is zero, not undefined, where the boxes agree.
 
     Args:
-        box1: Boxes, shape (..., 4), in pixels.
-        box2: Boxes, shape (..., 4), in pixels; broadcast against `box1`.
+        box1: Boxes, xyxy in pixels, shape (..., 4).
+        box2: Boxes, likewise; broadcast against `box1`.
         c: Scale C in pixels, greater than 0.
-        xywh: Whether the boxes are (cx, cy, w, h) instead of (x1, y1, x2, y2).
 
     Returns:
         Similarities in 0..1, shape (...), in float32 or wider: squares of pixels overflow half precision.
@@ -40,10 +39,7 @@ def nwd(box1: torch.Tensor, box2: torch.Tensor, c: float, xywh: bool = False) ->
     """
     dtype = torch.promote_types(torch.promote_types(box1.dtype, box2.dtype), torch.float32)
     d = box1.to(dtype) - box2.to(dtype)
-    if xywh:
-        centre, half_size = d[..., :2], d[..., 2:] / 2
-    else:
-        centre, half_size = (d[..., :2] + d[..., 2:]) / 2, (d[..., 2:] - d[..., :2]) / 2
+    centre, half_size = (d[..., :2] + d[..., 2:]) / 2, (d[..., 2:] - d[..., :2]) / 2
     distance = torch.linalg.vector_norm(torch.cat((centre, half_size), -1), dim=-1)
     return torch.exp(-distance / c)
 

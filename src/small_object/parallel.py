@@ -25,19 +25,21 @@ def map_threads(function: Callable[[T], R], items: Collection[T], desc: str) -> 
 
 
 class ReadAhead(Generic[R]):
-    """A function of a file, whose results a thread can prepare while the caller is busy.
+    """A function of a file, whose results threads can prepare while the caller is busy.
 
     Args:
         function: Takes a file and options, and returns a result.
+        threads: Number of threads.
     """
 
-    def __init__(self, function: Callable[..., R]) -> None:
-        self._function, self._pool = function, ThreadPoolExecutor(1)
+    def __init__(self, function: Callable[..., R], threads: int = 1) -> None:
+        self._function, self._pool = function, ThreadPoolExecutor(threads)
         self._coming: dict[tuple[Any, ...], Future[R]] = {}
 
     def start(self, file: str, **options: Any) -> None:
-        """Start to prepare the result for a file, which `__call__` returns once."""
-        self._coming[(file, *sorted(options.items()))] = self._pool.submit(self._function, file, **options)
+        """Start to prepare the result for a file, which `__call__` returns once, unless that has started."""
+        key = (file, *sorted(options.items()))
+        self._coming[key] = self._coming.get(key) or self._pool.submit(self._function, file, **options)
 
     def __call__(self, file: str, **options: Any) -> R:
         """Return the result for a file."""

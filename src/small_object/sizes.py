@@ -78,7 +78,7 @@ SIZE_KEYS = {
 """Keys of the results of all classes by score and size range, e.g. `metrics/AP50_very_tiny(B)`."""
 
 BY_OBJECT = "all, by object"
-TASKS = frozenset({"detect", "segment", "pose"})  # those with upright boxes
+UPRIGHT_TASKS = frozenset({"detect", "segment", "pose"})  # those with upright boxes
 
 
 @functools.cache
@@ -95,7 +95,7 @@ def load_coco_eval() -> tuple[Any, Any] | None:
 
 def measures_size(args: SimpleNamespace) -> bool:
     """Return whether a run measures accuracy by object size, by its arguments `size_metrics` and `task`."""
-    return bool(getattr(args, "size_metrics", False)) and args.task in TASKS and load_coco_eval() is not None
+    return bool(getattr(args, "size_metrics", False)) and args.task in UPRIGHT_TASKS and load_coco_eval() is not None
 
 
 @dataclass

@@ -13,7 +13,7 @@ from ultralytics.utils import LOGGER, RANK, colorstr
 from ultralytics.utils.loss import nwd_share
 from ultralytics.utils.torch_utils import unwrap_model
 
-from small_object.arguments import SLICED_TASKS
+from small_object.arguments import BOX_TASKS
 from small_object.nwd import mean_box_size
 from small_object.sizes import box_sides
 from small_object.slicing.dataset import add_shape, object_size
@@ -40,7 +40,7 @@ def fit_to_data(model: Any, dataset: Any, args: SimpleNamespace, is_new: bool) -
     lines = [set_nwd_scale(student, labels, args, tile)]
     if is_new and uses_head_init(student):
         lines.append(init_head(student.model[-1], labels, args.imgsz, tile))
-    if args.task in SLICED_TASKS:
+    if args.task in BOX_TASKS:
         model.object_size = object_size(labels)  # saved in checkpoints for `slice=auto`
         model.train_scale = median(args.imgsz / min(max(label["shape"]), tile) for label in labels)
     if RANK not in {-1, 0}:

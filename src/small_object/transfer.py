@@ -146,19 +146,15 @@ def _adapt_stem(theirs: Tensors, ours: Tensors, ratio: int) -> None:
     by the mean of 2x2 px. Channels are fitted as in upstream: a grey image gets the sum.
     """
     new, old = ours.get("conv.weight"), theirs.get("conv.weight")
-    if old is not None and new is not None and (ratio, old.shape[2:], new.shape[2:]) == (2, (3, 3), (7, 7)):
+    if new is None or old is None:
+        return
+    if (ratio, old.shape[2:], new.shape[2:]) == (2, (3, 3), (7, 7)):
         old = nn.functional.pad(old.repeat_interleave(2, 2).repeat_interleave(2, 3) / 4, (1, 0, 1, 0))
         theirs["conv.weight"] = old
-    if (
-        new is None
-        or old is None
-        or new.shape[1] == old.shape[1]
-        or (len(new), new.shape[2:]) != (len(old), old.shape[2:])
-    ):
-        return
-    channels = min(new.shape[1], old.shape[1])
-    theirs["conv.weight"] = new.clone()
-    theirs["conv.weight"][:, :channels] = old.sum(1, keepdim=True) if channels == 1 else old[:, :channels]
+    if new.shape[1] != old.shape[1] and (len(new), new.shape[2:]) == (len(old), old.shape[2:]):
+        channels = min(new.shape[1], old.shape[1])
+        theirs["conv.weight"] = new.clone()
+        theirs["conv.weight"][:, :channels] = old.sum(1, keepdim=True) if channels == 1 else old[:, :channels]
 
 
 def _read_layers(model: Any) -> list[_Layer]:
@@ -220,6 +216,12 @@ def match_rows(gains: Sequence[Sequence[int]]) -> dict[int, int]:
     return pairs
 
 
+def connected_channels(c2: int, c1: int, groups: int) -> torch.Tensor:
+    """Return whether a convolution in groups connects each output with each input channel, bool, shape (c2, c1)."""
+    blocks = [torch.ones(c2 // groups, c1 // groups, dtype=torch.bool)] * groups
+    return torch.block_diag(*blocks)
+
+
 def to_dual(conv: Tensors, dual: Tensors) -> Tensors:
     """Return the weights of a 3x3 `Conv` as those of a `DualConv`, or the same tensors if these are no such pair.
 
@@ -234,13 +236,9 @@ def to_dual(conv: Tensors, dual: Tensors) -> Tensors:
     if full is None or grouped is None or point is None or full.shape != (*point.shape[:2], 3, 3):
         return conv
     (c2, c1), width = full.shape[:2], grouped.shape[1]
-    groups = c1 // width
-    centre, kernels = full[:, :, 1:2, 1:2].clone(), []
-    for g in range(groups):
-        rows, columns = slice(g * c2 // groups, (g + 1) * c2 // groups), slice(g * width, (g + 1) * width)
-        kernels.append(full[rows, columns])
-        centre[rows, columns] = 0
-    return {**conv, "conv.weight": torch.cat(kernels), "cv2.weight": centre}
+    connected = connected_channels(c2, c1, c1 // width).to(full.device)
+    centre = full[:, :, 1:2, 1:2].masked_fill(connected[..., None, None], 0)
+    return {**conv, "conv.weight": full[connected].view(c2, width, 3, 3), "cv2.weight": centre}
 
 
 def matching_tensors(source: Tensors, target: Tensors) -> Tensors:

@@ -46,11 +46,10 @@ def test_nwd_of_half_precision_boxes_in_a_large_image(dtype):
     np.testing.assert_allclose(similarity, reference(a.double().numpy(), b.double().numpy(), 400.0), rtol=1e-5)
 
 
-@pytest.mark.parametrize("xywh", [False, True])
 @pytest.mark.parametrize("box", [(3.0, 4.0, 13.0, 24.0), (0.0, 0.0, 0.0, 0.0), (1279.5, 640.25, 1280.0, 641.0)])
-def test_nwd_of_identical_boxes(box, xywh):
+def test_nwd_of_identical_boxes(box):
     predicted = torch.tensor(box, requires_grad=True)
-    similarity = nwd(predicted, torch.tensor(box), 5.0, xywh)
+    similarity = nwd(predicted, torch.tensor(box), 5.0)
     similarity.backward()
     assert similarity.item() == 1
     assert predicted.grad.tolist() == [0, 0, 0, 0]

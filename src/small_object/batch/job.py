@@ -89,7 +89,7 @@ def run(job: Job) -> dict[str, Any]:
         }
         out.write_json("report.json", report)
         if job.save_json:
-            out.write_chunks("predictions.json", out.encode_predictions())
+            out.write("predictions.json", out.encode_predictions())
             stems = pc.replace_substring_regex(pc.unique(found), r"^.*/|\.[^./]*$", "")
             if shared := num_found - len(pc.unique(stems)):
                 LOGGER.warning(f"predictions.json: {shared} images share an image_id; tell them apart by file_name")

@@ -169,11 +169,7 @@ class Output:
         except (OSError, pa.ArrowException) as error:
             raise UserError(f"--out {text}: {one_line(error)}") from error
 
-    def write(self, name: str, content: bytes) -> None:
-        """Write a file in one step, see `write_chunks`."""
-        self.write_chunks(name, [content])
-
-    def write_chunks(self, name: str, chunks: Iterable[bytes]) -> None:
+    def write(self, name: str, chunks: Iterable[bytes]) -> None:
         """Write a file chunk by chunk, but in one step: a reader sees the old content or the new."""
         if self._is_s3:
             stream = self._system.open_output_stream(f"{self._base}/{name}")
@@ -195,7 +191,7 @@ class Output:
     def write_json(self, name: str, content: dict[str, Any]) -> None:
         """Write a JSON file in one step."""
         text = json.dumps(content, indent=1, ensure_ascii=False) + "\n"
-        self.write(name, text.encode(errors="backslashreplace"))  # paths that are not UTF-8, as JSON escapes them
+        self.write(name, [text.encode(errors="backslashreplace")])  # paths that are not UTF-8, as JSON escapes them
 
     @contextmanager
     def lock(self, run: str) -> Iterator[None]:
@@ -213,8 +209,8 @@ class Output:
                     raise UserError(f"--out {self.text}: another job is writing to it; wait until it ends") from error
                 except (OSError, NotImplementedError) as error:  # the file system has no locks
                     LOGGER.warning(f"--out {self.text}: can't be locked ({error}); start no other job on it")
-            self.write("run", run.encode())
-            stack.callback(self.write, "run", b"")  # workers of an interrupted job may still be running
+            self.write("run", [run.encode()])
+            stack.callback(self.write, "run", [b""])  # workers of an interrupted job may still be running
             yield
 
     def is_locked_by(self, run: str) -> bool:
@@ -268,7 +264,7 @@ class Output:
         """Write a part, with a name without folder and suffix, and the columns of `SCHEMA`."""
         buffer = pa.BufferOutputStream()
         pq.write_table(pa.table(columns, SCHEMA), buffer)
-        self.write(f"parts/{name}.parquet", buffer.getvalue().to_pybytes())
+        self.write(f"parts/{name}.parquet", [buffer.getvalue().to_pybytes()])
 
     def encode_predictions(self) -> Iterator[bytes]:
         """Yield the detections of all parts as COCO's results in JSON, holding one part in memory at a time.

@@ -9,8 +9,8 @@ import time
 import traceback
 from collections import Counter
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +24,10 @@ from ultralytics.engine.results import Results
 from ultralytics.utils import LOGGER
 
 from small_object.batch.store import SCHEMA, Output, Source
+from small_object.datasets.images import read_flags
 from small_object.errors import UserError, one_line
 from small_object.images import BITS_VARIABLE, UnreadableImageError
+from small_object.parallel import ReadAhead
 from small_object.slicing.slicer import max_batch
 
 MAX_DEATHS = 3  # of workers on one image before it is left out
@@ -171,9 +173,8 @@ class Worker:
             torch.set_num_threads(threads)  # upstream sets its own number at setup
         model = self._model.predictor.model
         self._batch = int(min(job.batch, max_batch(model)))
-        channels = getattr(model, "channels", 3)
-        self._flags = {1: cv2.IMREAD_GRAYSCALE, 3: cv2.IMREAD_COLOR}.get(channels, cv2.IMREAD_UNCHANGED)  # as upstream
-        self._readers = ThreadPoolExecutor(READERS)
+        flags = read_flags(getattr(model, "channels", 3))
+        self._read_image = ReadAhead(partial(self._source.read, flags=flags), READERS)
         ray.get(self._journal.started.remote())
 
     def __call__(self, table: pa.Table) -> pa.Table:
@@ -214,17 +215,15 @@ class Worker:
         others = [name for name in names if name not in deaths]
         batches = [others[i : i + self._batch] for i in range(0, len(others), self._batch)]
         batches += [[name] for name in deaths if name not in lost]
-        futures: dict[str, Any] = {}
         for batch, following in zip(batches, [*batches, []][1:], strict=True):
             held = batch + [name for name in following if name not in deaths]
             ray.get(self._journal.hold.remote(part, held))
             for name in held:
-                if name not in futures:
-                    futures[name] = self._readers.submit(self._source.read, name, self._flags)
+                self._read_image.start(name)
             images = {}
             for name in batch:
                 try:
-                    images[name] = futures.pop(name).result()
+                    images[name] = self._read_image(name)
                 except UnreadableImageError as error:
                     summary.unreadable[name] = str(error)
             yield images
@@ -261,7 +260,7 @@ def add_result(columns: dict[str, list[Any]], image: str, result: Results) -> No
     boxes = result.boxes.cpu()
     class_ids = boxes.cls.int().tolist()
     detections = [[result.names[class_id] for class_id in class_ids], class_ids, boxes.conf.tolist()]
-    detections += boxes.xyxy.T.tolist() if class_ids else [[], [], [], []]
+    detections += boxes.xyxy.T.tolist()
     num_rows = max(1, len(class_ids))
     (height, width), tiles = result.orig_shape, result.tiles or (0, 0)
     values = [[image] * num_rows, *(column or [None] for column in detections)]

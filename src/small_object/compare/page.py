@@ -29,7 +29,7 @@ from small_object.compare.facts import NO_BOXES, NO_CELL, Boxes, Cell, Facts
 from small_object.compare.kinds import FOREGROUND, Kind, find_pairs
 from small_object.datasets.labels import read_labels
 from small_object.errors import UserError
-from small_object.files import replacing
+from small_object.files import write_file
 from small_object.ignore import find_ignored, read_regions
 from small_object.images import read_bits, utf8_name
 from small_object.sizes import SIZE_GROUPS
@@ -146,8 +146,7 @@ class ComparisonPage:
             "DATA": data,
         }
         text = re.sub(r"\{\{(\w+)\}\}", lambda match: fields[match[1]], template)
-        with replacing(page) as new:
-            new.write_text(text, encoding="utf-8")
+        write_file(page, text)
         self._written |= {image.about[key] for image in self._images.values() for key in ("source", "thumbnail")}
         old = re.compile(r"\d{5,}\.(jpg|png)|[0-9a-f]{16}\.js")
         for file in (self.folder / FOLDER).iterdir():  # of an earlier page
@@ -203,9 +202,7 @@ class ComparisonPage:
     def _write_image(self, name: str, image: np.ndarray) -> str:
         """Write an image, and return its URL."""
         file = self.folder / FOLDER / name
-        file.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(file) as new:
-            new.write_bytes(cv2.imencode(file.suffix, image, [cv2.IMWRITE_JPEG_QUALITY, 80])[1].tobytes())
+        write_file(file, cv2.imencode(file.suffix, image, [cv2.IMWRITE_JPEG_QUALITY, 80])[1].tobytes())
         return self._url(file)
 
     def _url(self, file: Path) -> str:
@@ -220,8 +217,7 @@ class ComparisonPage:
         text = f"received({content});\n"
         file = self.folder / FOLDER / f"{hashlib.sha256(text.encode()).hexdigest()[:16]}.js"
         if not file.is_file():
-            with replacing(file) as new:
-                new.write_text(text, encoding="utf-8")
+            write_file(file, text)
         self._written.add(self._url(file))
         return self._url(file)
 

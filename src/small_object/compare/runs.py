@@ -23,9 +23,8 @@ from small_object.datasets.dataset import count_fields, read_data_yaml
 from small_object.errors import UserError, one_line
 from small_object.files import make_writable
 from small_object.images import find_files, read_names, readable_name
-from small_object.sizes import SIZE_GROUPS
+from small_object.sizes import SIZE_GROUPS, UPRIGHT_TASKS
 
-TASKS = {"detect", "segment", "pose"}  # of models that find boxes
 FORMATS = IMG_FORMATS | VID_FORMATS
 MAX_COLUMNS = 12  # classes in the table; with more, those without an object are left out
 
@@ -225,7 +224,7 @@ def predict(
         UserError: If the model doesn't find boxes.
     """
     model = YOLO(weights)
-    if model.task not in TASKS:
+    if model.task not in UPRIGHT_TASKS:
         raise UserError(f"a model of task {model.task} has no boxes to compare")
     run.num_full = 0 if options.get("slice") else None
     run.num_objects.update(dict.fromkeys(model.names.values(), 0))

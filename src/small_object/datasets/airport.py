@@ -14,10 +14,9 @@ from ultralytics.data.utils import IMG_FORMATS
 from ultralytics.utils import LOGGER, YAML
 
 from small_object.datasets.archives import extract, is_archive
-from small_object.datasets.dataset import SPLITS, Sample, unique_names
+from small_object.datasets.dataset import SPLITS, Sample, new_dataset, unique_names
 from small_object.datasets.split import write_dataset
 from small_object.errors import UserError
-from small_object.files import staging_dir
 
 DOI = "10.5281/zenodo.10969885"
 PAGE = "https://zenodo.org/records/10969885"
@@ -76,12 +75,13 @@ def prepare(
         if file and not Path(file).is_file():
             raise UserError(f"{option}: no file {file}")
     archives = [Path(archive)] if archive else fetch_archives(name, cache)
-    with staging_dir(root) as staging:
+    with new_dataset(root) as made:
+        raw = made.with_name("raw")
         for file in archives:
             LOGGER.info(f"extracting {file}")
-            extract(file, staging / "raw" / file.name)
-        samples, published = read_samples(name, staging / "raw")
-        write_dataset(samples, root, staging, published, split, move=True)
+            extract(file, raw / file.name)
+        samples, published = read_samples(name, raw)
+        write_dataset(samples, made, published, split, move=True)
     LOGGER.info(f"{name} is in {root.absolute()}; check it: small-object check {root / name}.yaml")
     if not archive:
         LOGGER.info(f"its archive stays in {archives[0].parent}; delete it or keep it for another run")

@@ -26,7 +26,7 @@ from small_object.datasets.images import Picture, inspect_image, near_pairs
 from small_object.datasets.labels import NO_OBJECT, parse_lines
 from small_object.datasets.stats import STRIDE, SplitStats, count_dataset, gather_objects
 from small_object.errors import UserError
-from small_object.files import replacing
+from small_object.files import write_file
 from small_object.ignore import ignore_file, read_regions
 from small_object.images import find_files, read_bits, readable_name
 from small_object.parallel import map_threads
@@ -94,17 +94,14 @@ def check(data: str | Path, imgsz: int = 640, out: str | Path | None = None) -> 
     findings += [*find_missing_classes(dataset, counts), *find_tiny_objects(dataset, total, imgsz)]
     report = Report(findings, counts)
     out = Path(out) if out is not None else Path("runs/check") / dataset.yaml.stem
-    out.mkdir(parents=True, exist_ok=True)
     content = {"data": str(dataset.yaml), "imgsz": imgsz, "harmful": report.harmful, "counts": counts}
     content["findings"] = [asdict(finding) for finding in report.findings]
-    with replacing(out / "check.json") as new:
-        new.write_text(readable_name(json.dumps(content, indent=1, ensure_ascii=False)), encoding="utf-8")
+    write_file(out / "check.json", readable_name(json.dumps(content, indent=1, ensure_ascii=False)))
     sheet, pictures = draw_sheet(report.findings), ""
     if sheet is None:
         (out / "check.jpg").unlink(missing_ok=True)
     else:
-        with replacing(out / "check.jpg") as new:
-            new.write_bytes(sheet)
+        write_file(out / "check.jpg", sheet)
         pictures = f", pictures in {out / 'check.jpg'}"
     LOGGER.info(f"{report.table()}\nall of them in {out / 'check.json'}{pictures}")
     return report

@@ -18,12 +18,11 @@ import numpy as np
 from ultralytics.data.utils import IMG_FORMATS
 from ultralytics.utils import LOGGER, TQDM, YAML
 
-from small_object.datasets.dataset import SPLITS, Sample, readable_path, unique_names
+from small_object.datasets.dataset import SPLITS, Sample, new_dataset, readable_path, unique_names
 from small_object.datasets.images import scan_image
 from small_object.datasets.labels import yolo_lines
 from small_object.datasets.split import write_dataset
 from small_object.errors import UserError, one_line
-from small_object.files import staging_dir
 from small_object.ignore import region_lines
 from small_object.images import UnreadableImageError, read_bits, readable_name
 from small_object.parallel import map_threads
@@ -230,14 +229,14 @@ def _write(
         first = next((f", such as {path}: {why}" for path, why in unusable.items()), "")
         raise UserError(f"{source}: no image of {lost[0] if lost else 'the set'} can be used{first}")
     root = yaml.parent
-    with staging_dir(root) as made:
+    with new_dataset(root) as made:
         data = {side: f"images/{side}" for side in (*SPLITS, "test") if side in {*SPLITS, *sides}}
         header = f"# From {Path(source).name}. Paths are relative to this file's folder.\n"
-        YAML.save(made / "set" / yaml.name, data | {"names": dict(enumerate(names))}, readable_name(header))
+        YAML.save(made / yaml.name, data | {"names": dict(enumerate(names))}, readable_name(header))
         if unusable:
-            with (made / "set" / "left_out.csv").open("w", encoding="utf-8", newline="") as stream:
+            with (made / "left_out.csv").open("w", encoding="utf-8", newline="") as stream:
                 csv.writer(stream).writerows([("image", "reason"), *unusable.items()])
-        write_dataset(samples, root, made, sides if any(sides) else None, split)
+        write_dataset(samples, made, sides if any(sides) else None, split)
     left_out[f"images (see {root / 'left_out.csv'})"] = len(unusable)
     reasons = ", ".join(f"{number} {reason}" for reason, number in left_out.items() if number) or "nothing"
     num_objects = sum(sample.text.count("\n") for sample in samples)

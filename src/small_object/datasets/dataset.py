@@ -7,8 +7,8 @@ import os
 import re
 import shutil
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from ultralytics.utils import YAML
 
 from small_object.datasets.findings import Finding
 from small_object.errors import UserError, one_line
+from small_object.files import staging_dir
 from small_object.images import readable_name
 
 CONTROL = re.compile("[\x00-\x1f\x7f]")
@@ -222,27 +223,34 @@ def write_labels(root: Path, split: str, name: str, text: str, regions: str = ""
         (root / "ignore" / split / name).with_suffix(".txt").write_text(regions, encoding="utf-8")
 
 
-def put_in_place(made: Path, root: Path) -> None:
-    """Move the content of the folder `made` to `root`, `images` last; after a failure, restore the old files.
+@contextmanager
+def new_dataset(root: Path, splits: Iterable[str] = ()) -> Iterator[Path]:
+    """Yield a folder to build a data set in, with folders for the images and labels of splits.
 
-    Without `images/` a set counts as missing, so a set left by a process killed in between is created again.
+    At the end its content is moved to `root`, `images` last; if that fails, the old files are restored. Without
+    `images/` a set counts as missing, so a set left by a process killed in between is created again.
     """
-    names = sorted((path.name for path in made.iterdir()), key=lambda name: (name == "images", name))
-    aside: list[tuple[Path, Path]] = []
-    try:
-        for name in reversed(names):
-            if (root / name).exists():
-                old = made / f"old-{name}"
-                (root / name).rename(old)
-                aside.append((old, root / name))
-        for name in names:
-            (made / name).rename(root / name)
-    except BaseException:
-        for old, home in aside:
-            if home.is_dir():
-                shutil.rmtree(home)
-            old.replace(home)
-        raise
+    with staging_dir(root) as staging:
+        made = staging / "set"
+        for folder in (made, *(made / kind / split for kind in ("images", "labels") for split in splits)):
+            folder.mkdir(parents=True)
+        yield made
+        names = sorted((path.name for path in made.iterdir()), key=lambda name: (name == "images", name))
+        aside: list[tuple[Path, Path]] = []
+        try:
+            for name in reversed(names):
+                if (root / name).exists():
+                    old = made / f"old-{name}"
+                    (root / name).rename(old)
+                    aside.append((old, root / name))
+            for name in names:
+                (made / name).rename(root / name)
+        except BaseException:
+            for old, home in aside:
+                if home.is_dir():
+                    shutil.rmtree(home)
+                old.replace(home)
+            raise
     for split in SPLITS:  # caches of the old images that training may have left
         for cache in root.glob(f"labels/{split}.cache*"):
             with suppress(FileNotFoundError):

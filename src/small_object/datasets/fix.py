@@ -18,12 +18,11 @@ from ultralytics.utils import LOGGER, YAML
 from ultralytics.utils.ops import xyxy2xywh
 
 from small_object.datasets.check import check, find_orphan_labels
-from small_object.datasets.dataset import DataSet, Entry, load_dataset, put_in_place, readable_path
+from small_object.datasets.dataset import DataSet, Entry, load_dataset, new_dataset, readable_path
 from small_object.datasets.findings import Fault, Report
 from small_object.datasets.images import JPEG_END, inspect_image, largest_value, read_flags
 from small_object.datasets.labels import NO_OBJECT, LabelLine, parse_lines
 from small_object.errors import UserError
-from small_object.files import staging_dir
 from small_object.ignore import ignore_file
 from small_object.images import BITS_VARIABLE, read_bits, read_pixels, readable_name, scale_to_8_bit
 from small_object.parallel import map_threads
@@ -74,11 +73,7 @@ def fix(data: str | Path, out: str | Path, imgsz: int = 640) -> Report:
             scale = f"scaled from {bits} bits to 8; prediction on such images also needs {BITS_VARIABLE}={bits}"
             changes.append(("", "", f"16-bit images with values up to {largest}", scale))
             LOGGER.warning(f"{data}: 16-bit images, with values up to {largest}, are {scale}")
-    with staging_dir(out) as made:
-        new = made / "set"
-        for kind in ("images", "labels"):
-            for split in dataset.splits:
-                (new / kind / split).mkdir(parents=True)
+    with new_dataset(out, dataset.splits) as new:
         repair = partial(_repair, dataset=dataset, root=new, bits=bits)
         for own, label, content in map_threads(repair, jobs, "repairing images"):
             changes += own
@@ -93,7 +88,6 @@ def fix(data: str | Path, out: str | Path, imgsz: int = 640) -> Report:
         with (new / "changes.csv").open("w", encoding="utf-8", newline="") as stream:
             rows = [("file", "line", "was", "done"), *dict.fromkeys(changes)]
             csv.writer(stream).writerows([readable_name(str(cell)) for cell in row] for row in rows)
-        put_in_place(new, out)
     LOGGER.info(readable_name(f"{out / 'changes.csv'} lists {len(dict.fromkeys(changes))} changes"))
     return check(out / dataset.yaml.name, imgsz, out / "check")
 
@@ -105,9 +99,7 @@ def _choose_names(dataset: DataSet) -> list[Job]:
     """
     jobs: list[Job] = []
     owners: dict[tuple[str, str], Path] = {}  # image and label file by split and name
-    for split, entry in ((split, entry) for split in dataset.splits for entry in dataset.entries):
-        if split not in entry.splits:
-            continue
+    for split, entry in ((s, entry) for s in dataset.splits for entry in dataset.entries if s in entry.splits):
         path = Path(readable_path(entry.name).replace("/", "_"))
         for number in itertools.count(1):
             name = path.name if number == 1 else f"{path.stem}-{number}{path.suffix}"

@@ -50,16 +50,13 @@ def scan_image(file: Path, bits: int | None = None) -> tuple[int, int]:
         UnreadableImageError: If training leaves it out.
     """
     try:
-        if not file.stat().st_size:
-            raise UnreadableImageError("is empty")
-        if is_tiff(file):
-            return check_size(*scale_to_8_bit(read_pixels(file), bits).shape[1::-1])
-        if is_deep(str(file)):
-            scale_to_8_bit(read_pixels(file), bits)
-    except UnreadableImageError:
-        raise
+        must_decode = is_tiff(file) or not file.stat().st_size or is_deep(str(file))
     except OSError as error:
         raise UnreadableImageError(f"can't be opened: {error.strerror}") from error
+    if must_decode:
+        pixels = scale_to_8_bit(read_pixels(file), bits)  # refuses an empty file
+        if is_tiff(file):
+            return check_size(*pixels.shape[1::-1])
     return _scan_header(file)
 
 

@@ -22,7 +22,7 @@ import cv2
 import numpy as np
 from ultralytics.utils import LOGGER, TQDM
 
-from small_object.datasets.dataset import SPLITS, Sample, put_in_place, write_labels
+from small_object.datasets.dataset import SPLITS, Sample, write_labels
 from small_object.datasets.images import difference_hash, near_pairs
 from small_object.datasets.labels import count_sizes, parse_labels
 from small_object.errors import UserError
@@ -219,17 +219,15 @@ def read_split(file: str | Path, frames: Sequence[Frame]) -> list[str]:
 def write_dataset(
     samples: Sequence[Sample],
     root: Path,
-    staging: Path,
     published: Sequence[str] | None = None,
     split: str | Path | None = None,
     move: bool = False,
 ) -> list[str]:
-    """Split a data set and write it with its `split.csv` to its folder in one step.
+    """Split a data set and write its images, its labels and `split.csv`.
 
     Args:
         samples: Images with their labels.
-        root: Folder of the data set.
-        staging: Folder to build in, from `staging_dir(root)`; the content of its folder `set` is kept.
+        root: Folder to write to, from `new_dataset`.
         published: A published split: `train`, `val` or `test` for each sample.
         split: A split file, which takes precedence; see `read_split`. Without either, `split_frames` decides.
         move: Move the images instead of copying them.
@@ -247,16 +245,14 @@ def write_dataset(
         train, val = ({f.content for f, s in zip(frames, sides, strict=True) if s == side} for side in SPLITS)
         if train & val:
             LOGGER.warning("the published split is kept, but it has the same image on both sides")
-    new = staging / "set"
-    for folder in (new / kind / side for kind in ("images", "labels") for side in {*SPLITS, *sides}):
+    for folder in (root / kind / side for kind in ("images", "labels") for side in {*SPLITS, *sides}):
         folder.mkdir(parents=True)
     for sample, side in zip(TQDM(samples, desc="writing images", unit="image", leave=False), sides, strict=True):
-        (shutil.move if move else shutil.copyfile)(sample.image, new / "images" / side / sample.name)
-        write_labels(new, side, sample.name, sample.text, sample.regions)
-    with (new / "split.csv").open("w", encoding="utf-8", newline="") as stream:
+        (shutil.move if move else shutil.copyfile)(sample.image, root / "images" / side / sample.name)
+        write_labels(root, side, sample.name, sample.text, sample.regions)
+    with (root / "split.csv").open("w", encoding="utf-8", newline="") as stream:
         rows = zip([f.name for f in frames], sides, groups, [f.content for f in frames], strict=True)
         csv.writer(stream).writerows([("image", "split", "group", "sha256"), *sorted(rows)])
-    put_in_place(new, root)
     chosen = np.array(sides) == "val"
     objects = np.array([frame.objects.sum(1) for frame in frames])
     shares = 100 * objects[chosen].sum(0) / np.maximum(objects.sum(0), 1)

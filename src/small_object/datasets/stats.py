@@ -16,7 +16,7 @@ from small_object.datasets.dataset import DataSet, Entry, load_dataset, readable
 from small_object.datasets.images import scan_image
 from small_object.datasets.labels import count_sizes, read_labels
 from small_object.errors import UserError
-from small_object.files import staging_dir
+from small_object.files import replacing, write_file
 from small_object.images import UnreadableImageError, read_bits, readable_name
 from small_object.parallel import map_threads
 from small_object.sizes import COCO_SMALL, SIZE_GROUPS
@@ -136,12 +136,9 @@ def stats(data: str | Path, imgsz: int = 640, out: str | Path | None = None) -> 
     found = Stats(str(dataset.yaml), imgsz, *count_dataset(objects, splits, dataset, imgsz), skipped)
     LOGGER.info(found.table())
     out = Path(out) if out is not None else Path("runs/stats") / dataset.yaml.stem
-    with staging_dir(out) as made:
-        text = readable_name(json.dumps(asdict(found), indent=2, ensure_ascii=False)) + "\n"
-        (made / "stats.json").write_text(text, encoding="utf-8")
-        draw_stats(found, made / "stats.png")
-        for path in list(made.iterdir()):
-            path.replace(out / path.name)
+    write_file(out / "stats.json", readable_name(json.dumps(asdict(found), indent=2, ensure_ascii=False)) + "\n")
+    with replacing(out / "stats.png") as new:
+        draw_stats(found, new)
     LOGGER.info(f"\nwritten: {out / 'stats.png'} and {out / 'stats.json'}")
     return found
 

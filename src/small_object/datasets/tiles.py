@@ -22,11 +22,10 @@ from ultralytics.utils.patches import imread
 
 from small_object.arguments import MAX_OVERLAP, MIN_TILE
 from small_object.coco import build_instances
-from small_object.datasets.dataset import SPLITS, put_in_place, read_data_yaml, unique_names, write_labels
+from small_object.datasets.dataset import SPLITS, new_dataset, read_data_yaml, unique_names, write_labels
 from small_object.datasets.images import read_flags
 from small_object.datasets.labels import yolo_lines
 from small_object.errors import UserError
-from small_object.files import staging_dir
 from small_object.ignore import read_regions, region_lines
 from small_object.slicing.dataset import cut_boxes
 from small_object.slicing.tiling import tile_grid
@@ -85,7 +84,7 @@ def cut_tiles(
         raise UserError(f"{data}: only images of 1 or 3 channels can be cut, not of {info['channels']}")
     file = out / f"{out.absolute().name}.yaml"
     names = [info["names"][index] for index in range(len(info["names"]))]
-    with staging_dir(out) as made:
+    with new_dataset(out, SPLITS) as made:
         (made / "annotations").mkdir()
         for split, dataset in sets.items():
             planned = plan_tiles(dataset, tile, overlap, keep, empty)
@@ -98,7 +97,6 @@ def cut_tiles(
         what = f"{Path(data).stem} in tiles of {tile} px, overlap {overlap:g}, boxes of {keep:g} or more of their area"
         content = {split: f"images/{split}" for split in SPLITS} | {key: info[key] for key in ("names", "channels")}
         YAML.save(made / file.name, content, f"# {what}\n\n")
-        put_in_place(made, out)
     LOGGER.info(f"the tiles are in {file}")
     return file
 
@@ -135,8 +133,6 @@ def _write_tiles(tiles: Sequence[Tile], folder: Path, split: str, channels: int)
     Returns:
         The tiles written. Images that can't be read are left out with a warning.
     """
-    for kind in ("images", "labels"):
-        (folder / kind / split).mkdir(parents=True)
     written = []
     image: np.ndarray | None = None
     read: Path | None = None

@@ -19,10 +19,9 @@ import cv2
 import numpy as np
 from ultralytics.utils import LOGGER, TQDM, YAML
 
-from small_object.datasets.dataset import SPLITS, put_in_place
+from small_object.datasets.dataset import SPLITS, new_dataset
 from small_object.datasets.labels import yolo_lines
 from small_object.errors import UserError
-from small_object.files import staging_dir
 from small_object.scenes.layout import panorama_scene, surface_scene
 from small_object.scenes.render import render_scene
 from small_object.scenes.scene import Scene
@@ -153,10 +152,8 @@ def make_demo(
             f"{root / 'images'} holds {found['train']} training and {found['val']} validation images, not "
             f"{counts['train']} and {counts['val']}: pass --overwrite (overwrite=True) to replace them"
         )
-    with staging_dir(root) as made:
+    with new_dataset(root, SPLITS) as made:
         for split, count in counts.items():
-            for kind in ("images", "labels"):
-                (made / kind / split).mkdir(parents=True)
             write = partial(_write_image, root=made, demo=demo, split=split, seed=seed)
             with ThreadPoolExecutor(os.cpu_count()) as pool:  # waits for its threads before clean-up
                 images = pool.map(write, range(count), plan_split(demo, split, count, seed))
@@ -165,6 +162,5 @@ def make_demo(
             data = {split: f"images/{split}" for split in SPLITS} | {"names": dict(enumerate(demo.names))}
             header = "# Synthetic airport scenes. Paths are relative to this file's folder.\n"
             YAML.save(made / f"{name}.yaml", data, header)
-        put_in_place(made, root)
     LOGGER.info(f"{name} is in {root}: {counts['train']} training and {counts['val']} validation images")
     return root

@@ -65,21 +65,23 @@ def crop_masks(masks: torch.Tensor, boxes: torch.Tensor, gain: Sequence[float], 
             left, top = int(x1 + round(pad[0])), int(y1 + round(pad[1]))
             crops.append(Crop(int(x1), int(y1), Crop(0, 0, mask).inside((left, top, left + size[0], top + size[1]))))
             continue
-        # the centre of a pixel of the crop lies at (its index + 0.5) of the image
-        shift = [(xy + 0.5) * g + p - 0.5 for xy, g, p in zip((x1, y1), gain, pad, strict=True)]
-        to_mask = np.array([[gain[0], 0, shift[0]], [0, gain[1], shift[1]]])
-        crop = cv2.warpAffine(mask * 255, to_mask, size, flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP)
+        flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+        crop = cv2.warpAffine(mask * 255, _affine_map(x1, y1, gain, pad), size, flags=flags)
         crops.append(Crop(int(x1), int(y1), (crop > 127).astype(np.uint8)))
     return crops
+
+
+def _affine_map(x: int, y: int, gain: Sequence[float], pad: Sequence[float]) -> np.ndarray:
+    """Return the map of the pixels of a crop at (x, y), whose centres lie at their index + 0.5, for `warpAffine`."""
+    shift = [(xy + 0.5) * g + p - 0.5 for xy, g, p in zip((x, y), gain, pad, strict=True)]
+    return np.array([[gain[0], 0, shift[0]], [0, gain[1], shift[1]]])
 
 
 def draw_masks(crops: Sequence[Crop], hw: tuple[int, int], gain: Sequence[float], pad: Sequence[float]) -> np.ndarray:
     """Return masks at another size, shape (N, H, W), uint8; `gain` and `pad` as in `crop_masks`."""
     masks = np.zeros((len(crops), *hw), np.uint8)
     for mask, crop in zip(masks, crops, strict=True):
-        shift = [(xy + 0.5) * g + p - 0.5 for xy, g, p in zip((crop.x, crop.y), gain, pad, strict=True)]
-        move = np.array([[gain[0], 0, shift[0]], [0, gain[1], shift[1]]])
-        mask[:] = cv2.warpAffine(crop.mask * 255, move, hw[::-1]) > 127
+        mask[:] = cv2.warpAffine(crop.mask * 255, _affine_map(crop.x, crop.y, gain, pad), hw[::-1]) > 127
     return masks
 
 
@@ -172,10 +174,10 @@ class CropMasks(Masks):
         """The outlines as fractions of the image's sides."""
         return [xy / np.array(self.orig_shape[::-1], np.float32) for xy in self.xy]
 
-    def paint(self, image: np.ndarray, colors: Sequence[Sequence[int]], alpha: float = 0.5) -> None:
-        """Paint the masks over an image (H, W, 3), uint8, in place, each in its own colour."""
+    def paint(self, image: np.ndarray, colors: Sequence[Sequence[int]]) -> None:
+        """Paint the masks half transparent over an image (H, W, 3), uint8, in place, each in its own colour."""
         height, width = image.shape[:2]
         for crop, color in zip(self.crops, colors, strict=True):
             x1, y1, x2, y2 = np.clip(crop.xyxy, 0, (width, height) * 2).tolist()
             part, mask = image[y1:y2, x1:x2], crop.inside((x1, y1, x2, y2)).astype(bool)
-            part[mask] = ((1 - alpha) * part[mask] + alpha * np.array(color)).astype(np.uint8)
+            part[mask] = ((part[mask] + np.array(color)) / 2).astype(np.uint8)

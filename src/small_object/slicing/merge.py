@@ -2,7 +2,7 @@
 
 Tiles overlap, so several of them see the same object: one sees it whole, another cuts it at its edge. `merge` turns
 these into one box. Boxes are xyxy in pixels of the whole image. The source of a box is its tile or the pass over the
-whole image. The rules apply in this order; 3 and 5 only among boxes of one class:
+whole image. The rules apply in this order; 1 is about each box alone, and 3, 5 and 6 only about boxes of one class:
 
 1. Open. A side of a box is open if it lies within the tolerance of an inner edge of its tile (an edge that is not the
    image's border): the object may continue there. The tolerance is `MARGIN` or 5% of the box's side, whichever is
@@ -16,7 +16,11 @@ whole image. The rules apply in this order; 3 and 5 only among boxes of one clas
    with the highest of their scores. So parts meet at facing edges, across a corner and over a row of tiles. Close
    neighbours don't, because one ends before the edge or lies alongside the other.
 4. Drop again. A box that is still open is dropped in favour of a joined one, as in rule 2.
-5. NMS. The remaining boxes go through greedy NMS with the threshold `iou`, by falling score; ties keep the order of the
+5. Prefer detail. A box of the pass over the whole image is dropped if a whole box of a tile shares at least the
+   fraction `DETAIL_COVER` of the smaller of both, has at least the fraction `DETAIL_AREA` of its area and
+   `DETAIL_SCORE_RATIO` of its score: the downscaled image places small boxes so badly that NMS would keep both.
+   Rotated boxes skip this rule.
+6. NMS. The remaining boxes go through greedy NMS with the threshold `iou`, by falling score; ties keep the order of the
    input.
 
 The same rules hold for rotated boxes. Sides and edges are those of the upright boxes around them; all else uses the
@@ -30,20 +34,13 @@ very uncertain boxes of a validation (confidence 0.001) neither replace nor enla
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
 
+from small_object.slicing import rotated as geometry
 from small_object.slicing.groups import connected
-from small_object.slicing.rotated import (
-    box_corners,
-    cover_shares,
-    min_rotated_box,
-    nms_pairs,
-    upright_boxes,
-    visible_parts,
-    zone_ious,
-)
 
 MERGE_IOU = 0.5
 """Maximum IoU of two objects of a class in a sliced image. It is lower than in the NMS of one pass, because two tiles
@@ -55,6 +52,13 @@ EDGE_TOLERANCE = 0.05  # likewise, as a fraction of the box's side: large boxes 
 MIN_COVER = 0.7  # fraction of an open box that another box must cover to replace it
 MIN_IOU = 0.5  # of two parts of one object in the zone that both tiles see
 MIN_SCORE_RATIO = 0.25  # score of a box that replaces or enlarges another, divided by the other's
+DETAIL_COVER = 0.3  # these three: of a tile's box that replaces one of the whole image
+DETAIL_AREA = 0.25
+DETAIL_SCORE_RATIO = 0.75
+
+
+OUTWARD = np.array([-1.0, -1, 1, 1])
+"""Turns xyxy into (-x1, -y1, x2, y2): the larger a number, the farther out that side. The steps compare such boxes."""
 
 
 @dataclass(frozen=True)
@@ -127,96 +131,149 @@ def merge(
         raise ValueError("boxes and scores must be finite, with x1 <= x2 and y1 <= y2")
     boxes, scores = (x.to(torch.promote_types(x.dtype, torch.float32)) for x in (boxes, scores))
     score, class_id, source = (x.detach().cpu().numpy() for x in (scores, classes.double(), sources.long()))
-    class_id = np.unique(class_id, return_inverse=True)[1]
-
-    # From here on, a box is (-x1, -y1, x2, y2): the larger a number, the farther out that side.
-    outward = np.array([-1.0, -1, 1, 1])
-    xywhr = None if rotated is None else rotated.detach().cpu().double().numpy()
-    corners = None if xywhr is None else box_corners(xywhr)
-    box = boxes.detach().cpu().numpy().astype(np.float64) * outward
     frame = np.array([[0.0, 0, image_hw[1], image_hw[0]]])
-    tile = np.concatenate((tiles * outward, frame))[source]
+    box, tile = boxes.detach().cpu().double().numpy() * OUTWARD, np.concatenate((tiles * OUTWARD, frame))[source]
     tolerance = np.tile(np.maximum(MARGIN, EDGE_TOLERANCE * (box[:, :2] + box[:, 2:])), 2)
     is_open = (tile - box <= tolerance) & (tile < frame)
+    xywhr = None if rotated is None else rotated.detach().cpu().double().numpy()
+    parts = _Parts(box, score, xywhr, tile, tolerance, is_open)
+
     is_cut = is_open.any(1)
-
-    def covered(
-        i: np.ndarray, j: np.ndarray, by: np.ndarray, by_score: np.ndarray, by_corners: np.ndarray | None
-    ) -> np.ndarray:
-        """Return whether the open box i of each pair is a part of the whole or joined box j: rules 2 and 4."""
-        is_part = ((by[j] >= tile[i] - 2 * tolerance[i]) | ~is_open[i]).all(1)
-        is_part &= by_score[j] >= MIN_SCORE_RATIO * score[i]
-        i, j = i[is_part], j[is_part]
-        if corners is None or by_corners is None:
-            enough = _area(np.minimum(box[i], by[j])) >= MIN_COVER * _area(box[i])
-        else:
-            enough = cover_shares(corners[i], by_corners[j], tile[i] * outward) >= MIN_COVER
-        is_part[is_part] = enough
-        return is_part
-
-    seen = np.where(is_open, np.maximum(box, tile), box)
     cut = np.flatnonzero(is_cut)
-    i, j = _meeting_pairs(seen[cut], seen)
-    i = cut[i]
-    different = source[i] != source[j]
-    i, j = i[different], j[different]
-    whole = ~is_cut[j]
-    dropped = np.zeros(len(box), dtype=bool)
-    dropped[i[whole][covered(i[whole], j[whole], box, score, corners)]] = True
-
-    both = is_cut[j] & ~dropped[i] & ~dropped[j] & (i < j) & (class_id[i] == class_id[j])
-    i, j = i[both], j[both]
-    zone = np.minimum(tile[i], tile[j])
-    part_i, part_j = np.minimum(seen[i], zone), np.minimum(seen[j], zone)
-    need = zone - 2 * np.maximum(tolerance[i], tolerance[j])
-    same = (((part_i >= need) & (part_j >= need)) | ~(is_open[i] | is_open[j])).all(1)
-    same &= np.minimum(score[i], score[j]) >= MIN_SCORE_RATIO * np.maximum(score[i], score[j])
+    i, j = _meeting_pairs(parts.seen[cut], parts.seen)
+    i, j = _select(source[cut[i]] != source[j], cut[i], j)
+    dropped = parts.drop(*_select(~is_cut[j], i, j), parts)
     if xywhr is None:
-        part_i, part_j = part_i + MARGIN / 2, part_j + MARGIN / 2
-        shared = _area(np.minimum(part_i, part_j))
-        same &= shared >= MIN_IOU * (_area(part_i) + _area(part_j) - shared)
-    else:
-        rows = np.flatnonzero(same)
-        same[rows] = zone_ious(xywhr[i[rows]], xywhr[j[rows]], zone[rows] * outward, MARGIN / 2) >= MIN_IOU
-    group = connected(len(box), i[same], j[same])
+        coarse, detailed = np.flatnonzero(source < 0), np.flatnonzero((source >= 0) & ~is_cut)
+        dropped[coarse] |= parts.lacks_detail(coarse, detailed, class_id)
+    i, j = _select(is_cut[j] & ~dropped[i] & ~dropped[j] & (i < j) & (class_id[i] == class_id[j]), i, j)
+    group = connected(len(box), *_select(parts.belong_together(i, j), i, j))
 
-    order = np.lexsort((np.arange(len(box)), -score))
+    order = np.argsort(-score, kind="stable")
     order = order[~dropped[order]]
-    label, first, count = np.unique(group[order], return_index=True, return_counts=True)
-    best = order[first]  # the box of each group with the highest score; most groups are one box
-    union = np.full_like(box, -np.inf)
-    np.maximum.at(union, group[order], box[order])
-    union = union[label]
-    if xywhr is not None and corners is not None:
-        xywhr, single_corners = xywhr[best], corners
-        for k in np.flatnonzero(count > 1):
-            parts = order[group[order] == label[k]]
-            xywhr[k] = min_rotated_box(np.concatenate(visible_parts(single_corners[parts], tile[parts] * outward)))
-        union = upright_boxes(box_corners(xywhr)) * outward
+    _, first, number, count = np.unique(group[order], return_index=True, return_inverse=True, return_counts=True)
+    rank = first.argsort()  # groups by the highest of their scores
+    best, is_joined, owner = order[first[rank]], count[rank] > 1, np.full(len(box), -1)
+    owner[order] = rank.argsort()[number]
+    joined = parts.join(best, is_joined, owner)
 
-    single, joined = np.flatnonzero((count == 1) & is_cut[best]), np.flatnonzero(count > 1)
-    i, j = _meeting_pairs(union[single], union[joined])
-    keep = np.ones(len(best), dtype=bool)
-    by_corners = None if xywhr is None else box_corners(xywhr)
-    keep[single[i[covered(best[single[i]], joined[j], union, score[best], by_corners)]]] = False
+    single, several = np.flatnonzero(~is_joined & is_cut[best]), np.flatnonzero(is_joined)
+    i, j = _meeting_pairs(joined.box[single], joined.box[several])
+    left = np.flatnonzero(~parts.drop(best[single[i]], several[j], joined)[best])
+    kept = joined.nms(left, class_id[best[left]], iou)
 
-    rank = np.lexsort((best, -score[best]))
-    rank = rank[keep[rank]]
-    best, union, label = best[rank], union[rank], label[rank]
-    merged = torch.from_numpy(union * outward)
-    if xywhr is None:
-        kept = _nms(merged, torch.from_numpy(class_id[best]), iou)
-    else:
-        xywhr = xywhr[rank]
-        i, j = _meeting_pairs(union, union)
-        compared = (i < j) & (class_id[best[i]] == class_id[best[j]])
-        kept = torch.from_numpy(nms_pairs(xywhr, i[compared], j[compared], iou))
-        rotated = torch.from_numpy(xywhr)[kept].to(boxes)
-    index = torch.from_numpy(best)[kept].to(boxes.device)
-    owners = np.full(len(box) + 1, -1)  # by the lowest box of a group
-    owners[label[kept.numpy()]] = np.arange(len(kept))
-    owner = torch.from_numpy(np.where(dropped, -1, owners[group]))
-    return Merged(merged[kept].to(boxes), scores[index], classes[index.to(classes.device)], index, owner, rotated)
+    renumbered = np.full(len(best) + 1, -1)  # the last for owner -1
+    renumbered[kept] = np.arange(len(kept))
+    index = torch.from_numpy(best[kept]).to(boxes.device)
+    rotated = None if joined.xywhr is None else torch.from_numpy(joined.xywhr[kept]).to(boxes)
+    xyxy = torch.from_numpy(joined.box[kept] * OUTWARD).to(boxes)
+    owner_index = torch.from_numpy(renumbered[owner])
+    return Merged(xyxy, scores[index], classes[index.to(classes.device)], index, owner_index, rotated)
+
+
+@dataclass(frozen=True)
+class _Boxes:
+    """Boxes like `OUTWARD`, shape (N, 4), their scores, and the rotated boxes in them, xywhr, if there are any."""
+
+    box: np.ndarray
+    score: np.ndarray
+    xywhr: np.ndarray | None
+
+    @cached_property
+    def corners(self) -> np.ndarray:
+        """Corners of the rotated boxes, shape (N, 4, 2)."""
+        return geometry.box_corners(self.xywhr)
+
+    def nms(self, rows: np.ndarray, classes: np.ndarray, iou: float) -> np.ndarray:
+        """Return those of the rows, given by falling score with their classes, that greedy NMS in each class keeps.
+
+        torchvision's `batched_nms` may shift the classes apart, which rounds the boxes, and does not keep the order of
+        equal scores.
+        """
+        if self.xywhr is not None:
+            i, j = _meeting_pairs(self.box[rows], self.box[rows])
+            i, j = _select((i < j) & (classes[i] == classes[j]), i, j)
+            return rows[geometry.nms_pairs(self.xywhr[rows], i, j, iou)]
+        from torchvision.ops import nms  # here, as it is slow to import
+
+        boxes = torch.from_numpy(self.box[rows] * OUTWARD)
+        priority = torch.arange(len(rows), 0, -1, dtype=boxes.dtype)
+        keep = np.zeros(len(rows), dtype=bool)
+        for class_id in np.unique(classes):
+            own = np.flatnonzero(classes == class_id)
+            keep[own[nms(boxes[own], priority[own], iou).numpy()]] = True
+        return rows[keep]
+
+
+@dataclass(frozen=True)
+class _Parts(_Boxes):
+    """The boxes found in tiles: also the tile of each, the tolerance at its sides, and whether these are open."""
+
+    tile: np.ndarray
+    tolerance: np.ndarray
+    is_open: np.ndarray
+
+    @cached_property
+    def seen(self) -> np.ndarray:
+        """The boxes, with open sides moved out to the edge of the tile."""
+        return np.where(self.is_open, np.maximum(self.box, self.tile), self.box)
+
+    def drop(self, i: np.ndarray, j: np.ndarray, others: _Boxes) -> np.ndarray:
+        """Return which boxes are a part of another one, shape (N,), given pairs of boxes and others: rules 2 and 4."""
+        reaches = (others.box[j] >= self.tile[i] - 2 * self.tolerance[i]) | ~self.is_open[i]
+        i, j = _select(reaches.all(1) & (others.score[j] >= MIN_SCORE_RATIO * self.score[i]), i, j)
+        if self.xywhr is None:
+            is_part = _area(np.minimum(self.box[i], others.box[j])) >= MIN_COVER * _area(self.box[i])
+        else:
+            is_part = geometry.cover_shares(self.corners[i], others.corners[j], self.tile[i] * OUTWARD) >= MIN_COVER
+        dropped = np.zeros(len(self.box), dtype=bool)
+        dropped[i[is_part]] = True
+        return dropped
+
+    def lacks_detail(self, coarse: np.ndarray, detailed: np.ndarray, classes: np.ndarray) -> np.ndarray:
+        """Return which of the boxes `coarse` one of the boxes `detailed` replaces, shape of `coarse`: rule 5."""
+        i, j = _meeting_pairs(self.box[coarse], self.box[detailed])
+        a, b = coarse[i], detailed[j]
+        area = _area(self.box)
+        replaces = (classes[a] == classes[b]) & (self.score[b] >= DETAIL_SCORE_RATIO * self.score[a])
+        replaces &= area[b] >= DETAIL_AREA * area[a]
+        shared = _area(np.minimum(self.box[a], self.box[b]))
+        replaces &= shared >= DETAIL_COVER * np.minimum(area[a], area[b])
+        return np.bincount(i, replaces, len(coarse)) > 0
+
+    def belong_together(self, i: np.ndarray, j: np.ndarray) -> np.ndarray:
+        """Return whether pairs of open boxes are parts of one object, shape (P,): rule 3."""
+        zone = np.minimum(self.tile[i], self.tile[j])
+        parts = np.minimum(self.seen[i], zone), np.minimum(self.seen[j], zone)
+        need = zone - 2 * np.maximum(self.tolerance[i], self.tolerance[j])
+        together = ((np.minimum(*parts) >= need) | ~(self.is_open[i] | self.is_open[j])).all(1)
+        low, high = np.minimum(self.score[i], self.score[j]), np.maximum(self.score[i], self.score[j])
+        together &= low >= MIN_SCORE_RATIO * high
+        i, j, zone = i[together], j[together], zone[together]
+        if self.xywhr is None:
+            a, b = (part[together] + MARGIN / 2 for part in parts)
+            shared = _area(np.minimum(a, b))
+            is_one = shared >= MIN_IOU * (_area(a) + _area(b) - shared)
+        else:
+            is_one = geometry.zone_ious(self.xywhr[i], self.xywhr[j], zone * OUTWARD, MARGIN / 2) >= MIN_IOU
+        together[together] = is_one
+        return together
+
+    def join(self, best: np.ndarray, is_joined: np.ndarray, owner: np.ndarray) -> _Boxes:
+        """Return the box of each group, given its part with the highest score and the group of each box, or -1."""
+        box = np.full((len(best), 4), -np.inf)
+        np.maximum.at(box, owner[owner >= 0], self.box[owner >= 0])
+        if self.xywhr is None:
+            return _Boxes(box, self.score[best], None)
+        xywhr = self.xywhr[best]
+        for k in np.flatnonzero(is_joined):
+            visible = geometry.visible_parts(self.corners[owner == k], self.tile[owner == k] * OUTWARD)
+            xywhr[k] = geometry.min_rotated_box(np.concatenate(visible))
+        return _Boxes(geometry.upright_boxes(geometry.box_corners(xywhr)) * OUTWARD, self.score[best], xywhr)
+
+
+def _select(mask: np.ndarray, i: np.ndarray, j: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    return i[mask], j[mask]
 
 
 def _area(box: np.ndarray) -> np.ndarray:
@@ -239,19 +296,3 @@ def _meeting_pairs(box1: np.ndarray, box2: np.ndarray) -> np.ndarray:
         i, j = meet.nonzero()
         pairs.append(np.stack((rows[i], near[j])))
     return np.concatenate(pairs, 1)
-
-
-def _nms(boxes: torch.Tensor, classes: torch.Tensor, iou: float) -> torch.Tensor:
-    """Return the rows that greedy NMS keeps of boxes, xyxy, given in falling order of priority.
-
-    It runs per class: torchvision's `batched_nms` may shift the classes apart, which rounds the boxes, and does not
-    keep the order of equal scores.
-    """
-    from torchvision.ops import nms  # here, as it is slow to import
-
-    priority = torch.arange(len(boxes), 0, -1, dtype=boxes.dtype)
-    keep = [torch.zeros(0, dtype=torch.int64)]
-    for class_id in torch.unique(classes).tolist():
-        rows = (classes == class_id).nonzero().flatten()
-        keep.append(rows[nms(boxes[rows], priority[rows], iou)])
-    return torch.cat(keep).sort().values

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import cv2
@@ -18,7 +19,7 @@ MASK_SUFFIXES = (".png", ".bmp", ".tif", ".tiff", ".jpg", ".jpeg", ".webp")
 MAX_DISTORTION = 0.02  # relative difference between the aspects of a mask and an image
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Region:
     """A part of the images of a fixed camera.
 
@@ -31,31 +32,24 @@ class Region:
     file: Path
     mask: np.ndarray | None
     polygons: Sequence[np.ndarray] = ()
-    _masks: dict[tuple[int, int], np.ndarray] = field(default_factory=dict, compare=False, repr=False)
 
+    @lru_cache(maxsize=8)  # noqa: B019 - a run has one region
     def build_mask(self, image_hw: tuple[int, int]) -> np.ndarray:
         """Return where to look in an image of the shape (height, width), as a bool array of that shape.
 
         Raises:
             UserError: If the mask's aspect ratio differs from the image's.
         """
-        if (known := self._masks.get(image_hw)) is not None:
-            return known
         height, width = image_hw
         if self.mask is None:
             canvas = np.zeros(image_hw, np.uint8)
             corners = [np.rint(polygon * (width, height)).astype(np.int32) for polygon in self.polygons]
-            mask = cv2.fillPoly(canvas, corners, 1).astype(bool)
-        else:
-            h, w = self.mask.shape
-            if abs(w * height / (h * width) - 1) > MAX_DISTORTION:
-                image = f"an image of {width}x{height} pixels"
-                raise UserError(f"slice_roi={self.file}: the aspect ratio of a {w}x{h} mask differs from {image}")
-            mask = cv2.resize(self.mask.astype(np.uint8), (width, height), interpolation=cv2.INTER_NEAREST).astype(bool)
-        if len(self._masks) > 8:  # images of many sizes
-            self._masks.clear()
-        self._masks[image_hw] = mask
-        return mask
+            return cv2.fillPoly(canvas, corners, 1).astype(bool)
+        h, w = self.mask.shape
+        if abs(w * height / (h * width) - 1) > MAX_DISTORTION:
+            image = f"an image of {width}x{height} pixels"
+            raise UserError(f"slice_roi={self.file}: the aspect ratio of a {w}x{h} mask differs from {image}")
+        return cv2.resize(self.mask.astype(np.uint8), (width, height), interpolation=cv2.INTER_NEAREST).astype(bool)
 
     def select_tiles(self, tiles: np.ndarray, image_hw: tuple[int, int]) -> np.ndarray:
         """Return the tiles, xyxy in pixels, shape (T, 4), that show a pixel of the region."""
@@ -92,10 +86,9 @@ def read_region(path: str | Path) -> Region:
     try:
         content = yaml.safe_load(file.read_text(encoding="utf-8"))
         polygons = [np.array(each, float) for each in content["polygons"]]
-        if not polygons or any(p.ndim != 2 or p.shape[1] != 2 or len(p) < 3 for p in polygons):
-            raise ValueError("no polygon")
-        if any((p < 0).any() or (p > 1).any() or not np.isfinite(p).all() for p in polygons):
-            raise ValueError("out of range")
+        in_range = all(((p >= 0) & (p <= 1)).all() for p in polygons)
+        if not (polygons and in_range and all(p.ndim == 2 and p.shape[1] == 2 and len(p) >= 3 for p in polygons)):
+            raise ValueError("no polygons")
     except (yaml.YAMLError, UnicodeDecodeError, ValueError, TypeError, KeyError) as error:
         advice = "give a mask image, or a YAML with `polygons: [[[x, y], [x, y], [x, y], ...]]`, x and y from 0 to 1"
         raise UserError(f"slice_roi={path}: {advice}") from error

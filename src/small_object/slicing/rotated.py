@@ -78,14 +78,12 @@ def zone_ious(xywhr1: np.ndarray, xywhr2: np.ndarray, zones: np.ndarray, margin:
 def nms_pairs(xywhr: np.ndarray, i: np.ndarray, j: np.ndarray, iou: float) -> np.ndarray:
     """Return the rows that greedy NMS by upstream's `probiou` keeps of rotated boxes, given in falling priority.
 
-    Only the pairs (i, j), each of shape (P,), are compared.
+    Only the pairs i < j, each of shape (P,), are compared.
     """
-    first, second = np.minimum(i, j), np.maximum(i, j)
     boxes = torch.from_numpy(xywhr)
-    close = probiou(boxes[first], boxes[second]).flatten().numpy() > iou
+    close = probiou(boxes[i], boxes[j]).flatten().numpy() > iou
     keep = np.ones(len(xywhr), dtype=bool)
-    pairs = np.stack((first[close], second[close]), 1)
-    for a, b in pairs[np.lexsort(pairs.T[::-1])].tolist():
+    for a, b in sorted(zip(i[close].tolist(), j[close].tolist(), strict=True)):
         if keep[a]:
             keep[b] = False
     return np.flatnonzero(keep)

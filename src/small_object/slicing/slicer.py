@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 import numpy as np
 import torch
 from ultralytics.utils import DEFAULT_CFG_DICT
-from ultralytics.utils.ops import xywh2xyxy, xywhr2xyxyxyxy
+from ultralytics.utils.ops import xywh2xyxy
 
-from small_object.arguments import MIN_TILE, SLICED_TASKS
+from small_object.arguments import BOX_TASKS, MIN_TILE
 from small_object.slicing.masks import join_crops
 from small_object.slicing.merge import MERGE_IOU, merge
-from small_object.slicing.objects import Objects, concatenate
+from small_object.slicing.objects import Objects, concatenate, rotated_rows
 from small_object.slicing.region import Region, read_region
-from small_object.slicing.tiling import Tile, auto_tile, even_spans, tile_grid, tile_hw, tiles_over
+from small_object.slicing.tiling import Tile, auto_tile, tile_grid, tile_hw, tiles_over
 
 Predict: TypeAlias = Callable[[list[np.ndarray]], list[Objects]]
 """Runs a model on images (H, W, C) of one shape; returns the objects of each after NMS, in its pixels."""
@@ -116,9 +116,8 @@ class Slicer:
         rows, columns = (math.ceil(side / (MAX_PROPOSAL_SHRINK * tile)) for side, tile in sides)
         if rows == columns == 1:
             return np.zeros((0, 4), np.int64)
-        ys = even_spans(height, math.ceil(height / rows), rows)
-        xs = even_spans(width, math.ceil(width / columns), columns)
-        return np.array([(x1, y1, x2, y2) for y1, y2 in ys for x1, x2 in xs], np.int64)
+        part = max(MIN_TILE, math.ceil(height / rows)), max(MIN_TILE, math.ceil(width / columns))
+        return tile_grid(height, width, part, overlap=0)
 
     def detect(
         self, images: Sequence[np.ndarray], predict: Predict, proposals: Sequence[torch.Tensor] | None = None
@@ -206,16 +205,16 @@ class Slicer:
         merged = merge(
             rows[:, :4], rows[:, 4], classes, sources, detections.tiles, image_hw, iou=self.iou, rotated=objects.rotated
         )
-        found, masks = objects[merged.index], None
+        masks = None
         if objects.masks is not None:
             parts: list[list[Any]] = [[] for _ in merged.index]
             for crop, owner in zip(objects.masks, merged.owner.tolist(), strict=True):
                 if owner >= 0:
                     parts[owner].append(crop)
             masks = [join_crops(each) for each in parts]
-        rows = torch.cat((merged.boxes, merged.scores[:, None], found.rows[:, 5:]), 1)
-        found = Objects(rows, merged.rotated, found.keypoints, found.features, masks)
-        found = self.select(found, image_hw)
+        best = replace(objects, masks=None)[merged.index]
+        rows = torch.cat((merged.boxes, merged.scores[:, None], best.rows[:, 5:]), 1)
+        found = self.select(replace(best, rows=rows, rotated=merged.rotated, masks=masks), image_hw)
         kept = found[torch.arange(len(found))[: self.max_det]]
         return kept, len(found) - len(kept)
 
@@ -235,7 +234,7 @@ def build_slicer(args: Any, model: Any, imgsz: tuple[int, int]) -> Slicer | None
         UserError: If `slice_roi` can't be read.
     """
     tile = getattr(args, "slice", 0)
-    if not tile or args.task not in SLICED_TASKS:
+    if not tile or args.task not in BOX_TASKS:
         return None
     shorter, longer = min(imgsz), max(imgsz)
     if tile == "auto":
@@ -306,8 +305,7 @@ def select_boxes(
         else:
             rows = image[image[:, 4 + chosen].amax(1) >= min_score] if len(chosen) else image[:0]
         if task == "obb":
-            corners = xywhr2xyxyxyxy(torch.cat((rows[:, :4], rows[:, -1:]), 1))
-            boxes.append(torch.cat((corners.amin(1), corners.amax(1)), 1))
+            boxes.append(rotated_rows(torch.cat((rows[:, :4], rows[:, -1:]), 1), rows[:, :0]))
         else:
             boxes.append(rows[:, :4] if is_final else xywh2xyxy(rows[:, :4]))
     return boxes

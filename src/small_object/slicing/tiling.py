@@ -76,13 +76,9 @@ def tile_grid(height: int, width: int, tile: Tile, overlap: float) -> np.ndarray
 
 
 def _cover(length: int, tile: int, overlap: float) -> list[tuple[int, int]]:
-    """Return the (start, end) of the fewest tiles that cover a length."""
+    """Return the (start, end) of the fewest evenly spaced tiles that cover a length."""
     step = tile - math.ceil(overlap * tile - 1e-9)  # 0.55 * 100 is a little more than 55
-    return even_spans(length, min(tile, length), 1 + max(0, math.ceil((length - tile) / step)))
-
-
-def even_spans(length: int, size: int, count: int) -> list[tuple[int, int]]:
-    """Return (start, end) of `count` spans of one size, evenly spaced from 0 to a length."""
+    size, count = min(tile, length), 1 + max(0, math.ceil((length - tile) / step))
     starts = [i * (length - size) // max(1, count - 1) for i in range(count)]
     return [(start, start + size) for start in starts]
 

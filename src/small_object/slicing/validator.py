@@ -1,4 +1,4 @@
-"""Validation by tiles: a base of the validators of all tasks with boxes."""
+"""Validation by tiles: a base of the validators of all tasks with boxes, and what it needs."""
 
 from __future__ import annotations
 
@@ -11,20 +11,23 @@ from ultralytics.data.augment import LetterBox
 from ultralytics.utils import ops
 from ultralytics.utils.torch_utils import autocast
 
-from small_object.arguments import SLICED_TASKS
+from small_object.arguments import BOX_TASKS
 from small_object.errors import UserError
-from small_object.slicing.masks import Crop, crop_masks
-from small_object.slicing.objects import Objects
-from small_object.slicing.results import rotated_rows
+from small_object.letterbox import gain_and_pad, letterbox_gain
+from small_object.parallel import ReadAhead
+from small_object.slicing.dataset import add_shape, read_full_image
+from small_object.slicing.masks import Crop, crop_masks, draw_masks, polygon_crops
+from small_object.slicing.objects import Objects, rotated_rows
+from small_object.slicing.region import Region
 from small_object.slicing.slicer import build_slicer, select_boxes
-from small_object.slicing.validation import ImageReader, mask_gain, scale_back, select_targets
 
 if TYPE_CHECKING:
     from ultralytics.models.yolo.detect.val import DetectionValidator as Base
 else:
     Base = object
 
-MODULES = {f"yolo.{task}.val" for task in SLICED_TASKS}  # not RT-DETR's, which stretches its inputs
+NUM_AHEAD = 2  # images to decode while another one runs
+MODULES = {f"yolo.{task}.val" for task in BOX_TASKS}  # not RT-DETR's, which stretches its inputs
 
 
 class SlicedValidator(Base):
@@ -63,7 +66,9 @@ class SlicedValidator(Base):
             self._model: Any = model
             self._likely: list[torch.Tensor] | None = None
             self._letterbox = LetterBox((height, width), auto=bool(self.args.rect), stride=stride)
-            self._images = ImageReader(self.dataloader.dataset)
+            dataset = self.dataloader.dataset
+            index = {file: i for i, file in enumerate(dataset.im_files)}
+            self._read_image = ReadAhead(lambda file: np.asarray(read_full_image(dataset, index[file])), NUM_AHEAD)
             self.tiles, self.tile_seconds = (0, 0), 0.0
             is_augmented = self.args.augment and not self.training and getattr(model, "base_model", True)
             self._augment = {"augment": True} if is_augmented else {}
@@ -87,7 +92,7 @@ class SlicedValidator(Base):
         started, likely = time.perf_counter(), self._likely
         self.crops = {}
         large = [i for i, shape in enumerate(batch["ori_shape"]) if self.slicer.is_large(shape)]
-        images = self._images.read([batch["im_file"][i] for i in large])
+        coming = [batch["im_file"][i] for i in large]
         for i, pred in enumerate(preds):
             if i not in large and self.slicer.region is None:
                 continue
@@ -95,7 +100,9 @@ class SlicedValidator(Base):
             scale = {"imgsz": batch["img"].shape[2:], "ori_shape": shape, "ratio_pad": ratio_pad}
             whole = self._objects(pred, scale)
             if i in large:
-                image, proposals = next(images), None
+                for file in coming[: 1 + NUM_AHEAD]:
+                    self._read_image.start(file)
+                image, proposals = self._read_image(coming.pop(0)), None
                 if likely is not None:
                     boxes = ops.scale_boxes(scale["imgsz"], likely[i].float(), shape, ratio_pad)
                     proposals = self.slicer.propose([image], self._look, [boxes])
@@ -123,7 +130,9 @@ class SlicedValidator(Base):
         rows = torch.cat((found["bboxes"].float(), more), 1) if rotated is None else rotated_rows(rotated, more)
         masks = None
         if "masks" in pred:
-            masks = crop_masks(pred["masks"], rows[:, :4], *mask_gain(pred["masks"].shape[1:], scale))
+            ratio = pred["masks"].shape[2] / scale["imgsz"][1]  # of masks, which cover the whole input, to it
+            gain, pad = letterbox_gain(scale["imgsz"], scale["ori_shape"], scale["ratio_pad"])
+            masks = crop_masks(pred["masks"], rows[:, :4], [ratio * g for g in gain], [ratio * p for p in pad])
         return Objects(rows, rotated, found.get("keypoints"), None, masks)
 
     def _run(self, tiles: list[np.ndarray]) -> tuple[Any, torch.Size]:
@@ -152,3 +161,66 @@ class SlicedValidator(Base):
     def _select(self, preds: Any) -> list[torch.Tensor]:
         options = {"task": self.args.task, "end2end": self.end2end}
         return select_boxes(preds, self.slicer.skip, self.nc, self.slicer.classes, **options)
+
+
+def scale_back(pred: dict[str, Any], objects: Objects, batch: dict[str, Any], i: int, max_masks: int) -> dict[str, Any]:
+    """Return the objects of an image in the format of upstream's validator, in pixels of the input.
+
+    Args:
+        pred: Detections of the whole image, which give the format and the device.
+        objects: The objects in pixels of the image.
+        batch: The batch, see upstream.
+        i: Index of the image in it.
+        max_masks: How many masks to draw for upstream's pictures; each takes a byte per pixel of the input.
+    """
+    gain, pad = (x.float() for x in gain_and_pad(batch["ratio_pad"][i]))
+    rows = objects.rows
+    boxes = rows[:, :4] * gain + pad
+    if objects.rotated is not None:
+        centres, sides, angles = objects.rotated.split((2, 2, 1), 1)
+        boxes = torch.cat((centres * gain[:2] + pad[:2], sides * gain[:2], angles), 1)
+    scaled = {"bboxes": boxes, "conf": rows[:, 4], "cls": rows[:, 5]}
+    if "extra" in pred:
+        scaled["extra"] = rows[:, 6:]
+    if objects.keypoints is not None:
+        scaled["keypoints"] = objects.keypoints.clone()
+        scaled["keypoints"][..., :2] = objects.keypoints[..., :2] * gain[:2] + pad[:2]
+    elif "keypoints" in pred:
+        scaled["keypoints"] = pred["keypoints"][:0]
+    if "masks" in pred:
+        shown = list(objects.masks or ())[:max_masks]
+        masks = draw_masks(shown, tuple(pred["masks"].shape[1:]), gain.tolist()[:2], pad.tolist()[:2])
+        scaled["masks"] = torch.from_numpy(masks)
+    return {key: value.to(pred["conf"].device) for key, value in scaled.items()}
+
+
+def select_targets(batch: dict[str, Any], region: Region) -> None:
+    """Remove targets with their centre outside a region from a batch of upstream, in place."""
+    owner, (height, width) = batch["batch_idx"], batch["img"].shape[2:]
+    keep = torch.ones(len(owner), dtype=torch.bool, device=owner.device)
+    for i, (shape, ratio_pad) in enumerate(zip(batch["ori_shape"], batch["ratio_pad"], strict=True)):
+        own = owner == i
+        gain, pad = (x[:2].to(batch["bboxes"]) for x in gain_and_pad(ratio_pad))
+        centres = (batch["bboxes"][own, :2] * batch["bboxes"].new_tensor([width, height]) - pad) / gain
+        keep[own] = inside = region.contains(centres, tuple(shape))
+        if "masks" in batch and len(batch["masks"]) == len(batch["ori_shape"]):  # numbered from 1 in one picture
+            numbers = torch.cat((inside.new_zeros(1), inside)).long()
+            numbers = numbers.cumsum(0) * numbers
+            batch["masks"][i] = numbers[batch["masks"][i].long()].to(batch["masks"].dtype)
+    if "masks" in batch and len(batch["masks"]) == len(owner) != len(batch["ori_shape"]):
+        batch["masks"] = batch["masks"][keep]
+    for key in ("batch_idx", "cls", "bboxes", "keypoints"):
+        if key in batch:
+            batch[key] = batch[key][keep]
+
+
+def target_crops(dataset: Any, file: str, region: Region | None) -> tuple[np.ndarray, list[Crop]]:
+    """Return the classes, shape (N,), and the masks of an image's labels whose centre lies in a region."""
+    label = dataset.labels[dataset.im_files.index(file)]
+    width, height = add_shape(label)["shape"][::-1]
+    classes, polygons = label["cls"][:, 0], label["segments"]
+    if region is not None:
+        centres = torch.from_numpy(label["bboxes"][:, :2] * (width, height))
+        inside = np.flatnonzero(region.contains(centres, (height, width)).numpy())
+        classes, polygons = classes[inside], [polygons[k] for k in inside]
+    return classes, polygon_crops(polygons, (height, width))

@@ -516,7 +516,7 @@ def test_images_are_run_together_and_those_that_fail_alone(
 def started(weights: Path, tmp_path: Path) -> tuple[Task, Any]:
     """Return the task of a job of an image, which holds the lock, and a journal."""
     draw(tmp_path / "in/0.png", 0)
-    Output(str(tmp_path / "out")).write("run", b"me")
+    Output(str(tmp_path / "out")).write("run", [b"me"])
     return build_task(weights, tmp_path), Journal.remote()
 
 
@@ -540,7 +540,7 @@ def test_a_worker_that_must_not_go_on_says_why(
 ) -> None:
     task, journal = started
     if case == "another job":
-        Output(task.job.out).write("run", b"another")
+        Output(task.job.out).write("run", [b"another"])
     elif case == "another model":
         task = replace(task, digest="0")
     elif case == "no model":

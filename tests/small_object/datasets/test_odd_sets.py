@@ -35,7 +35,7 @@ Log = pytest.LogCaptureFixture
 @pytest.fixture(autouse=True)
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("small_object.datasets.stats.draw_stats", lambda *_: None)
+    monkeypatch.setattr("small_object.datasets.stats.draw_stats", lambda _, file: file.touch())
     return tmp_path
 
 

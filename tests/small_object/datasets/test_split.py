@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from small_object.datasets.dataset import Sample
+from small_object.datasets.dataset import Sample, new_dataset
 from small_object.datasets.images import SIDE, difference_hash, near_pairs
 from small_object.datasets.split import (
     ALIKE_BITS,
@@ -24,7 +24,6 @@ from small_object.datasets.split import (
     write_dataset,
 )
 from small_object.errors import UserError
-from small_object.files import staging_dir
 
 BITS = SIDE * SIDE  # of a hash
 
@@ -140,8 +139,8 @@ def make_samples(folder: Path, count: int = 10) -> list[Sample]:
 
 
 def write_all(samples: list[Sample], root: Path, **kwargs) -> list[str]:
-    with staging_dir(root) as made:
-        return write_dataset(samples, root, made, **kwargs)
+    with new_dataset(root) as made:
+        return write_dataset(samples, made, **kwargs)
 
 
 def sides_in(root: Path) -> dict[str, str]:

@@ -28,7 +28,8 @@ from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis.strategies import SearchStrategy
 from ultralytics.utils import LOGGER, TQDM
 
-from benchmarks.common import build_parser, markdown_table, module_command, write_text
+from benchmarks.common import build_parser, markdown_table, module_command
+from small_object.files import write_file
 from tests.stress.fuzz import arguments, data, files, images, models
 from tests.stress.fuzz.values import ERROR, RESULT
 
@@ -164,7 +165,7 @@ def main(argv: list[str] | None = None) -> int:
     text = table(found, module_command("tests.stress.fuzz", sys.argv[1:] if argv is None else argv))
     LOGGER.info(text)
     if args.out:
-        write_text(args.out, text)
+        write_file(args.out, text)
     return int(any(counts.unhandled for counts in found.values()))
 
 

@@ -12,9 +12,8 @@ from ultralytics.engine.results import Results
 from ultralytics.models.yolo.detect.predict import DetectionPredictor as StockDetectionPredictor
 from ultralytics.utils import LOGGER, ops
 
-from small_object.slicing.device import letterbox_tiles
-from small_object.slicing.objects import Objects
-from small_object.slicing.results import result_objects, update_result
+from small_object.letterbox import letterbox_tiles
+from small_object.slicing.objects import Objects, result_objects, update_result
 from small_object.slicing.slicer import Slicer, TileDetections, build_slicer, select_boxes
 from ultralytics_overlay import require_parameters
 

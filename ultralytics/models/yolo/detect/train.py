@@ -11,9 +11,9 @@ from ultralytics.models.yolo.detect.train import DetectionTrainer as StockDetect
 from ultralytics.utils import LOGGER, RANK, colorstr
 from ultralytics.utils.torch_utils import unwrap_model
 
-from small_object.arguments import SLICED_TASKS
+from small_object.arguments import BOX_TASKS
 from small_object.errors import UserError
-from small_object.sizes import SIZE_KEYS, measures_size
+from small_object.sizes import SIZE_KEYS, UPRIGHT_TASKS, measures_size
 from small_object.slicing.dataset import SlicedDataset
 from small_object.training import fit_to_data
 from ultralytics_overlay import require_parameters
@@ -99,9 +99,9 @@ class DetectionTrainer(StockDetectionTrainer):
         except ValueError as error:  # upstream's, without any label
             raise UserError(f"{error} To find out why: small-object check {self.args.data}") from error
         task = self.args.task if mode == "train" else ""
-        if task in SLICED_TASKS and self.args.slice and not isinstance(loader.dataset, SlicedDataset):
+        if task in BOX_TASKS and self.args.slice and not isinstance(loader.dataset, SlicedDataset):
             raise UserError(f"slice={self.args.slice} is not supported for training this kind of model")
-        if task in {"detect", "segment", "pose"}:  # their losses hold a BboxLoss
+        if task in UPRIGHT_TASKS:  # their losses hold a BboxLoss
             fit_to_data(self.model, loader.dataset, self.args, self.is_new)
         return loader
 

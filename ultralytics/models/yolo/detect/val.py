@@ -49,11 +49,10 @@ class DetectionValidator(SlicedValidator, StockDetectionValidator):
                 (height, width); `ratio_pad`, how it became the input.
         """
         if self.size_records is not None:
-            shapes = batch["ori_shape"], batch["ratio_pad"]
-            targets = unscale_boxes(torch.cat((batch["bboxes"], batch["cls"][:, None]), 1), *shapes)
-            found = unscale_boxes(_rows(preds), *shapes)
-            columns = targets[:, :4], targets[:, 4], found[:, :4], found[:, 4], found[:, 5]
-            self.size_records.add(batch["ori_shape"], *columns)
+            shape, ratio_pad = batch["ori_shape"], batch["ratio_pad"]
+            targets, boxes = (unscale_boxes(each["bboxes"], shape, ratio_pad) for each in (batch, preds))
+            target_cls, conf, cls = (x.float().cpu().numpy() for x in (batch["cls"], preds["conf"], preds["cls"]))
+            self.size_records.add(shape, targets, target_cls, boxes, conf, cls)
         return super()._process_batch(preds, batch)
 
     def update_metrics(self, preds: list[dict[str, torch.Tensor]], batch: dict[str, Any]) -> None:
@@ -108,8 +107,3 @@ class DetectionValidator(SlicedValidator, StockDetectionValidator):
             LOGGER.info(f"Tiles of {self.slicer.tile} px: {self.tiles[0]} run, {self.tiles[1]} skipped")
         if self.size_records is not None and self.metrics.size is not None and not self.training:
             LOGGER.info(self.metrics.size.table(per_class=self.args.verbose and self.nc > 1))
-
-
-def _rows(preds: dict[str, torch.Tensor]) -> torch.Tensor:
-    """Return detections as rows (x1, y1, x2, y2, score, class), shape (N, 6)."""
-    return torch.cat((preds["bboxes"], preds["conf"][:, None], preds["cls"][:, None]), 1).float()

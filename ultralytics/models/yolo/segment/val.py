@@ -13,7 +13,7 @@ from ultralytics.models.yolo.segment.val import SegmentationValidator as StockSe
 from ultralytics.utils import ops
 
 from small_object.slicing.masks import CropMasks, crop_ious
-from small_object.slicing.validation import target_crops
+from small_object.slicing.validator import target_crops
 from ultralytics_overlay import require_parameters
 
 require_parameters(StockSegmentationValidator._process_batch, "preds", "batch")
