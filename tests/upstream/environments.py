@@ -8,7 +8,8 @@ import sys
 import venv
 from pathlib import Path
 
-from benchmarks.common import ROOT, write_text
+from benchmarks.common import ROOT
+from small_object.files import write_file
 
 DOCUMENT = ROOT / "docs/compatibility.md"
 OPTIONS = ("-q", "-p", "no:cacheprovider", "--continue-on-collection-errors", "--tb=short")
@@ -53,7 +54,7 @@ def write_section(title: str, text: str) -> None:
     """Replace a section of docs/compatibility.md."""
     old = DOCUMENT.read_text(encoding="utf-8")
     new = re.sub(rf"(?ms)^## {title}\n.*?(?=^## |\Z)", lambda _: f"## {title}\n\n{text.strip()}\n\n", old)
-    write_text(DOCUMENT, f"{new.rstrip()}\n")
+    write_file(DOCUMENT, f"{new.rstrip()}\n")
     print(f"written: {DOCUMENT}")
 
 

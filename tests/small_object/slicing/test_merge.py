@@ -132,6 +132,15 @@ def brute(
             and score >= min_score_ratio * found[a][1]
         )
 
+    def replaced(coarse: tuple, detailed: tuple) -> bool:
+        (box, score, kind, _), (other, high, same, _) = coarse, detailed
+        return (
+            kind == same
+            and high >= 0.75 * score
+            and size(other) >= 0.25 * size(box)
+            and inter(box, other) >= 0.3 * min(size(box), size(other))
+        )
+
     def one(a: int, b: int) -> bool:
         (_, sa, ka, ta), (_, sb, kb, tb) = found[a], found[b]
         if ka != kb or ta == tb or min(sa, sb) < min_score_ratio * max(sa, sb):
@@ -153,6 +162,7 @@ def brute(
     for a in range(n):
         wholes = [f for b, f in enumerate(found) if not any(is_open[b]) and f[3] != found[a][3]]
         stays.append(not (any(is_open[a]) and any(explained(a, f[0], f[1]) for f in wholes)))
+        stays[a] &= found[a][3] >= 0 or not any(replaced(found[a], f) for f in wholes)
     group = list(range(n))
     for a in range(n):
         for b in range(a):
@@ -216,6 +226,23 @@ def test_a_part_of_another_class_is_explained_by_the_whole_object():
     truck, part, beside = (85.0, 20.0, 140.0, 60.0), (86.0, 21.0, 100.0, 59.0), (90.0, 20.0, 145.0, 60.0)
     found = merged([(truck, 0.8, 1, 1), (part, 0.9, 0, 0), (beside, 0.7, 2, -1)], tiles, (100, 180))
     assert found.classes.tolist() == [1, 2], "the part goes, two whole objects of two classes stay"
+
+
+@pytest.mark.parametrize(
+    ("detail", "score", "class_id", "kept"),
+    [
+        ((30.0, 20.0, 46.0, 30.0), 0.6, 0, [0]),  # an IoU of 0.44 with the coarse box: NMS alone would keep both
+        ((30.0, 20.0, 46.0, 30.0), 0.5, 0, [0, 1]),  # not certain enough
+        ((30.0, 20.0, 46.0, 30.0), 0.6, 1, [0, 1]),  # another class
+        ((30.0, 20.0, 34.0, 24.0), 0.6, 0, [0, 1]),  # too small a part of it
+    ],
+)
+def test_a_tile_places_small_objects_better_than_the_whole_image(detail, score, class_id, kept):
+    coarse, tiles = (20.0, 16.0, 40.0, 34.0), tile_grid(100, 180, 100, 0.2)
+    found = merged([(detail, score, class_id, 0), (coarse, 0.7, 0, -1)], tiles, (100, 180))
+    assert sorted(found.index.tolist()) == kept
+    away = merged([(detail, score, class_id, -1), (coarse, 0.7, 0, -1)], tiles, (100, 180))
+    assert sorted(away.index.tolist()) == [0, 1], "one pass leaves the choice to NMS"
 
 
 def test_nothing_found_is_nothing_merged():
