@@ -48,6 +48,7 @@ def main() -> int:
     parser.add_argument("--after", nargs=2, required=True, metavar=("TITLE", "WEIGHTS"), help="shown below")
     parser.add_argument("--imgsz", type=int, default=640, metavar="PX", help="input size (640)")
     parser.add_argument("--slice", type=int, required=True, metavar="PX", help="tile of the model below")
+    parser.add_argument("--tiles-only", action="store_true", help="run no pass over the whole image below")
     parser.add_argument("--out", type=Path, default=PICTURE, metavar="FILE", help="JPEG file")
     args = parser.parse_args()
     data = check_det_dataset(args.data)
@@ -56,7 +57,8 @@ def main() -> int:
         label["cls"][:] = 0  # the models have one class
     busiest = max(labels, key=lambda label: len(label["cls"]))
     options = {"imgsz": args.imgsz, "iou": 0.5}
-    parts = [draw(busiest, *args.before, options), draw(busiest, *args.after, options | {"slice": args.slice})]
+    sliced = options | {"slice": args.slice, "slice_full": not args.tiles_only}
+    parts = [draw(busiest, *args.before, options), draw(busiest, *args.after, sliced)]
     write(np.vstack(parts), args.out)
     print(f"{args.out}: {busiest['im_file']}")
     return 0
