@@ -218,8 +218,7 @@ def match_rows(gains: Sequence[Sequence[int]]) -> dict[int, int]:
 
 def connected_channels(c2: int, c1: int, groups: int) -> torch.Tensor:
     """Return whether a convolution in groups connects each output with each input channel, bool, shape (c2, c1)."""
-    blocks = [torch.ones(c2 // groups, c1 // groups, dtype=torch.bool)] * groups
-    return torch.block_diag(*blocks)
+    return torch.kron(torch.eye(groups), torch.ones(c2 // groups, c1 // groups)).bool()
 
 
 def to_dual(conv: Tensors, dual: Tensors) -> Tensors:

@@ -202,12 +202,7 @@ def _explain(file: Path) -> str:
 
 
 def predict(
-    run: ModelRun,
-    weights: Path,
-    files: Sequence[Path],
-    page: ComparisonPage,
-    pictures: bool = True,
-    **options: Any,
+    run: ModelRun, weights: Path, files: Sequence[Path], page: ComparisonPage, pictures: bool = True, **options: Any
 ) -> None:
     """Run one model over images and videos; save annotated copies in the folder of the run.
 

@@ -93,20 +93,19 @@ def group_frames(frames: Sequence[Frame], max_size: int) -> list[list[int]]:
     done: list[list[int]] = []
     large = [list(range(len(copies)))]
     for max_bits in ALIKE_BITS:
-        groups = [part for group in large for part in _find_alike(group, looks, max_bits)]
-        large = [group for group in groups if sizes[group].sum() > max_size]
-        done += [group for group in groups if sizes[group].sum() <= max_size]
+        parts = [part for group in large for part in _find_alike(group, looks, max_bits)]
+        large = [part for part in parts if sizes[part].sum() > max_size]
+        done += [part for part in parts if sizes[part].sum() <= max_size]
     for group in large:
         done.append([])
         for k in group:
             if done[-1] and sizes[[*done[-1], k]].sum() > max_size:
                 done.append([])
             done[-1].append(k)
-    members = [[i for k in group for i in copies[k]] for group in done]
-    members = [sorted(group, key=lambda i: (frames[i].content, frames[i].name)) for group in members]
-    contents = ["\n".join(frames[i].content for i in group) for group in members]
-    order = sorted(range(len(members)), key=lambda n: hashlib.sha256(contents[n].encode()).digest())
-    return [members[n] for n in order]
+    groups = [[i for k in group for i in copies[k]] for group in done]
+    groups = [sorted(group, key=lambda i: (frames[i].content, frames[i].name)) for group in groups]
+    hashes = [hashlib.sha256("\n".join(frames[i].content for i in group).encode()).digest() for group in groups]
+    return [group for _, group in sorted(zip(hashes, groups, strict=True))]
 
 
 def _find_alike(group: Sequence[int], looks: np.ndarray, max_bits: int) -> list[list[int]]:

@@ -182,6 +182,7 @@ class _Boxes:
     @cached_property
     def corners(self) -> np.ndarray:
         """Corners of the rotated boxes, shape (N, 4, 2)."""
+        assert self.xywhr is not None
         return geometry.box_corners(self.xywhr)
 
     def nms(self, rows: np.ndarray, classes: np.ndarray, iou: float) -> np.ndarray:

@@ -43,8 +43,9 @@ class Objects:
         return self._apply(lambda x: x[index], masks)
 
     def _apply(self, function: Callable[[torch.Tensor], torch.Tensor], masks: Sequence[Crop] | None) -> Objects:
-        more = (None if x is None else function(x) for x in (self.rotated, self.keypoints, self.features))
-        return Objects(function(self.rows), *more, masks=masks)
+        more = self.rotated, self.keypoints, self.features
+        rotated, keypoints, features = (None if x is None else function(x) for x in more)
+        return Objects(function(self.rows), rotated, keypoints, features, masks)
 
     def cpu(self) -> Objects:
         """Return the objects on the CPU."""

@@ -141,9 +141,8 @@ class Slicer:
         for grid, tiles in zip(grids, chosen, strict=True):
             objects = [next(found).shifted(*xyxy[:2]) for xyxy in tiles.tolist()]
             sources = torch.arange(len(tiles)).repeat_interleave(torch.tensor([*map(len, objects)], dtype=torch.long))
-            detections.append(
-                TileDetections(concatenate(objects).cpu(), sources, tiles, max(0, len(grid) - len(tiles)))
-            )
+            skipped = max(0, len(grid) - len(tiles))
+            detections.append(TileDetections(concatenate(objects).cpu(), sources, tiles, skipped))
         return detections
 
     def _in_region(self, tiles: np.ndarray, image_hw: tuple[int, int]) -> np.ndarray:
@@ -173,7 +172,9 @@ class Slicer:
             while start < len(indices):
                 chosen = indices[start : start + batch]
                 is_measured = not self.batch and start == 1  # the first pass may take more than others
-                before = memory_in_use() if is_measured else 0
+                if is_measured:
+                    torch.cuda.reset_peak_memory_stats()
+                    before = torch.cuda.memory_allocated()
                 outputs = run([image[y1:y2, x1:x2] for image, x1, y1, x2, y2 in (flat[index] for index in chosen)])
                 found |= zip(chosen, outputs, strict=True)
                 start += batch
@@ -258,12 +259,6 @@ def build_slicer(args: Any, model: Any, imgsz: tuple[int, int]) -> Slicer | None
     options = args.slice_skip, classes, args.slice_iou, agnostic, given, region
     sides = tile if isinstance(tile, tuple) else int(tile)
     return Slicer(sides, args.slice_overlap, 0 if batch == math.inf else int(batch), args.slice_full, *options)
-
-
-def memory_in_use() -> int:
-    """Return the bytes of GPU memory in PyTorch's tensors, and start to track their maximum."""
-    torch.cuda.reset_peak_memory_stats()
-    return int(torch.cuda.memory_allocated())
 
 
 def fitting_batch(before: int) -> int:

@@ -177,8 +177,8 @@ def scale_back(pred: dict[str, Any], objects: Objects, batch: dict[str, Any], i:
     rows = objects.rows
     boxes = rows[:, :4] * gain + pad
     if objects.rotated is not None:
-        centres, sides, angles = objects.rotated.split((2, 2, 1), 1)
-        boxes = torch.cat((centres * gain[:2] + pad[:2], sides * gain[:2], angles), 1)
+        xy, wh, angles = objects.rotated[:, :2], objects.rotated[:, 2:4], objects.rotated[:, 4:]
+        boxes = torch.cat((xy * gain[:2] + pad[:2], wh * gain[:2], angles), 1)
     scaled = {"bboxes": boxes, "conf": rows[:, 4], "cls": rows[:, 5]}
     if "extra" in pred:
         scaled["extra"] = rows[:, 6:]
