@@ -114,7 +114,8 @@ TEXTS = (
 
 # Commands that install, need a network, a checkout, machines or GPUs, run these tests or take minutes are not run here.
 NOT_RUN = re.compile(
-    r"make|pip |ray start|python -m (pytest|benchmarks\.(compare|demo|export|pareto)|docs\.tools\.before|tests\.(upstream|stress\.faults))"
+    r"make|pip |ray start|python -m (pytest|benchmarks\.(compare|demo|export|pareto)|docs\.tools\.before"
+    r"|tests\.(upstream|stress\.faults))"
     r"|.*(s3://|--address auto|device=0,1)|small-object export-stock"  # the last refuses the model of these tests
 )
 
