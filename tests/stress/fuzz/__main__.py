@@ -87,7 +87,7 @@ def run(kind: str, case: Any) -> str:
     try:
         with (
             tempfile.TemporaryDirectory(prefix="fuzz-") as folder, np.errstate(all="ignore"),
-            mock.patch("small_object.datasets.stats.draw_stats"),  # takes most of the time
+            mock.patch("small_object.datasets.stats.draw_stats", lambda found, file: file.touch()),  # slow
         ):  # fmt: skip
             return KINDS[kind].run(case, Path(folder))
     finally:
