@@ -1,7 +1,7 @@
 """Trains the weights that the demo starts from, `benchmarks/models/demo.pt`: python -m benchmarks.demo_weights.
 
 The images are synthetic airport scenes like those of both demo sets, but rendered from other random numbers, so the
-demo's images stay unseen. The recommended model is trained from scratch on their tiles and on whole images, for about
+demo's images stay unseen. The recommended model is trained from scratch on their tiles and on whole images, for up to
 an hour on one core.
 """
 

@@ -1,6 +1,6 @@
 """Shows what two models find in the validation image with the most objects: python -m docs.tools.before_after --help.
 
-Found objects are green, missed ones yellow, and false alarms red.
+Found objects are green, missed ones yellow, and false alarms red. All objects count as one class, as with `single_cls`.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def main() -> int:
     data = check_det_dataset(args.data)
     labels = YOLODataset(img_path=data["val"], data=data, task="detect", augment=False).labels
     for label in labels:
-        label["cls"][:] = 0  # the models have one class
+        label["cls"][:] = 0
     busiest = max(labels, key=lambda label: len(label["cls"]))
     options = {"imgsz": args.imgsz, "iou": 0.5}
     sliced = options | {"slice": args.slice, "slice_full": not args.tiles_only}
