@@ -103,7 +103,7 @@ def main() -> None:
     """Run the commands and list the resulting pictures."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--scratch", action="store_true", help="start from random weights")
-    parser.add_argument("--compare", action="store_true", help="start from random weights, and train two more models in the same way")
+    parser.add_argument("--compare", action="store_true", help="likewise, for two more models")
     args = parser.parse_args()
     names = list(MODELS) if args.compare else ["demo"]
     os.chdir(ROOT)
