@@ -43,6 +43,7 @@ def fit_to_data(model: Any, dataset: Any, args: SimpleNamespace, is_new: bool) -
     if args.task in BOX_TASKS:
         model.object_size = object_size(labels)  # saved in checkpoints for `slice=auto`
         model.train_scale = median(args.imgsz / min(max(label["shape"]), tile) for label in labels)
+        model.tiles_only = tile < math.inf and args.slice_full_ratio == 0  # decides an unset `slice_full`
     if RANK not in {-1, 0}:
         return
     for line in filter(None, lines):

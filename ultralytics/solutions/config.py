@@ -16,6 +16,6 @@ class SolutionConfig(StockSolutionConfig):
     slice: int | str = DEFAULTS["slice"]
     slice_overlap: float = DEFAULTS["slice_overlap"]
     slice_batch: int = DEFAULTS["slice_batch"]
-    slice_full: bool = DEFAULTS["slice_full"]
+    slice_full: bool | None = DEFAULTS["slice_full"]
     slice_iou: float = DEFAULTS["slice_iou"]
     slice_skip: float = DEFAULTS["slice_skip"]

@@ -32,8 +32,8 @@ image would shrink objects to a pixel; at this limit the cost is about a sixteen
 NUM_ON_CPU, MAX_BATCH = 8, 128
 """Tiles at a time for `slice_batch=0`: on a CPU, where more are no faster, and the maximum on a GPU."""
 
-TRAINING_ATTRIBUTES = "object_size", "train_scale"
-"""What `auto_tile` needs to know about training: attributes of a model, or metadata of an exported model."""
+TRAINING_ATTRIBUTES = "object_size", "train_scale", "tiles_only"
+"""Facts about training for `slice=auto` and an unset `slice_full`: attributes of a model or metadata of an export."""
 
 
 @dataclass(frozen=True)
@@ -228,8 +228,8 @@ def build_slicer(args: Any, model: Any, imgsz: tuple[int, int]) -> Slicer | None
     """Return the slicer for the arguments `slice` and `slice_*`, or None without `slice`.
 
     A tile is scaled to `imgsz`, the (height, width) of the input in pixels, and has its aspect ratio unless `slice`
-    gives both sides. `slice=auto` uses the model's `TRAINING_ATTRIBUTES`. `max_det` limits each pass; it limits the
-    whole image only if it is not the default.
+    gives both sides. The model's `TRAINING_ATTRIBUTES` decide `slice=auto` and an unset `slice_full`.
+    `max_det` limits each pass; it limits the whole image only if it is not the default.
 
     Raises:
         UserError: If `slice_roi` can't be read.
@@ -238,11 +238,11 @@ def build_slicer(args: Any, model: Any, imgsz: tuple[int, int]) -> Slicer | None
     if not tile or args.task not in BOX_TASKS:
         return None
     shorter, longer = min(imgsz), max(imgsz)
+    known: dict[str, Any] = dict(getattr(model, "metadata", None) or {})  # of an exported model
+    for each in (getattr(model, "model", None), model):
+        known |= getattr(each, "__dict__", {})
+    size, scale, tiles_only = (float(known[name]) if known.get(name) else None for name in TRAINING_ATTRIBUTES)
     if tile == "auto":
-        known: dict[str, Any] = dict(getattr(model, "metadata", None) or {})  # of an exported model
-        for each in (getattr(model, "model", None), model):
-            known |= getattr(each, "__dict__", {})
-        size, scale = (float(known[name]) if known.get(name) else None for name in TRAINING_ATTRIBUTES)
         tile = max(auto_tile(shorter, size, scale) * longer // shorter, MIN_TILE)
     if isinstance(tile, (list, tuple)):
         tile = int(tile[0]), int(tile[1])
@@ -258,7 +258,8 @@ def build_slicer(args: Any, model: Any, imgsz: tuple[int, int]) -> Slicer | None
     region = read_region(args.slice_roi) if getattr(args, "slice_roi", None) else None
     options = args.slice_skip, classes, args.slice_iou, agnostic, given, region
     sides = tile if isinstance(tile, tuple) else int(tile)
-    return Slicer(sides, args.slice_overlap, 0 if batch == math.inf else int(batch), args.slice_full, *options)
+    full = not tiles_only if args.slice_full is None else bool(args.slice_full)
+    return Slicer(sides, args.slice_overlap, 0 if batch == math.inf else int(batch), full, *options)
 
 
 def fitting_batch(before: int) -> int:

@@ -95,6 +95,16 @@ def test_auto_asks_the_model_for_its_training() -> None:
     assert build_slicer(args, model, (320, 480)).tile == (640, 960)  # the input's aspect
 
 
+@pytest.mark.parametrize(("trained", "given", "full"), [
+    ({}, None, True), ({"tiles_only": False}, None, True), ({"tiles_only": True}, None, False),
+    ({"tiles_only": True}, True, True), ({"tiles_only": False}, False, False),
+])  # fmt: skip
+def test_a_model_of_tiles_alone_skips_the_whole_image(trained: dict, given: bool | None, full: bool) -> None:
+    args = get_cfg(overrides={"slice": 320, "slice_full": given})
+    for model in (SimpleNamespace(model=SimpleNamespace(**trained)), SimpleNamespace(metadata=trained)):
+        assert build_slicer(args, model, (320, 320)).full is full
+
+
 def test_a_region_leaves_out_tiles_and_objects(tmp_path: Path) -> None:
     cv2.imwrite(str(tmp_path / "left.png"), np.repeat(np.uint8([[255, 0]]), 50, 1).repeat(60, 0))
     (tmp_path / "left.yaml").write_text("polygons: [[[0, 0], [0.5, 0], [0.5, 1], [0, 1]]]")

@@ -176,15 +176,18 @@ def test_an_exported_model_is_sliced_too(name: str, tmp_path: Path, image: np.nd
     for package in needs:
         pytest.importorskip(package)
     model = build_detector(tmp_path, 2, width=32)  # for NCNN upstream takes a smaller file for a failure
-    model.model.object_size, model.model.train_scale = 48.0, 0.5
+    model.model.object_size, model.model.train_scale, model.model.tiles_only = 48.0, 0.5, True
     model.save(tmp_path / "tiny.pt")
     if options.get("nms"):
         options = options | {name: PLAIN[name] for name in ("conf", "iou", "max_det")}
     file = YOLO(tmp_path / "tiny.pt").export(format=name.partition(",")[0], imgsz=IMGSZ, device="cpu", **options)
     exported = YOLO(file, task="detect")
     for more in ({}, {"slice_skip": 0.7}, {"slice": "auto"}):
-        found, expected = (each.predict(image, **SLICED | {"rect": False} | more)[0] for each in (exported, model))
+        found, expected = (
+            each.predict(image, **SLICED | {"rect": False, "slice_full": None} | more)[0] for each in (exported, model)
+        )
         assert found.tiles == expected.tiles and found.tiles[0] > 1, more
+        assert exported.predictor.slicer.full is model.predictor.slicer.full is False
         assert len(found) == pytest.approx(len(expected), rel=0.02), more
         distance = (found.boxes.xyxy[:, None] - expected.boxes.xyxy[None]).abs().amax(2).amin(1)
         # OpenVINO computes in bfloat16 on processors that have it.
@@ -420,7 +423,7 @@ def test_training_validates_by_tiles(tmp_path: Path, image: np.ndarray) -> None:
     best = YOLO(tmp_path / "train/weights/best.pt")
     size = (0.2 * 160 * 0.2 * 256) ** 0.5  # of the one object
     assert best.model.object_size == pytest.approx(size, rel=1e-4)
-    assert best.model.train_scale == IMGSZ / TILE
+    assert (best.model.train_scale, best.model.tiles_only) == (IMGSZ / TILE, False)
     best.predict(image, slice="auto", imgsz=IMGSZ, verbose=False)
     assert best.predictor.slicer.tile == auto_tile(IMGSZ, size) == 96  # 64 * 40.5 / 32, to the nearest 32
 
