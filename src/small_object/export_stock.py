@@ -13,7 +13,6 @@ from ultralytics.nn.tasks import torch_safe_load
 from small_object.arguments import DEFAULTS
 from small_object.errors import UserError, explain, one_line
 from small_object.files import replacing
-from small_object.transfer import connected_channels
 
 ROW_ATTRIBUTES = "i", "f", "type", "np"  # set by `parse_model` for each row
 
@@ -84,7 +83,9 @@ def to_conv(dual: DualConv) -> Conv:
     c2, c1 = point.shape[:2]
     conv = Conv(c1, c2, 3, dual.conv.stride[0], act=dual.act)
     kernel = nn.functional.pad(point.float(), (1, 1, 1, 1))
-    kernel[connected_channels(c2, c1, dual.conv.groups)] += grouped.float().flatten(0, 1)
+    groups = dual.conv.groups
+    connected = torch.kron(torch.eye(groups), torch.ones(c2 // groups, c1 // groups)).bool()
+    kernel[connected] += grouped.float().flatten(0, 1)
     conv.conv.weight = nn.Parameter(kernel.to(grouped.dtype), requires_grad=grouped.requires_grad)
     conv.bn = dual.bn
     for name in ROW_ATTRIBUTES:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from copy import deepcopy
+from itertools import product
 from statistics import median
 from types import SimpleNamespace
 from typing import Any
@@ -19,26 +21,26 @@ from small_object.sizes import box_sides
 from small_object.slicing.dataset import add_shape, object_size
 
 TINY = 4  # pixels: a cell of the finest grid, at stride 4
+BRANCHES = "cv2", "cv3", "one2one_cv2", "one2one_cv3"  # of a head: boxes and classes
 POSITIVES = 5.0
 """Sum of the target scores of an object: about 0.5 for each of its ten candidates."""
 
 Labels = Sequence[Mapping[str, Any]]
 
 
-def fit_to_data(model: Any, dataset: Any, args: SimpleNamespace, is_new: bool) -> None:
+def fit_to_data(model: Any, dataset: Any, args: SimpleNamespace) -> None:
     """Tell a model the size of its training objects, for the loss, the assignment, the head and `slice=auto`.
 
     Args:
         model: Model about to be trained, with its task in `args`.
         dataset: Upstream's training set, or one of tiles.
         args: Arguments of the training.
-        is_new: Whether no weights were loaded into the model.
     """
     labels, tile = [add_shape(label) for label in dataset.labels], max(getattr(dataset, "tile", (math.inf,)))
     model = unwrap_model(model)
     student = getattr(model, "student_model", model)  # distillation: the student builds the loss
     lines = [set_nwd_scale(student, labels, args, tile)]
-    if is_new and uses_head_init(student):
+    if uses_head_init(student) and hasattr(student.model[-1], "bias_init"):
         lines.append(init_head(student.model[-1], labels, args.imgsz, tile))
     if args.task in BOX_TASKS:
         model.object_size = object_size(labels)  # saved in checkpoints for `slice=auto`
@@ -79,13 +81,14 @@ def uses_head_init(model: Any) -> bool:
 
 @torch.no_grad()
 def init_head(head: Any, labels: Labels, imgsz: int, tile: float) -> str:
-    """Initialise a detection head with the mean size and the frequency of the training objects.
+    """Initialise what took no weights of a detection head with the mean size and the frequency of the training objects.
 
     Upstream starts all 16 bins of a distance equally, a mean of 7.5 strides to each side. At stride 8 that is a box of
     120 px, whose IoU with an object of 20 px is 0.03. The class scores of fine levels also start far below those of
     coarse levels, so that coarse levels win the first assignments. Here, bin k starts at -k·ln(1 + 1/m), a geometric
     distribution with the mean m: half the mean size of the objects in strides, at least 1. All levels start with the
-    same class score: the expected number of positive anchors divided by the number of anchors.
+    same class score: the expected number of positive anchors divided by the number of anchors. Biases that are no
+    longer at upstream's start values come from loaded weights, and stay.
 
     Args:
         head: Upstream's `Detect` or a subclass.
@@ -94,20 +97,27 @@ def init_head(head: Any, labels: Labels, imgsz: int, tile: float) -> str:
         tile: Longer side of the tiles in pixels; infinite without slicing.
 
     Returns:
-        A line for the log.
+        A line for the log; empty if all biases come from loaded weights.
     """
+    unused = deepcopy(head)
+    unused.bias_init()
     size = mean_box_size(labels, imgsz, tile)
     density = sum(len(x["bboxes"]) * min(1.0, tile**2 / math.prod(x["shape"])) for x in labels) / max(1, len(labels))
     anchors = sum((imgsz / stride) ** 2 for stride in head.stride.tolist())
     score = min(max(POSITIVES * density / anchors / head.nc, 1e-6), 0.5)
     bins = torch.arange(head.reg_max, dtype=torch.float32)
-    branches = [(head.cv2, head.cv3)]
-    if getattr(head, "one2one_cv2", None) is not None:
-        branches.append((head.one2one_cv2, head.one2one_cv3))
-    for boxes, classes in branches:
-        for box, kind, stride in zip(boxes, classes, head.stride.tolist(), strict=True):
+    num_new = 0
+    for name, (level, stride) in product(BRANCHES, enumerate(head.stride.tolist())):
+        branches = getattr(head, name, None)
+        if branches is None or not torch.equal(branches[level][-1].bias, getattr(unused, name)[level][-1].bias):
+            continue
+        num_new += 1
+        bias = branches[level][-1].bias
+        if name.endswith("cv3"):
+            bias[: head.nc] = math.log(score / (1 - score))
+        else:
             mean = max(size / 2 / stride, 1.0)
             start = -bins * math.log(1 + 1 / mean) if head.reg_max > 1 else torch.tensor([mean])
-            box[-1].bias.copy_(start.repeat(4))
-            kind[-1].bias[: head.nc] = math.log(score / (1 - score))
-    return f"{colorstr('head:')} starts with boxes of {size:.1f} px and class scores of {score:.2g}, as in the data"
+            bias.copy_(start.repeat(4))
+    start = f"boxes of {size:.1f} px and class scores of {score:.2g}, as in the data"
+    return f"{colorstr('head:')} {num_new} branches without weights start with {start}" if num_new else ""

@@ -216,30 +216,6 @@ def match_rows(gains: Sequence[Sequence[int]]) -> dict[int, int]:
     return pairs
 
 
-def connected_channels(c2: int, c1: int, groups: int) -> torch.Tensor:
-    """Return whether a convolution in groups connects each output with each input channel, bool, shape (c2, c1)."""
-    return torch.kron(torch.eye(groups), torch.ones(c2 // groups, c1 // groups)).bool()
-
-
-def to_dual(conv: Tensors, dual: Tensors) -> Tensors:
-    """Return the weights of a 3x3 `Conv` as those of a `DualConv`, or the same tensors if these are no such pair.
-
-    Kernels within a group are taken whole; between groups, only their centres. BatchNorm learns to compensate for the
-    rest.
-
-    Args:
-        conv: State with the weights, `conv.weight` of shape (c2, c1, 3, 3).
-        dual: State that receives them, `conv.weight` of shape (c2, c1 / g, 3, 3), `cv2.weight` of (c2, c1, 1, 1).
-    """
-    full, grouped, point = conv.get("conv.weight"), dual.get("conv.weight"), dual.get("cv2.weight")
-    if full is None or grouped is None or point is None or full.shape != (*point.shape[:2], 3, 3):
-        return conv
-    (c2, c1), width = full.shape[:2], grouped.shape[1]
-    connected = connected_channels(c2, c1, c1 // width).to(full.device)
-    centre = full[:, :, 1:2, 1:2].masked_fill(connected[..., None, None], 0)
-    return {**conv, "conv.weight": full[connected].view(c2, width, 3, 3), "cv2.weight": centre}
-
-
 def matching_tensors(source: Tensors, target: Tensors) -> Tensors:
     """Return the tensors of a module that fit another module by name and shape.
 
@@ -253,7 +229,6 @@ def matching_tensors(source: Tensors, target: Tensors) -> Tensors:
     for name in target:
         path = name.split(".")[:-1]
         groups[".".join(path[:-1] if path[-1:] in (["conv"], ["bn"]) else path)].append(name)
-    source = to_dual(source, target)
     fits = {name for name in target if name in source and source[name].shape == target[name].shape}
     return {name: source[name] for names in groups.values() if fits.issuperset(names) for name in names}
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from torch.utils.data import DataLoader, Dataset
 from ultralytics.data.utils import get_split_fraction
@@ -25,18 +23,7 @@ require_parameters(StockDetectionTrainer.validate)
 
 
 class DetectionTrainer(StockDetectionTrainer):
-    """Upstream's trainer of detection models, which also trains on slices and tells models about their data.
-
-    Attributes:
-        is_new: Whether no weights were loaded into the model.
-    """
-
-    is_new = False
-
-    def get_model(self, cfg: Any = None, weights: Any = None, verbose: bool = True) -> Any:
-        """Return upstream's model, and note whether weights were loaded into it."""
-        self.is_new = weights is None
-        return super().get_model(cfg, weights, verbose)
+    """Upstream's trainer of detection models, which also trains on slices and tells models about their data."""
 
     def build_dataset(self, img_path: str, mode: str = "train", batch: int | None = None) -> Dataset:
         """Return upstream's data set or, for training with `slice`, a data set of tiles.
@@ -102,7 +89,7 @@ class DetectionTrainer(StockDetectionTrainer):
         if task in BOX_TASKS and self.args.slice and not isinstance(loader.dataset, SlicedDataset):
             raise UserError(f"slice={self.args.slice} is not supported for training this kind of model")
         if task in UPRIGHT_TASKS:  # their losses hold a BboxLoss
-            fit_to_data(self.model, loader.dataset, self.args, self.is_new)
+            fit_to_data(self.model, loader.dataset, self.args)
         return loader
 
     def save_metrics(self, metrics: dict[str, float]) -> None:
