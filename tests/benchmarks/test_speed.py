@@ -67,7 +67,7 @@ def test_profile(done: dict[str, Any]) -> None:
     assert sum(layer.share for layer in layers) == pytest.approx(1)
     assert sum(layer.ms for layer in layers) == pytest.approx(total, rel=0.5)
     found = {layer.index: (layer.kind, layer.stride) for layer in layers}
-    assert found[5] == ("DualConv", "16") and found[len(layers) - 1] == ("LightDetect", "4, 8, 16, 32")
+    assert found[5] == ("Conv", "16") and found[len(layers) - 1] == ("LightDetect", "4, 8, 16, 32")
     assert "## The rows of plain, PyTorch CPU" in done["md"] and "`Detect` (stride 4, 8)" in done["md"]
 
 

@@ -7,12 +7,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 from ultralytics import YOLO
-from ultralytics.nn.modules import Conv, DualConv
 from ultralytics.nn.tasks import DetectionModel
 
 from benchmarks.common import ROOT
 from small_object.cli import main
-from small_object.transfer import match_rows, matching_tensors, plan_transfer, summarize, transfer
+from small_object.transfer import match_rows, plan_transfer, summarize, transfer
 
 BACKBONE = [
     [-1, 1, "Conv", [8, 3, 2]],
@@ -37,9 +36,8 @@ NO_P5 = BACKBONE[:5], [[-1, 1, "C3k2", [24, False]], [[2, 5], 1, "Detect", ["nc"
 P2_HEAD = (
     BACKBONE,
     [*NECK, [-1, 1, "nn.Upsample", [None, 2, "nearest"]], [[-1, 2], 1, "Concat", [1]], [-1, 1, "C3k2", [16, False]],
-     [[12, 9, 6], 1, "LightDetect", ["nc"]]],
+     [[12, 9, 6], 1, "Detect", ["nc"]]],
 )  # fmt: skip
-DUAL = [[*row[:2], "DualConv", [row[3][0], 2, 1]] if i == 3 else row for i, row in enumerate(BACKBONE)], STOCK[1]
 
 
 def build(rows, nc=2, ch=3, seed=0, **keys):
@@ -72,9 +70,8 @@ def outputs(model, image):
         (INSERTED, {0: 0, 1: 1, 2: 2}),  # behind the inserted row the weights are taken, but their inputs differ
         (NO_P5, {i: i for i in range(5)}),
         (P2_HEAD, {i: i for i in range(10)}),
-        (DUAL, {i: i for i in range(10)}),
     ],
-    ids=["inserted row", "no P5", "P2 and light head", "DualConv of one group"],
+    ids=["inserted row", "no P5", "P2 head"],
 )
 def test_rows_taken_compute_what_they_did(rows, same):
     source, target = build(STOCK), build(rows, seed=1)
@@ -87,8 +84,7 @@ def test_rows_taken_compute_what_they_did(rows, same):
         assert torch.equal(ours[i], stock[j]), i
     state = target.state_dict()
     for row in plan:
-        taken = {name for name in row.taken if "cv2.weight" not in name or row.module != "DualConv"}
-        for name in taken if row.part != "head" else ():
+        for name in row.taken if row.part != "head" else ():
             assert torch.equal(state[f"model.{row.index}.{name}"], theirs[f"model.{row.source}.{name}"]), name
     assert all(len(row.taken) == row.total for row in plan if row.part == "backbone" and row.source is not None)
 
@@ -159,18 +155,6 @@ def test_matching_is_the_best_of_all_in_order():
         pairs = match_rows(gains)
         assert sum(gains[i][j] for i, j in pairs.items()) == best
         assert list(pairs) == sorted(pairs) and list(pairs.values()) == sorted(set(pairs.values()))
-
-
-@pytest.mark.parametrize("groups", [1, 2, 4])
-def test_a_convolution_becomes_a_dual_convolution(groups):
-    conv, dual = Conv(8, 16, 3, 2).eval(), DualConv(8, 16, 2, groups).eval()
-    dual.load_state_dict(matching_tensors(conv.state_dict(), dual.state_dict()))
-    kernel = conv.conv.weight.detach().clone()
-    for out, inp in itertools.product(range(16), range(8)):
-        if out * groups // 16 != inp * groups // 8:  # of two groups: only the centre is left
-            kernel[out, inp] = F.pad(kernel[out, inp, 1:2, 1:2], (1, 1, 1, 1))
-    x = torch.rand(2, 8, 6, 6)
-    torch.testing.assert_close(dual(x), conv.act(conv.bn(F.conv2d(x, kernel, stride=2, padding=1))))
 
 
 @pytest.fixture

@@ -55,13 +55,12 @@ def test_heads(design, scale):
     *layers, head = model_layers(design, scale)
     assert type(head) is (Detect if design else LightDetect)
     assert head.nl == 4
-    for branch in head.cv3:  # YOLO11's class branch is depthwise, older families' is not
-        assert [type(m) for m in (*branch[0], *branch[1])] == [DWConv, Conv, DWConv, Conv]
-    for branch in head.cv2 if not design else ():  # separable box branches
+    if design:
+        for branch in head.cv3:  # YOLO11's class branch is depthwise, older families' is not
+            assert [type(m) for m in (*branch[0], *branch[1])] == [DWConv, Conv, DWConv, Conv]
+    for branch in () if design else (*head.cv2, *head.cv3):
         convs = [m for m in branch.modules() if isinstance(m, nn.Conv2d)]
-        assert [(m.kernel_size[0], m.groups == m.in_channels) for m in convs] == [(3, True), (1, False)] * 2 + [
-            (1, False)
-        ]
+        assert [(m.kernel_size[0], m.groups == m.in_channels) for m in convs] == [(3, True), (1, False)]
 
     outputs = [torch.zeros(1, 3, 256, 256, device="meta")]
     for layer in layers:
