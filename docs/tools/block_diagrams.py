@@ -221,19 +221,20 @@ def read_rows(file: Path, imgsz: int = 64) -> list[dict]:
     return rows
 
 
-OURS = {"DualConv", "DWR", "C3k2DWR", "ScreeningLateral", "ScreeningFusion", "LightDetect"}
-COLUMNS = (4.0, 7.3, 10.15, 12.75, 15.35)  # backbone, lateral, fusion, block, head
+COLUMNS = (4.0, 8.2, 11.6, 15.0)  # backbone, fusion, block, head
 
 
 def draw_model(file: Path) -> Figure:
-    """Draw a model with an HS-FPN from its YAML: a band per stride; from left to right backbone, neck and heads."""
+    """Draw a model with a top-down neck from its YAML: a band per stride; from left to right backbone, neck, heads."""
     rows = read_rows(file)
     *body, detect = rows
+    upsampled = {row["i"]: row["sources"][0] for row in body if row["name"] == "Upsample"}  # drawn with the next row
+    body = [row for row in body if row["i"] not in upsampled]
     strides = sorted({row["stride"] for row in body})
     stacks = {s: [row for row in body if row["backbone"] and row["stride"] == s] for s in strides}
     step, pad = 0.95, 0.42
     figure, ax = canvas(17, 2.75 + sum(step * len(stack) + pad for stack in stacks.values()))
-    for x, text in zip(COLUMNS, ("backbone", "lateral", "fusion", "block", detect["name"]), strict=True):
+    for x, text in zip(COLUMNS, ("backbone", "upsample, fuse", "block", detect["name"]), strict=True):
         note(ax, x, 0.6, text, ha="center", va="baseline", fontsize=10.5, fontweight="bold")
     image = Box(ax, COLUMNS[0], 1.25, "image, 3", "data", 2.7, 0.62, 8.5)
     boxes: dict[int, Box] = {}
@@ -248,12 +249,12 @@ def draw_model(file: Path) -> Figure:
             boxes[row["i"]] = row_box(ax, COLUMNS[0], y + pad / 2 - 0.06 + step * (number + 0.5), row)
         for row in body:
             if not row["backbone"] and row["stride"] == stride:
-                column = {"ScreeningLateral": 1, "ScreeningFusion": 2}.get(row["name"], 3)
+                column = 1 if row["name"] == "Concat" else 2
                 boxes[row["i"]] = row_box(ax, COLUMNS[column], boxes[stack[-1]["i"]].y, row)
         y += band
     for row in body:
         box = boxes[row["i"]]
-        for source in [boxes[i] for i in row["sources"]] or [image]:
+        for source in [boxes[upsampled.get(i, i)] for i in row["sources"]] or [image]:
             if source.x == box.x:
                 arrow(ax, source.bottom, box.top)
             elif source.y == box.y:
@@ -261,21 +262,21 @@ def draw_model(file: Path) -> Figure:
             elif box.x < source.x:  # a block to the fusion of the level above
                 gap = (source.top[1] + box.bottom[1]) / 2
                 arrow(ax, source.top, (source.x, gap), (box.x, gap), box.bottom)
-            else:  # the highest lateral to the first fusion
+            else:  # the coarsest level to the first fusion
                 arrow(ax, source.right, (box.x, source.y), box.bottom)
     for source in detect["sources"]:
-        level = f"P{body[source]['stride'].bit_length() - 1}"
-        head = Box(ax, COLUMNS[4], boxes[source].y, f"{level}: boxes\nand classes", "head", 2.0, size=8.5)
+        level = f"P{rows[source]['stride'].bit_length() - 1}"
+        head = Box(ax, COLUMNS[3], boxes[source].y, f"{level}: boxes\nand classes", "head", 2.0, size=8.5)
         arrow(ax, boxes[source].right, head.left)
     note(
         ax, 0.25, y + 0.42, "A box names its module and its channels at scale n; sizes are those of a 640 px input.\n"
-        "Orange: blocks that YOLO11 does not have.", color=FAINT,
+        "Orange: what YOLO11 does not have.", color=FAINT,
     )  # fmt: skip
     return figure
 
 
 def row_box(ax: Axes, x: float, y: float, row: dict) -> Box:
     """Draw the box of a row."""
-    name = row["name"].removeprefix("Screening")
-    text = name + (f" x{row['repeats']}" if row["repeats"] > 1 else "") + f", {row['channels']}"
-    return Box(ax, x, y, text, "new" if row["name"] in OURS else "conv", 2.7 if row["backbone"] else 2.0, 0.62, 8.5)
+    text = row["name"] + (f" x{row['repeats']}" if row["repeats"] > 1 else "") + f", {row['channels']}"
+    kind = "conv" if row["backbone"] or row["stride"] > 4 else "new"
+    return Box(ax, x, y, text, kind, 2.7 if row["backbone"] else 2.0, 0.62, 8.5)
