@@ -39,6 +39,18 @@ def test_the_head_predicts_the_mean_object_at_its_frequency(end2end: bool) -> No
             torch.testing.assert_close(kind[-1].bias.sigmoid(), torch.full((2,), score))
 
 
+def test_loaded_branches_stay() -> None:
+    head = build_head()
+    loaded = [head.cv2[0][-1].bias, head.cv3[1][-1].bias]
+    for bias in loaded:
+        bias.data[0] += 0.25
+    before = [bias.clone() for bias in loaded]
+    assert " 2 branches" in init_head(head, LABELS, 320, float("inf"))
+    assert all(map(torch.equal, loaded, before))
+    assert head.cv2[1][-1].bias[1] < head.cv2[1][-1].bias[0] and head.cv3[0][-1].bias.unique().numel() == 1
+    assert init_head(head, LABELS, 320, float("inf")) == ""
+
+
 def test_distances_without_bins_and_tiles() -> None:
     head = build_head(reg_max=1)
     init_head(head, LABELS[:1], 320, 320)  # tiles of half the side show objects of 40 px, at a quarter of the number
