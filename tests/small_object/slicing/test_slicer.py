@@ -95,14 +95,11 @@ def test_auto_asks_the_model_for_its_training() -> None:
     assert build_slicer(args, model, (320, 480)).tile == (640, 960)  # the input's aspect
 
 
-@pytest.mark.parametrize(("trained", "given", "full"), [
-    ({}, None, True), ({"tiles_only": False}, None, True), ({"tiles_only": True}, None, False),
-    ({"tiles_only": True}, True, True), ({"tiles_only": False}, False, False),
-])  # fmt: skip
-def test_a_model_of_tiles_alone_skips_the_whole_image(trained: dict, given: bool | None, full: bool) -> None:
-    args = get_cfg(overrides={"slice": 320, "slice_full": given})
-    for model in (SimpleNamespace(model=SimpleNamespace(**trained)), SimpleNamespace(metadata=trained)):
-        assert build_slicer(args, model, (320, 320)).full is full
+def test_a_model_of_tiles_alone_skips_the_whole_image() -> None:
+    for tiles_only, given, full in ((0, None, True), (1, None, False), (1, True, True), (0, False, False)):
+        args, model = get_cfg(overrides={"slice": 320, "slice_full": given}), SimpleNamespace(tiles_only=tiles_only)
+        for each in (SimpleNamespace(model=model), SimpleNamespace(metadata=vars(model))):
+            assert build_slicer(args, each, (320, 320)).full is full
 
 
 def test_a_region_leaves_out_tiles_and_objects(tmp_path: Path) -> None:
