@@ -50,8 +50,8 @@ def commands(name: str, scratch: bool) -> tuple[str, ...]:
         f"yolo detect train model={MODELS[name]} data=datasets/ASS1-demo/ASS1-demo.yaml imgsz=384 batch=2 nbs=2 "
         f"rect=True {SHORT} {start} project=runs/ASS1 name={name}",
         f"yolo detect train model={MODELS[name]} data=datasets/ASS2-demo/ASS2-demo.yaml {TILES} slice_samples=4 "
-        f"slice_full_ratio=0 batch=2 nbs=2 epochs={4 if scratch else 3} lr0=0.001 {SHORT} pretrained=runs/ASS1/{name}/weights/best.pt "
-        f"project=runs/ASS2 name={name}",
+        f"slice_full_ratio=0 batch=2 nbs=2 epochs={4 if scratch else 3} lr0=0.001 {SHORT} "
+        f"pretrained=runs/ASS1/{name}/weights/best.pt project=runs/ASS2 name={name}",
         f"yolo detect val model=runs/ASS2/{name}/weights/best.pt data=datasets/ASS2-demo/ASS2-demo.yaml {TILES} "
         f"device=cpu project=runs/val name=ASS2-{name} exist_ok=True",
     )
