@@ -119,5 +119,5 @@ def init_head(head: Any, labels: Labels, imgsz: int, tile: float) -> str:
             mean = max(size / 2 / stride, 1.0)
             start = -bins * math.log(1 + 1 / mean) if head.reg_max > 1 else torch.tensor([mean])
             bias.copy_(start.repeat(4))
-    start = f"boxes of {size:.1f} px and class scores of {score:.2g}, as in the data"
-    return f"{colorstr('head:')} {num_new} branches without weights start with {start}" if num_new else ""
+    values = f"boxes of {size:.1f} px and class scores of {score:.2g}, as in the data"
+    return f"{colorstr('head:')} {num_new} branches without weights start with {values}" if num_new else ""
