@@ -102,7 +102,11 @@ def measure(entries: dict[tuple[str, int], Entry], rounds: int, threads: int, de
     for (label, imgsz), entry in entries.items():
         path = entry.yaml if Path(entry.yaml).name == entry.yaml else str(ROOT / entry.yaml)
         name = f"{label} {imgsz}"
-        contender = speed.Contender(compare.Model(name, path, {}), YOLO(path, task="detect").model, 0.0)
+        model = compare.Model(name, path, {})
+        if any(row["version"] != model.version for row in entry.rows):
+            LOGGER.warning(f"{name} px is left out: {entry.yaml} has changed since its training")
+            continue
+        contender = speed.Contender(model, YOLO(path, task="detect").model, 0.0)
         for each in devices:
             network, image = speed.fuse(contender.network, each), torch.rand(1, 3, imgsz, imgsz).to(each)
             call = torch.inference_mode()(lambda network=network, image=image: network(image))

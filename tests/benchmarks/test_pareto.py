@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import pareto
+from benchmarks import compare, pareto
 from benchmarks.common import write_csv
 from benchmarks.report import COLUMNS, Entry
 from tests.helpers.common import STOCK_MODEL, read_csv
@@ -37,7 +37,7 @@ def write_results(folder: Path, model: Path, imgsz: int, scores: dict[str, float
     rows = [
         {"key": f"{label}{imgsz}", "model": label, "yaml": str(model), "overrides": "{}", "data": "a.yaml",
          "epochs": "1", "imgsz": str(imgsz), "AP": score, "AP50": score, "AP_small": score,
-         "parameters": 1000, "GFLOPs": 0.1,
+         "parameters": 1000, "GFLOPs": 0.1, "version": compare.Model("", str(model), {}).version,
          "strides": "4", "stock": "yes" if "stock" in label else "no", "seed": 0} | more
         for label, score in scores.items()
     ]  # fmt: skip
@@ -51,6 +51,7 @@ def test_a_report_of_what_was_trained(tmp_path: Path) -> None:
     out = tmp_path / "out"
     write_results(out / "64", model, 64, {"stock a": 0.1, "ours": 0.3})
     write_results(tmp_path / "more", model, 128, {"stock a": 0.2})
+    write_results(out / "old", model, 64, {"an older design": 0.9}, version="other")  # left out
     arguments = ["--only-report", "--results", str(tmp_path / "more"), "--rounds", "2", "--device", "cpu"]
     assert pareto.main([*arguments, "--out", str(out)]) == 0
     rows = read_csv(out / "pareto.csv")
