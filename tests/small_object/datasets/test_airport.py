@@ -6,19 +6,18 @@ import io
 import os
 import re
 import shutil
-import signal
 import time
 import zipfile
 from collections import Counter
 from collections.abc import Iterator
+from multiprocessing import get_all_start_methods, get_context
+from multiprocessing.process import BaseProcess
 from pathlib import Path
-from threading import RLock
 from types import SimpleNamespace
 
 import cv2
 import numpy as np
 import pytest
-from tqdm import tqdm
 
 from small_object.datasets import airport
 from small_object.datasets.airport import prepare, read_samples
@@ -277,33 +276,44 @@ def test_no_network_is_one_line_that_names_the_ways_out(server: RecordServer, tm
     assert "no connection" in line and "--archive" in line and "ASS1-demo/ASS1-demo.yaml" in line and "\n" not in line
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
-@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
-def test_killed_at_any_moment_and_started_again_it_ends_in_the_same_state(server: RecordServer, tmp_path: Path) -> None:
-    def start(folder: Path) -> int:
-        """Prepare in a child process, which a kill ends without any clean-up."""
-        if child := os.fork():
-            return child
-        try:
-            cv2.setNumThreads(0)  # its threads did not come along
-            tqdm.set_lock(RLock())  # tqdm's own is shared: a killed child that held it would stop all others
-            os.environ["ASS_CACHE"] = str(folder / "cache")
-            prepare("ASS1", folder / "ASS1")
-        finally:
-            os._exit(0 if (folder / "ASS1/images").exists() else 1)
+def prepare_in_child(folder: Path, url: str) -> None:
+    """Prepare the small ASS1; the process ends with 0 if its images are there."""
+    airport.SETS["ASS1"] = dict(zip(airport.SETS["ASS1"], COUNTS["ASS1"], strict=True))
+    airport.NUM_IMAGES["ASS1"] = IMAGES["ASS1"]
+    os.environ.update(ASS_CACHE=str(folder / "cache"), ASS_RECORD_URL=url)
+    prepare("ASS1", folder / "ASS1")
+    os._exit(0 if (folder / "ASS1/images").exists() else 1)
 
+
+@pytest.mark.skipif("forkserver" not in get_all_start_methods(), reason="needs a fork server")
+def test_killed_at_any_moment_and_started_again_it_ends_in_the_same_state(server: RecordServer, tmp_path: Path) -> None:
+    context = get_context("forkserver")  # a fork of this process would inherit locks that its threads hold
+    context.set_forkserver_preload([__name__])
+
+    def start(folder: Path) -> BaseProcess:
+        child = context.Process(target=prepare_in_child, args=(folder, server.url))
+        child.start()
+        return child
+
+    def finish(folder: Path) -> int | None:
+        child = start(folder)
+        child.join(60)
+        child.kill()
+        return child.exitcode
+
+    assert finish(tmp_path / "warm-up") == 0  # the first start is that of the server too
     began = time.monotonic()
-    assert os.waitpid(start(tmp_path / "whole"), 0)[1] == 0
+    assert finish(tmp_path / "whole") == 0
     took = time.monotonic() - began
     expected = state(tmp_path / "whole/ASS1")
     folder = tmp_path / "killed"
     for moment in np.linspace(0.02, 0.98, 15):
         child = start(folder)
         time.sleep(took * moment)
-        os.kill(child, signal.SIGKILL)
-        os.waitpid(child, 0)
+        child.kill()
+        child.join()
         if (folder / "ASS1/images").exists():  # that was too late: all is there
             assert {k: v for k, v in state(folder / "ASS1").items() if not k.startswith(".")} == expected
             shutil.rmtree(folder / "ASS1/images")
-    assert os.waitpid(start(folder), 0)[1] == 0
+    assert finish(folder) == 0
     assert state(folder / "ASS1") == expected
