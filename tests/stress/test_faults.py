@@ -232,7 +232,7 @@ entrypoint()
 
 
 def test_ctrl_c(server: Server, data: Path, tmp_path: Path) -> None:
-    stop = "os.kill(os.getpid(), signal.SIGINT) if trainer.epoch == {} else None"
+    stop = "signal.raise_signal(signal.SIGINT) if trainer.epoch == {} else None"  # in this thread, at once
     for epoch, advice in ((0, "Stopped. No epoch was finished: start again"),
                           (1, "resume with: yolo train resume=True model=")):  # fmt: skip
         status, said = run_yolo(server, tmp_path, stop.format(epoch), f"data={data}")
