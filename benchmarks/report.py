@@ -22,12 +22,13 @@ from small_object.sizes import SIZE_GROUPS
 GROUP_COLUMNS = [f"{what} {group}" for group in SIZE_GROUPS for what in ("AP", "AP50", "AR", "objects")]
 COLUMNS = [
     "key", "model", "yaml", "version", "overrides", "data", "seed", "epochs", "imgsz", "batch", "settings", "commit",
-    "machine", "threads", "torch", "ultralytics", "AP", "AP50", "AP_small", "AR_small", "AP_last", "AP50_last",
-    *GROUP_COLUMNS, "parameters", "GFLOPs", "strides", "stock", "nwd", "nwd_assign", "train_s", "inference_ms",
-    "postprocess_ms", "finished", "command",
+    "machine", "threads", "torch", "ultralytics", "AP", "AP50", "AP_small", "AP_small by object", "AR_small",
+    "AP_last", "AP50_last", *GROUP_COLUMNS, "parameters", "GFLOPs", "strides", "stock", "nwd", "nwd_assign", "train_s",
+    "inference_ms", "postprocess_ms", "finished", "command",
 ]  # fmt: skip
 CURVE_COLUMNS = ["key", "model", "data", "seed", "epoch", "seconds", "AP50", "AP"]
-SCORES = ["AP", "AP50", "AP_small", "AR_small", *(f"AP {group}" for group in SIZE_GROUPS), "AP50_last"]
+AP_BY_SIZE = [f"AP {group}" for group in SIZE_GROUPS]
+SCORES = ["AP", "AP50", "AP_small", "AP_small by object", "AR_small", *AP_BY_SIZE, "AP50_last"]
 TITLES = {f"AP {group}": f"AP {low**0.5:g}²-{high**0.5:g}²" for group, (low, high) in SIZE_GROUPS.items()}
 TITLES = {column: title.replace(" 0²-", " <").replace("-inf²", "+") for column, title in TITLES.items()}
 TITLES |= {"AP50_last": "AP50 last", "parameters": "M parameters", "train_s": "training s"}
@@ -36,7 +37,8 @@ COSTS = {"parameters": (1e-6, 2), "GFLOPs": (1, 2), "train_s": (1, 1), "inferenc
 RATIOS = ("AP", "AP50", "AP_small", "GFLOPs", "train_s")
 ABOUT = """\
 Scores are in percent, for the weights with the best AP during training (AP50 last: for the last weights). AP is the
-mean over IoU 0.50:0.95; AP_small and AR_small are for COCO's small objects, below 32² px; then AP by size, in pixels.
+mean over IoU 0.50:0.95; AP_small and AR_small are for COCO's small objects, below 32² px, and "by object" weights each
+class by its number of objects; then AP by size, in pixels.
 ± gives the standard deviation over the seeds (n - 1). The best of each column is bold. Training time excludes
 validation, inference time excludes NMS.
 """
@@ -73,11 +75,14 @@ class Entry:
 
     def mean(self, column: str) -> float:
         """Return the mean of a column over the seeds; NaN if a value is missing."""
-        return statistics.fmean(float(row[column] or nan) for row in self.rows)
+        return statistics.fmean(self._values(column))
 
     def deviation(self, column: str) -> float:
         """Return the standard deviation of a column over the seeds; NaN for a single one."""
-        return float(np.std([float(row[column] or nan) for row in self.rows], ddof=1)) if len(self.rows) > 1 else nan
+        return float(np.std(self._values(column), ddof=1)) if len(self.rows) > 1 else nan
+
+    def _values(self, column: str) -> list[float]:
+        return [float(row.get(column) or nan) for row in self.rows]
 
 
 def write_report(folder: Path) -> None:

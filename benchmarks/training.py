@@ -189,6 +189,7 @@ def validate(weights: Path, options: dict[str, Any]) -> dict[str, Any]:
     scores |= {f"{part}_ms": round(found.speed[part], 3) for part in ("inference", "postprocess")}
     if (sizes := found.size) is not None:
         scores |= {"AP_small": sizes.ap[COCO_SMALL_NAME], "AR_small": sizes.ar[COCO_SMALL_NAME]}
+        scores["AP_small by object"] = sizes.by_object.ap[COCO_SMALL_NAME]
         for group in SIZE_GROUPS:
             values = sizes.ap[group], sizes.ap50[group], sizes.ar[group], sizes.counts[group]
             scores |= dict(zip((f"{what} {group}" for what in ("AP", "AP50", "AR", "objects")), values, strict=True))

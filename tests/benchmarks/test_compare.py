@@ -110,6 +110,7 @@ def test_weights_are_validated_again_without_training(runs: dict[str, Any]) -> N
     assert len({(row["settings"], row["train_s"], row["parameters"]) for row in one}) == 1
     for row in one[1:]:
         assert 0 <= float(row["AR_small"]) <= float(one[0]["AR_small"]) and float(row["AP50"]) >= 0
+        assert 0 <= float(row["AP_small by object"]) <= 1
         assert row["AP_last"] == row["AP50_last"] == ""
     assert len(read_csv(runs["out"] / "curves.csv")) == 4
 

@@ -11,7 +11,6 @@ import zipfile
 from collections import Counter
 from collections.abc import Iterator
 from multiprocessing import get_all_start_methods, get_context
-from multiprocessing.process import BaseProcess
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -290,30 +289,24 @@ def test_killed_at_any_moment_and_started_again_it_ends_in_the_same_state(server
     context = get_context("forkserver")  # a fork of this process would inherit locks that its threads hold
     context.set_forkserver_preload([__name__])
 
-    def start(folder: Path) -> BaseProcess:
+    def run(folder: Path, seconds: float = 60) -> int | None:
         child = context.Process(target=prepare_in_child, args=(folder, server.url))
         child.start()
-        return child
-
-    def finish(folder: Path) -> int | None:
-        child = start(folder)
-        child.join(60)
+        child.join(seconds)
         child.kill()
+        child.join()
         return child.exitcode
 
-    assert finish(tmp_path / "warm-up") == 0  # the first start is that of the server too
+    assert run(tmp_path / "warm-up") == 0  # it also starts the server
     began = time.monotonic()
-    assert finish(tmp_path / "whole") == 0
+    assert run(tmp_path / "whole") == 0
     took = time.monotonic() - began
     expected = state(tmp_path / "whole/ASS1")
     folder = tmp_path / "killed"
     for moment in np.linspace(0.02, 0.98, 15):
-        child = start(folder)
-        time.sleep(took * moment)
-        child.kill()
-        child.join()
+        run(folder, took * moment)
         if (folder / "ASS1/images").exists():  # that was too late: all is there
             assert {k: v for k, v in state(folder / "ASS1").items() if not k.startswith(".")} == expected
             shutil.rmtree(folder / "ASS1/images")
-    assert finish(folder) == 0
+    assert run(folder) == 0
     assert state(folder / "ASS1") == expected
