@@ -14,7 +14,6 @@ from fractions import Fraction
 from typing import Any
 
 import torch
-from torch import nn
 from ultralytics.utils import LOGGER
 
 from small_object.errors import UserError, one_line
@@ -75,7 +74,7 @@ def transfer(source: Any, target: Any, verbose: bool = True) -> bool:
         return False
     head, old, new = rows[-1], source.model[-1], target.model[-1]
     own, prefix = new.state_dict(), f"model.{head.index}."
-    renamed = rename_levels(old, old.state_dict(), new, stride_ratio(source, target))
+    renamed = rename_levels(old, old.state_dict(), new)
     waiting = {prefix + name: x for name, x in renamed.items()}
     names = set(waiting)
     target._remap_cls_by_names(waiting, source, verbose)  # removes those that it loads
@@ -96,13 +95,12 @@ def plan_transfer(source: Any, target: Any) -> list[Row]:
         target: Detection model that receives them.
     """
     theirs, ours = _read_layers(source), _read_layers(target)
-    ratio = stride_ratio(source, target)
-    _adapt_stem(theirs[0].state, ours[0].state, ratio)
+    _adapt_channels(theirs[0].state, ours[0].state)
     rows = [Row(i, type(layer).__name__, len(ours[i].state), ours[i].part) for i, layer in enumerate(target.model)]
     gains = [
         [
             sum(tensor.numel() for tensor in matching_tensors(other.state, layer.state).values())
-            if (layer.part, layer.stride) == (other.part, ratio * other.stride)
+            if (layer.part, layer.stride) == (other.part, other.stride)
             else 0
             for other in theirs[:-1]
         ]
@@ -111,14 +109,13 @@ def plan_transfer(source: Any, target: Any) -> list[Row]:
     for i, j in match_rows(gains).items():
         rows[i].source, rows[i].taken = j, matching_tensors(theirs[j].state, ours[i].state)
     rows[-1].source = len(theirs) - 1
-    rows[-1].taken = matching_tensors(
-        rename_levels(source.model[-1], theirs[-1].state, target.model[-1], ratio), ours[-1].state
-    )
+    renamed = rename_levels(source.model[-1], theirs[-1].state, target.model[-1])
+    rows[-1].taken = matching_tensors(renamed, ours[-1].state)
     for row in rows:
         if row.source is not None:
             state = theirs[row.source].state
             is_kept = all(state.get(name) is x for name, x in row.taken.items())
-            row.by_name = is_kept and (ratio, row.source) == (1, row.index)
+            row.by_name = is_kept and row.source == row.index
         if not row.taken:
             row.reason = "no such tensors there" if row.total else ""
         elif len(row.taken) < row.total:
@@ -133,25 +130,12 @@ class _Layer:
     state: Tensors
 
 
-def stride_ratio(source: Any, target: Any) -> int:
-    """Return the stride of the target's stem divided by the source's, a ratio that all later rows share."""
-    ours, theirs = (getattr(getattr(model.model[0], "conv", None), "stride", (2, 2))[0] for model in (target, source))
-    return max(1, ours // theirs)
-
-
-def _adapt_stem(theirs: Tensors, ours: Tensors, ratio: int) -> None:
-    """Fit the first convolution to another stride and to another number of image channels.
-
-    A 3x3 kernel at stride 2 becomes a 7x7 kernel at stride 4, which computes what the other does on an image downscaled
-    by the mean of 2x2 px. Channels are fitted as in upstream: a grey image gets the sum.
-    """
+def _adapt_channels(theirs: Tensors, ours: Tensors) -> None:
+    """Fit the first convolution to another number of image channels, as upstream does: a grey image gets the sum."""
     new, old = ours.get("conv.weight"), theirs.get("conv.weight")
-    if new is None or old is None:
+    if new is None or old is None or new.shape[1] == old.shape[1]:
         return
-    if (ratio, old.shape[2:], new.shape[2:]) == (2, (3, 3), (7, 7)):
-        old = nn.functional.pad(old.repeat_interleave(2, 2).repeat_interleave(2, 3) / 4, (1, 0, 1, 0))
-        theirs["conv.weight"] = old
-    if new.shape[1] != old.shape[1] and (len(new), new.shape[2:]) == (len(old), old.shape[2:]):
+    if (len(new), new.shape[2:]) == (len(old), old.shape[2:]):
         channels = min(new.shape[1], old.shape[1])
         theirs["conv.weight"] = new.clone()
         theirs["conv.weight"][:, :channels] = old.sum(1, keepdim=True) if channels == 1 else old[:, :channels]
@@ -233,7 +217,7 @@ def matching_tensors(source: Tensors, target: Tensors) -> Tensors:
     return {name: source[name] for names in groups.values() if fits.issuperset(names) for name in names}
 
 
-def rename_levels(source: Any, state: Tensors, target: Any, ratio: int) -> Tensors:
+def rename_levels(source: Any, state: Tensors, target: Any) -> Tensors:
     """Return the tensors of a detection head by their names in another head, with levels matched by stride.
 
     Tensors of levels that the other head lacks are left out.
@@ -241,10 +225,9 @@ def rename_levels(source: Any, state: Tensors, target: Any, ratio: int) -> Tenso
     Args:
         source: Head with the weights: upstream's `Detect` or a subclass.
         state: Its tensors.
-        ratio: Stride of the other model's rows divided by this one's.
         target: Head that receives them.
     """
-    strides = (ratio * source.stride).tolist()
+    strides = source.stride.tolist()
     levels = {stride: level for level, stride in enumerate(target.stride.tolist())}
     renamed: Tensors = {}
     for name, tensor in state.items():
