@@ -19,7 +19,7 @@ whole image. The rules apply in this order; 1 is about each box alone, and 3, 5 
 5. Prefer detail. A box of the pass over the whole image is dropped if a whole box of a tile shares at least the
    fraction `DETAIL_COVER` of the smaller of both, has at least the fraction `DETAIL_AREA` of its area and
    `DETAIL_SCORE_RATIO` of its score: the downscaled image places small boxes so badly that NMS would keep both.
-   Rotated boxes skip this rule.
+   Boxes larger than `detail_size` and rotated boxes skip this rule.
 6. NMS. The remaining boxes go through greedy NMS with the threshold `iou`, by falling score; ties keep the order of the
    input.
 
@@ -33,6 +33,7 @@ very uncertain boxes of a validation (confidence 0.001) neither replace nor enla
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -91,6 +92,7 @@ def merge(
     image_hw: tuple[int, int],
     *,
     iou: float = MERGE_IOU,
+    detail_size: float = math.inf,
     rotated: torch.Tensor | None = None,
 ) -> Merged:
     """Merge the detections of all tiles, and of the pass over the whole image, if any, by the rules above.
@@ -103,6 +105,7 @@ def merge(
         tiles: Tiles, xyxy in pixels, shape (T, 4), as from `tile_grid`.
         image_hw: Height and width of the image in pixels.
         iou: Maximum IoU, 0..1, of two remaining boxes of a class.
+        detail_size: Maximum √(w·h) of a box of the whole image that gives way to a tile's box, in pixels.
         rotated: The rotated boxes inside `boxes`, xywhr in pixels and radians, shape (N, 5), if there are any.
 
     Returns:
@@ -144,7 +147,8 @@ def merge(
     i, j = _select(source[cut[i]] != source[j], cut[i], j)
     dropped = parts.drop(*_select(~is_cut[j], i, j), parts)
     if xywhr is None:
-        coarse, detailed = np.flatnonzero(source < 0), np.flatnonzero((source >= 0) & ~is_cut)
+        coarse = np.flatnonzero((source < 0) & (_area(box) <= detail_size**2))
+        detailed = np.flatnonzero((source >= 0) & ~is_cut)
         dropped[coarse] |= parts.lacks_detail(coarse, detailed, class_id)
     i, j = _select(is_cut[j] & ~dropped[i] & ~dropped[j] & (i < j) & (class_id[i] == class_id[j]), i, j)
     group = connected(len(box), *_select(parts.belong_together(i, j), i, j))

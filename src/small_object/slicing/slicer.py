@@ -32,6 +32,10 @@ image would shrink objects to a pixel; at this limit the cost is about a sixteen
 NUM_ON_CPU, MAX_BATCH = 8, 128
 """Tiles at a time for `slice_batch=0`: on a CPU, where more are no faster, and the maximum on a GPU."""
 
+NEW_SCALE, DETAIL_SIZE = 1.5, 8.0
+"""If tiles show objects at more than the first factor of their size in training, a box of the whole image gives way to a
+tile's box only if it is below the second, in input pixels: the whole image then places larger boxes better."""
+
 TRAINING_ATTRIBUTES = "object_size", "train_scale", "tiles_only"
 """Facts about training for `slice=auto` and an unset `slice_full`: attributes of a model or metadata of an export."""
 
@@ -71,6 +75,8 @@ class Slicer:
         agnostic: Whether objects of different classes are also merged.
         max_det: Maximum number of objects in the whole image; None sets no limit.
         region: Where to look; None looks everywhere.
+        detail: Maximum √(w·h) of a box of the whole image that gives way to a tile's box, see `merge`, as a fraction of
+            the image's longer side.
 
     Example:
         >>> image = np.zeros((640, 1000, 3), np.uint8)
@@ -90,6 +96,7 @@ class Slicer:
     agnostic: bool = False
     max_det: int | None = None
     region: Region | None = None
+    detail: float = math.inf
 
     def is_large(self, image_hw: Sequence[int]) -> bool:
         """Return whether an image of the shape (height, width) is larger than a tile. Others are not sliced."""
@@ -203,9 +210,12 @@ class Slicer:
         objects, sources = objects[valid], sources[valid]
         rows = objects.rows
         classes = torch.zeros_like(rows[:, 5]) if self.agnostic else rows[:, 5]
-        merged = merge(
-            rows[:, :4], rows[:, 4], classes, sources, detections.tiles, image_hw, iou=self.iou, rotated=objects.rotated
-        )
+        options: dict[str, Any] = {
+            "iou": self.iou,
+            "detail_size": self.detail * max(image_hw),
+            "rotated": objects.rotated,
+        }
+        merged = merge(rows[:, :4], rows[:, 4], classes, sources, detections.tiles, image_hw, **options)
         masks = None
         if objects.masks is not None:
             parts: list[list[Any]] = [[] for _ in merged.index]
@@ -256,8 +266,10 @@ def build_slicer(args: Any, model: Any, imgsz: tuple[int, int]) -> Slicer | None
     classes = None if args.classes is None else tuple(args.classes)
     agnostic = bool(args.agnostic_nms or args.single_cls)
     region = read_region(args.slice_roi) if getattr(args, "slice_roi", None) else None
-    options = args.slice_skip, classes, args.slice_iou, agnostic, given, region
     sides = tile if isinstance(tile, tuple) else int(tile)
+    tile_scale = longer / (max(tile) if isinstance(tile, tuple) else sides)
+    detail = DETAIL_SIZE / longer if scale and tile_scale > NEW_SCALE * scale else math.inf
+    options = args.slice_skip, classes, args.slice_iou, agnostic, given, region, detail
     full = not tiles_only if args.slice_full is None else bool(args.slice_full)
     return Slicer(sides, args.slice_overlap, 0 if batch == math.inf else int(batch), full, *options)
 

@@ -241,6 +241,9 @@ def test_a_tile_places_small_objects_better_than_the_whole_image(detail, score, 
     coarse, tiles = (20.0, 16.0, 40.0, 34.0), tile_grid(100, 180, 100, 0.2)
     found = merged([(detail, score, class_id, 0), (coarse, 0.7, 0, -1)], tiles, (100, 180))
     assert sorted(found.index.tolist()) == kept
+    for size, rows in ((19, kept), (18.9, [0, 1])):  # √(w·h) of the coarse box is 18.97
+        found = merged([(detail, score, class_id, 0), (coarse, 0.7, 0, -1)], tiles, (100, 180), detail_size=size)
+        assert sorted(found.index.tolist()) == rows
     away = merged([(detail, score, class_id, -1), (coarse, 0.7, 0, -1)], tiles, (100, 180))
     assert sorted(away.index.tolist()) == [0, 1], "one pass leaves the choice to NMS"
 

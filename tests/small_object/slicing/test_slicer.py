@@ -1,5 +1,6 @@
 """The slicer with models that are made up."""
 
+import math
 import tracemalloc
 from pathlib import Path
 from types import SimpleNamespace
@@ -93,6 +94,9 @@ def test_auto_asks_the_model_for_its_training() -> None:
     model.model.object_size, model.model.train_scale = 20.0, 0.25
     assert build_slicer(args, model, (320, 320)).tile == auto_tile(320, 20.0, 0.25) == 640
     assert build_slicer(args, model, (320, 480)).tile == (640, 960)  # the input's aspect
+    for scale, detail in ((0.25, 8 / 320), (0.4, math.inf), (None, math.inf)):  # tiles have a scale of 0.5
+        model.model.train_scale = scale
+        assert build_slicer(get_cfg(overrides={"slice": 640}), model, (320, 320)).detail == detail
 
 
 def test_a_model_of_tiles_alone_skips_the_whole_image() -> None:
