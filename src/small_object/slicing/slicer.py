@@ -33,8 +33,8 @@ NUM_ON_CPU, MAX_BATCH = 8, 128
 """Tiles at a time for `slice_batch=0`: on a CPU, where more are no faster, and the maximum on a GPU."""
 
 NEW_SCALE, DETAIL_SIZE = 1.5, 8.0
-"""If tiles show objects at more than the first factor of their size in training, a box of the whole image gives way to a
-tile's box only if it is below the second, in input pixels: the whole image then places larger boxes better."""
+"""If tiles show objects at more than the first factor of their size in training, a box of the whole image gives way to
+a tile's box only if it is below the second, in input pixels: the whole image then places larger boxes better."""
 
 TRAINING_ATTRIBUTES = "object_size", "train_scale", "tiles_only"
 """Facts about training for `slice=auto` and an unset `slice_full`: attributes of a model or metadata of an export."""
