@@ -103,8 +103,12 @@ def measure(entries: dict[tuple[str, int], Entry], rounds: int, threads: int, de
         path = entry.yaml if Path(entry.yaml).name == entry.yaml else str(ROOT / entry.yaml)
         name = f"{label} {imgsz}"
         model = compare.Model(name, path, {})
-        if any(row["version"] != model.version for row in entry.rows):
-            LOGGER.warning(f"{name} px is left out: {entry.yaml} has changed since its training")
+        try:
+            is_old = any(row["version"] != model.version for row in entry.rows)
+        except FileNotFoundError:
+            is_old = True
+        if is_old:
+            LOGGER.warning(f"{name} px is left out: {entry.yaml} has changed or gone since its training")
             continue
         contender = speed.Contender(model, YOLO(path, task="detect").model, 0.0)
         for each in devices:

@@ -52,6 +52,7 @@ def test_a_report_of_what_was_trained(tmp_path: Path) -> None:
     write_results(out / "64", model, 64, {"stock a": 0.1, "ours": 0.3})
     write_results(tmp_path / "more", model, 128, {"stock a": 0.2})
     write_results(out / "old", model, 64, {"an older design": 0.9}, version="other")  # left out
+    write_results(out / "gone", model, 64, {"a lost design": 0.9}, yaml=str(tmp_path / "gone.yaml"))  # left out
     arguments = ["--only-report", "--results", str(tmp_path / "more"), "--rounds", "2", "--device", "cpu"]
     assert pareto.main([*arguments, "--out", str(out)]) == 0
     rows = read_csv(out / "pareto.csv")
