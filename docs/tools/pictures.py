@@ -1,7 +1,7 @@
 """Writes the pictures of README and docs: python -m docs.tools.pictures.
 
-The drawings of `diagrams.py` need nothing else. The photographs show detections of the demo's models, so they need
-`python -m benchmarks.demo --compare`. The screenshot needs Chromium.
+The drawings of `diagrams.py` need nothing else. The photographs show detections of the demo's model, so they need
+`make demo`. The screenshot needs Chromium and `python -m benchmarks.demo --compare`.
 """
 
 from __future__ import annotations
@@ -103,21 +103,17 @@ def main() -> int:
     """Write the drawings, and the photographs from the results of predict2.py and the weights."""
     diagrams.main()
     panoramas = sorted((PREDICTED / "ASS2/demo").glob("*.jpg"))
-    compared = PREDICTED / "ASS2/stock"
-    if not panoramas or not WEIGHTS.is_file() or not compared.is_dir():
-        print(
-            f"only drawings written: {PREDICTED} has no results of the models; "
-            "run: python -m benchmarks.demo --compare",
-            file=sys.stderr,
-        )
+    if not panoramas or not WEIGHTS.is_file():
+        print(f"only drawings written: {PREDICTED} has no results of the demo; run: make demo", file=sys.stderr)
         return 1
     panorama = max(panoramas, key=lambda path: objects_in(path, "ASS2-demo"))
-    if why := find_missing():
-        print(f"docs/page.jpg can't be written: {why}", file=sys.stderr)
+    write(slicing(panorama), ROOT / "docs/slicing.jpg")
+    write(skipping(panorama), ROOT / "docs/skipping.jpg")
+    compared = (PREDICTED / "ASS2/stock").is_dir()
+    if why := find_missing() if compared else "no stock model to compare; run: python -m benchmarks.demo --compare":
+        print(f"docs/page.jpg is not written: {why}", file=sys.stderr)
         return 1
-    page = comparison(PREDICTED / "ASS2/index.html")
-    for name, picture in zip(PICTURES, (slicing(panorama), skipping(panorama), page), strict=True):
-        write(picture, ROOT / "docs" / name)
+    write(comparison(PREDICTED / "ASS2/index.html"), ROOT / "docs/page.jpg")
     return 0
 
 
