@@ -267,7 +267,7 @@ def build_slicer(args: Any, model: Any, imgsz: tuple[int, int]) -> Slicer | None
     agnostic = bool(args.agnostic_nms or args.single_cls)
     region = read_region(args.slice_roi) if getattr(args, "slice_roi", None) else None
     sides = tile if isinstance(tile, tuple) else int(tile)
-    tile_scale = longer / (max(tile) if isinstance(tile, tuple) else sides)
+    tile_scale = longer / (max(sides) if isinstance(sides, tuple) else sides)
     detail = DETAIL_SIZE / longer if scale and tile_scale > NEW_SCALE * scale else math.inf
     options = args.slice_skip, classes, args.slice_iou, agnostic, given, region, detail
     full = not tiles_only if args.slice_full is None else bool(args.slice_full)
