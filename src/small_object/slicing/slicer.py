@@ -210,12 +210,8 @@ class Slicer:
         objects, sources = objects[valid], sources[valid]
         rows = objects.rows
         classes = torch.zeros_like(rows[:, 5]) if self.agnostic else rows[:, 5]
-        options: dict[str, Any] = {
-            "iou": self.iou,
-            "detail_size": self.detail * max(image_hw),
-            "rotated": objects.rotated,
-        }
-        merged = merge(rows[:, :4], rows[:, 4], classes, sources, detections.tiles, image_hw, **options)
+        inputs = rows[:, :4], rows[:, 4], classes, sources, detections.tiles, image_hw
+        merged = merge(*inputs, iou=self.iou, detail_size=self.detail * max(image_hw), rotated=objects.rotated)
         masks = None
         if objects.masks is not None:
             parts: list[list[Any]] = [[] for _ in merged.index]
