@@ -4,8 +4,7 @@ Training is short enough for a CPU: small images without padding (rect=True), th
 steps in a few minutes. It starts from `benchmarks/models/demo.pt`, which `python -m benchmarks.demo_weights` trained on
 other synthetic images. Upstream leaves one core idle; the demo uses all.
 
-`--scratch` starts from random weights, as the published command does, and takes longer. `--compare` does so for stock
-YOLO11n and yolo11-smallob, too, so that the comparison pages show three models.
+`--scratch` starts from random weights, as the published command does, and takes longer.
 
 At the end the demo prints recall and precision for objects of more than 16 px, and names the pictures of the images
 with the most objects.
@@ -32,28 +31,24 @@ from ultralytics.utils.ops import xywhn2xyxy
 from benchmarks.common import ROOT
 from small_object.compare.kinds import Kind, Matches, classify, find_pairs
 
-MODELS = {
-    "demo": "ultralytics/cfg/models/11/yolo11.yaml",
-    "stock": "yolo11n.yaml",
-    "smallob": "ultralytics/cfg/models/11/yolo11-smallob.yaml",
-}
+MODEL = "ultralytics/cfg/models/11/yolo11.yaml"
 WEIGHTS = "benchmarks/models/demo.pt"
 MIN_SIZE, NUM_NAMED = 16, 2  # pixels; pictures of each set
 SHORT = "optimizer=AdamW warmup_epochs=1 scale=0.3 val=False cache=ram device=cpu exist_ok=True"
 TILES = "imgsz=640 slice=640"
 
 
-def commands(name: str, scratch: bool) -> tuple[str, ...]:
-    """Return the commands that train, fine-tune and validate one of `MODELS`, from random weights if `scratch`."""
+def commands(scratch: bool) -> tuple[str, ...]:
+    """Return the commands that train, fine-tune and validate the model, from random weights if `scratch`."""
     start = "pretrained=False epochs=14 lr0=0.002" if scratch else f"pretrained={WEIGHTS} epochs=4 lr0=0.001"
     return (
-        f"yolo detect train model={MODELS[name]} data=datasets/ASS1-demo/ASS1-demo.yaml imgsz=384 batch=2 nbs=2 "
-        f"rect=True {SHORT} {start} project=runs/ASS1 name={name}",
-        f"yolo detect train model={MODELS[name]} data=datasets/ASS2-demo/ASS2-demo.yaml {TILES} slice_samples=4 "
+        f"yolo detect train model={MODEL} data=datasets/ASS1-demo/ASS1-demo.yaml imgsz=384 batch=2 nbs=2 "
+        f"rect=True {SHORT} {start} project=runs/ASS1 name=demo",
+        f"yolo detect train model={MODEL} data=datasets/ASS2-demo/ASS2-demo.yaml {TILES} slice_samples=4 "
         f"slice_full_ratio=0 batch=2 nbs=2 epochs={4 if scratch else 3} lr0=0.001 {SHORT} "
-        f"pretrained=runs/ASS1/{name}/weights/best.pt project=runs/ASS2 name={name}",
-        f"yolo detect val model=runs/ASS2/{name}/weights/best.pt data=datasets/ASS2-demo/ASS2-demo.yaml {TILES} "
-        f"device=cpu project=runs/val name=ASS2-{name} exist_ok=True",
+        "pretrained=runs/ASS1/demo/weights/best.pt project=runs/ASS2 name=demo",
+        f"yolo detect val model=runs/ASS2/demo/weights/best.pt data=datasets/ASS2-demo/ASS2-demo.yaml {TILES} "
+        "device=cpu project=runs/val name=ASS2-demo exist_ok=True",
     )
 
 
@@ -103,18 +98,16 @@ def main() -> None:
     """Run the commands and list the resulting pictures."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--scratch", action="store_true", help="start from random weights")
-    parser.add_argument("--compare", action="store_true", help="likewise, for two more models")
     args = parser.parse_args()
-    names = list(MODELS) if args.compare else ["demo"]
     os.chdir(ROOT)
     torch_utils.NUM_THREADS = os.cpu_count() or 1
     start = time.time()
-    for command in [command for name in names for command in commands(name, args.scratch or args.compare)]:
+    for command in commands(args.scratch):
         LOGGER.info(f"\n$ {command}\n")
         entrypoint(command)
     for script in ("predict1.py", "predict2.py"):
-        LOGGER.info(f"\n$ python {script} --models {' '.join(names)}\n")
-        subprocess.run([sys.executable, script, "--models", *names], check=True)
+        LOGGER.info(f"\n$ python {script} --models demo\n")
+        subprocess.run([sys.executable, script, "--models", "demo"], check=True)
     minutes = (time.time() - start) / 60
     LOGGER.info(f"\nDone in {minutes:.1f} minutes. The detections, to open and look at:")
     for data, options in (("ASS1", {}), ("ASS2", {"slice": "auto"})):  # as in the predict scripts

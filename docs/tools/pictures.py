@@ -1,12 +1,13 @@
 """Writes the pictures of README and docs: python -m docs.tools.pictures.
 
-The drawings of `diagrams.py` need nothing else. The photographs show detections of the demo's model, so they need
-`make demo`. The screenshot needs Chromium and `python -m benchmarks.demo --compare`.
+The drawings of `diagrams.py` need nothing else. The photographs and the screenshot show detections of the demo's
+models, so they need `make demo`. The screenshot also needs Chromium.
 """
 
 from __future__ import annotations
 
 import sys
+import tempfile
 from pathlib import Path
 
 import cv2
@@ -16,6 +17,7 @@ from ultralytics import YOLO
 from benchmarks.common import ROOT
 from docs.tools import diagrams
 from docs.tools.browser import SHOWN, browser, find_missing, open_page, wait_until
+from small_object.compare.runs import compare
 from small_object.files import replacing
 
 PREDICTED = ROOT / "runs/predict"
@@ -79,7 +81,7 @@ def skipping(panorama: Path) -> np.ndarray:
 
 
 def comparison(page: Path) -> np.ndarray:
-    """Return a screenshot of predict2.py's page, zoomed in on the right of the first panorama."""
+    """Return a screenshot of a comparison page, zoomed in on the right of the first panorama."""
     with browser() as chromium:
         shown, _ = open_page(chromium, page, WIDTH, 1000)
         wait_until(shown, SHOWN)
@@ -109,11 +111,14 @@ def main() -> int:
     panorama = max(panoramas, key=lambda path: objects_in(path, "ASS2-demo"))
     write(slicing(panorama), ROOT / "docs/slicing.jpg")
     write(skipping(panorama), ROOT / "docs/skipping.jpg")
-    compared = (PREDICTED / "ASS2/stock").is_dir()
-    if why := find_missing() if compared else "no stock model to compare; run: python -m benchmarks.demo --compare":
+    if why := find_missing():
         print(f"docs/page.jpg is not written: {why}", file=sys.stderr)
         return 1
-    write(comparison(PREDICTED / "ASS2/index.html"), ROOT / "docs/page.jpg")
+    with tempfile.TemporaryDirectory() as folder:
+        models = [ROOT / "runs" / data / "demo" for data in ("ASS1", "ASS2")]  # before and after the fine-tuning
+        data = ROOT / "datasets/ASS2-demo/ASS2-demo.yaml"
+        compare(models, Path(folder), data=data, title="ASS2-demo", slice="auto", iou=0.5)
+        write(comparison(Path(folder) / "index.html"), ROOT / "docs/page.jpg")
     return 0
 
 

@@ -45,7 +45,7 @@ def test_recall_and_precision_count_objects_over_the_minimum_size(
 
 def test_the_weights_of_the_demo_are_of_its_model() -> None:
     weights = YOLO(ROOT / demo.WEIGHTS).model.state_dict()
-    model = YOLO(ROOT / demo.MODELS["demo"]).model
+    model = YOLO(ROOT / demo.MODEL).model
     head = f"model.{len(model.model) - 1}.cv3."  # class scores
     shapes = {name: x.shape for name, x in model.state_dict().items() if not name.startswith(head)}
     assert {name: x.shape for name, x in weights.items() if not name.startswith(head)} == shapes

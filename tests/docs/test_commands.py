@@ -345,8 +345,8 @@ import contextlib, os, re, runpy, sys
 from benchmarks import demo
 os.cpu_count = lambda: 1  # more threads wait for each other on a busy machine
 stock = demo.commands
-def small(name, scratch):
-    commands = (re.sub(r"\\bepochs=\\d+", "epochs=1", command) + " plots=False" for command in stock(name, scratch))
+def small(scratch):
+    commands = (re.sub(r"\\bepochs=\\d+", "epochs=1", command) + " plots=False" for command in stock(scratch))
     return [re.sub(r"imgsz=\\d+", "imgsz=64", command) for command in commands]
 def run(command, check):
     sys.argv[:] = command[1:]

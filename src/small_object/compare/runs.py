@@ -116,30 +116,30 @@ def _note(run: ModelRun, page: ComparisonPage) -> None:
 
 
 def find_weights(models: Sequence[Path]) -> dict[str, Path]:
-    """Return the weights to run by model name.
+    """Return the weights to run by model name; if names are equal, with the name of the folder above in front.
 
     A model is weights in any format that `yolo predict` takes, a run with `weights/best.pt`, or a folder of runs.
 
     Raises:
         UserError: If one is none of these.
     """
-    weights: dict[str, Path] = {}
+    found, weights = list[Path](), dict[str, Path]()
     for path in models:
         files = sorted(path.glob("weights/best.pt")) or sorted(path.glob("*/weights/best.pt"))
         if not files and (path.is_file() or path.name.endswith("_model")):  # such folders hold an exported model
             files = [path]
         if not files:
-            runs = [file.parent.parent.name for file in sorted(path.parent.glob("*/weights/best.pt"))]
-            advice = f"available: {', '.join(runs)}" if runs else f"train one: yolo detect train ... project={path}"
+            others = [file.parent.parent.name for file in sorted(path.parent.glob("*/weights/best.pt"))]
+            advice = f"available: {', '.join(others)}" if others else f"train one: yolo detect train ... project={path}"
             raise UserError(f"{path}: neither weights nor a folder of runs with */weights/best.pt; {advice}")
-        for file in files:
-            folder = file.absolute().parent
-            stem = readable_name(folder.parent.name if folder.name == "weights" else file.stem)
-            name, number = stem, 1
-            while name in weights:
-                number += 1
-                name = f"{stem}-{number}"
-            weights[name] = file
+        found += map(Path.absolute, files)
+    runs = [file.parents[1] if file.parent.name == "weights" else file.with_suffix("") for file in found]
+    times = Counter(run.name for run in runs)
+    for file, run in zip(found, runs, strict=True):
+        name = readable_name(run.name if times[run.name] == 1 else f"{run.parent.name}-{run.name}")
+        while name in weights:
+            name += "-2"
+        weights[name] = file
     return weights
 
 

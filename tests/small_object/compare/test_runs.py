@@ -156,7 +156,7 @@ def test_models_of_the_same_name_get_folders_of_their_own(tmp_path: Path) -> Non
         path.parent.mkdir(parents=True)
         path.touch()
     models = [*paths[:2], tmp_path / "runs", tmp_path / "runs/d"]
-    expected = dict(zip(["best", "best-2", "c", "d", "d-2"], [*paths, paths[-1]], strict=True))
+    expected = dict(zip(["a-best", "b-best", "c", "runs-d", "runs-d-2"], [*paths, paths[-1]], strict=True))
     assert runs.find_weights(models) == expected
 
 
