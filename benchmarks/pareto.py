@@ -12,6 +12,7 @@ measures the speed of the models in the folders.
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import statistics
 import sys
@@ -76,13 +77,14 @@ def ratio_to_front(point: Point, stock: Sequence[Point], score: str) -> float:
     return point.entry.mean(score) / max(reached) if reached and max(reached) > 0 else float("nan")
 
 
-def read_entries(folders: Sequence[Path]) -> dict[tuple[str, int], Entry]:
-    """Return the runs in result folders by model and input size.
+def read_entries(folders: Sequence[Path], data: str | None = None) -> dict[tuple[str, int], Entry]:
+    """Return the runs on whole images in result folders by model and input size, with `data` those on one data set.
 
     Raises:
         UserError: If there are none, or they differ in data set or number of epochs.
     """
-    rows = [row for folder in folders for row in read_rows(folder / "results.csv")]
+    rows = [row for folder in folders for row in read_rows(folder / "results.csv") if data in (None, row["data"])]
+    rows = [row for row in rows if "slice" not in json.loads(row["overrides"])]  # several passes per image
     if not rows:
         raise UserError(f"no results in {', '.join(map(str, folders))}")
     for column in ("data", "epochs"):
@@ -208,7 +210,7 @@ def run(args: argparse.Namespace, command: str) -> None:
         raise UserError(f"--out {args.out}: no such folder")
     else:
         folders = sorted({file.parent for file in args.out.rglob("results.csv")} | {*args.results})
-    entries = read_entries(folders)
+    entries = read_entries(folders, args.data if args.only_report else None)
     gpu = args.device or ("0" if torch.cuda.is_available() else "cpu")
     points = measure(entries, args.rounds, args.threads, gpu)
     machine = f"{get_cpu_info()}, {cores()} cores"
@@ -232,7 +234,7 @@ def main(argv: list[str] | None = None) -> int:
     parser = build_parser(__doc__)
     add = parser.add_argument
     add("--preset", choices=("q", "c"), default="q", help="training protocol, see benchmarks.compare")
-    add("--data", metavar="YAML", help="data YAML (default: the preset's, hit-uav)")
+    add("--data", metavar="YAML", help="data YAML (default: the preset's, hit-uav; with --only-report: any)")
     add("--models", nargs="+", default=STOCK, metavar="MODEL", help="stock models")
     add("--ours", nargs="+", default=OURS, metavar="MODEL", help="models of this fork")
     add("--sizes", nargs="+", type=int, default=[320, 448, 640], metavar="PIXELS", help="default: 320 448 640")

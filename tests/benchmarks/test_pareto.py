@@ -25,8 +25,7 @@ def test_the_front_and_the_ratios_to_it() -> None:
     )  # fmt: skip
     stock = [slow, worse, fast]
     assert pareto.front(stock, "AP_small") == [fast, slow]
-    assert pareto.ratio_to_front(ours, stock, "AP_small") == pytest.approx(1.5)
-    assert pareto.ratio_to_front(worse, stock, "AP_small") == pytest.approx(0.5)
+    assert [pareto.ratio_to_front(point, stock, "AP_small") for point in (ours, worse)] == pytest.approx([1.5, 0.5])
     assert pareto.ratio_to_front(slow, stock, "AP") == pytest.approx(1)
     assert pareto.ratio_to_front(first, stock, "AP_small") != pareto.ratio_to_front(first, stock, "AP_small")  # NaN
     tie = pareto.Point(build_entry("s tie", True, 0.3), 448, "CPU", 30)
@@ -51,9 +50,10 @@ def test_a_report_of_what_was_trained(tmp_path: Path) -> None:
     out = tmp_path / "out"
     write_results(out / "64", model, 64, {"stock a": 0.1, "ours": 0.3})
     write_results(tmp_path / "more", model, 128, {"stock a": 0.2})
-    write_results(out / "old", model, 64, {"an older design": 0.9}, version="other")  # left out
-    write_results(out / "gone", model, 64, {"a lost design": 0.9}, yaml=str(tmp_path / "gone.yaml"))  # left out
-    arguments = ["--only-report", "--results", str(tmp_path / "more"), "--rounds", "2", "--device", "cpu"]
+    left_out = {"version": "other", "yaml": f"{tmp_path}/gone.yaml", "data": "b.yaml", "overrides": '{"slice": 64}'}
+    for column, value in left_out.items():
+        write_results(out / column, model, 64, {f"other {column}": 0.9}, **{column: value})
+    arguments = f"--only-report --results {tmp_path}/more --rounds 2 --device cpu --data a.yaml".split()
     assert pareto.main([*arguments, "--out", str(out)]) == 0
     rows = read_csv(out / "pareto.csv")
     assert {(row["model"], row["imgsz"], row["runtime"]) for row in rows} == {
@@ -67,6 +67,6 @@ def test_a_report_of_what_was_trained(tmp_path: Path) -> None:
     assert (out / "pareto.png").stat().st_size > 10_000
     write_results(out / "bad", model, 64, {"stock b": 0.2}, epochs="2")
     with pytest.raises(SystemExit, match=r"pareto: the results differ in epochs \(1, 2\)"):
-        pareto.main(["--only-report", "--out", str(out)])
+        pareto.main([*arguments, "--out", str(out)])
     with pytest.raises(SystemExit, match=r"pareto: .*no such folder"):
         pareto.main(["--only-report", "--out", str(tmp_path / "none")])
