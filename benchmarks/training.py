@@ -18,12 +18,11 @@ from ultralytics import YOLO, __version__
 from ultralytics.models.yolo.detect import DetectionTrainer
 from ultralytics.nn.tasks import BLOCKS
 from ultralytics.utils import torch_utils
-from ultralytics.utils.loss import nwd_share
+from ultralytics.utils.loss import model_setting
 
 from benchmarks.common import cores
 from small_object.files import write_file
 from small_object.sizes import COCO_SMALL_NAME, SIZE_GROUPS
-from small_object.training import uses_head_init
 
 CURVE_POINTS = 5
 BEST = "weights/best.pt"  # in the folder of a run
@@ -168,13 +167,14 @@ def train(folder: Path, spec: dict[str, Any], hardware: dict[str, Any]) -> dict[
     network, gpu = torch_utils.unwrap_model(trainer.model), ""
     if trainer.device.type == "cuda":
         gpu = f"{torch.cuda.get_device_name(trainer.device)}, "
-    shares = {"nwd": nwd_share(network), "nwd_assign": nwd_share(network, "nwd_assign")}
-    stock_blocks = not any(isinstance(module, tuple(BLOCKS)) for module in network.modules())
+    shares = {key: model_setting(network, key) for key in ("nwd", "nwd_assign")}
+    changes = [*shares.values(), model_setting(network, "head_init")]
+    changes += [isinstance(module, tuple(BLOCKS)) for module in network.modules()]
     row = {
         "AP_last": AP_last, "AP50_last": AP50_last, "parameters": torch_utils.get_num_params(network),
         "GFLOPs": round(torch_utils.get_flops(network, arguments["imgsz"]), 3),
         "strides": " ".join(f"{stride:g}" for stride in network.stride.tolist()),
-        "stock": "yes" if stock_blocks and not any(shares.values()) and not uses_head_init(network) else "no", **shares,
+        "stock": "no" if any(changes) else "yes", **shares,
         "train_s": round(trainer.seconds, 3), "threads": torch.get_num_threads(),
         "machine": f"{gpu}{torch_utils.get_cpu_info()}, {cores()} cores",
         "torch": torch.__version__, "ultralytics": __version__,

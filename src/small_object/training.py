@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 from ultralytics.utils import LOGGER, RANK, colorstr
-from ultralytics.utils.loss import nwd_share
+from ultralytics.utils.loss import model_setting
 from ultralytics.utils.torch_utils import unwrap_model
 
 from small_object.arguments import BOX_TASKS
@@ -40,7 +40,7 @@ def fit_to_data(model: Any, dataset: Any, args: SimpleNamespace) -> None:
     model = unwrap_model(model)
     student = getattr(model, "student_model", model)  # distillation: the student builds the loss
     lines = [set_nwd_scale(student, labels, args, tile)]
-    if uses_head_init(student) and hasattr(student.model[-1], "bias_init"):
+    if model_setting(student, "head_init") and hasattr(student.model[-1], "bias_init"):
         lines.append(init_head(student.model[-1], labels, args.imgsz, tile))
     if args.task in BOX_TASKS:
         model.object_size = object_size(labels)  # saved in checkpoints for `slice=auto`
@@ -60,8 +60,9 @@ def fit_to_data(model: Any, dataset: Any, args: SimpleNamespace) -> None:
 
 def set_nwd_scale(model: Any, labels: Labels, args: SimpleNamespace, tile: float) -> str:
     """Set the scale `nwd_c` of a model whose loss uses the NWD, in input pixels; return a line for the log."""
-    shares = {"box loss": nwd_share(model), "assignment of small objects": nwd_share(model, "nwd_assign")}
-    used = " and ".join(f"share {share:g} of the {what}" for what, share in shares.items() if share)
+    places = {"box loss": "nwd", "assignment of small objects": "nwd_assign"}
+    shares = {place: model_setting(model, key) for place, key in places.items()}
+    used = " and ".join(f"share {share:g} of the {place}" for place, share in shares.items() if share)
     if not used:
         return ""
     if args.nwd_c is None:
@@ -71,12 +72,6 @@ def set_nwd_scale(model: Any, labels: Labels, args: SimpleNamespace, tile: float
         model.nwd_c = float(args.nwd_c)
         source = "argument nwd_c"
     return f"{colorstr('NWD:')} {used}, C = {model.nwd_c:.2f} px ({source})"
-
-
-def uses_head_init(model: Any) -> bool:
-    """Return whether the head starts from the data: the argument `head_init`, else the YAML's key, else False."""
-    given = getattr(model.args, "head_init", None)
-    return bool(getattr(model, "yaml", {}).get("head_init", False) if given is None else given)
 
 
 @torch.no_grad()

@@ -7,9 +7,10 @@ import pytest
 import torch
 from ultralytics.nn.modules import Detect
 from ultralytics.nn.tasks import DetectionModel
+from ultralytics.utils.loss import model_setting
 
 from small_object.errors import UserError
-from small_object.training import init_head, uses_head_init
+from small_object.training import init_head
 
 LABELS = [  # 20 and 40 px at an input of 320 px; three objects in two images
     {"bboxes": np.array([[0.5, 0.5, 1 / 16, 1 / 16], [0.2, 0.2, 1 / 16, 1 / 16]]), "shape": (640, 640)},
@@ -59,12 +60,10 @@ def test_distances_without_bins_and_tiles() -> None:
     torch.testing.assert_close(head.cv3[0][-1].bias.sigmoid(), expected)
 
 
-@pytest.mark.parametrize(
-    ("given", "key", "expected"), [(None, None, False), (None, True, True), (False, True, False), (True, None, True)]
-)
-def test_the_argument_comes_before_the_key(given: bool | None, key: bool | None, expected: bool) -> None:
-    yaml = {} if key is None else {"head_init": key}
-    assert uses_head_init(SimpleNamespace(args=SimpleNamespace(head_init=given), yaml=yaml)) is expected
+def test_the_argument_comes_before_the_key() -> None:
+    on = {"head_init": True}
+    for given, yaml, expected in ((None, {}, 0), (None, on, 1), (False, on, 0), (True, {}, 1)):
+        assert model_setting(SimpleNamespace(args=SimpleNamespace(head_init=given), yaml=yaml), "head_init") == expected
 
 
 def test_a_wrong_key_is_named() -> None:

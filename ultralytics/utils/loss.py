@@ -65,19 +65,17 @@ class BboxLoss(StockBboxLoss):
         return (1.0 - self.nwd) * loss_iou + self.nwd * loss_nwd, loss_dist
 
 
-def nwd_share(model: nn.Module, key: str = "nwd") -> float:
-    """Return a share of the NWD in a model's training, 0..1.
-
-    It is the argument `key` if given, else the key of that name in the model's YAML, else 0.
+def model_setting(model: nn.Module, key: str) -> float:
+    """Return a setting of a model's training: the argument `key` if given, else the key of its YAML, else 0.
 
     Args:
         model: Detection model with its arguments in `args` and its YAML in `yaml`.
-        key: `nwd` for the box loss, `nwd_assign` for the assignment.
+        key: `nwd` for the share of the NWD in the box loss, `nwd_assign` for that in the assignment, or `head_init`.
     """
-    share = getattr(model.args, key, None)
-    if share is None:
-        share = getattr(model, "yaml", {}).get(key)
-    return float(share or 0.0)
+    value = getattr(model.args, key, None)
+    if value is None:
+        value = getattr(model, "yaml", {}).get(key)
+    return float(value or 0.0)
 
 
 _stock_init = v8DetectionLoss.__init__
@@ -90,9 +88,9 @@ def _init(self: v8DetectionLoss, model: nn.Module, *args: Any, **kwargs: Any) ->
     c = float(getattr(model.args, "nwd_c", None) or getattr(model, "nwd_c", DEFAULT_C))
     # A subclass for rotated boxes, masks or keypoints may have replaced either.
     if isinstance(self.bbox_loss, BboxLoss):
-        self.bbox_loss.nwd, self.bbox_loss.nwd_c = nwd_share(model), c
+        self.bbox_loss.nwd, self.bbox_loss.nwd_c = model_setting(model, "nwd"), c
     if isinstance(self.assigner, TaskAlignedAssigner):
-        self.assigner.nwd_assign, self.assigner.nwd_c = nwd_share(model, "nwd_assign"), c
+        self.assigner.nwd_assign, self.assigner.nwd_c = model_setting(model, "nwd_assign"), c
 
 
 v8DetectionLoss.__init__ = _init  # in place: the losses of the other tasks inherit from upstream's class

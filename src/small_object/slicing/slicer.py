@@ -34,7 +34,8 @@ NUM_ON_CPU, MAX_BATCH = 8, 128
 
 NEW_SCALE, DETAIL_SIZE = 1.5, 8.0
 """If tiles show objects at more than the first factor of their size in training, a box of the whole image gives way to
-a tile's box only if it is below the second, in input pixels: the whole image then places larger boxes better."""
+a tile's box only if it is below the second, in input pixels: the whole image then places larger boxes better. If tiles
+show objects as in training or smaller, boxes shorter than the overlap are left to them: each is uncut in some tile."""
 
 TRAINING_ATTRIBUTES = "object_size", "train_scale", "tiles_only"
 """Facts about training for `slice=auto` and an unset `slice_full`: attributes of a model or metadata of an export."""
@@ -77,6 +78,7 @@ class Slicer:
         region: Where to look; None looks everywhere.
         detail: Maximum √(w·h) of a box of the whole image that gives way to a tile's box, see `merge`, as a fraction of
             the image's longer side.
+        min_whole: Minimum longer side in pixels of a box of the whole image.
 
     Example:
         >>> image = np.zeros((640, 1000, 3), np.uint8)
@@ -97,6 +99,7 @@ class Slicer:
     max_det: int | None = None
     region: Region | None = None
     detail: float = math.inf
+    min_whole: float = 0.0
 
     def is_large(self, image_hw: Sequence[int]) -> bool:
         """Return whether an image of the shape (height, width) is larger than a tile. Others are not sliced."""
@@ -203,6 +206,7 @@ class Slicer:
         """
         objects, sources = detections.objects, detections.sources
         if self.full:
+            whole = whole[(whole.rows[:, 2:4] - whole.rows[:, :2]).amax(1) >= self.min_whole]
             objects = concatenate((objects, whole.shifted(0, 0).cpu()))
             sources = torch.cat((sources, torch.full((len(whole),), -1)))
         xyxy = objects.rows[:, :4]
@@ -265,7 +269,8 @@ def build_slicer(args: Any, model: Any, imgsz: tuple[int, int]) -> Slicer | None
     sides = tile if isinstance(tile, tuple) else int(tile)
     tile_scale = longer / (max(sides) if isinstance(sides, tuple) else sides)
     detail = DETAIL_SIZE / longer if scale and tile_scale > NEW_SCALE * scale else math.inf
-    options = args.slice_skip, classes, args.slice_iou, agnostic, given, region, detail
+    min_whole = args.slice_overlap * min(tile_hw(sides)) if scale and tile_scale <= scale else 0.0
+    options = args.slice_skip, classes, args.slice_iou, agnostic, given, region, detail, min_whole
     full = not tiles_only if args.slice_full is None else bool(args.slice_full)
     return Slicer(sides, args.slice_overlap, 0 if batch == math.inf else int(batch), full, *options)
 

@@ -17,7 +17,7 @@ from small_object.errors import UserError
 from small_object.slicing.masks import Crop, CropMasks, crop_ious, join_crops
 from small_object.slicing.objects import Objects
 from small_object.slicing.region import read_region
-from small_object.slicing.slicer import Slicer, build_slicer
+from small_object.slicing.slicer import Slicer, TileDetections, build_slicer
 from small_object.slicing.tiling import auto_tile, tile_grid
 
 
@@ -94,9 +94,15 @@ def test_auto_asks_the_model_for_its_training() -> None:
     model.model.object_size, model.model.train_scale = 20.0, 0.25
     assert build_slicer(args, model, (320, 320)).tile == auto_tile(320, 20.0, 0.25) == 640
     assert build_slicer(args, model, (320, 480)).tile == (640, 960)  # the input's aspect
-    for scale, detail in ((0.25, 8 / 320), (0.4, math.inf), (None, math.inf)):  # tiles have a scale of 0.5
+    for scale, *expected in ((0.25, 8 / 320, 0), (0.4, math.inf, 0), (None, math.inf, 0), (0.5, math.inf, 128)):
         model.model.train_scale = scale
-        assert build_slicer(get_cfg(overrides={"slice": 640}), model, (320, 320)).detail == detail
+        slicer = build_slicer(get_cfg(overrides={"slice": 640}), model, (320, 320))
+        assert [slicer.detail, slicer.min_whole] == expected  # tiles have a scale of 0.5
+    whole = Objects(torch.tensor([[0.0, 0, 127, 20, 0.9, 0], [0, 300, 20, 428, 0.9, 0]]))  # the last one is kept
+    nothing = TileDetections(
+        Objects(torch.zeros(0, 6)), torch.zeros(0, dtype=torch.long), tile_grid(640, 1000, 640, 0.2), 0
+    )
+    assert torch.equal(slicer.merge((640, 1000), nothing, whole)[0].rows, whole.rows[1:])
 
 
 def test_a_model_of_tiles_alone_skips_the_whole_image() -> None:
