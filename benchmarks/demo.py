@@ -45,7 +45,7 @@ def commands(scratch: bool) -> tuple[str, ...]:
         f"yolo detect train model={MODEL} data=datasets/ASS1-demo/ASS1-demo.yaml imgsz=384 batch=2 nbs=2 "
         f"rect=True {SHORT} {start} project=runs/ASS1 name=demo",
         f"yolo detect train model={MODEL} data=datasets/ASS2-demo/ASS2-demo.yaml {TILES} slice_samples=4 "
-        f"slice_full_ratio=0 batch=2 nbs=2 epochs={4 if scratch else 3} lr0=0.001 {SHORT} "
+        f"slice_full_ratio=0.1 batch=2 nbs=2 epochs={5 if scratch else 4} lr0=0.001 {SHORT} "
         "pretrained=runs/ASS1/demo/weights/best.pt project=runs/ASS2 name=demo",
         f"yolo detect val model=runs/ASS2/demo/weights/best.pt data=datasets/ASS2-demo/ASS2-demo.yaml {TILES} "
         "device=cpu project=runs/val name=ASS2-demo exist_ok=True",
