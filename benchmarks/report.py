@@ -26,7 +26,8 @@ COLUMNS = [
     "AP_last", "AP50_last", *GROUP_COLUMNS, "parameters", "GFLOPs", "strides", "stock", "nwd", "nwd_assign", "train_s",
     "inference_ms", "postprocess_ms", "finished", "command",
 ]  # fmt: skip
-CURVE_COLUMNS = ["key", "model", "data", "seed", "epoch", "seconds", "AP50", "AP"]
+CURVE_COLUMNS = ["key", "model", "data", "seed", "epoch", "seconds", "AP50", "AP", "AP_small"]
+PROGRESS = [(score, share) for score in ("AP", "AP_small") for share in (0.1, 0.2, 0.5, 1)]  # of the epochs
 AP_BY_SIZE = [f"AP {group}" for group in SIZE_GROUPS]
 SCORES = ["AP", "AP50", "AP_small", "AP_small by object", "AR_small", *AP_BY_SIZE, "AP50_last"]
 TITLES = {f"AP {group}": f"AP {low**0.5:g}²-{high**0.5:g}²" for group, (low, high) in SIZE_GROUPS.items()}
@@ -109,7 +110,11 @@ def write_report(folder: Path) -> None:
         name = re.sub(r"[^\w-]+", "_", f"{number}-{Path(setting[0]).stem}-{setting[1]}x{setting[2]}")
         drawn = [_draw_curves(entries, curves, folder / f"{name}-AP50-over-time.png")]
         drawn.append(_draw_costs(entries, folder / f"{name}-AP-against-GFLOPs.png"))
-        text += _section(setting, entries) + "".join(f"\n![{picture.stem}]({picture.name})\n" for picture in drawn)
+        text += (
+            _section(setting, entries)
+            + _progress(entries, curves)
+            + "".join(f"\n![{picture.stem}]({picture.name})\n" for picture in drawn)
+        )
     commands = "\n".join(dict.fromkeys(row["command"] for row in rows))
     write_file(folder / "report.md", f"{text}\n## Made by\n\n```\n{commands}\n```\n")
 
@@ -151,6 +156,21 @@ def _section(setting: tuple[str, ...], entries: list[Entry]) -> str:
         for entry, line in zip(entries, lines, strict=True):
             line += [_ratio(entry.mean(column), reference.mean(column)) for column in RATIOS]
     return text + "\n" + "\n".join(markdown_table(header, lines)) + "\n"
+
+
+def _progress(entries: list[Entry], curves: list[Row]) -> str:
+    """Return the table of the scores after shares of the epochs; empty if nothing was validated then."""
+    points = {(row["key"], int(row["epoch"])): row for row in curves}
+    columns = [["model", *(entry.label for entry in entries)]]
+    for score, share in PROGRESS:
+        column = [f"{score} at {share:.0%}"]
+        for entry in entries:
+            then = [points.get((row["key"], round(share * int(row["epochs"]))), {}) for row in entry.rows]
+            column.append(_score(Entry([entry.rows[0] | {score: row.get(score, "")} for row in then]), score, nan))
+        if any(cell != "-" for cell in column[1:]):
+            columns.append(column)
+    header, *lines = map(list, zip(*columns, strict=True))
+    return "\nAfter shares of the epochs:\n\n" + "\n".join(markdown_table(header, lines)) + "\n" if columns[1:] else ""
 
 
 def _distinct(rows: list[Row], column: str) -> list[str]:

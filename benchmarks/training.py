@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import json
+import math
 import os
 import queue
 import threading
@@ -52,14 +53,14 @@ class CurveTrainer(DetectionTrainer):
     """Validates and saves only in some epochs, and measures the training time without validation.
 
     Attributes:
-        curve: For each validation, the epoch, the seconds of training up to it, AP50 and AP.
+        curve: For each validation, the epoch, the seconds of training up to it, AP50, AP and AP_small.
         seconds: Seconds of training so far.
         points: Number of validations.
     """
 
     def __init__(self, *args: Any, points: int = CURVE_POINTS, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.curve: list[tuple[int, float, float, float]] = []
+        self.curve: list[tuple[float, ...]] = []
         self.seconds = 0.0
         self.points = points
         self._started = 0.0
@@ -102,7 +103,8 @@ class CurveTrainer(DetectionTrainer):
 
     def _add_to_curve(self) -> None:
         if self.args.val:
-            scores = (float(self.metrics[f"metrics/{name}(B)"]) for name in ("mAP50", "mAP50-95"))
+            scores = (self.metrics.get(f"metrics/{name}(B)", -1) for name in ("mAP50", "mAP50-95", "AP_small"))
+            scores = (float(score) if score >= 0 else math.nan for score in scores)  # nan: no small objects
             self.curve.append((self.epoch + 1, round(self.seconds, 3), *scores))
 
     def final_eval(self) -> None:
@@ -156,14 +158,14 @@ def train(folder: Path, spec: dict[str, Any], hardware: dict[str, Any]) -> dict[
     model = YOLO(spec["model"], task="detect")
     model.train(
         trainer=partial(CurveTrainer, points=spec["points"]), **arguments, **hardware, seed=spec["seed"],
-        project=str(folder.parent), name=folder.name, exist_ok=True, plots=False, size_metrics=False,
+        project=str(folder.parent), name=folder.name, exist_ok=True, plots=False,
     )  # fmt: skip
     trainer = model.trainer
     if trainer.batch_size != arguments["batch"]:
         raise MemoryError(f"the device has too little memory for batch={arguments['batch']}")
     for weights in (trainer.best, trainer.last):
         torch_utils.strip_optimizer(weights)
-    *_, AP50_last, AP_last = trainer.curve[-1]
+    *_, AP50_last, AP_last, _ = trainer.curve[-1]
     network, gpu = torch_utils.unwrap_model(trainer.model), ""
     if trainer.device.type == "cuda":
         gpu = f"{torch.cuda.get_device_name(trainer.device)}, "
