@@ -188,6 +188,8 @@ def draw(points: Sequence[Point], file: Path) -> None:
             values = [100 * point.entry.mean(score) for point in stock]
             ax.step(ends, [*values, values[-1]] if values else [], where="post", color="#888888", label="stock front")
             ax.set(title=f"{score}, {runtime}", xlabel="ms per image", ylabel=f"{score}, %", xscale="log")
+            for set_formatter in (ax.xaxis.set_major_formatter, ax.xaxis.set_minor_formatter):
+                set_formatter("{x:g}")
             ax.grid(alpha=0.3)
             ax.legend(loc="lower right", fontsize=8)
     with replacing(file) as new:
