@@ -236,7 +236,7 @@ def main(argv: list[str] | None = None) -> int:
     parser = build_parser(__doc__)
     add = parser.add_argument
     add("--preset", choices=("q", "c"), default="q", help="training protocol, see benchmarks.compare")
-    add("--data", metavar="YAML", help="data YAML (default: the preset's, hit-uav; with --only-report: any)")
+    add("--data", metavar="YAML", help="data YAML (default: hit-uav; with --only-report: every row counts)")
     add("--models", nargs="+", default=STOCK, metavar="MODEL", help="stock models")
     add("--ours", nargs="+", default=OURS, metavar="MODEL", help="models of this fork")
     add("--sizes", nargs="+", type=int, default=[320, 448, 640], metavar="PIXELS", help="default: 320 448 640")

@@ -110,11 +110,8 @@ def write_report(folder: Path) -> None:
         name = re.sub(r"[^\w-]+", "_", f"{number}-{Path(setting[0]).stem}-{setting[1]}x{setting[2]}")
         drawn = [_draw_curves(entries, curves, folder / f"{name}-AP50-over-time.png")]
         drawn.append(_draw_costs(entries, folder / f"{name}-AP-against-GFLOPs.png"))
-        text += (
-            _section(setting, entries)
-            + _progress(entries, curves)
-            + "".join(f"\n![{picture.stem}]({picture.name})\n" for picture in drawn)
-        )
+        text += _section(setting, entries) + _progress(entries, curves)
+        text += "".join(f"\n![{picture.stem}]({picture.name})\n" for picture in drawn)
     commands = "\n".join(dict.fromkeys(row["command"] for row in rows))
     write_file(folder / "report.md", f"{text}\n## Made by\n\n```\n{commands}\n```\n")
 
