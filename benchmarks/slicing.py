@@ -339,7 +339,7 @@ def report(args: argparse.Namespace, rows: list[dict]) -> str:
             counts = (f"{row[key]:.1f}" if row[key] != "" else "-" for key in ("tiles", "skipped"))
             memory = f"{row['peak MiB']:.0f}" if row.get("peak MiB") else "-"
             table.append([row["variant"], *scores, f"{row['seconds']:.2f}", speed, over, *counts, memory])
-        lines += [*markdown_table(head, table), "", f"![AP and recall against time]({picture_name(name)})"]
+        lines += [*markdown_table(head, table), "", f"![AP and AP_small against time]({picture_name(name)})"]
     return "\n".join(lines) + "\n"
 
 
@@ -349,29 +349,20 @@ def picture_name(name: str) -> str:
 
 
 def draw(rows: list[dict], picture: Path) -> None:
-    """Plot AP and AR of small objects over seconds per image, one point per variant of a data set."""
-    figure = Figure(figsize=(9, 5), layout="constrained")
-    ax = figure.subplots()
-    skips = sorted((row for row in rows if row["variant"].startswith("this fork")), key=lambda row: row["seconds"])
-    for key, colour in (("AP", "C0"), ("AR_small", "C1")):
-        ax.plot(
-            [r["seconds"] for r in skips], [100 * r[key] for r in skips], "o-", color=colour, label=f"this fork, {key}"
-        )
-        for row in rows:
-            if row not in skips:
-                marker = "s" if row["variant"] == "SAHI" else "^"
-                ax.plot(
-                    row["seconds"], 100 * row[key], marker, color=colour, label=f"{row['variant']}, {key}", markersize=9
-                )
-    for i, row in enumerate(skips):
-        point = row["seconds"], 100 * row["AP"]
-        text = row["variant"].partition(", ")[2] or "all tiles"
-        ax.annotate(text, point, (0, 8 + 11 * (i % 4)), textcoords="offset points", fontsize=8, ha="center")
-    ax.set(title=rows[0]["data"], xlabel="seconds per image", ylabel="%", ylim=(0, None), xlim=(0, None))
-    ax.grid(alpha=0.3)
-    ax.legend(frameon=False, fontsize=9)
+    """Plot AP and AP of small objects over seconds per image, one point per variant of a data set."""
+    figure = Figure(figsize=(12, 4.5), layout="constrained")
+    panels = figure.subplots(1, 2, sharex=True)
+    own = sorted((row for row in rows if row["variant"].startswith("this fork")), key=lambda row: row["seconds"])
+    for ax, key in zip(panels, ("AP", "AP_small"), strict=True):
+        ax.plot([row["seconds"] for row in own], [100 * row[key] for row in own], "-", color="#888888")
+        for i, row in enumerate(rows):
+            style = f"C{i}" + ("o" if row in own else "s" if row["variant"].startswith("SAHI") else "^")
+            ax.plot(row["seconds"], 100 * row[key], style, label=row["variant"], markersize=8)
+        ax.set(title=f"{rows[0]['data']}: {key}", xlabel="seconds per image", ylabel="%", ylim=(0, None), xlim=(0, None))
+        ax.grid(alpha=0.3)
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside right center", fontsize=9)
     with replacing(picture) as new:
-        figure.savefig(new, dpi=130)
+        figure.savefig(new, dpi=100)
 
 
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
