@@ -358,7 +358,8 @@ def draw(rows: list[dict], picture: Path) -> None:
         for i, row in enumerate(rows):
             style = f"C{i}" + ("o" if row in own else "s" if row["variant"].startswith("SAHI") else "^")
             ax.plot(row["seconds"], 100 * row[key], style, label=row["variant"], markersize=8)
-        ax.set(title=f"{rows[0]['data']}: {key}", xlabel="seconds per image", ylabel="%", ylim=(0, None), xlim=(0, None))
+        ax.set(title=f"{rows[0]['data']}: {key}", xlabel="seconds per image", ylabel="%")
+        ax.set(xlim=(0, None), ylim=(0, None))
         ax.grid(alpha=0.3)
     figure.legend(*panels[0].get_legend_handles_labels(), loc="outside right center", fontsize=9)
     with replacing(picture) as new:
