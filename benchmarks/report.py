@@ -41,7 +41,7 @@ Scores are in percent, for the weights with the best AP during training (AP50 la
 mean over IoU 0.50:0.95; AP_small and AR_small are for COCO's small objects, below 32² px, and "by object" weights each
 class by its number of objects; then AP by size, in pixels.
 ± gives the standard deviation over the seeds (n - 1). The best of each column is bold. Training time excludes
-validation, inference time excludes NMS.
+validation, inference time excludes NMS; both are of the fastest seed, since other load only adds to them.
 """
 
 Row = dict[str, str]
@@ -75,8 +75,9 @@ class Entry:
         self.p2 = self.stock and rows[0]["strides"].split()[:1] == ["4"]
 
     def mean(self, column: str) -> float:
-        """Return the mean of a column over the seeds; NaN if a value is missing."""
-        return statistics.fmean(self._values(column))
+        """Return the mean of a column over the seeds, or the smallest of a time; NaN if a value is missing."""
+        values = self._values(column)
+        return float(np.min(values)) if column in {"train_s", "inference_ms"} else statistics.fmean(values)
 
     def deviation(self, column: str) -> float:
         """Return the standard deviation of a column over the seeds; NaN for a single one."""

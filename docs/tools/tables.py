@@ -20,7 +20,7 @@ OURS = (
     "yolo26-hsfpn-smallob",
 )  # fmt: skip
 STOCK = ("yolo11n.yaml", "yolov8n-p2.yaml", "yolo26n-p2.yaml")
-ARGUMENT = re.compile(r"^(\w+): *(\S*) *# \((.+?)\) (?:(train|predict, val|val): )?(.+)$")
+ARGUMENT = re.compile(r"^(\w+): *(\S*) *# \((.+?)\) (?:(train|predict, track, val|val): )?(.+)$")
 
 
 def at_scale_n(name: str) -> Path:

@@ -66,6 +66,9 @@ def transfer(source: Any, target: Any, verbose: bool = True) -> bool:
         Whether the weights were loaded.
     """
     if not (is_transferable(source) and is_transferable(target)):
+        if verbose and is_transferable(target) and not hasattr(getattr(source, "model", [None])[-1], "cv2"):
+            kind = type(source).__name__
+            LOGGER.warning(f"the weights are of a {kind}, which has no detection head: rows are matched by number only")
         return False
     rows = plan_transfer(source.float(), target)
     if verbose and (warning := find_warning(rows, source, target)):
@@ -116,8 +119,11 @@ def plan_transfer(source: Any, target: Any) -> list[Row]:
             state = theirs[row.source].state
             is_kept = all(state.get(name) is x for name, x in row.taken.items())
             row.by_name = is_kept and row.source == row.index
-        if not row.taken:
-            row.reason = "no such tensors there" if row.total else ""
+        if not row.taken and row.total:
+            own = ours[row.index]
+            like = [x.state for x in theirs if (x.part, x.stride) == (own.part, own.stride)]
+            is_there = any(state.keys() >= own.state.keys() for state in like)
+            row.reason = "other shapes there" if is_there else "no such tensors there"
         elif len(row.taken) < row.total:
             row.reason = "the others differ in shape"
     return rows

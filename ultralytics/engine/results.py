@@ -1,11 +1,13 @@
-"""Adds counts of slicing to results, and draws lines thin enough not to hide small objects."""
+"""Adds counts of slicing to results, and draws lines and labels that hide no small objects."""
 
 from __future__ import annotations
 
 from typing import Any
 
+import cv2
 import numpy as np
 from ultralytics.engine.results import Results as StockResults
+from ultralytics.utils.plotting import Annotator as StockAnnotator
 from ultralytics.utils.plotting import colors
 
 from ultralytics_overlay import require, require_parameters
@@ -14,6 +16,43 @@ require("ultralytics.engine.results.Results.new", callable(getattr(StockResults,
 require_parameters(StockResults.plot, "conf", "line_width")
 
 LINE_WIDTH = 2  # pixels; upstream's grows with the image: in a 4K frame its 9 px would cover an object of 8 px
+MAX_HIDDEN = 0.25  # fraction of a box, or of another label, that a label may hide
+
+
+class Annotator(StockAnnotator):
+    """Draws labels above, below or beside their boxes; one that would hide an object is left out."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        """Start without labels; see upstream."""
+        super().__init__(*args, **kwargs)
+        self._labels: list[tuple[np.ndarray, str, Any, Any]] = []
+
+    def box_label(self, box: Any, label: str = "", color: Any = (128,) * 3, txt_color: Any = (255,) * 3) -> None:
+        """Draw a box, xyxy or corners (n, 2) in pixels, and keep its label until all boxes are known; see upstream."""
+        super().box_label(box, "", color, txt_color)
+        points = np.asarray(box, dtype=float).reshape(-1, 2)
+        self._labels.append((np.concatenate((points.min(0), points.max(0))), label, color, txt_color))
+
+    def result(self, *args: Any, **kwargs: Any) -> Any:
+        """Draw the labels and return the image; see upstream."""
+        self._to_numpy()
+        image_wh = np.array(self.im.size if self.pil else self.im.shape[1::-1])
+        taken = np.array([box for box, *_ in self._labels]).reshape(-1, 4)
+        for (x1, y1, x2, y2), label, *colours in reversed(self._labels):  # the last box has the highest score
+            if label:
+                w, h = self.font.getsize(label) if self.pil else cv2.getTextSize(label, 0, self.sf, self.tf)[0]
+                up, right = np.array([0, h + 3]), np.array([w, 0])  # with upstream's padding
+                corners = np.array([(x1, y1), (x1, y2), (x2, y1), (x1 - w, y1)]) + up * [[0], [1], [1], [1]]
+                corners = corners.clip(up, np.maximum(image_wh - right, up))  # of labels, lower left
+                places = np.hstack((corners - up, corners + right))[:, None]
+                shared = np.minimum(places[..., 2:], taken[:, 2:]) - np.maximum(places[..., :2], taken[:, :2])
+                hidden = (shared.clip(0).prod(2) / (taken[:, 2:] - taken[:, :2]).prod(1).clip(1)).max(1)
+                best = hidden.argmin()
+                if hidden[best] <= MAX_HIDDEN:
+                    super().box_label([*corners[best], *corners[best]], label, *colours)
+                    taken = np.vstack((taken, places[best]))
+        self._labels = []
+        return super().result(*args, **kwargs)
 
 
 class Results(StockResults):

@@ -183,6 +183,20 @@ def test_a_video_whose_name_is_not_utf_8(model: YOLO, tmp_path: Path) -> None:
     assert written.get(cv2.CAP_PROP_FRAME_COUNT) == 3
 
 
+@pytest.mark.parametrize("pil", [False, True])
+def test_labels_hide_no_object(pil: bool) -> None:
+    """The label of the lower box of two goes elsewhere than over the upper one; in a crowd there is no place."""
+    image = np.zeros((100, 300, 3), np.uint8)
+    pair = [[100, 40, 112, 50], [100, 54, 112, 64]]
+    crowd = [[x, y, x + 9, y + 9] for x in range(200, 300, 10) for y in range(0, 100, 10)]
+    rows = torch.tensor([[*box, 0.5, 0] for box in (*pair, *crowd)])
+    results = Results(image, path="", names={0: "truck"}, boxes=rows)
+    bare, drawn = (np.asarray(results.plot(labels=on, conf=on, pil=pil)) for on in (False, True))
+    changed = (bare != drawn).any(2)
+    assert max(changed[y1:y2, x1:x2].mean() for x1, y1, x2, y2 in (*pair, *crowd)) < 0.35
+    assert changed[:, :190].sum() > 800 and not changed[20:80, 220:280].any()
+
+
 def test_lines_leave_a_small_object_visible() -> None:
     image = np.full((1080, 3840, 3), 200, np.uint8)
     box = torch.tensor([[1000.0, 500, 1008, 508, 0.9, 0]])

@@ -13,8 +13,9 @@ class LightDetect(Detect):
     """Upstream's Detect with one depthwise separable convolution per branch.
 
     At stride 4, a head runs at four times as many positions as the rest of YOLO11's head together. Detect has two 3x3
-    convolutions and a 1x1 convolution in each branch; here it is a depthwise 3x3 and a 1x1 convolution, as in SSDLite
-    (MobileNetV2, arXiv 1801.04381, section 6.2). Outputs and losses are Detect's.
+    convolutions, depthwise separable ones for the classes, and a 1x1 convolution in each branch; here it is a depthwise
+    3x3 and a 1x1 convolution, as in SSDLite (MobileNetV2, arXiv 1801.04381, section 6.2). Outputs and losses are
+    Detect's.
 
     Args:
         nc: Number of classes.
