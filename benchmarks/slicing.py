@@ -6,6 +6,7 @@
 | plain, N px       | the same with `imgsz=N`                                                                      |
 | this fork         | `slice`: tiles in batches and the whole image, merged                                        |
 | this fork, skip X | the same with `slice_skip=X`                                                                 |
+| this fork, iou X  | the same with `slice_iou=X`                                                                  |
 | SAHI              | `get_sliced_prediction` with the same weights, tiles, overlap, batch, input size, confidence |
 | SAHI, defaults    | the same with SAHI's own tiles, batch and merging                                            |
 
@@ -178,8 +179,10 @@ def build_variants(args: argparse.Namespace) -> dict[str, tuple[Run, YOLO | None
     """Build the variants: the prediction, its model and the list of its tiles by name."""
     sliced = {"slice": args.tile, "slice_overlap": args.overlap, "slice_batch": args.batch}
     found = {}
-    for name, more in (("plain", {}), *((f"this fork, skip {s:g}" if s else "this fork", sliced | {"slice_skip": s})
-                                        for s in args.skip)):  # fmt: skip
+    options = {"plain": {}, "this fork": sliced}
+    options |= {f"this fork, skip {skip:g}": sliced | {"slice_skip": skip} for skip in args.skip if skip}
+    options |= {f"this fork, iou {iou:g}": sliced | {"slice_iou": iou} for iou in args.iou}
+    for name, more in options.items():
         tiles: list[tuple[int, int]] = []
         found[name] = *build_sliced(args, tiles, **more), tiles
     for size in args.whole:
@@ -378,6 +381,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     add("--imgsz", type=int, default=640, help="size of the network's input, default 640")
     add("--conf", type=float, default=0.01, help="minimum confidence, default 0.01")
     add("--skip", nargs="+", type=float, default=[0, 0.001, 0.01, 0.1], metavar="SCORE", help="values of slice_skip")
+    add("--iou", nargs="+", type=float, default=[], metavar="IOU", help="more values of slice_iou")
     add("--whole", nargs="+", type=int, default=[], metavar="PX", help="more input sizes for whole images")
     add("--single-cls", action="store_true", help="treat all classes as one, for weights trained that way")
     add("--images", type=int, help="number of images per data set, default: all")
@@ -397,6 +401,8 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
         )
     if not Path(args.model).is_file():
         raise UserError(f"--model {args.model}: no such file")
+    if (task := YOLO(args.model).task) != "detect":
+        raise UserError(f"--model {args.model}: is of the task {task}; only detect can be compared")
     args.skip = sorted({0.0, *args.skip})
     if not args.no_sahi and find_spec("sahi") is None:
         raise UserError("SAHI is not installed; run: pip install sahi, or give --no-sahi")
@@ -417,7 +423,7 @@ def main(argv: list[str] | None = None) -> int:
             needed = min_tiles(args, images)
             for row in part:
                 row |= {"images": len(images), **needed}
-                row["peak MiB"] = "" if args.no_peak or "skip" in row["variant"] else peak(args, row["variant"], data)
+                row["peak MiB"] = "" if args.no_peak or "fork, " in row["variant"] else peak(args, row["variant"], data)
             rows += part
         text = report(args, rows)
         write_csv(args.out / "slicing.csv", COLUMNS, rows)

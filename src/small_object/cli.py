@@ -140,9 +140,6 @@ def build_parser() -> ArgumentParser:
     add("--source", required=True, help="folder, list of images (.txt) or s3://bucket/prefix?region=eu-west-1")
     add("--out", required=True, help="folder for the results, or s3://bucket/prefix")
     _add_detection(add, default_slice="auto")
-    add("--slice-skip", type=fraction, default=0.0, help="skip tiles where no score reaches this (default: 0, run all)")
-    add("--slice-overlap", type=tile_overlap, default=0.2, help="minimum overlap of neighbouring tiles (default: 0.2)")
-    add("--slice-batch", type=whole_number(0), default=8, help="tiles per batch (default: 8); 0: fitted to the GPU")
     add("--batch", type=whole_number(1), default=8, help="images that a worker runs at once (default: 8)")
     add("--part", type=whole_number(1), help="images per Parquet file, redone if a worker dies (default: 8 to 256)")
     add("--workers", type=whole_number(1), help="processes (default: one per GPU, or one per two cores)")
@@ -164,14 +161,20 @@ def build_parser() -> ArgumentParser:
 def _add_detection(add: Add, default_slice: int | str, default_iou: float = 0.7) -> None:
     """Add the arguments that all commands share that run models."""
     add("--imgsz", type=whole_number(32), help="input size in pixels (default: as in training)")
-    text = "also run tiles of this side in pixels; 0: none; auto: chosen for the model (default: %(default)s)"
-    add("--slice", type=tile_size, default=default_slice, help=text)
+    text = "also run tiles of this side or HEIGHT,WIDTH in pixels; 0: none; auto: chosen for the model"
+    add("--slice", type=tile_size, default=default_slice, help=f"{text} (default: %(default)s)")
+    add("--slice-skip", type=fraction, default=0.0, help="skip tiles where no score reaches this (default: 0, run all)")
+    add("--slice-overlap", type=tile_overlap, default=0.2, help="minimum overlap of neighbouring tiles (default: 0.2)")
+    add("--slice-batch", type=whole_number(0), default=8, help="tiles per batch (default: 8); 0: fitted to the GPU")
+    text = "maximum IoU of two objects of a class after tiles are merged (default: 0.5)"
+    add("--slice-iou", type=fraction, default=0.5, help=text)
     text = "region to look at: a mask image, white where to look, or a YAML with polygons (default: everywhere)"
     add("--slice-roi", help=text)
     add("--conf", type=fraction, default=0.25, help="minimum confidence (default: 0.25)")
-    text = "maximum IoU of two objects of a class (default: %(default)s)"
+    text = "maximum IoU of two objects of a class in one pass (default: %(default)s)"
     add("--iou", type=fraction, default=default_iou, help=text)
-    add("--max-det", type=whole_number(1), default=300, help="maximum number of objects per image (default: 300)")
+    text = "maximum number of objects per image; with slices, 300 is per pass (default: 300)"
+    add("--max-det", type=whole_number(1), default=300, help=text)
     add("--save-json", action="store_true", help="also save predictions.json in COCO's format")
 
 
@@ -228,13 +231,14 @@ def fraction(text: str, maximum: float = 1.0) -> float:
 tile_overlap = partial(fraction, maximum=MAX_OVERLAP)
 
 
-def tile_size(text: str) -> int | str:
-    """Convert `--slice`: the side of tiles in pixels, 0 or auto."""
+def tile_size(text: str) -> int | str | list[int]:
+    """Convert `--slice`: the side of tiles or their height,width in pixels, 0 or auto."""
     if text == "auto":
         return text
-    if not text.isdecimal() or 0 < int(text) < MIN_TILE:
-        raise ArgumentTypeError(f"'{text}' must be auto, 0 or a whole number of pixels, at least {MIN_TILE}")
-    return int(text)
+    sides = text.split(",")
+    if text != "0" and (len(sides) > 2 or any(not side.isdecimal() or int(side) < MIN_TILE for side in sides)):
+        raise ArgumentTypeError(f"'{text}' must be auto, 0, or one or two whole numbers of pixels, at least {MIN_TILE}")
+    return int(text) if len(sides) == 1 else [*map(int, sides)]
 
 
 def _data(args: Namespace) -> int:
@@ -312,8 +316,8 @@ def _compare(args: Namespace) -> int:
 def _run_models(args: Namespace, models: Sequence[Path], data: str | Path | None, out: Path, title: str) -> int:
     from small_object.compare.runs import compare
 
-    names = "imgsz", "conf", "iou", "max_det", "classes", "device", "slice", "slice_roi", "save_txt", "save_json"
-    options = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
+    names = "imgsz", "conf", "iou", "max_det", "classes", "device", "save_txt", "save_json"
+    options = {k: v for k, v in vars(args).items() if (k in names or k.startswith("slice")) and v is not None}
     title = f"{title}: what each model finds"
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # stop like after Ctrl-C
     try:

@@ -15,9 +15,8 @@ from ultralytics.utils import LOGGER, RANK, colorstr
 from ultralytics.utils.loss import model_setting
 from ultralytics.utils.torch_utils import unwrap_model
 
-from small_object.arguments import BOX_TASKS
 from small_object.nwd import mean_box_size
-from small_object.sizes import box_sides
+from small_object.sizes import UPRIGHT_TASKS, box_sides
 from small_object.slicing.dataset import add_shape, object_size
 
 TINY = 4  # pixels: a cell of the finest grid, at stride 4
@@ -39,13 +38,14 @@ def fit_to_data(model: Any, dataset: Any, args: SimpleNamespace) -> None:
     labels, tile = [add_shape(label) for label in dataset.labels], max(getattr(dataset, "tile", (math.inf,)))
     model = unwrap_model(model)
     student = getattr(model, "student_model", model)  # distillation: the student builds the loss
-    lines = [set_nwd_scale(student, labels, args, tile)]
-    if model_setting(student, "head_init") and hasattr(student.model[-1], "bias_init"):
-        lines.append(init_head(student.model[-1], labels, args.imgsz, tile))
-    if args.task in BOX_TASKS:
-        model.object_size = object_size(labels)  # saved in checkpoints for `slice=auto`
-        model.train_scale = median(args.imgsz / min(max(label["shape"]), tile) for label in labels)
-        model.tiles_only = tile < math.inf and args.slice_full_ratio == 0  # decides an unset `slice_full`
+    lines = []
+    if args.task in UPRIGHT_TASKS:  # their losses hold a BboxLoss
+        lines.append(set_nwd_scale(student, labels, args, tile))
+        if model_setting(student, "head_init") and hasattr(student.model[-1], "bias_init"):
+            lines.append(init_head(student.model[-1], labels, args.imgsz, tile))
+    model.object_size = object_size(labels)  # saved in checkpoints for `slice=auto`
+    model.train_scale = median(args.imgsz / min(max(label["shape"]), tile) for label in labels)
+    model.tiles_only = tile < math.inf and args.slice_full_ratio == 0  # decides an unset `slice_full`
     if RANK not in {-1, 0}:
         return
     for line in filter(None, lines):

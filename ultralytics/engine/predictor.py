@@ -41,7 +41,8 @@ class BasePredictor(StockBasePredictor):
     def setup_source(self, *args: Any, **kwargs: Any) -> None:
         """Set up the source; refuse `slice` if this predictor does not support it."""
         if getattr(self.args, "slice", 0) and not self.slices:
-            raise UserError(f"slice={self.args.slice} is not supported for prediction with this kind of model")
+            why = "needs a model of boxes that keeps the aspect of its inputs, unlike RT-DETR"
+            raise UserError(f"slice={self.args.slice} {why}")
         super().setup_source(*args, **kwargs)
 
     def stream_inference(self, *args: Any, **kwargs: Any) -> Iterator[Any]:

@@ -19,3 +19,4 @@ class SolutionConfig(StockSolutionConfig):
     slice_full: bool | None = DEFAULTS["slice_full"]
     slice_iou: float = DEFAULTS["slice_iou"]
     slice_skip: float = DEFAULTS["slice_skip"]
+    slice_roi: str | None = DEFAULTS["slice_roi"]

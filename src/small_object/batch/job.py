@@ -114,7 +114,7 @@ def begin(out: Output, job: Job, digest: str) -> None:
         out.write_json("job.json", {"model": job.model, **ours})
         return
     try:
-        theirs = json.loads(out.read("job.json") or b"")
+        theirs = {"slice_iou": Job.slice_iou} | json.loads(out.read("job.json") or b"")  # older ones lack it
     except ValueError as error:
         raise UserError(f"--out {job.out}: holds parts but no readable job.json; give another --out") from error
     differences = [

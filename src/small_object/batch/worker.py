@@ -45,10 +45,11 @@ class Job:
     conf: float = 0.25
     iou: float = 0.7
     max_det: int = 300
-    slice: int | str = "auto"
+    slice: int | str | list[int] = "auto"
     slice_skip: float = 0.0
     slice_overlap: float = 0.2
     slice_batch: int = 8
+    slice_iou: float = 0.5
     slice_roi: str | None = None
     batch: int = 8
     part: int | None = None
@@ -59,7 +60,7 @@ class Job:
 
     def settings(self) -> dict[str, Any]:
         """Return the arguments that affect the detections; all runs into one output must share them."""
-        names = "imgsz", "conf", "iou", "max_det", "slice", "slice_skip", "slice_overlap", "slice_roi"
+        names = "imgsz", "conf", "iou", "max_det", "slice", "slice_skip", "slice_overlap", "slice_iou", "slice_roi"
         return {name: getattr(self, name) for name in names}
 
 

@@ -33,6 +33,7 @@ from small_object.files import write_file
 from small_object.ignore import find_ignored, read_regions
 from small_object.images import read_bits, utf8_name
 from small_object.sizes import SIZE_GROUPS
+from small_object.slicing.region import Region
 
 FOLDER = "index_files"  # next to the page: thumbnails, copies of images that browsers can't show, and data
 BROWSER_FORMATS = frozenset({"avif", "bmp", "jpeg", "jpg", "mpo", "png", "webp"})
@@ -76,6 +77,7 @@ class ComparisonPage:
         title: Title of the page.
         names: Class names of the labels; those of the first model by default.
         num_fields: Fields of a label line with a box and keypoints, see `DataSet.num_fields`.
+        region: Where to look; objects with their centre outside don't count.
         left_out: Files that can't be read, and why.
         notes: Notes on what else is missing, by subject.
     """
@@ -84,6 +86,7 @@ class ComparisonPage:
     title: str
     names: dict[int, str] | None = None
     num_fields: int = 5
+    region: Region | None = None
     left_out: dict[Path, str] = field(default_factory=dict)
     notes: dict[str, str] = field(default_factory=dict)
     _images: dict[str, PageImage] = field(default_factory=dict)  # by path
@@ -180,6 +183,9 @@ class ComparisonPage:
         truth = read_truth(file, width, height, self.num_fields)
         if truth is None:
             return PageImage(about | {"labelled": False}, None, "null")
+        if self.region is not None:
+            centres = torch.from_numpy(truth[:, 1:3] + truth[:, 3:]) / 2
+            truth = truth[self.region.contains(centres, (height, width)).numpy()]
         known = np.isin(truth[:, 0], list(names))
         if not known.all():
             note = f"labels: class {truth[~known, 0].min():.0f} has no name and is not shown on the page"

@@ -24,6 +24,7 @@ from small_object.errors import UserError, one_line
 from small_object.files import make_writable
 from small_object.images import find_files, read_names, readable_name
 from small_object.sizes import SIZE_GROUPS, UPRIGHT_TASKS
+from small_object.slicing.region import read_region
 
 FORMATS = IMG_FORMATS | VID_FORMATS
 MAX_COLUMNS = 12  # classes in the table; with more, those without an object are left out
@@ -73,7 +74,8 @@ def compare(
     info = read_data_yaml(data) if data else {}
     files = find_images(source or info["val"], [out, *(out / name for name in (*weights, PICTURES))])
     make_writable(out)
-    page = ComparisonPage(out, title, info.get("names"), count_fields(info))
+    region = read_region(options["slice_roi"]) if options.get("slice_roi") else None
+    page = ComparisonPage(out, title, info.get("names"), count_fields(info), region)
     for file in files:  # the loader refuses these; others that it can't read it leaves out later
         if file.suffix[1:].lower() not in FORMATS or not file.is_file():
             page.left_out[file] = _explain(file)

@@ -17,6 +17,7 @@ from small_object.sizes import SIZE_GROUPS, size_group
 
 TOLERANCE = 0.01  # beyond 0..1 that training accepts
 ROUNDING = 1e-6  # of a number in a label file
+INVISIBLE = -0.005  # coordinate of a keypoint that is labelled by two values; training accepts -0.01 and more
 EDGE = 0.5  # pixels by which rounding may move a box out of the image or away from another
 NEAR_IOU = 0.95
 NO_OBJECT = {"not-numbers", "wrong-fields", "broken-class", "unknown-class", "no-size", "duplicate-box"}
@@ -200,16 +201,28 @@ def read_labels(file: str | Path, num_classes: int | None = None, num_fields: in
     return parse_labels(text, file, num_classes, num_fields)
 
 
-def yolo_lines(boxes: np.ndarray, classes: np.ndarray, width: int, height: int) -> str:
+def yolo_lines(
+    boxes: np.ndarray, classes: np.ndarray, width: int, height: int, points: Sequence[np.ndarray] = (),
+    num_values: int = 3,
+) -> str:  # fmt: skip
     """Return boxes (N, 4), xyxy in pixels, and class indices (N,) as label lines of an image of this size.
+
+    For other kinds of objects, `points` has the polygon of each, shape (P, 2), written instead of its box, or its
+    keypoints, shape (K, 3), written after it by `num_values` values each: x and y in pixels, visibility.
 
     Example:
         >>> yolo_lines(np.array([[10, 20, 30, 60]]), np.array([2]), width=100, height=100).strip()
         '2 0.200000 0.400000 0.200000 0.400000'
     """
     lines = []
-    for cls, (x0, y0, x1, y1) in zip(classes.tolist(), boxes.astype(np.float64).tolist(), strict=True):
-        values = ((x0 + x1) / 2 / width, (y0 + y1) / 2 / height, (x1 - x0) / width, (y1 - y0) / height)
+    for i, (cls, (x0, y0, x1, y1)) in enumerate(zip(classes.tolist(), boxes.astype(float).tolist(), strict=True)):
+        values = [(x0 + x1) / 2 / width, (y0 + y1) / 2 / height, (x1 - x0) / width, (y1 - y0) / height]
+        if len(points):
+            own = points[i] / (width, height, 1)[: points[i].shape[1]]
+            values = values if own.shape[1] == 3 else []
+            if values and num_values == 2:
+                own = np.where(own[:, 2:] > 0, own, INVISIBLE)[:, :2]
+            values += own.ravel().tolist()
         lines.append(f"{cls} " + " ".join(f"{v:.6f}" for v in values) + "\n")
     return "".join(lines)
 

@@ -1,8 +1,8 @@
 """Cuts a data set into tiles, with labels in YOLO's and COCO's formats.
 
-Training and validation images are cut separately, and equally each time. A box is clipped to its tile, and dropped if
-it keeps less than the fraction `keep` of its area. A tile that holds only dropped boxes or ignore regions is left out,
-since it is not background.
+Training and validation images are cut separately, and equally each time. Objects are cut as in training on tiles, see
+`cut_objects`, and dropped if they keep less than the fraction `keep` of their area. A tile that holds only dropped
+objects or ignore regions is left out, since it is not background.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -27,9 +28,10 @@ from small_object.datasets.images import read_flags
 from small_object.datasets.labels import yolo_lines
 from small_object.errors import UserError
 from small_object.ignore import read_regions, region_lines
-from small_object.slicing.dataset import cut_boxes
+from small_object.slicing.dataset import cut_keypoints, cut_objects
 from small_object.slicing.tiling import tile_grid
 
+KEPT_KEYS = ("names", "channels", "kpt_shape", "flip_idx", "kpt_names")  # of the data YAML
 LOSSY = (".jpg", ".jpeg", ".webp")  # their tiles are JPEGs of quality 95, all others are PNGs
 
 
@@ -43,6 +45,7 @@ class Tile:
     classes: np.ndarray  # class indices of its objects, shape (N,)
     boxes: np.ndarray  # their boxes, xyxy in pixels of the tile, shape (N, 4)
     regions: np.ndarray  # its ignore regions, likewise
+    points: list[np.ndarray]  # a polygon's corners, (P, 2), or keypoints, (K, 3), of each object; empty for plain boxes
 
     @property
     def size(self) -> tuple[int, int]:
@@ -60,7 +63,7 @@ def cut_tiles(
         out: Folder of the new set.
         tile: Side of a tile in pixels; a smaller image is one tile.
         overlap: Minimum overlap of neighbouring tiles as a fraction of their side, 0..0.9.
-        keep: Minimum fraction of its area that a box must keep to stay in a tile.
+        keep: Minimum fraction of its area that an object must keep to stay in a tile.
         empty: Number of tiles without objects to keep, per tile with objects.
 
     Returns:
@@ -76,8 +79,9 @@ def cut_tiles(
     if (out / "images").exists():
         raise UserError(f"{out}: already holds images; remove them or choose another folder")
     info = read_data_yaml(data)
+    task = "pose" if any(info.get("kpt_shape", ())) else "detect"  # which reads polygons too
     try:
-        sets = {split: YOLODataset(img_path=info[split], data=info, task="detect", augment=False) for split in SPLITS}
+        sets = {split: YOLODataset(img_path=info[split], data=info, task=task, augment=False) for split in SPLITS}
     except Exception as error:
         raise UserError(f"{data}: {str(error).strip().partition(chr(10))[0]}") from error
     if info["channels"] not in (1, 3):
@@ -88,14 +92,15 @@ def cut_tiles(
         (made / "annotations").mkdir()
         for split, dataset in sets.items():
             planned = plan_tiles(dataset, tile, overlap, keep, empty)
-            tiles = _write_tiles(planned, made, split, info["channels"])
-            instances = build_instances(names, ((t.name, t.size, t.classes, t.boxes, t.regions) for t in tiles))
+            tiles = _write_tiles(planned, made, split, info)
+            images = ((t.name, t.size, t.classes, t.boxes, t.regions, t.points) for t in tiles)
+            instances = build_instances(names, images)
             (made / f"annotations/instances_{split}.json").write_text(json.dumps(instances), encoding="utf-8")
             counts = [len(tile.classes) for tile in tiles]
             objects = f"{np.count_nonzero(counts)} with {sum(counts)} objects"
             LOGGER.info(f"{split}: {len(tiles)} tiles of {len(dataset.labels)} images, {objects}")
-        what = f"{Path(data).stem} in tiles of {tile} px, overlap {overlap:g}, boxes of {keep:g} or more of their area"
-        content = {split: f"images/{split}" for split in SPLITS} | {key: info[key] for key in ("names", "channels")}
+        what = f"{Path(data).stem} in tiles of {tile} px, overlap {overlap:g}, keep {keep:g}"
+        content = {split: f"images/{split}" for split in SPLITS} | {k: info[k] for k in KEPT_KEYS if k in info}
         YAML.save(made / file.name, content, f"# {what}\n\n")
     LOGGER.info(f"the tiles are in {file}")
     return file
@@ -110,15 +115,20 @@ def plan_tiles(dataset: YOLODataset, tile: int, overlap: float, keep: float, emp
         height, width = label["shape"]
         boxes = xywhn2xyxy(label["bboxes"].astype(np.float64), width, height)
         boxes = np.clip(boxes.round(2), 0, (width, height) * 2)  # labels are rounded: a box of whole pixels stays so
+        polygons = [(polygon * (width, height)).round(2) for polygon in label["segments"]]
         regions = read_regions(file) * ((width, height) * 2)
         for x1, y1, x2, y2 in tile_grid(height, width, tile, overlap).tolist():
-            kept, inside, touched = cut_boxes(boxes, (x1, y1, x2, y2), keep)
+            kept, inside, touched, cut = cut_objects(boxes, polygons, (x1, y1, x2, y2), keep)
+            points = [polygon - (x1, y1) for polygon in cut]
+            if label["keypoints"] is not None:  # those that don't count become 0 0 0, as is COCO's custom
+                keypoints = cut_keypoints(label["keypoints"][kept], (width, height), (x1, y1, x2, y2))
+                points = list((keypoints * (keypoints[..., 2:] > 0) * (x2 - x1, y2 - y1, 1)).round(2))
             classes = label["cls"][kept, 0].astype(int)
             corner = (x1, y1, x1, y1)
             own = regions.clip(corner, (x2, y2, x2, y2)) - corner
             own = own[(own[:, 2:] - own[:, :2] >= 1).all(1)]
             title = f"{Path(name).stem}_{x1}_{y1}" + (".jpg" if file.suffix.lower() in LOSSY else ".png")
-            planned = Tile(file, title, (x1, y1, x2, y2), classes, inside - corner, own)
+            planned = Tile(file, title, (x1, y1, x2, y2), classes, inside - corner, own, points)
             if len(classes):
                 with_objects.append(planned)
             elif not touched and not len(own):
@@ -127,25 +137,27 @@ def plan_tiles(dataset: YOLODataset, tile: int, overlap: float, keep: float, emp
     return with_objects + background[: round(empty * len(with_objects))]
 
 
-def _write_tiles(tiles: Sequence[Tile], folder: Path, split: str, channels: int) -> list[Tile]:
+def _write_tiles(tiles: Sequence[Tile], folder: Path, split: str, info: dict[str, Any]) -> list[Tile]:
     """Write tiles, grouped by image, so that each image is read once.
+
+    `info` is what `read_data_yaml` returns.
 
     Returns:
         The tiles written. Images that can't be read are left out with a warning.
     """
-    written = []
+    written, num_values = [], info.get("kpt_shape", (0, 3))[1]
     image: np.ndarray | None = None
     read: Path | None = None
     for tile in TQDM(sorted(tiles, key=lambda tile: (tile.image, tile.name)), desc=split, unit="tile", leave=False):
         if tile.image != read:
-            image, read = imread(tile.image, read_flags(channels)), tile.image
+            image, read = imread(tile.image, read_flags(info["channels"])), tile.image
         if image is None:
             continue
-        x1, y1, x2, y2 = tile.xyxy
+        (x1, y1, x2, y2), (width, height) = tile.xyxy, tile.size
         options = [cv2.IMWRITE_JPEG_QUALITY, 95] if tile.name.endswith(".jpg") else []
         data = cv2.imencode(tile.name[-4:], image[y1:y2, x1:x2], options)[1]
         (folder / "images" / split / tile.name).write_bytes(data.tobytes())
-        text, regions = yolo_lines(tile.boxes, tile.classes, *tile.size), region_lines(tile.regions, *tile.size)
-        write_labels(folder, split, tile.name, text, regions)
+        text = yolo_lines(tile.boxes, tile.classes, width, height, tile.points, num_values)
+        write_labels(folder, split, tile.name, text, region_lines(tile.regions, width, height))
         written.append(tile)
     return written

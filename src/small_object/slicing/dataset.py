@@ -66,7 +66,7 @@ class SlicedDataset(YOLODataset):
         for label in self.labels if not self.has_polygons else ():
             label["segments"] = []
         side = auto_tile(self.imgsz, object_size(self.labels)) if hyp.slice == "auto" else hyp.slice
-        self.tile = tile_hw(tuple(side) if isinstance(side, (list, tuple)) else int(side))
+        self.tile = tile_hw((int(side[0]), int(side[1])) if isinstance(side, (list, tuple)) else int(side))
         shapes = (add_shape(label)["shape"] if hyp.slice_samples > 1 else self.tile for label in self.labels)
         tiles = (len(tile_grid(height, width, self.tile, hyp.slice_overlap)) for height, width in shapes)
         self.order = np.repeat(np.arange(self.ni), [min(hyp.slice_samples, count) for count in tiles])
@@ -108,12 +108,12 @@ class SlicedDataset(YOLODataset):
             label |= {"bboxes": label["bboxes"].copy(), "cls": label["cls"].copy()}  # augmentations write into them
         else:
             corner, size = np.array([x1, y1]), np.array([x2 - x1, y2 - y1])
-            kept, xyxy, _, polygons = self._cut(xyxy, polygons, window)
+            kept, xyxy, _, polygons = cut_objects(xyxy, polygons, window, self.keep)
             xywh = xyxy2xywhn(xyxy - np.tile(corner, 2), *size).astype(label["bboxes"].dtype)
             label |= {"bboxes": xywh, "cls": label["cls"][kept]}
             label["segments"] = [((polygon - corner) / size).astype(np.float32) for polygon in polygons]
             if label["keypoints"] is not None:
-                label["keypoints"] = _cut_keypoints(label["keypoints"][kept], (width, height), window)
+                label["keypoints"] = cut_keypoints(label["keypoints"][kept], (width, height), window)
         part = image[y1:y2, x1:x2]
         if len(regions := read_regions(self.im_files[index])):
             part = np.array(part)  # a copy, since the image may be a file or in the cache
@@ -127,19 +127,6 @@ class SlicedDataset(YOLODataset):
         """Return the whole image, shape (H, W, C), from RAM, from its mapped .npy file or from its file."""
         return read_full_image(self, i) if self.ims[i] is None else self.ims[i]
 
-    def _cut(
-        self, xyxy: np.ndarray, polygons: list[np.ndarray], window: Window
-    ) -> tuple[np.ndarray, np.ndarray, bool, list[np.ndarray]]:
-        """Return the result of `cut_boxes` and the rest of the polygons."""
-        if not polygons:
-            return *cut_boxes(xyxy, window, self.keep), []
-        cut = [cut_polygon(polygon, window) for polygon in polygons]
-        areas, whole = (np.array([_area(polygon) for polygon in each]) for each in (cut, polygons))
-        kept = np.flatnonzero((areas > 0) & (areas >= self.keep * whole - 1e-6))
-        cut_kept = [cut[k] for k in kept]
-        boxes = np.array([(*polygon.min(0), *polygon.max(0)) for polygon in cut_kept]).reshape(-1, 4)
-        return kept, boxes, bool((areas > 0).any()), cut_kept
-
     def _choose(self, height: int, width: int, xyxy: np.ndarray, polygons: list[np.ndarray]) -> Window:
         """Return a random tile of the image, or all of it, as xyxy in pixels."""
         whole = (0, 0, width, height)
@@ -148,11 +135,12 @@ class SlicedDataset(YOLODataset):
         if not len(xyxy) or random.random() < self.empty:
             for _ in range(MAX_TRIES):
                 window = self._random_tile(whole)
-                if not self._cut(xyxy, polygons, window)[2]:  # a dropped sliver would turn its object into background
+                is_touched = cut_objects(xyxy, polygons, window, self.keep)[2]
+                if not is_touched:  # a dropped sliver would turn its object into background
                     return window
         for _ in range(MAX_TRIES):
             window = self._random_tile(whole, xyxy[random.randrange(len(xyxy))])
-            if len(self._cut(xyxy, polygons, window)[0]):
+            if len(cut_objects(xyxy, polygons, window, self.keep)[0]):
                 return window
         return whole
 
@@ -226,6 +214,23 @@ def cut_boxes(xyxy: np.ndarray, window: Window, keep: float) -> tuple[np.ndarray
     return kept, clipped[kept], bool((area > 0).any())
 
 
+def cut_objects(
+    xyxy: np.ndarray, polygons: list[np.ndarray], window: Window, keep: float
+) -> tuple[np.ndarray, np.ndarray, bool, list[np.ndarray]]:
+    """Cut boxes, or polygons if there are any, to a tile; return the result of `cut_boxes` and the polygons' rest.
+
+    A polygon stays by its own area, and its box becomes the one around its rest.
+    """
+    if not polygons:
+        return *cut_boxes(xyxy, window, keep), []
+    cut = [cut_polygon(polygon, window) for polygon in polygons]
+    areas, whole = (np.array([_area(polygon) for polygon in each]) for each in (cut, polygons))
+    kept = np.flatnonzero((areas > 0) & (areas >= keep * whole - 1e-6))
+    cut_kept = [cut[k] for k in kept]
+    boxes = np.array([(*polygon.min(0), *polygon.max(0)) for polygon in cut_kept]).reshape(-1, 4)
+    return kept, boxes, bool((areas > 0).any()), cut_kept
+
+
 def cut_polygon(polygon: np.ndarray, window: Window) -> np.ndarray:
     """Return the part of a polygon, xy in pixels, shape (P, 2), in a tile; shape (0, 2) if there is none.
 
@@ -250,7 +255,7 @@ def _area(polygon: np.ndarray) -> float:
     return float(cv2.contourArea(polygon.astype(np.float32))) if len(polygon) > 2 else 0.0
 
 
-def _cut_keypoints(keypoints: np.ndarray, size: tuple[int, int], window: Window) -> np.ndarray:
+def cut_keypoints(keypoints: np.ndarray, size: tuple[int, int], window: Window) -> np.ndarray:
     """Convert keypoints from fractions of an image to fractions of a tile; outside, not visible; shape (N, K, 3)."""
     x1, y1, x2, y2 = window
     xy = (keypoints[..., :2] * size - (x1, y1)) / (x2 - x1, y2 - y1)

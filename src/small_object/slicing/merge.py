@@ -19,7 +19,8 @@ whole image. The rules apply in this order; 1 is about each box alone, and 3, 5 
 5. Prefer detail. A box of the pass over the whole image is dropped if a whole box of a tile shares at least the
    fraction `DETAIL_COVER` of the smaller of both, has at least the fraction `DETAIL_AREA` of its area and
    `DETAIL_SCORE_RATIO` of its score: the downscaled image places small boxes so badly that NMS would keep both.
-   Boxes larger than `detail_size` and rotated boxes skip this rule.
+   With an `iou` above its default, they must share more. Boxes larger than `detail_size` and rotated boxes skip this
+   rule.
 6. NMS. The remaining boxes go through greedy NMS with the threshold `iou`, by falling score; ties keep the order of the
    input.
 
@@ -54,6 +55,7 @@ MIN_COVER = 0.7  # fraction of an open box that another box must cover to replac
 MIN_IOU = 0.5  # of two parts of one object in the zone that both tiles see
 MIN_SCORE_RATIO = 0.25  # score of a box that replaces or enlarges another, divided by the other's
 DETAIL_COVER = 0.3  # these three: of a tile's box that replaces one of the whole image
+DETAIL_SLOPE = 1.2  # by which that grows with `iou`: boxes with an IoU of 0.54 share 0.7 and more of the smaller one
 DETAIL_AREA = 0.25
 DETAIL_SCORE_RATIO = 0.75
 
@@ -149,7 +151,7 @@ def merge(
     if xywhr is None:
         coarse = np.flatnonzero((source < 0) & (_area(box) <= detail_size**2))
         detailed = np.flatnonzero((source >= 0) & ~is_cut)
-        dropped[coarse] |= parts.lacks_detail(coarse, detailed, class_id)
+        dropped[coarse] |= parts.lacks_detail(coarse, detailed, class_id, iou)
     i, j = _select(is_cut[j] & ~dropped[i] & ~dropped[j] & (i < j) & (class_id[i] == class_id[j]), i, j)
     group = connected(len(box), *_select(parts.belong_together(i, j), i, j))
 
@@ -235,7 +237,7 @@ class _Parts(_Boxes):
         dropped[i[is_part]] = True
         return dropped
 
-    def lacks_detail(self, coarse: np.ndarray, detailed: np.ndarray, classes: np.ndarray) -> np.ndarray:
+    def lacks_detail(self, coarse: np.ndarray, detailed: np.ndarray, classes: np.ndarray, iou: float) -> np.ndarray:
         """Return which of the boxes `coarse` one of the boxes `detailed` replaces, shape of `coarse`: rule 5."""
         i, j = _meeting_pairs(self.box[coarse], self.box[detailed])
         a, b = coarse[i], detailed[j]
@@ -243,7 +245,8 @@ class _Parts(_Boxes):
         replaces = (classes[a] == classes[b]) & (self.score[b] >= DETAIL_SCORE_RATIO * self.score[a])
         replaces &= area[b] >= DETAIL_AREA * area[a]
         shared = _area(np.minimum(self.box[a], self.box[b]))
-        replaces &= shared >= DETAIL_COVER * np.minimum(area[a], area[b])
+        cover = DETAIL_COVER + DETAIL_SLOPE * max(0.0, iou - MERGE_IOU)
+        replaces &= shared >= cover * np.minimum(area[a], area[b])
         return np.bincount(i, replaces, len(coarse)) > 0
 
     def belong_together(self, i: np.ndarray, j: np.ndarray) -> np.ndarray:

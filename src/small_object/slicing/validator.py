@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import psutil
 import torch
 from ultralytics.data.augment import LetterBox
 from ultralytics.utils import ops
@@ -27,6 +29,7 @@ else:
     Base = object
 
 NUM_AHEAD = 2  # images to decode while another one runs
+MAX_MEMORY = 80  # percent of the memory in use, above which no more images are kept
 MODULES = {f"yolo.{task}.val" for task in BOX_TASKS}  # not RT-DETR's, which stretches its inputs
 
 
@@ -61,14 +64,14 @@ class SlicedValidator(Base):
         self.crops = {}
         if self.slicer is not None:
             if type(self).__module__.partition(".models.")[2] not in MODULES:
-                raise UserError(f"slice={self.args.slice} is not supported for validating this kind of model")
+                why = "needs a model that keeps the aspect of its inputs, unlike RT-DETR"
+                raise UserError(f"slice={self.args.slice} {why}")
             stride = max(32, int(torch.as_tensor(getattr(model, "stride", 32)).max()))
             self._model: Any = model
             self._likely: list[torch.Tensor] | None = None
             self._letterbox = LetterBox((height, width), auto=bool(self.args.rect), stride=stride)
             dataset = self.dataloader.dataset
-            index = {file: i for i, file in enumerate(dataset.im_files)}
-            self._read_image = ReadAhead(lambda file: np.asarray(read_full_image(dataset, index[file])), NUM_AHEAD)
+            self._read_image = ReadAhead(functools.partial(read_cached, dataset), NUM_AHEAD)
             self.tiles, self.tile_seconds = (0, 0), 0.0
             is_augmented = self.args.augment and not self.training and getattr(model, "base_model", True)
             self._augment = {"augment": True} if is_augmented else {}
@@ -161,6 +164,17 @@ class SlicedValidator(Base):
     def _select(self, preds: Any) -> list[torch.Tensor]:
         options = {"task": self.args.task, "end2end": self.end2end}
         return select_boxes(preds, self.slicer.skip, self.nc, self.slicer.classes, **options)
+
+
+def read_cached(dataset: Any, file: str) -> np.ndarray:
+    """Return an image at full size; with `cache=ram`, keep it for later epochs while there is memory."""
+    kept: dict[str, np.ndarray] = dataset.__dict__.setdefault("full_images", {})
+    image = kept.get(file)
+    if image is None:
+        image = np.asarray(read_full_image(dataset, dataset.im_files.index(file)))
+        if dataset.cache == "ram" and psutil.virtual_memory().percent < MAX_MEMORY:
+            kept[file] = image
+    return image
 
 
 def scale_back(pred: dict[str, Any], objects: Objects, batch: dict[str, Any], i: int, max_masks: int) -> dict[str, Any]:

@@ -42,7 +42,7 @@ from small_object.errors import UserError
 from small_object.images import UnreadableImageError, readable_name
 
 CONF = 0.72
-OPTIONS = {"imgsz": IMGSZ, "conf": CONF, "slice": TILE, "slice_overlap": 0.25, "slice_batch": 3}
+OPTIONS = {"imgsz": IMGSZ, "conf": CONF, "slice": TILE, "slice_overlap": 0.25, "slice_batch": 3, "slice_iou": 0.2}
 OPTIONS |= {"max_det": 1000, "device": "cpu", "batch": 2, "part": 4, "workers": 1}
 EXIF = bytes.fromhex("ffe1002245786966000049492a00080000000100120103000100000006000000000000000000")  # turned by 90°
 ODD_NAMES = "a b.png", "é 飞机.jpg", "quo'te\".png", "new\nline.png", "deep/er/100%#?.png"
@@ -149,10 +149,10 @@ def image_boxes(image: list[dict[str, Any]]) -> torch.Tensor:
     return torch.tensor([[row[name] for name in columns] for row in image if row["score"] is not None])
 
 
-def expected(weights: Path, file: Path) -> Any:
+def expected(weights: Path, file: Path, **more: Any) -> Any:
     """Return what prediction of a file alone gives."""
-    options = {name: OPTIONS[name] for name in ("imgsz", "conf", "slice", "slice_overlap", "max_det", "device")}
-    return YOLO(weights).predict([file], verbose=False, **options)[0]
+    options = {name: value for name, value in OPTIONS.items() if name not in {"batch", "part", "workers"}}
+    return YOLO(weights).predict([file], verbose=False, **options, **more)[0]
 
 
 def test_a_region_leaves_out_what_lies_outside_and_images_of_another_shape(weights: Path, tmp_path: Path) -> None:
@@ -164,8 +164,7 @@ def test_a_region_leaves_out_what_lies_outside_and_images_of_another_shape(weigh
     told, found = run(build_job(weights, images, out, slice_roi=str(roi))), rows(out)
     assert [each["image"] for each in told["unreadable"]] == ["b.png"]
     assert "aspect ratio" in told["unreadable"][0]["reason"]
-    options = {name: OPTIONS[name] for name in ("imgsz", "conf", "slice", "slice_overlap", "max_det", "device")}
-    plain = YOLO(weights).predict(images / "a.png", verbose=False, slice_roi=str(roi), **options)[0]
+    plain = expected(weights, images / "a.png", slice_roi=str(roi))
     assert len(found["a.png"]) == len(plain) > 0 and min(row["x1"] + row["x2"] for row in found["a.png"]) >= 256
 
 
@@ -301,8 +300,11 @@ def test_lists_and_s3(weights: Path, tmp_path: Path, s3: tuple[Any, str]) -> Non
 def test_other_work_is_refused(weights: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """None of these starts Ray or changes the output."""
     draw(tmp_path / "in/0.png", 0)
-    first, out = build_job(weights, tmp_path / "in", tmp_path / "out"), Output(str(tmp_path / "out"))
+    job, out = build_job(weights, tmp_path / "in", tmp_path / "out"), Output(str(tmp_path / "out"))
+    first = replace(job, slice=[64, 96], slice_iou=0.5)
     begin(out, first, model_digest(weights))
+    earlier = json.loads(out.read("job.json") or b"")
+    out.write_json("job.json", {name: value for name, value in earlier.items() if name != "slice_iou"})
     nothing = {"image": ["0.png", "a/0.jpg"], "class": [None] * 2, "score": [None] * 2}
     out.write_part("a", {name: [0] * 2 for name in SCHEMA.names} | nothing)
     assert run(replace(first, save_json=True))["done"] == 1  # nothing is left to do
@@ -321,6 +323,7 @@ def test_other_work_is_refused(weights: Path, tmp_path: Path, caplog: pytest.Log
     refused("gone.pt", "no such file", model=tmp_path / "gone.pt")
     refused(f"started with the model {weights}", "another --out", model=tmp_path / "other.pt")
     refused(f"started with --conf {CONF} (now 0.5)", "--slice-overlap 0.25 (now 0.3)", conf=0.5, slice_overlap=0.3)
+    refused("--slice-iou 0.5 (now 0.4)", slice_iou=0.4)
     refused(f"started with --source {tmp_path / 'in'}", source=tmp_path)
     refused("no such folder", source=tmp_path / "nowhere")
     refused("must be a folder", source=weights)

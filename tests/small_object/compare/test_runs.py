@@ -150,6 +150,16 @@ def test_the_page_and_the_table_show_what_the_saved_labels_say(root: Path, caplo
             np.testing.assert_allclose(shown[np.lexsort(shown.T)], boxes[key], atol=0.11)
 
 
+def test_objects_outside_the_region_are_neither_missed_nor_shown(root: Path, caplog: Log) -> None:
+    labels = "0 0.25 0.5 0.375 0.5\n1 0.55 0.5 0.4 0.5\n9 0.8 0.2 0.1 0.1\n"  # one centre is in the left half
+    write_tree(root / "datasets/ASS2", {"labels/val/0.txt": labels})
+    cv2.imwrite(str(root / "left.png"), np.repeat(np.uint8([[255, 0]]), 32, 1).repeat(48, 0))
+    assert run(root, "--models", "big", "--conf", "1", "--slice-roi", root / "left.png") == 0
+    page = read_page(root / "runs/predict/ASS2/index.html")
+    assert [image["truth"] for image in page["images"]] == [[[0, 4, 12, 28, 36]], [], []] and not page["notes"]
+    assert re.search(r"found +missed +false .*\nbig +3 +0 +0 +0 +1 +0 ", caplog.text)
+
+
 def test_models_of_the_same_name_get_folders_of_their_own(tmp_path: Path) -> None:
     paths = [tmp_path / name for name in ("a/best.pt", "b/best.pt", "runs/c/weights/best.pt", "runs/d/weights/best.pt")]
     for path in paths:
@@ -261,8 +271,10 @@ def test_what_the_options_ask_for(root: Path, weights: Path, caplog: Log, monkey
     monkeypatch.setattr(YOLO, "predict", lambda model, **options: given.update(options) or predict(model, **options))
     write_tree(root / "datasets/ASS2", {"labels/val/0.txt": "1 0.5 0.5 0.5 0.5\n"})
     options = ["--conf", "0", "--max-det", "4", "--iou", "0.3", "--classes", "1", "--no-pictures", "--save-json"]
+    options += ["--slice", "64,96", "--slice-iou", "0.4", "--slice-skip", "0.1", "--slice-overlap", "0.5"]
     assert run(root, "--weights", weights, *options) == 0
     assert [given[name] for name in ("conf", "max_det", "iou", "classes")] == [0, 4, 0.3, [1]]
+    assert [given[f"slice{name}"] for name in ("", "_iou", "_skip", "_overlap")] == [[64, 96], 0.4, 0.1, 0.5]
     folder = root / "runs/predict/ASS2/best"
     assert [file.name for file in folder.iterdir()] == ["predictions.json"]
     page, found = read_page(folder.parent / "index.html"), json.loads((folder / "predictions.json").read_text())

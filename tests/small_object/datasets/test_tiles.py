@@ -1,14 +1,17 @@
 """Data sets that are cut into tiles."""
 
+import json
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
+from ultralytics.data import YOLODataset
+from ultralytics.data.utils import check_det_dataset
 
 from small_object.datasets.tiles import cut_tiles
 from small_object.errors import UserError
-from tests.helpers.common import write_data
+from tests.helpers.common import write_data, write_set, write_tree
 
 
 @pytest.fixture(scope="module")
@@ -90,8 +93,6 @@ def test_tiles_hold_what_a_count_of_pixels_says(tiled: tuple[Path, Path]) -> Non
 
 
 def test_tiles_are_the_same_each_time_and_a_data_set(tiled: tuple[Path, Path]) -> None:
-    from ultralytics.data.utils import check_det_dataset
-
     _, out = tiled
     first, second = (
         {path.relative_to(base): path.read_bytes() for path in base.rglob("*.*") if path.suffix in {".png", ".txt"}}
@@ -136,3 +137,39 @@ def test_what_cannot_be_cut_is_one_line(tmp_path: Path) -> None:
             cut_tiles(**{"data": data, "out": tmp_path / "out"} | arguments)
         assert "\n" not in str(error.value)
     assert [path.name for path in tmp_path.iterdir()] == ["squares"]
+
+
+UNCUT, BOX = (0.75, 0.2, 0.85, 0.4, 0.8, 0.5, 0.7, 0.3), (0.55, 0.4, 0.3, 0.4)
+KINDS = [
+    # task, rows of the YAML, labels of 200x100 px, those of the right half, in COCO the first one's, in training
+    ("segment", "", [(0.4, 0.1, 0.7, 0.1, 0.7, 0.7)], [(0, 0.3, 0, 0.1, 0.4, 0.1, 0.4, 0.7)],
+     {"bbox": [0, 10, 40, 60], "area": 1600, "segmentation": [[0, 30, 0, 10, 40, 10, 40, 70]]},
+     "bboxes", [[0.2, 0.4, 0.4, 0.6]]),
+    ("obb", "", [UNCUT, (0.475, 0.4, 0.625, 0.7, 0.575, 0.8, 0.425, 0.5)],  # the second's box leaves the tile
+     [(0.5, 0.2, 0.7, 0.4, 0.6, 0.5, 0.4, 0.3), (0, 0.45, 0.25, 0.7, 0.15, 0.8, 0, 0.65)],
+     {"bbox": [40, 20, 30, 30], "area": 400, "segmentation": [[50, 20, 70, 40, 60, 50, 40, 30]]},
+     "bboxes", [[0.55, 0.35, 0.08**0.5, 0.02**0.5, np.pi / 4], [0.075, 0.625, 0.125**0.5, 0.02**0.5, np.pi / 4]]),
+    ("pose", "kpt_shape: [2, 3]\nflip_idx: [1, 0]\n", [(*BOX, 0.45, 0.3, 2, 0.6, 0.5, 1)],
+     [(0.2, 0.4, 0.4, 0.4, 0, 0, 0, 0.2, 0.5, 1)],
+     {"bbox": [0, 20, 40, 40], "area": 1600, "keypoints": [0, 0, 0, 20, 50, 1], "num_keypoints": 1},
+     "keypoints", [[[0, 0, 0], [0.2, 0.5, 1]]]),
+    ("pose", "kpt_shape: [2, 2]\n", [(*BOX, 0.45, 0.3, 0.6, 0.5)], [(0.2, 0.4, 0.4, 0.4, -0.005, -0.005, 0.2, 0.5)],
+     {"keypoints": [0, 0, 0, 20, 50, 1]}, "keypoints", [[[-0.005, -0.005, 0], [0.2, 0.5, 1]]]),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("task, rows, labels, cut, coco, key, loaded", KINDS)
+def test_other_kinds_of_labels_are_cut_as_in_training(tmp_path, task, rows, labels, cut, coco, key, loaded):
+    before, after = ("".join(" ".join(["0", *(f"{v:.6f}" for v in row)]) + "\n" for row in x) for x in (labels, cut))
+    image = np.zeros((100, 200, 3), np.uint8)
+    data = write_set(tmp_path / "set", {"train/0": (image, before), "val/0": (image[:, :100], before)}, "a")
+    write_tree(data.parent, {"ignore/train/0.txt": "0.8 0.5 0.1 0.1\n", data.name: data.read_text() + rows})
+    out = cut_tiles(data, tmp_path / "out", 100, 0)
+    texts = {str(file.relative_to(out.parent)): file.read_text() for file in out.parent.glob("labels/*/*.txt")}
+    assert texts == {"labels/val/0_0_0.txt": before, "labels/train/0_100_0.txt": after}
+    first, *_, crowd = json.loads((out.parent / "annotations/instances_train.json").read_text())["annotations"]
+    assert first == first | coco and crowd.keys() == first.keys() and crowd["iscrowd"]
+    info, old = check_det_dataset(str(out)), check_det_dataset(str(data))
+    assert all(info.get(name) == old.get(name) for name in ("names", "kpt_shape", "flip_idx"))
+    sample = YOLODataset(img_path=info["train"], data=info, task=task, augment=False, imgsz=100)[0]
+    np.testing.assert_allclose(sample[key], loaded, atol=1e-5)

@@ -246,6 +246,10 @@ def test_a_tile_places_small_objects_better_than_the_whole_image(detail, score, 
         assert sorted(found.index.tolist()) == rows
     away = merged([(detail, score, class_id, -1), (coarse, 0.7, 0, -1)], tiles, (100, 180))
     assert sorted(away.index.tolist()) == [0, 1], "one pass leaves the choice to NMS"
+    beside = (26.0, 16.0, 46.0, 34.0)  # an IoU of 0.54
+    for iou, rows in ((0.5, [0]), (0.9, [0, 1])):
+        found = merged([(beside, 0.8, 0, 0), (coarse, 0.7, 0, -1)], tiles, (100, 180), iou=iou)
+        assert sorted(found.index.tolist()) == rows
 
 
 def test_nothing_found_is_nothing_merged():

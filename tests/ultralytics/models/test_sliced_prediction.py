@@ -21,6 +21,7 @@ from ultralytics.utils.checks import check_yaml
 
 from small_object.errors import UserError
 from small_object.sizes import SIZE_GROUPS
+from small_object.slicing import validator as validator_module
 from small_object.slicing.dataset import SlicedDataset
 from small_object.slicing.masks import polygon_crops
 from small_object.slicing.merge import Merged, merge
@@ -348,11 +349,17 @@ def test_tiles_are_validated_in_some_epochs(tmp_path: Path, monkeypatch: pytest.
     sliced, saved, model, data = [], [], build_detector(tmp_path, 1), write_panorama(tmp_path)
     fitness, stock = iter([0.9, 0.2, 0.8, 0.1, 0.1, 0.1]), DetectionValidator.get_stats
     monkeypatch.setattr(DetectionValidator, "get_stats", lambda self: stock(self) | {"fitness": next(fitness)})
-    model.add_callback("on_val_end", lambda validator: sliced.append(validator.slicer is not None))
+    model.add_callback("on_val_end", lambda validator: sliced.append(validator.tiles[0] > 0))
     model.add_callback("on_model_save", lambda trainer: saved.append(trainer.best_fitness == trainer.fitness))
     model.train(data=str(data), slice=TILE, slice_val=2, project=str(tmp_path), **QUICK | {"epochs": 5})
     assert sliced == [False, True, False, True, True, True]  # at last, the best weights
-    assert saved == [False, True, False, False, False]
+    assert saved == [True, True, False, False, False]  # the first for want of a better one
+    monkeypatch.setattr(DetectionValidator, "get_stats", lambda self: stock(self) | {"fitness": 0.5})
+    reads, read = [], validator_module.read_full_image
+    monkeypatch.setattr(validator_module, "read_full_image", lambda data, i: reads.append(i) or read(data, i))
+    options = {"slice": TILE, "slice_val": 2, "cache": "ram", "project": str(tmp_path), "name": "again"}
+    model.train(data=str(data), **options, **QUICK | {"epochs": 9, "patience": 1})
+    assert sliced[6:] == [False, True, False, True, True] and len(reads) == 1, "patience waits for an epoch of tiles"
 
 
 @pytest.mark.parametrize(("task", "tile", "skip"), [("detect", 64, 0.0), ("obb", 64, 0.0), ("detect", 96, 0.6)])
@@ -426,6 +433,10 @@ def test_training_validates_by_tiles(tmp_path: Path, image: np.ndarray) -> None:
     assert (best.model.train_scale, best.model.tiles_only) == (IMGSZ / TILE, False)
     best.predict(image, slice="auto", imgsz=IMGSZ, verbose=False)
     assert best.predictor.slicer.tile == auto_tile(IMGSZ, size) == 96  # 64 * 40.5 / 32, to the nearest 32
+    data = write_panorama(tmp_path, "0 0.4 0.4 0.6 0.4 0.6 0.6 0.4 0.6\n")
+    rotated = build_detector(tmp_path, 1, task="obb")
+    rotated.train(data=str(data), slice=TILE, slice_full_ratio=0, project=str(tmp_path), name="obb", **QUICK)
+    assert rotated.model.tiles_only and rotated.model.object_size == pytest.approx(size, rel=1e-3)
 
 
 def corrupt_frames(video: Path, mark: bytes, frames: range) -> None:
@@ -463,7 +474,7 @@ def test_corrupt_frames_of_a_video_are_named_and_skipped(
 
 def test_a_model_that_cannot_slice_says_so(image: np.ndarray) -> None:
     predictor = RTDETRPredictor(overrides={"slice": 640, "imgsz": 64, "task": "detect", "save": False})
-    with pytest.raises(UserError, match="slice=640 is not supported for prediction with this kind of model"):
+    with pytest.raises(UserError, match="slice=640 needs a model of boxes that keeps the aspect of its inputs"):
         predictor.setup_source(image)
 
 

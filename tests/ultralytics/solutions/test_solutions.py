@@ -33,5 +33,6 @@ def test_a_solution_tracks_by_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
     sliced = {key: value for key, value in solution.model.arguments.items() if key.startswith("slice")}
     assert sliced == {
         "slice": 640, "slice_overlap": 0.2, "slice_batch": 8, "slice_full": False, "slice_skip": 0.0, "slice_iou": 0.5,
+        "slice_roi": None,
     }  # fmt: skip
     assert SolutionConfig().slice == 0

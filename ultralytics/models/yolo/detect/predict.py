@@ -129,10 +129,13 @@ class DetectionPredictor(StockDetectionPredictor):
             results = super().postprocess(preds, img, orig_imgs, **kwargs)
         for i, result in enumerate(results):
             if detections := self.tile_detections.get(i):
-                objects, left_out = self.slicer.merge(result.orig_shape, detections, result_objects(result))
+                whole = result_objects(result)
+                objects, left_out = self.slicer.merge(result.orig_shape, detections, whole)
                 if left_out:
-                    LOGGER.warning(f"{result.path}: {left_out} objects are left out; raise max_det={self.args.max_det}")
-                result.num_full = len(result) if self.slicer.full else 0
+                    count = f"at least {left_out} objects are left out"
+                    LOGGER.warning(f"{result.path}: {count}; raise max_det={self.args.max_det}")
+                num_inside = int(self.slicer.is_inside(whole.rows, result.orig_shape).sum())
+                result.num_full = num_inside if self.slicer.full else 0
                 result.tiles = len(detections.tiles), detections.skipped
                 update_result(result, objects, img.device)
             elif self.slicer.region is not None:

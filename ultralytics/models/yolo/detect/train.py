@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
 from torch.utils.data import DataLoader, Dataset
 from ultralytics.data.utils import get_split_fraction
 from ultralytics.models.yolo.detect.train import DetectionTrainer as StockDetectionTrainer
@@ -11,7 +10,7 @@ from ultralytics.utils.torch_utils import unwrap_model
 
 from small_object.arguments import BOX_TASKS
 from small_object.errors import UserError
-from small_object.sizes import SIZE_KEYS, UPRIGHT_TASKS, measures_size
+from small_object.sizes import SIZE_KEYS, measures_size
 from small_object.slicing.dataset import SlicedDataset
 from small_object.training import fit_to_data
 from ultralytics_overlay import require_parameters
@@ -20,6 +19,9 @@ require_parameters(StockDetectionTrainer.build_dataset, "img_path", "mode", "bat
 require_parameters(StockDetectionTrainer.get_dataloader, "dataset_path", "batch_size", "rank", "mode")
 require_parameters(StockDetectionTrainer.save_metrics, "metrics")
 require_parameters(StockDetectionTrainer.validate)
+
+
+WHOLE = 1 << 30  # pixels: a tile larger than any image, so that `slice_roi` counts and nothing is cut
 
 
 class DetectionTrainer(StockDetectionTrainer):
@@ -48,18 +50,18 @@ class DetectionTrainer(StockDetectionTrainer):
         return dataset
 
     def validate(self) -> tuple[dict[str, float] | None, float | None]:
-        """Validate; see upstream. With `slice_val`, only some epochs use tiles; `best.pt` is chosen from these."""
+        """Validate; see upstream.
+
+        With `slice_val`, only some epochs use tiles. The others have no fitness, so they choose and stop nothing.
+        """
         args, best = self.validator.args, self.best_fitness
         if not args.slice or (self.epoch + 1) % args.slice_val == 0 or self.epoch + 1 >= self.epochs:
             return super().validate()
-        tile, args.slice = args.slice, 0
+        tile, args.slice = args.slice, WHOLE
         try:
-            metrics, fitness = super().validate()
+            return super().validate()[0], None
         finally:
             args.slice, self.best_fitness = tile, best
-        if fitness is not None:
-            fitness = 0.0 if best is None else min(fitness, float(np.nextafter(best, -1)))
-        return metrics, fitness
 
     def _set_slice(self, tile: int) -> None:
         """Replace `auto` by the side of a tile in pixels, for the validation, `args.yaml` and checkpoints."""
@@ -83,12 +85,15 @@ class DetectionTrainer(StockDetectionTrainer):
         """
         try:
             loader = super().get_dataloader(dataset_path, batch_size, rank, mode)
+        except UserError:
+            raise
         except ValueError as error:  # upstream's, without any label
             raise UserError(f"{error} To find out why: small-object check {self.args.data}") from error
         task = self.args.task if mode == "train" else ""
         if task in BOX_TASKS and self.args.slice and not isinstance(loader.dataset, SlicedDataset):
-            raise UserError(f"slice={self.args.slice} is not supported for training this kind of model")
-        if task in UPRIGHT_TASKS:  # their losses hold a BboxLoss
+            why = "needs a model that keeps the aspect of its inputs, unlike RT-DETR"
+            raise UserError(f"slice={self.args.slice} {why}")
+        if task in BOX_TASKS:
             fit_to_data(self.model, loader.dataset, self.args)
         return loader
 
