@@ -122,6 +122,8 @@ def build_sliced(
 ) -> tuple[Run, YOLO]:
     """Build this fork's prediction, which appends tiles run and skipped to `tiles`; return it and its model."""
     model = YOLO(args.model)
+    if model.task != "detect":
+        raise UserError(f"--model {args.model}: is of the task {model.task}; only detect can be compared")
     options = {
         "imgsz": args.imgsz,
         "conf": args.conf,
@@ -401,8 +403,6 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
         )
     if not Path(args.model).is_file():
         raise UserError(f"--model {args.model}: no such file")
-    if (task := YOLO(args.model).task) != "detect":
-        raise UserError(f"--model {args.model}: is of the task {task}; only detect can be compared")
     args.skip = sorted({0.0, *args.skip})
     if not args.no_sahi and find_spec("sahi") is None:
         raise UserError("SAHI is not installed; run: pip install sahi, or give --no-sahi")

@@ -45,7 +45,6 @@ SMALLER = {
     r"model=runs/\.\.\./": "model=runs/interrupted/",
     r"--(imgsz|tile) \d+": r"--\1 64",
     r"--(train|val) \d+": r"--\1 2",
-    r"--examples 2000 --seconds \d+": "--kinds arguments --examples 1 --seconds 1",
     r"\byolo11n\.pt": "best.pt",
     r"frame\.jpg": "panorama.jpg",
     r"data=thermal\.yaml \.\.\.": "model=tiny.yaml data=my/data.yaml epochs=1 imgsz=64 plots=False",

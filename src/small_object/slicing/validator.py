@@ -7,7 +7,6 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import psutil
 import torch
 from ultralytics.data.augment import LetterBox
 from ultralytics.utils import ops
@@ -171,6 +170,8 @@ def read_cached(dataset: Any, file: str) -> np.ndarray:
     kept: dict[str, np.ndarray] = dataset.__dict__.setdefault("full_images", {})
     image = kept.get(file)
     if image is None:
+        import psutil  # here, since upstream's import does without it
+
         image = np.asarray(read_full_image(dataset, dataset.im_files.index(file)))
         if dataset.cache == "ram" and psutil.virtual_memory().percent < MAX_MEMORY:
             kept[file] = image
