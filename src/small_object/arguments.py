@@ -11,6 +11,7 @@ import yaml
 MIN_TILE = 64  # minimum side of a tile in pixels
 MAX_OVERLAP = 0.9  # of the side of a tile
 BOX_TASKS = ("detect", "obb", "segment", "pose")  # of models that find boxes
+NEEDED_TO_SLICE = "needs a model of boxes that keeps the aspect of its inputs, unlike RT-DETR"
 DEFAULTS_PATH = Path(__file__).with_name("default.yaml")
 DEFAULTS: dict[str, Any] = yaml.safe_load(DEFAULTS_PATH.read_text(encoding="utf-8"))
 

@@ -11,6 +11,7 @@ from ultralytics.engine.predictor import BasePredictor as StockBasePredictor
 from ultralytics.utils import LOGGER
 from ultralytics.utils.patches import imwrite
 
+from small_object.arguments import NEEDED_TO_SLICE
 from small_object.coco import PredictionWriter, build_writer
 from small_object.errors import UserError
 from small_object.images import readable_name
@@ -41,8 +42,7 @@ class BasePredictor(StockBasePredictor):
     def setup_source(self, *args: Any, **kwargs: Any) -> None:
         """Set up the source; refuse `slice` if this predictor does not support it."""
         if getattr(self.args, "slice", 0) and not self.slices:
-            why = "needs a model of boxes that keeps the aspect of its inputs, unlike RT-DETR"
-            raise UserError(f"slice={self.args.slice} {why}")
+            raise UserError(f"slice={self.args.slice} {NEEDED_TO_SLICE}")
         super().setup_source(*args, **kwargs)
 
     def stream_inference(self, *args: Any, **kwargs: Any) -> Iterator[Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +11,7 @@ from ultralytics.data.augment import LetterBox
 from ultralytics.utils import ops
 from ultralytics.utils.torch_utils import autocast
 
-from small_object.arguments import BOX_TASKS
+from small_object.arguments import BOX_TASKS, NEEDED_TO_SLICE
 from small_object.errors import UserError
 from small_object.letterbox import gain_and_pad, letterbox_gain
 from small_object.parallel import ReadAhead
@@ -62,15 +61,28 @@ class SlicedValidator(Base):
         self.slicer = build_slicer(self.args, model, (height, width))
         self.crops = {}
         if self.slicer is not None:
+            import psutil  # here, since upstream's import does without it
+
             if type(self).__module__.partition(".models.")[2] not in MODULES:
-                why = "needs a model that keeps the aspect of its inputs, unlike RT-DETR"
-                raise UserError(f"slice={self.args.slice} {why}")
+                raise UserError(f"slice={self.args.slice} {NEEDED_TO_SLICE}")
             stride = max(32, int(torch.as_tensor(getattr(model, "stride", 32)).max()))
             self._model: Any = model
             self._likely: list[torch.Tensor] | None = None
             self._letterbox = LetterBox((height, width), auto=bool(self.args.rect), stride=stride)
             dataset = self.dataloader.dataset
-            self._read_image = ReadAhead(functools.partial(read_cached, dataset), NUM_AHEAD)
+            index = {file: i for i, file in enumerate(dataset.im_files)}
+            keeps = self.training and dataset.cache == "ram"  # for the next epochs
+            kept: dict[str, np.ndarray] = dataset.__dict__.setdefault("full_images", {})
+
+            def read(file: str) -> np.ndarray:
+                if file in kept:
+                    return kept[file]
+                image = np.asarray(read_full_image(dataset, index[file]))
+                if keeps and psutil.virtual_memory().percent < MAX_MEMORY:
+                    kept[file] = image
+                return image
+
+            self._read_image = ReadAhead(read, NUM_AHEAD)
             self.tiles, self.tile_seconds = (0, 0), 0.0
             is_augmented = self.args.augment and not self.training and getattr(model, "base_model", True)
             self._augment = {"augment": True} if is_augmented else {}
@@ -163,19 +175,6 @@ class SlicedValidator(Base):
     def _select(self, preds: Any) -> list[torch.Tensor]:
         options = {"task": self.args.task, "end2end": self.end2end}
         return select_boxes(preds, self.slicer.skip, self.nc, self.slicer.classes, **options)
-
-
-def read_cached(dataset: Any, file: str) -> np.ndarray:
-    """Return an image at full size; with `cache=ram`, keep it for later epochs while there is memory."""
-    kept: dict[str, np.ndarray] = dataset.__dict__.setdefault("full_images", {})
-    image = kept.get(file)
-    if image is None:
-        import psutil  # here, since upstream's import does without it
-
-        image = np.asarray(read_full_image(dataset, dataset.im_files.index(file)))
-        if dataset.cache == "ram" and psutil.virtual_memory().percent < MAX_MEMORY:
-            kept[file] = image
-    return image
 
 
 def scale_back(pred: dict[str, Any], objects: Objects, batch: dict[str, Any], i: int, max_masks: int) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from ultralytics.models.yolo.detect.train import DetectionTrainer as StockDetect
 from ultralytics.utils import LOGGER, RANK, colorstr
 from ultralytics.utils.torch_utils import unwrap_model
 
-from small_object.arguments import BOX_TASKS
+from small_object.arguments import BOX_TASKS, NEEDED_TO_SLICE
 from small_object.errors import UserError
 from small_object.sizes import SIZE_KEYS, measures_size
 from small_object.slicing.dataset import SlicedDataset
@@ -91,8 +91,7 @@ class DetectionTrainer(StockDetectionTrainer):
             raise UserError(f"{error} To find out why: small-object check {self.args.data}") from error
         task = self.args.task if mode == "train" else ""
         if task in BOX_TASKS and self.args.slice and not isinstance(loader.dataset, SlicedDataset):
-            why = "needs a model that keeps the aspect of its inputs, unlike RT-DETR"
-            raise UserError(f"slice={self.args.slice} {why}")
+            raise UserError(f"slice={self.args.slice} {NEEDED_TO_SLICE}")
         if task in BOX_TASKS:
             fit_to_data(self.model, loader.dataset, self.args)
         return loader
