@@ -56,6 +56,13 @@ def letterbox_tiles(tiles: Sequence[torch.Tensor], input_hw: tuple[int, int], dt
     return (pixels / 255).to(dtype)
 
 
+def move_to_cut(images: Sequence[np.ndarray], device: torch.device, wanted: bool | None) -> list[Any]:
+    """Return images (H, W, C) on the device, to be cut there; unchanged on the CPU, unless `wanted`, or if not."""
+    if wanted is None:
+        wanted = device.type != "cpu"
+    return [torch.tensor(np.ascontiguousarray(image), device=device) for image in images] if wanted else list(images)
+
+
 def unscale_boxes(xyxy: torch.Tensor, ori_shape: Any, ratio_pad: Any) -> np.ndarray:
     """Return boxes in pixels of the input, mapped to pixels of the original image."""
     boxes = xyxy.float().cpu().clone()  # half precision has steps of 0.5 px and more

@@ -13,7 +13,7 @@ from ultralytics.utils.torch_utils import autocast
 
 from small_object.arguments import BOX_TASKS, NEEDED_TO_SLICE
 from small_object.errors import UserError
-from small_object.letterbox import gain_and_pad, letterbox_gain
+from small_object.letterbox import gain_and_pad, letterbox_gain, letterbox_tiles, move_to_cut
 from small_object.parallel import ReadAhead
 from small_object.slicing.dataset import add_shape, read_full_image
 from small_object.slicing.masks import Crop, crop_masks, draw_masks, polygon_crops
@@ -42,8 +42,10 @@ class SlicedValidator(Base):
         tiles: Number of tiles run and skipped so far.
         tile_seconds: Seconds that this took.
         crops: The masks of a batch's sliced images by file.
+        cuts_on_device: Whether images go to the device before they are cut; None: yes, unless it is the CPU.
     """
 
+    cuts_on_device: bool | None = None
     slicer: Any = None  # Slicer | None
     tiles = 0, 0
     tile_seconds = 0.0
@@ -116,7 +118,8 @@ class SlicedValidator(Base):
             if i in large:
                 for file in coming[: 1 + NUM_AHEAD]:
                     self._read_image.start(file)
-                image, proposals = self._read_image(coming.pop(0)), None
+                (image,) = move_to_cut([self._read_image(coming.pop(0))], self.device, self.cuts_on_device)
+                proposals = None
                 if likely is not None:
                     boxes = ops.scale_boxes(scale["imgsz"], likely[i].float(), shape, ratio_pad)
                     proposals = self.slicer.propose([image], self._look, [boxes])
@@ -149,24 +152,32 @@ class SlicedValidator(Base):
             masks = crop_masks(pred["masks"], rows[:, :4], [ratio * g for g in gain], [ratio * p for p in pad])
         return Objects(rows, rotated, found.get("keypoints"), None, masks)
 
-    def _run(self, tiles: list[np.ndarray]) -> tuple[Any, torch.Size]:
-        """Run the model on tiles (H, W, C) of one shape; return its output and the (height, width) of its input."""
+    def _build_inputs(self, tiles: list[Any]) -> torch.Tensor:
+        """Return the input for tiles (H, W, C) of one shape, arrays or views of an image on the device."""
+        if isinstance(tiles[0], torch.Tensor):
+            height, width = self._letterbox(image=np.zeros((*tiles[0].shape[:2], 1), np.uint8)).shape[:2]
+            return letterbox_tiles(tiles, (height, width), torch.half if self.args.quantize == 16 else torch.float)
         images = np.stack([self._letterbox(image=tile) for tile in tiles])
         images = images[..., None] if images.ndim == 3 else images  # grey images
         images = images[..., ::-1] if images.shape[-1] == 3 else images  # BGR to RGB
         inputs = torch.from_numpy(np.ascontiguousarray(images.transpose(0, 3, 1, 2)))
-        inputs = super().preprocess({"img": inputs})["img"]
+        batch: dict[str, Any] = super().preprocess({"img": inputs})
+        return batch["img"]
+
+    def _run(self, tiles: list[Any]) -> tuple[Any, torch.Size]:
+        """Run the model on tiles (H, W, C) of one shape; return its output and the (height, width) of its input."""
+        inputs = self._build_inputs(tiles)
         with autocast(self.training and self.args.quantize == 16, device=self.device.type):
             return self._model(inputs, **self._augment), inputs.shape[2:]
 
-    def _detect(self, tiles: list[np.ndarray]) -> list[Objects]:
+    def _detect(self, tiles: list[Any]) -> list[Objects]:
         """Return the objects that the model finds in tiles (H, W, C), in pixels of each tile."""
         preds, shape = self._run(tiles)
         outputs = self.postprocess(preds)
         scales = ({"imgsz": shape, "ori_shape": tile.shape[:2], "ratio_pad": None} for tile in tiles)
         return [self._objects(pred, scale) for pred, scale in zip(outputs, scales, strict=True)]
 
-    def _look(self, parts: list[np.ndarray]) -> list[torch.Tensor]:
+    def _look(self, parts: list[Any]) -> list[torch.Tensor]:
         """Return where objects may be in parts of an image (H, W, C): xyxy in pixels of each part, shapes (K, 4)."""
         preds, shape = self._run(parts)
         pairs = zip(self._select(preds), parts, strict=True)

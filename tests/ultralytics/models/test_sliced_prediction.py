@@ -377,6 +377,19 @@ def test_cutting_on_the_device_changes_nothing(
         assert len(found[1]) == pytest.approx(len(found[0]), rel=0.02)
 
 
+@pytest.mark.parametrize("skip", [0.0, 0.6])
+def test_validation_that_cuts_on_the_device_finds_the_same(
+    skip: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, data, found = build_detector(tmp_path, 2), write_panorama(tmp_path), []
+    for on_device in (False, True):
+        monkeypatch.setattr(DetectionValidator, "cuts_on_device", on_device)
+        options = SLICED | {"slice": IMGSZ, "slice_skip": skip, "project": str(tmp_path), "name": str(on_device)}
+        model.val(data=str(data), save_json=True, plots=False, **options)
+        found.append(json.loads((tmp_path / str(on_device) / "predictions.json").read_text()))
+    assert found[0] == found[1] and len(found[0]) > 100
+
+
 def test_inputs_that_are_made_on_the_device_are_upstreams(model: YOLO) -> None:
     rng, predictor = np.random.default_rng(5), None
     for shape in ((96, 96, 3), (64, 64, 3), (96, 61, 3), (128, 70, 3), (50, 64, 3)):
