@@ -6,8 +6,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 from ultralytics.nn.modules import DWR, C3k2DWR, DualConv, ScreeningFusion, ScreeningLateral
-from ultralytics.nn.modules.block import Bottleneck, C3k, C3k2, PSABlock
+from ultralytics.nn.modules.block import DFL, Bottleneck, C3k, C3k2, PSABlock
 from ultralytics.nn.modules.hsfpn import ChannelGate
+from ultralytics.nn.modules.light_head import OnnxDFL
 from ultralytics.nn.tasks import DetectionModel
 
 
@@ -151,3 +152,10 @@ def test_activation_of_the_model_yaml_reaches_every_block():
     for layer in model.model[:-1]:
         found[layer.i] = {type(m.act) for m in layer.modules() if hasattr(m, "act")}
     assert found == {i: {nn.Hardswish} for i in range(len(rows))}
+
+
+def test_distances_for_onnx_are_upstreams() -> None:
+    torch.manual_seed(0)
+    logits = 30 * torch.randn(2, 4 * 16, 50)
+    logits[0, :, 0] += 1000  # would overflow without the maximum
+    torch.testing.assert_close(OnnxDFL(16)(logits), DFL(16)(logits), rtol=0, atol=1e-5)
