@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import errno
+import re
 
 NOT_WRITABLE = {errno.EACCES, errno.EPERM, errno.EROFS}
-UPSTREAM_MARK = "ERROR "  # starts upstream's messages to the user
+UPSTREAM_TEXTS = re.compile(r"ERROR |YAML syntax error |Classification datasets |.* key missing |.*acceptable suffix")
+"""Upstream's messages to the user."""
 
 
 class UserError(ValueError):
@@ -33,11 +35,13 @@ def explain(error: BaseException) -> str | None:
         # A loader process's error holds its traceback as text, with the message at the end. Other messages may explain
         # the whole command line after an empty line.
         return one_line(str(cause).rpartition(f"{UserError.__name__}: ")[2].strip().partition("\n\n")[0])
+    if str(error).startswith("Dataset '") and isinstance(error.__cause__, (OSError, SyntaxError, ValueError)):
+        error = error.__cause__  # upstream's trainer wraps what is wrong with a data YAML
     if isinstance(error, OSError) and error.errno in NOT_WRITABLE:
         return f"{error.filename}: {error.strerror}; if results go there, choose another folder with project="
     if isinstance(error, FileNotFoundError) and error.filename:
         return f"{error.filename}: {error.strerror}"
     text = one_line(error)
-    if isinstance(error, FileNotFoundError) or text.startswith(UPSTREAM_MARK) or "acceptable suffix" in text:
-        return text.removeprefix(UPSTREAM_MARK).lstrip("❌\ufe0f ")
+    if isinstance(error, FileNotFoundError) or UPSTREAM_TEXTS.match(text):
+        return text.removeprefix("ERROR ").lstrip("❌\ufe0f ")
     return None

@@ -33,7 +33,8 @@ def export_stock(weights: Path, out: Path) -> None:
     try:
         ckpt, _ = torch_safe_load(str(weights))
     except Exception as error:
-        raise UserError(f"{weights}: {explain(error) or one_line(error)}") from error
+        why = explain(error) or one_line(error)
+        raise UserError(why if weights.name in why else f"{weights}: {why}") from error
     for key in ("ema", "model"):
         if ckpt.get(key) is not None:
             ckpt[key] = replace_blocks(ckpt[key], weights)

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from ultralytics.utils import LOGGER
 
-from small_object.errors import UserError, one_line
+from small_object.errors import UserError, explain, one_line
 
 PROBE = 256  # side in pixels of the image that finds the stride of each row; a multiple of any stride in use
 ENOUGH = Fraction(1, 3)  # fraction of the tensors below which weights hardly help
@@ -303,7 +303,8 @@ def load_models(weights: str, yaml: str) -> tuple[Any, Any]:
         except UserError:
             raise
         except Exception as error:
-            raise UserError(f"{file}: {one_line(str(error)) or type(error).__name__}") from error
+            why = explain(error) or one_line(error) or type(error).__name__
+            raise UserError(why if file.rpartition("/")[2] in why else f"{file}: {why}") from error
         if not is_transferable(models[-1]):
             raise UserError(f"{file}: holds no detection model built from a YAML")
     return models[0], models[1]

@@ -53,4 +53,5 @@ def test_what_stock_lacks_is_named(tmp_path: Path, capsys: pytest.CaptureFixture
     assert not (tmp_path / "stock.pt").exists()
     (tmp_path / "bad.pt").write_text("no weights")
     assert main(["export-stock", str(tmp_path / "bad.pt"), "--out", str(tmp_path / "stock.pt")]) == 1
-    assert "bad.pt is not a loadable checkpoint" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert "bad.pt is not a loadable checkpoint" in error and error.count("bad.pt") == 1

@@ -78,6 +78,7 @@ class ComparisonPage:
         names: Class names of the labels; those of the first model by default.
         num_fields: Fields of a label line with a box and keypoints, see `DataSet.num_fields`.
         region: Where to look; objects with their centre outside don't count.
+        wanted: Names of the classes to find; labels of others don't count. All if empty, or if the labels have none.
         left_out: Files that can't be read, and why.
         notes: Notes on what else is missing, by subject.
     """
@@ -87,6 +88,7 @@ class ComparisonPage:
     names: dict[int, str] | None = None
     num_fields: int = 5
     region: Region | None = None
+    wanted: set[str] = field(default_factory=set)
     left_out: dict[Path, str] = field(default_factory=dict)
     notes: dict[str, str] = field(default_factory=dict)
     _images: dict[str, PageImage] = field(default_factory=dict)  # by path
@@ -186,6 +188,8 @@ class ComparisonPage:
         if self.region is not None:
             centres = torch.from_numpy(truth[:, 1:3] + truth[:, 3:]) / 2
             truth = truth[self.region.contains(centres, (height, width)).numpy()]
+        if self.wanted.intersection(names.values()):
+            truth = truth[np.isin(truth[:, 0], [number for number, name in names.items() if name in self.wanted])]
         known = np.isin(truth[:, 0], list(names))
         if not known.all():
             note = f"labels: class {truth[~known, 0].min():.0f} has no name and is not shown on the page"

@@ -218,11 +218,14 @@ def predict(
         **options: Arguments of `yolo predict`, such as `imgsz`, `conf`, `save_txt`, `save_json` and `slice`.
 
     Raises:
-        UserError: If the model doesn't find boxes.
+        UserError: If the model doesn't find boxes, or has no class of a number in `classes`.
     """
     model = YOLO(weights)
     if model.task not in UPRIGHT_TASKS:
-        raise UserError(f"a model of task {model.task} has no boxes to compare")
+        raise UserError(f"a model of task {model.task} finds no upright boxes to compare")
+    if unknown := set(classes := options.get("classes") or ()).difference(model.names):
+        raise UserError(f"--classes: the model has no class {min(unknown)}, only 0 to {max(model.names)}")
+    page.wanted |= {model.names[number] for number in classes}
     run.num_full = 0 if options.get("slice") else None
     run.num_objects.update(dict.fromkeys(model.names.values(), 0))
     results = model.predict(

@@ -202,7 +202,7 @@ def test_models_that_fail_are_named_and_do_not_stop_the_others(root: Path, weigh
     assert [model["name"] for model in page["models"]] == ["best"] and len(page["images"]) == 3
     assert [note.partition(":")[0] for note in page["notes"]] == ["broken", "cls", "obb"]
     assert page["notes"][1:] == [
-        f"{name}: failed: a model of task {task} has no boxes to compare"
+        f"{name}: failed: a model of task {task} finds no upright boxes to compare"
         for name, task in (("cls", "classify"), ("obb", "obb"))
     ]
     assert run(root, "--models", "broken") == 1
@@ -269,7 +269,8 @@ def test_what_the_options_ask_for(root: Path, weights: Path, caplog: Log, monkey
     given: dict[str, Any] = {}
     predict = YOLO.predict
     monkeypatch.setattr(YOLO, "predict", lambda model, **options: given.update(options) or predict(model, **options))
-    write_tree(root / "datasets/ASS2", {"labels/val/0.txt": "1 0.5 0.5 0.5 0.5\n"})
+    labels = "1 0.5 0.5 0.5 0.5\n0 0.2 0.2 0.2 0.2\n"  # the second is of a class that `--classes` leaves out
+    write_tree(root / "datasets/ASS2", {"labels/val/0.txt": labels})
     options = ["--conf", "0", "--max-det", "4", "--iou", "0.3", "--classes", "1", "--no-pictures", "--save-json"]
     options += ["--slice", "64,96", "--slice-iou", "0.4", "--slice-skip", "0.1", "--slice-overlap", "0.5"]
     assert run(root, "--weights", weights, *options) == 0
@@ -290,6 +291,8 @@ def test_what_the_options_ask_for(root: Path, weights: Path, caplog: Log, monkey
     assert header[4:7] == ["found", "missed", "false"] and "gained" not in header
     assert int(row[4]) + int(row[5]) == 1 and int(row[4]) + int(row[6]) == int(row[3]) == len(found)
     assert re.search(r"errors +size +found +class +localisation +both +duplicate +background +missed", caplog.text)
+    assert run(root, "--weights", weights, "--classes", "0", "2") == 1
+    assert "best.pt: failed: --classes: the model has no class 2, only 0 to 1" in caplog.text
 
 
 def test_a_source_of_which_nothing_can_be_read_is_an_error(root: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -16,7 +16,7 @@ from ultralytics.nn.tasks import yaml_model_load
 from ultralytics.utils.checks import check_file
 
 from small_object.errors import UserError
-from tests.helpers.common import TINY_MODEL, Run, one_line
+from tests.helpers.common import TINY_MODEL, Run, one_line, write_tree
 
 INF, NAN = float("inf"), float("nan")
 
@@ -94,14 +94,20 @@ MISTAKES = {
         "model=yolo11n-wrong.yaml data=data.yaml",
         ("yolo11n-wrong.yaml", "row 1 ", "'DualConvv'", "did you mean 'DualConv'"),
     ),
+    "no data YAML": ("model=yolo11n.yaml data=none.yaml", ("'none.yaml' does not exist",)),
+    "no images": ("model=yolo11n.yaml data=data.yaml", ("'data.yaml' images not found", "images/val'")),
+    "no names": ("model=yolo11n.yaml data=nameless.yaml", ("nameless.yaml", "key missing", "'names'")),
+    "no YAML": ("model=yolo11n.yaml data=broken.yaml", ("YAML syntax error in 'broken.yaml'",)),
 }
+DATA = "train: images/train\nval: images/val\n"
 WRONG_MODEL = TINY_MODEL.replace("DualConv", "DualConvv", 1) + "scales:\n  n: [0.5, 0.25, 1024]\n"
 
 
 @pytest.mark.parametrize("case", MISTAKES)
 def test_mistake_ends_with_one_line(case: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "yolo11-wrong.yaml").write_text(WRONG_MODEL)
+    data = {"data.yaml": f"{DATA}names: [car]\n", "nameless.yaml": DATA, "broken.yaml": "train: [images\n"}
+    write_tree(tmp_path, {"yolo11-wrong.yaml": WRONG_MODEL, **data})
     command, parts = MISTAKES[case]
     with one_line("yolo", *parts):
         entrypoint(f"yolo detect train {command} epochs=1 imgsz=32 device=cpu project=runs")
