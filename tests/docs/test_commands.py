@@ -57,7 +57,6 @@ SMALLER = {
     r"^(yolo track .*)$": r"\1 save=True",
     r"^(python -m benchmarks.page .*)$": r"\1 --images 2",
     r"^(python -m benchmarks.slicing .*)$": r"\1 --imgsz 64 --no-peak",
-    r"^(python -m benchmarks.size_metrics_cost .*)$": r"\1 --imgsz 64 --rounds 1",
     r"^(python -m benchmarks.speed)$": (
         r"\1 --models tiny.yaml yolo11n.yaml --profile tiny.yaml --imgsz 64 --train-imgsz 64 --batch 2 --rounds 2"
     ),
@@ -115,7 +114,7 @@ TEXTS = (
 NOT_RUN = re.compile(
     r"make|pip |ray start|python -m (pytest|benchmarks\.(compare|demo|export|pareto)|docs\.tools\.before"
     r"|tests\.(upstream|stress\.faults))"
-    r"|.*(s3://|--address auto|device=0,1)|small-object export-stock"  # the last refuses the model of these tests
+    r"|.*(s3://|--address auto)|small-object export-stock"  # the last refuses the model of these tests
 )
 
 
