@@ -18,6 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -38,11 +39,11 @@ from benchmarks.common import (
     build_parser,
     cores,
     describe_setup,
+    execute,
     markdown_table,
-    module_command,
     relative_path,
     start_module,
-)  # fmt: skip
+)
 from small_object.batch.store import SCHEMA, Output, Source
 from small_object.errors import UserError
 from small_object.files import write_file
@@ -81,7 +82,7 @@ def run_here(*arguments: str) -> Any:
     process = start_module("benchmarks.batch", *arguments, stdout=subprocess.PIPE)
     output = process.communicate()[0]
     if process.returncode:
-        raise RuntimeError("a process failed; see above")
+        raise UserError("a process failed; see above")
     return json.loads(output.splitlines()[-1])
 
 
@@ -107,7 +108,7 @@ def overhead(args: argparse.Namespace, files: list[Path]) -> list[dict[str, floa
                     seconds = run_here(*options(args), *more)[1]
                 else:
                     if start(args, few, Path(scratch, "out"), "--workers", 1).wait():
-                        raise RuntimeError("the job failed; see above")
+                        raise UserError("the job failed; see above")
                     report = json.loads(Path(scratch, "out/report.json").read_text())
                     seconds = report["running_seconds"]
                 row |= {name: images / seconds, f"{name}, all": images / (time.time() - began)}
@@ -136,7 +137,7 @@ def kill(args: argparse.Namespace, files: list[Path], out: Path) -> dict[str, An
                 moments.append(time.time() - began)
                 LOGGER.info(f"killed {victim.pid} after {moments[-1]:.0f} s, {run} images done")
     if process.returncode:
-        raise RuntimeError("the job failed; see above")
+        raise UserError("the job failed; see above")
     found, parts = list_images(out), [*(out / "parts").iterdir()]
     report = json.loads((out / "report.json").read_text())
     names = {file.relative_to(args.source).as_posix() for file in files}
@@ -197,7 +198,7 @@ def report(args: argparse.Namespace, files: list[Path], rounds: list[dict[str, f
         "# Batches", "",
         f"Weights `{relative_path(str(args.model))}`, {len(files)} images; commit {describe_setup()}, "
         f"Ultralytics {version('ultralytics')}, Ray {version('ray')}.", "",
-        "```", module_command("benchmarks.batch", args.given), "```",
+        "```", args.command, "```",
     ]  # fmt: skip
     if rounds:
         lines += [
@@ -232,8 +233,29 @@ def report(args: argparse.Namespace, files: list[Path], rounds: list[dict[str, f
     return "\n".join(lines) + "\n"
 
 
-def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
-    """Read and check the command line."""
+def run(args: argparse.Namespace) -> int:
+    """Measure and write the report; return 1 if images were lost or too few workers were killed."""
+    if args.loop or args.measure_names:
+        (run_loop if args.loop else names)(args)
+        return 0
+    for path in (args.model, args.source):
+        if not path.exists():
+            raise UserError(f"{path}: no such file or folder")
+    if args.keep and args.keep.exists():
+        raise UserError(f"--keep {args.keep}: already exists")
+    files = sorted(file for file in args.source.rglob("*") if file.suffix[1:].lower() in IMG_FORMATS)
+    rounds = overhead(args, files)
+    with tempfile.TemporaryDirectory() as scratch:
+        killed = {} if args.no_kills else kill(args, files, args.keep or Path(scratch, "out"))
+    listed = run_here(*args.given, "--measure-names") if args.names else {}
+    write_file(args.out, report(args, files, rounds, killed, listed))
+    LOGGER.info(args.out.read_text())
+    lost = killed and killed["images out"] + killed["unreadable"] != killed["images in"]
+    return int(bool(killed and (lost or killed["duplicated"] or killed["workers killed"] < args.kills)))
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the benchmark; return the exit status."""
     parser = build_parser(__doc__)
     add = parser.add_argument
     add("--model", type=Path, required=True, metavar="WEIGHTS", help="weights to run")
@@ -245,48 +267,19 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     add("--names", type=int, default=0, help="length of a list of names to measure, default 0: none")
     add("--workers", type=int, help="workers of the job over all images, default: the job's own")
     add("--imgsz", type=int, help="input size, default: the model's")
-    add("--slice", default="auto", help="side of tiles, default auto")
+    add(
+        "--slice",
+        type=lambda text: text if text == "auto" else int(text),
+        default="auto",
+        help="side of tiles, default auto",
+    )
     add("--slice-skip", type=float, help="see small-object batch --help")
     add("--batch", type=int, default=8, help="images per batch, default 8")
     add("--out", type=Path, default=RESULTS / "batch.md", metavar="FILE", help="the table")
     add("--keep", type=Path, metavar="DIR", help="new folder for that job's results, default: a temporary one")
     add("--loop", action="store_true", help=argparse.SUPPRESS)
     add("--measure-names", action="store_true", help=argparse.SUPPRESS)
-    args = parser.parse_args(argv)
-    args.given = sys.argv[1:] if argv is None else argv
-    args.slice = args.slice if args.slice == "auto" else int(args.slice)
-    for path in (args.model, args.source):
-        if not path.exists():
-            raise UserError(f"{path}: no such file or folder")
-    if args.keep and args.keep.exists():
-        raise UserError(f"--keep {args.keep}: already exists")
-    return args
-
-
-def main(argv: list[str] | None = None) -> int:
-    """Run the benchmark; return the exit status."""
-    try:
-        args = parse_arguments(argv)
-    except UserError as error:
-        LOGGER.error(str(error))
-        return 1
-    if args.loop:
-        run_loop(args)
-        return 0
-    if args.measure_names:
-        names(args)
-        return 0
-    files = sorted(file for file in args.source.rglob("*") if file.suffix[1:].lower() in IMG_FORMATS)
-    rounds = overhead(args, files)
-    with tempfile.TemporaryDirectory() as scratch:
-        killed = {} if args.no_kills else kill(args, files, args.keep or Path(scratch, "out"))
-    listed = {}
-    if args.names:
-        listed = run_here(*args.given, "--measure-names")
-    write_file(args.out, report(args, files, rounds, killed, listed))
-    LOGGER.info(args.out.read_text())
-    lost = killed and killed["images out"] + killed["unreadable"] != killed["images in"]
-    return int(bool(killed and (lost or killed["duplicated"] or killed["workers killed"] < args.kills)))
+    return execute("benchmarks.batch", parser.parse_args, run, argv)
 
 
 if __name__ == "__main__":

@@ -9,10 +9,11 @@ import os
 import shlex
 import subprocess
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from small_object.errors import UserError
 from small_object.files import write_file
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -68,6 +69,44 @@ def build_parser(doc: str | None) -> argparse.ArgumentParser:
     summary, _, details = (doc or "").partition("\n")
     formatter = argparse.RawDescriptionHelpFormatter
     return argparse.ArgumentParser(description=summary, epilog=details.strip(), formatter_class=formatter)
+
+
+def execute(
+    module: str, parse: Callable[[Sequence[str]], argparse.Namespace], run: Callable[[argparse.Namespace], int | None],
+    argv: Sequence[str] | None, after_stop: str = "",
+) -> int:  # fmt: skip
+    """Parse and run the command line of a benchmark; a user's mistake and Ctrl-C end it with one line.
+
+    Args:
+        module: The benchmark.
+        parse: Parses the arguments.
+        run: Runs it; finds the arguments as given in `given` and the shell command in `command`.
+        argv: The arguments; None: those of the process.
+        after_stop: What the user should know after Ctrl-C.
+
+    Returns:
+        The exit status: that of `run`, or 130 after Ctrl-C.
+    """
+    name, given = module.rpartition(".")[2], sys.argv[1:] if argv is None else list(argv)
+    try:
+        args = parse(given)
+        args.given, args.command = given, module_command(module, given)
+        return run(args) or 0
+    except (UserError, OSError) as error:
+        sys.exit(f"{name}: {error}")
+    except KeyboardInterrupt:
+        print(f"{name}: stopped{after_stop}", file=sys.stderr)
+        return 130
+
+
+def read_labels(data: str) -> tuple[list[dict[str, Any]], dict[int, str]]:
+    """Return upstream's labels of the validation images of a data YAML, and the class names."""
+    from ultralytics.data import YOLODataset
+
+    from small_object.datasets.dataset import read_data_yaml
+
+    found = read_data_yaml(data)
+    return YOLODataset(img_path=found["val"], data=found, task="detect", augment=False).labels, found["names"]
 
 
 def write_csv(file: Path, columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> None:

@@ -38,7 +38,7 @@ import subprocess
 import sys
 import time
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
@@ -54,7 +54,7 @@ from ultralytics.nn.tasks import yaml_model_load
 from ultralytics.utils import DEFAULT_CFG_DICT, LOGGER
 from ultralytics.utils import ROOT as UPSTREAM
 
-from benchmarks.common import ROOT, build_parser, commit, cores, module_command, relative_path, start_module
+from benchmarks.common import ROOT, build_parser, commit, cores, execute, relative_path, start_module
 from benchmarks.report import COLUMNS, CURVE_COLUMNS, add_rows, read_rows, write_report
 from benchmarks.training import BEST, CURVE_POINTS, VALIDATION
 from small_object.errors import UserError
@@ -184,8 +184,8 @@ def parse_model(text: str) -> Model:
 class Comparison:
     """Executes runs in child processes, several at a time, and saves their results; `failed` lists the failures."""
 
-    def __init__(self, args: argparse.Namespace, command: str) -> None:
-        self.out, self.device, self.jobs, self.command = args.out.absolute(), args.device, args.jobs, command
+    def __init__(self, args: argparse.Namespace) -> None:
+        self.out, self.device, self.jobs, self.command = args.out.absolute(), args.device, args.jobs, args.command
         self.deadline = float("inf") if args.time is None else time.monotonic() + 60 * args.time
         self.commit = commit()
         self.failed: list[str] = []
@@ -303,7 +303,7 @@ def prepare_data(data: str) -> None:
         raise UserError(f"data `{data}`: {_first_line(error)}") from error
 
 
-def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
+def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
     """Parse the command line and apply the preset."""
     parser = build_parser(__doc__)
     add = parser.add_argument
@@ -368,30 +368,27 @@ def plan(args: argparse.Namespace) -> list[Run]:
     return list({run.key: run for run in runs}.values())  # a data set may be given twice
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Run the comparison; return the exit status."""
-    args = parse_arguments(argv)
-    try:
-        if args.report:
-            write_report(args.report)
-            return 0
-        runs = plan(args)
-        args.out.mkdir(parents=True, exist_ok=True)
-        command = module_command("benchmarks.compare", sys.argv[1:] if argv is None else argv)
-        comparison = Comparison(args, command)
-        left = comparison.execute(runs)
-        if (args.out / "results.csv").is_file():
-            write_report(args.out)
-    except (UserError, OSError) as error:
-        sys.exit(f"compare: {error}")
-    except KeyboardInterrupt:
-        LOGGER.info("interrupted; the same command resumes")
-        return 130
+def run(args: argparse.Namespace) -> int:
+    """Run the comparison, or only write its report; return 1 if a run failed."""
+    if args.report:
+        write_report(args.report)
+        return 0
+    runs = plan(args)
+    args.out.mkdir(parents=True, exist_ok=True)
+    comparison = Comparison(args)
+    left = comparison.execute(runs)
+    if (args.out / "results.csv").is_file():
+        write_report(args.out)
     if left:
         LOGGER.info(f"time is up: {left} runs remain; the same command resumes")
     for failure in comparison.failed:
         LOGGER.error(f"failed: {failure}")
     return 1 if comparison.failed else 0
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the benchmark; return the exit status."""
+    return execute("benchmarks.compare", parse_arguments, run, argv, "; the same command resumes")
 
 
 if __name__ == "__main__":

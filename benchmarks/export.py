@@ -13,11 +13,9 @@ from __future__ import annotations
 
 import argparse
 import shutil
-import statistics
 import sys
 import tempfile
-import time
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from importlib.util import find_spec
@@ -27,7 +25,6 @@ from typing import Any
 import numpy as np
 import torch
 from ultralytics import YOLO
-from ultralytics.data import YOLODataset
 from ultralytics.utils import LOGGER, TQDM
 from ultralytics.utils.patches import imread
 
@@ -36,13 +33,14 @@ from benchmarks.common import (
     build_parser,
     cores,
     describe_setup,
+    execute,
     markdown_table,
-    module_command,
+    read_labels,
     relative_path,
     write_csv,
 )
+from benchmarks.speed import Call, measure, summary
 from benchmarks.training import validate
-from small_object.datasets.dataset import read_data_yaml
 from small_object.errors import UserError
 from small_object.files import write_file
 from small_object.slicing.tiling import MIN_TILE
@@ -131,36 +129,23 @@ def accuracy(args: argparse.Namespace, path: Path, folder: Path) -> dict[str, fl
 def latency(args: argparse.Namespace, paths: dict[str, Path], images: list[np.ndarray]) -> dict[str, dict[str, float]]:
     """Return the median milliseconds per prediction and the median ratio to PyTorch of each format, by column."""
     options = {"imgsz": args.imgsz, "device": args.device, "rect": False, "max_det": MAX_DET, "verbose": False}
-    calls: dict[tuple[str, str], Callable[[np.ndarray], object]] = {}
+    calls: dict[str, dict[str, Call]] = {label: {} for label in paths}
     for label, path in paths.items():
         for kind, more in zip(KINDS, ({}, {"slice": args.tile, "slice_batch": 1}), strict=True):
             model = YOLO(path, task="detect")
-            calls[kind, label] = lambda image, model=model, more=more: model.predict(image, **options, **more)
+            calls[label][kind] = lambda image, model=model, more=more: model.predict(image, **options, **more)
     torch.set_num_threads(cores())
-    times: dict[tuple[str, str], list[float]] = {key: [] for key in calls}
-    for call in calls.values():
-        call(images[0])  # the first call is slower
-    for turn, image in enumerate(TQDM(images * args.rounds, desc="latency")):
-        at = turn % len(paths)
-        labels = [*paths][at:] + [*paths][:at]
-        for kind in KINDS:
-            for label in labels:
-                start = time.perf_counter()
-                calls[kind, label](image)
-                times[kind, label].append(1e3 * (time.perf_counter() - start))
+    inputs = [images[0], *(images * args.rounds)]  # the first call is slower
     rows: dict[str, dict[str, float]] = {label: {} for label in paths}
-    for (kind, label), ms in times.items():
-        ratios = [a / b for a, b in zip(ms, times[kind, REFERENCE], strict=True)]
-        rows[label] |= {kind + "ms": statistics.median(ms), kind + "ratio": statistics.median(ratios)}
+    for (label, kind), found in summary(measure(calls, inputs, warm_up=1), REFERENCE).items():
+        rows[label] |= {f"{kind}ms": found["median_ms"], f"{kind}ratio": found["ratio"]}
     return rows
 
 
-def measure(args: argparse.Namespace) -> tuple[list[dict[str, Any]], dict[str, str]]:
+def measure_all(args: argparse.Namespace) -> tuple[list[dict[str, Any]], dict[str, str]]:
     """Export and measure all formats; return one row each, and why formats were left out."""
     out = {label: why for label, kind in FORMATS.items() if (why := unavailable(kind, args.device))}
-    found = read_data_yaml(args.data)
-    labels = YOLODataset(img_path=found["val"], data=found, task="detect", augment=False).labels
-    images = [imread(label["im_file"]) for label in labels[: args.images]]
+    images = [imread(label["im_file"]) for label in read_labels(args.data)[0][: args.images]]
     rows, paths = [], {}
     with tempfile.TemporaryDirectory(prefix="export-") as temporary:
         for label in TQDM([label for label in FORMATS if label not in out], desc="formats"):
@@ -184,13 +169,12 @@ def measure(args: argparse.Namespace) -> tuple[list[dict[str, Any]], dict[str, s
 
 def report(args: argparse.Namespace, rows: list[dict[str, Any]], left_out: dict[str, str]) -> str:
     """Return the table as Markdown."""
-    command = module_command("benchmarks.export", args.given)
     needed = dict.fromkeys(name for row in rows if not row["error"] for name in FORMATS[row["format"]].needs)
     about = f"Weights `{relative_path(args.model)}`, `{relative_path(args.data)}`, "
     about += f"input {args.imgsz} px, tiles of {args.tile} px."
     made = f"Commit {describe_setup(args.device)}, "
     made += ", ".join(f"{name} {version(name)}" for name in ("ultralytics", *needed))
-    lines = ["# Exported models", "", about, "", f"{made}.", "", "```", command, "```", ""]
+    lines = ["# Exported models", "", about, "", f"{made}.", "", "```", args.command, "```", ""]
     lines += [
         "AP, AP50 and AP_small (below 32² px) in percent; ms: median latency; ratio: median of its ratio to PyTorch's "
         f"in the same turn; {args.images} images, {args.rounds} rounds. Within: whether both APs are within the "
@@ -214,8 +198,22 @@ def report(args: argparse.Namespace, rows: list[dict[str, Any]], left_out: dict[
     return "\n".join(lines) + "\n"
 
 
-def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
-    """Read and check the command line."""
+def run(args: argparse.Namespace) -> int:
+    """Measure, and write the results; return 1 if a format failed or is outside its tolerance."""
+    if args.tile < MIN_TILE or args.imgsz < 32 or min(args.rounds, args.images) < 1:
+        raise UserError(f"--tile must be at least {MIN_TILE}, --imgsz 32, --rounds and --images 1")
+    if not Path(args.model).is_file() or Path(args.model).suffix != ".pt":
+        raise UserError(f"--model {args.model}: must be a .pt file that exists")
+    rows, left_out = measure_all(args)
+    text = report(args, rows, left_out)
+    write_csv(args.out / "export.csv", COLUMNS, rows)
+    write_file(args.out / "export.md", text)
+    LOGGER.info(text)
+    return int(any(row["within"] == "no" for row in rows))
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the benchmark; return the exit status."""
     parser = build_parser(__doc__)
     add = parser.add_argument
     add("--model", required=True, metavar="WEIGHTS", help="trained weights, a .pt file")
@@ -227,27 +225,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     add("--rounds", type=int, default=3, help="how often each image is timed, default 3")
     add("--device", default="0" if torch.cuda.is_available() else "cpu", help="cpu or the number of a GPU")
     add("--out", type=Path, default=RESULTS / "export", metavar="DIR", help="folder of the results")
-    args = parser.parse_args(argv)
-    args.given = sys.argv[1:] if argv is None else argv
-    if args.tile < MIN_TILE or args.imgsz < 32 or min(args.rounds, args.images) < 1:
-        raise UserError(f"--tile must be at least {MIN_TILE}, --imgsz 32, --rounds and --images 1")
-    if not Path(args.model).is_file() or Path(args.model).suffix != ".pt":
-        raise UserError(f"--model {args.model}: must be a .pt file that exists")
-    return args
-
-
-def main(argv: list[str] | None = None) -> int:
-    """Run the benchmark; return 1 if a format failed or is outside its tolerance."""
-    try:
-        args = parse_arguments(argv)
-        rows, left_out = measure(args)
-        text = report(args, rows, left_out)
-        write_csv(args.out / "export.csv", COLUMNS, rows)
-        write_file(args.out / "export.md", text)
-        LOGGER.info(text)
-    except (UserError, OSError) as error:
-        sys.exit(f"export: {error}")
-    return int(any(row["within"] == "no" for row in rows))
+    return execute("benchmarks.export", parser.parse_args, run, argv)
 
 
 if __name__ == "__main__":

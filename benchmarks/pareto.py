@@ -30,7 +30,7 @@ from ultralytics.utils import LOGGER
 from ultralytics.utils.torch_utils import get_cpu_info
 
 from benchmarks import compare, speed
-from benchmarks.common import ROOT, build_parser, commit, cores, markdown_table, module_command, write_csv
+from benchmarks.common import ROOT, build_parser, commit, cores, execute, markdown_table, write_csv
 from benchmarks.report import Entry, read_rows
 from small_object.errors import UserError
 from small_object.files import replacing, write_file
@@ -115,14 +115,15 @@ def measure(entries: dict[tuple[str, int], Entry], rounds: int, threads: int, de
         contender = speed.Contender(model, YOLO(path, task="detect").model, 0.0)
         for each in devices:
             network, image = speed.fuse(contender.network, each), torch.rand(1, 3, imgsz, imgsz).to(each)
-            call = torch.inference_mode()(lambda network=network, image=image: network(image))
+            call = torch.inference_mode()(lambda _, network=network, image=image: network(image))
             contender.calls[f"PyTorch {each.type.upper()}"] = call
         if has_onnx:
             contender.calls["ONNX Runtime CPU"] = speed.build_onnx_call(path, imgsz, threads)
         contenders.append(contender)
         keys[name] = entry, imgsz
     torch.set_num_threads(threads)
-    times = speed.measure(contenders, rounds)
+    calls = {contender.model.label: contender.calls for contender in contenders}
+    times = speed.measure(calls, range(speed.WARM_UP + rounds), speed.WARM_UP)
     return [Point(*keys[name], what, statistics.median(values)) for (name, what), values in times.items()]
 
 
@@ -196,7 +197,7 @@ def draw(points: Sequence[Point], file: Path) -> None:
         figure.savefig(new, dpi=150)
 
 
-def run(args: argparse.Namespace, command: str) -> None:
+def run(args: argparse.Namespace) -> None:
     """Train the missing runs, measure and write the results."""
     made_by = commit()
     folders = [args.out / str(size) for size in args.sizes]
@@ -221,8 +222,8 @@ def run(args: argparse.Namespace, command: str) -> None:
     rows = [row | {"threads": args.threads, "machine": machine, "commit": made_by} for row in build_rows(points)]
     first = next(iter(entries.values())).rows[0]
     head = (
-        f"`{command}`\n\n{first['data']}, {first['epochs']} epochs. Latency: {args.rounds} rounds, interleaved, CPU "
-        f"threads: {args.threads}; {machine}; load {os.getloadavg()[0]:.1f}; torch {torch.__version__}, {made_by}."
+        f"`{args.command}`\n\n{first['data']}, {first['epochs']} epochs. Latency: {args.rounds} rounds, interleaved, "
+        f"CPU threads: {args.threads}; {machine}; load {os.getloadavg()[0]:.1f}; torch {torch.__version__}, {made_by}."
     )
     draw(points, args.out / "pareto.png")
     write_csv(args.out / "pareto.csv", COLUMNS, rows)
@@ -231,7 +232,7 @@ def run(args: argparse.Namespace, command: str) -> None:
     LOGGER.info(f"{text}\npareto.csv, pareto.md and pareto.png are in {args.out}")
 
 
-def main(argv: list[str] | None = None) -> int:
+def main(argv: Sequence[str] | None = None) -> int:
     """Run the benchmark; return the exit status."""
     parser = build_parser(__doc__)
     add = parser.add_argument
@@ -248,15 +249,7 @@ def main(argv: list[str] | None = None) -> int:
     add("--only-report", action="store_true", help="train nothing; read every results.csv under --out and --results")
     add("--results", nargs="+", type=Path, default=[], metavar="DIR", help="further results for --only-report")
     add("--out", type=Path, default=Path("runs/pareto"), metavar="DIR", help="default: runs/pareto")
-    args = parser.parse_args(argv)
-    try:
-        run(args, module_command("benchmarks.pareto", sys.argv[1:] if argv is None else argv))
-    except (UserError, OSError) as error:
-        sys.exit(f"pareto: {error}")
-    except KeyboardInterrupt:
-        LOGGER.info("stopped; the same command resumes")
-        return 130
-    return 0
+    return execute("benchmarks.pareto", parser.parse_args, run, argv, "; the same command resumes")
 
 
 if __name__ == "__main__":

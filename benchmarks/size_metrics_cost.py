@@ -10,11 +10,13 @@ import os
 import statistics
 import sys
 import time
+from collections.abc import Sequence
 
 from ultralytics import YOLO
 from ultralytics.utils import LOGGER, TQDM
 from ultralytics.utils.torch_utils import get_cpu_info
 
+from benchmarks.common import build_parser, execute
 from small_object.errors import UserError
 
 
@@ -41,29 +43,30 @@ def measure(model: str, data: str, imgsz: int, rounds: int, device: str) -> tupl
     return seconds
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Measure at each size; return the exit status."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--model", default="runs/ASS1/demo/weights/best.pt", help="weights, default those of the demo")
-    parser.add_argument("--data", default="datasets/ASS1-demo/ASS1-demo.yaml", help="data YAML, default ASS1-demo")
-    parser.add_argument("--imgsz", type=int, nargs="+", default=[640, 320], help="sizes in pixels, default 640 320")
-    parser.add_argument("--rounds", type=int, default=5, help="validations of each kind, default 5")
-    parser.add_argument("--device", default="cpu", help="as for yolo, default cpu")
-    args = parser.parse_args(argv)
-    try:
-        if args.rounds < 1:
-            raise UserError("--rounds must be at least 1")
-        for imgsz in args.imgsz:
-            without, with_ = measure(args.model, args.data, imgsz, args.rounds, args.device)
-            ratios = [b / a for a, b in zip(without, with_, strict=True)]
-            LOGGER.info(
-                f"{imgsz} px: {statistics.median(without):.2f} s without, {statistics.median(with_):.2f} s with; ratio "
-                f"{statistics.median(ratios):.3f} ({min(ratios):.3f} to {max(ratios):.3f}), medians of {args.rounds} "
-                f"rounds; {get_cpu_info()}, {os.cpu_count()} cores"
-            )
-    except (UserError, OSError, RuntimeError) as error:
-        sys.exit(f"size_metrics_cost: {' '.join(str(error).split())}")
-    return 0
+def run(args: argparse.Namespace) -> None:
+    """Measure at each size."""
+    if args.rounds < 1:
+        raise UserError("--rounds must be at least 1")
+    for imgsz in args.imgsz:
+        without, with_ = measure(args.model, args.data, imgsz, args.rounds, args.device)
+        ratios = [b / a for a, b in zip(without, with_, strict=True)]
+        LOGGER.info(
+            f"{imgsz} px: {statistics.median(without):.2f} s without, {statistics.median(with_):.2f} s with; ratio "
+            f"{statistics.median(ratios):.3f} ({min(ratios):.3f} to {max(ratios):.3f}), medians of {args.rounds} "
+            f"rounds; {get_cpu_info()}, {os.cpu_count()} cores"
+        )
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the benchmark; return the exit status."""
+    parser = build_parser(__doc__)
+    add = parser.add_argument
+    add("--model", default="runs/ASS1/demo/weights/best.pt", help="weights, default those of the demo")
+    add("--data", default="datasets/ASS1-demo/ASS1-demo.yaml", help="data YAML, default ASS1-demo")
+    add("--imgsz", type=int, nargs="+", default=[640, 320], help="sizes in pixels, default 640 320")
+    add("--rounds", type=int, default=5, help="validations of each kind, default 5")
+    add("--device", default="cpu", help="as for yolo, default cpu")
+    return execute("benchmarks.size_metrics_cost", parser.parse_args, run, argv)
 
 
 if __name__ == "__main__":

@@ -22,13 +22,14 @@ Only this benchmark needs SAHI: pip install sahi
 from __future__ import annotations
 
 import argparse
+import math
 import re
 import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
@@ -37,7 +38,6 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 from ultralytics import YOLO
-from ultralytics.data import YOLODataset
 from ultralytics.utils import LOGGER, TQDM
 from ultralytics.utils.ops import xywhn2xyxy
 from ultralytics.utils.patches import imread
@@ -46,19 +46,20 @@ from benchmarks.common import (
     RESULTS,
     build_parser,
     describe_setup,
+    execute,
     markdown_table,
-    module_command,
+    read_labels,
     relative_path,
     start_module,
     write_csv,
 )
-from small_object.datasets.dataset import read_data_yaml
 from small_object.errors import UserError
 from small_object.files import replacing, write_file
-from small_object.sizes import COCO_SMALL_NAME, SizeRecords, load_coco_eval
+from small_object.sizes import COCO_SMALL_NAME, SizeRecords
 from small_object.slicing.tiling import MIN_TILE, tile_grid, tiles_over
 
 MAX_DET = 1000
+ALL_SIZES = {"all": (0.0, math.inf)}
 Run = Callable[[np.ndarray], np.ndarray]  # an image (H, W, 3), BGR, to rows x1, y1, x2, y2, score, class
 COLUMNS = [
     "data", "variant", "AP", "AP50", "AR", "AP_small", "AR_small", "AP_medium", "AP_large", "seconds",
@@ -76,19 +77,9 @@ class Sample:
     classes: np.ndarray
 
 
-@dataclass
-class Measured:
-    """The measurements of a variant: the boxes of all images; the seconds, tiles run and tiles skipped per image."""
-
-    records: SizeRecords = field(default_factory=SizeRecords)
-    seconds: list[float] = field(default_factory=list)
-    tiles: list[tuple[int, int]] = field(default_factory=list)
-
-
 def load_samples(data: str, mosaic: int, max_samples: int | None) -> tuple[list[Sample], dict[int, str]]:
     """Return the validation images of a data YAML, as mosaics of `mosaic` x `mosaic` images, and its class names."""
-    found = read_data_yaml(data)
-    labels = YOLODataset(img_path=found["val"], data=found, task="detect", augment=False).labels
+    labels, names = read_labels(data)
     sizes: dict[tuple[int, int], list[dict]] = {}
     for label in labels:
         sizes.setdefault(label["shape"] if mosaic > 1 else None, []).append(label)
@@ -97,7 +88,7 @@ def load_samples(data: str, mosaic: int, max_samples: int | None) -> tuple[list[
     ]
     if not groups:
         raise UserError(f"{data}: has too few validation images of one size for mosaics of {mosaic}x{mosaic}")
-    return [join([read(label) for label in group], mosaic) for group in groups[:max_samples]], found["names"]
+    return [join([read(label) for label in group], mosaic) for group in groups[:max_samples]], names
 
 
 def read(label: dict) -> Sample:
@@ -199,7 +190,8 @@ def build_variants(args: argparse.Namespace) -> dict[str, tuple[Run, YOLO | None
 def compare(args: argparse.Namespace, name: str, images: list[Sample], names: dict[int, str]) -> list[dict]:
     """Run all variants on all images in turn; return a row for each."""
     runs = build_variants(args)
-    measured = {variant: Measured() for variant in runs}
+    records = {variant: SizeRecords() for variant in runs}
+    seconds: dict[str, list[float]] = {variant: [] for variant in runs}
     bares, order = [], list(runs)
     for run, _, tiles in runs.values():
         run(images[0].image)  # the first call is slower
@@ -211,53 +203,25 @@ def compare(args: argparse.Namespace, name: str, images: list[Sample], names: di
                 bares.append(time_network(args, runs[variant][1], sample.image))
             start = time.perf_counter()
             rows = runs[variant][0](sample.image)
-            measured[variant].seconds.append(time.perf_counter() - start)
+            seconds[variant].append(time.perf_counter() - start)
             if turn < len(images):
                 rows = rows[np.argsort(-rows[:, 4], kind="stable")[:MAX_DET]]
                 found = rows[:, :4], rows[:, 4], rows[:, 5]
-                measured[variant].records.add(sample.image.shape[:2], sample.boxes, sample.classes, *found)
+                records[variant].add(sample.image.shape[:2], sample.boxes, sample.classes, *found)
     table = []
-    for variant, result in measured.items():
-        size, (ap, ap50, ar) = result.records.evaluate(names, MAX_DET), overall(result.records, names)
+    for variant, found in records.items():
+        size, overall = found.evaluate(names, MAX_DET), found.evaluate(names, MAX_DET, ALL_SIZES)
         run, skipped = zip(*(runs[variant][2] or [("", "")]), strict=True)
         table.append({
-            "data": name, "variant": variant, "AP": ap, "AP50": ap50, "AR": ar,
+            "data": name, "variant": variant, "AP": overall.ap["all"], "AP50": overall.ap50["all"],
+            "AR": overall.ar["all"],
             "AP_small": size.ap[COCO_SMALL_NAME], "AR_small": size.ar[COCO_SMALL_NAME],
             "AP_medium": size.ap["medium"], "AP_large": size.ap["large"],
-            "seconds": statistics.mean(result.seconds), "bare seconds": statistics.mean(bares),
+            "seconds": statistics.mean(seconds[variant]), "bare seconds": statistics.mean(bares),
             "tiles": statistics.mean(run) if run[0] != "" else "",
             "skipped": statistics.mean(skipped) if run[0] != "" else "",
         })  # fmt: skip
     return table
-
-
-def overall(records: SizeRecords, names: dict[int, str]) -> tuple[float, float, float]:
-    """Return COCO's AP, AP50 and AR for all sizes, 0..1, over the classes with objects."""
-    coco, evaluator_type = load_coco_eval() or (None, None)
-    if coco is None:
-        raise UserError("faster-coco-eval is missing. Run: pip install faster-coco-eval")
-
-    def dataset(part: int) -> object:
-        """Return the objects (part 0) or the predictions (part 1) as a COCO data set."""
-        rows = [(i, row) for i, image in enumerate(records.images, 1) for row in image[part].tolist()]
-        boxes = [(i, [x1, y1, x2 - x1, y2 - y1], rest) for i, (x1, y1, x2, y2, *rest) in rows]
-        return coco({
-            "images": [{"id": i} for i in range(1, len(records.images) + 1)],
-            "categories": [{"id": c} for c in names],
-            "annotations": [
-                {"id": n, "image_id": i, "bbox": box, "area": box[2] * box[3], "iscrowd": 0,
-                 "category_id": int(rest[-1]), "score": rest[0]}
-                for n, (i, box, rest) in enumerate(boxes, 1)
-            ],
-        })  # fmt: skip
-
-    evaluator = evaluator_type(dataset(0), dataset(1), iouType="bbox", print_function=LOGGER.debug)
-    evaluator.params.maxDets = [1, 10, MAX_DET]
-    evaluator.evaluate()
-    evaluator.accumulate()
-    precision = evaluator.eval["precision"][:, :, :, 0, -1]  # (IoU, recall, classes) of all sizes; -1 without objects
-    recall = evaluator.eval["recall"][:, :, 0, -1]  # (IoU, classes)
-    return tuple(float(part[part > -1].mean()) for part in (precision, precision[0], recall))
 
 
 def peak(args: argparse.Namespace, variant: str, data: str) -> float:
@@ -313,14 +277,13 @@ def title(data: str) -> str:
 
 def report(args: argparse.Namespace, rows: list[dict]) -> str:
     """Return the tables as Markdown."""
-    command = module_command("benchmarks.slicing", args.given)
     about = f"tiles of {args.tile} px, overlap {args.overlap:g}, batch {args.batch}, input {args.imgsz} px, confidence "
     about += f"{args.conf:g}, weights `{relative_path(args.model)}`"
     lines = [
         "# Sliced prediction", "", f"{about}. AP in percent; seconds per image, mean.", "",
         f"Commit {describe_setup(args.device)}, "
         f"Ultralytics {version('ultralytics')}{'' if args.no_sahi else ', SAHI ' + version('sahi')}.", "",
-        "```", command, "```",
+        "```", args.command, "```",
     ]  # fmt: skip
     for name in dict.fromkeys(row["data"] for row in rows):
         part = [row for row in rows if row["data"] == name]
@@ -371,7 +334,7 @@ def draw(rows: list[dict], picture: Path) -> None:
         figure.savefig(new, dpi=100)
 
 
-def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
+def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
     """Read and check the command line."""
     parser = build_parser(__doc__)
     add = parser.add_argument
@@ -394,9 +357,6 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     add("--out", type=Path, default=RESULTS / "slicing", metavar="DIR", help="folder of the results")
     add("--peak", nargs=2, help=argparse.SUPPRESS)
     args = parser.parse_args(argv)
-    args.given = sys.argv[1:] if argv is None else argv
-    if args.peak:
-        args.given = args.given[: args.given.index("--peak")]
     if args.tile < MIN_TILE or not 0 <= args.overlap <= 0.9 or min(args.batch, args.rounds, args.images or 1) < 1:
         raise UserError(
             f"--tile must be at least {MIN_TILE}, --overlap 0 to 0.9, --batch, --rounds and --images at least 1"
@@ -409,31 +369,31 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     return args
 
 
-def main(argv: list[str] | None = None) -> int:
+def run(args: argparse.Namespace) -> None:
+    """Measure all data sets and write the results."""
+    if args.peak:
+        print_peak(args)
+        return
+    rows = []
+    for data in args.data:
+        images, names = load(data, args)
+        part = compare(args, title(data), images, names)
+        needed = min_tiles(args, images)
+        for row in part:
+            row |= {"images": len(images), **needed}
+            row["peak MiB"] = "" if args.no_peak or "fork, " in row["variant"] else peak(args, row["variant"], data)
+        rows += part
+    text = report(args, rows)
+    write_csv(args.out / "slicing.csv", COLUMNS, rows)
+    write_file(args.out / "slicing.md", text)
+    for name in dict.fromkeys(row["data"] for row in rows):
+        draw([row for row in rows if row["data"] == name], args.out / picture_name(name))
+    LOGGER.info(text)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
     """Run the benchmark; return the exit status."""
-    try:
-        args = parse_arguments(argv)
-        if args.peak:
-            print_peak(args)
-            return 0
-        rows = []
-        for data in args.data:
-            images, names = load(data, args)
-            part = compare(args, title(data), images, names)
-            needed = min_tiles(args, images)
-            for row in part:
-                row |= {"images": len(images), **needed}
-                row["peak MiB"] = "" if args.no_peak or "fork, " in row["variant"] else peak(args, row["variant"], data)
-            rows += part
-        text = report(args, rows)
-        write_csv(args.out / "slicing.csv", COLUMNS, rows)
-        write_file(args.out / "slicing.md", text)
-        for name in dict.fromkeys(row["data"] for row in rows):
-            draw([row for row in rows if row["data"] == name], args.out / picture_name(name))
-        LOGGER.info(text)
-    except (UserError, OSError) as error:
-        sys.exit(f"slicing: {error}")
-    return 0
+    return execute("benchmarks.slicing", parse_arguments, run, argv)
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field
 from importlib.metadata import version
@@ -30,6 +30,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import nn
 from ultralytics import YOLO, __version__
@@ -44,8 +45,8 @@ from benchmarks.common import (
     build_parser,
     commit,
     cores,
+    execute,
     markdown_table,
-    module_command,
     relative_path,
     write_csv,
 )
@@ -59,7 +60,7 @@ REFERENCE = f"{ROOT}/benchmarks/models/yolo11n-p2.yaml"
 MODELS = (*OURS, "yolo11n.yaml", REFERENCE, "yolov8n-p2.yaml", "yolo26n.yaml", "yolo26n-p2.yaml")
 WARM_UP = 2  # rounds that are not counted
 BOXES = 20  # in each image of a training step
-Call = Callable[[], Any]
+Call = Callable[[Any], Any]  # of an input, which only some need
 Times = dict[tuple[str, str], list[float]]  # milliseconds of each round by model and measurement
 
 
@@ -123,10 +124,10 @@ def build_onnx_call(path: str, imgsz: int, threads: int) -> Call:
     finally:
         logging.disable(logging.NOTSET)
     feed = {"images": torch.rand(1, 3, imgsz, imgsz).numpy()}
-    return lambda: session.run(None, feed)
+    return lambda _: session.run(None, feed)
 
 
-def build_training_step(contender: Contender, imgsz: int, batch: int, device: torch.device) -> Callable[[], float]:
+def build_training_step(contender: Contender, imgsz: int, batch: int, device: torch.device) -> Call:
     """Build a training step of a copy of a model, which returns its loss."""
     network = deepcopy(contender.network).to(device).train()
     network.args = get_cfg(overrides=dict(contender.model.overrides))
@@ -141,7 +142,7 @@ def build_training_step(contender: Contender, imgsz: int, batch: int, device: to
     optimizer = torch.optim.AdamW(network.parameters(), lr=1e-4)
     scaler, ema = torch.amp.GradScaler(device.type, enabled=amp), ModelEMA(network)
 
-    def step() -> float:
+    def step(_: Any) -> float:
         with autocast(amp, device=device.type):
             loss = network(labels)[0].sum()
         scaler.scale(loss).backward()
@@ -156,32 +157,31 @@ def build_training_step(contender: Contender, imgsz: int, batch: int, device: to
     return step
 
 
-def now(cuda: bool) -> float:
+def now() -> float:
     """Return the time in milliseconds; on CUDA, after all work is done."""
-    if cuda:
+    if torch.cuda.is_initialized():
         torch.cuda.synchronize()
     return 1e3 * time.perf_counter()
 
 
-def timed(call: Call, cuda: bool) -> float:
-    """Return the milliseconds that a call takes."""
-    start = now(cuda)
-    call()
-    return now(cuda) - start
+def measure(calls: Mapping[str, Mapping[str, Call]], inputs: Collection[Any], warm_up: int) -> Times:
+    """Time every call on every input; each input starts with another model.
 
-
-def measure(contenders: list[Contender], rounds: int) -> Times:
-    """Time every call of every model once per round; each round starts with another model."""
-    times: Times = {(c.model.label, what): [] for c in contenders for what in c.calls}
-    with TQDM(total=(WARM_UP + rounds) * len(times), desc="speed", unit="call", leave=False) as bar:
-        for i in range(-WARM_UP, rounds):
-            first = i % len(contenders)
-            for what in contenders[0].calls:
-                for contender in contenders[first:] + contenders[:first]:
-                    ms = timed(contender.calls[what], "CUDA" in what)
-                    if i >= 0:
-                        times[contender.model.label, what].append(ms)
-                    bar.update()
+    Args:
+        calls: Calls by model and measurement.
+        inputs: What the calls get, one after another.
+        warm_up: How many of the first inputs don't count.
+    """
+    labels = list(calls)
+    times: Times = {(label, what): [] for label in labels for what in calls[label]}
+    for turn, value in enumerate(TQDM(inputs, desc="speed", unit="round", leave=False)):
+        first = turn % len(labels)
+        for what in calls[labels[0]]:
+            for label in labels[first:] + labels[:first]:
+                start = now()
+                calls[label][what](value)
+                if turn >= warm_up:
+                    times[label, what].append(now() - start)
     return times
 
 
@@ -194,7 +194,7 @@ def summary(times: Times, reference: str) -> dict[tuple[str, str], dict[str, flo
     """
     found = {}
     for (label, what), values in times.items():
-        q1, median, q3 = statistics.quantiles(values, n=4, method="inclusive")
+        q1, median, q3 = np.percentile(values, (25, 50, 75)).tolist()
         ratio = statistics.median(a / b for a, b in zip(values, times[reference, what], strict=True))
         found[label, what] = {"median_ms": median, "q1_ms": q1, "q3_ms": q3, "ratio": ratio}
     return found
@@ -206,22 +206,24 @@ def profile(network: nn.Module, imgsz: int, device: torch.device, rounds: int) -
     Returns:
         Its rows, the slowest first, and the median milliseconds of the whole forward pass without hooks.
     """
-    model, image, cuda = fuse(network, device), torch.rand(1, 3, imgsz, imgsz).to(device), device.type == "cuda"
+    model, image = fuse(network, device), torch.rand(1, 3, imgsz, imgsz).to(device)
     times: list[list[float]] = [[] for _ in model.model]
     strides, totals = [""] * len(times), []
 
     def enter(layer: nn.Module, _: Any) -> None:
-        times[layer.i].append(-now(cuda))
+        times[layer.i].append(-now())
 
     def leave(layer: nn.Module, _: Any, output: Any) -> None:
-        times[layer.i][-1] += now(cuda)
+        times[layer.i][-1] += now()
         mapped = isinstance(output, torch.Tensor) and output.ndim == 4
         found = [imgsz / output.shape[-1]] if mapped else layer.stride.tolist()  # for the head, those of its levels
         strides[layer.i] = ", ".join(f"{stride:g}" for stride in found)
 
     with torch.inference_mode():
         for _ in TQDM(range(WARM_UP + rounds), desc=f"profile, {device.type}", unit="round", leave=False):
-            totals.append(timed(lambda: model(image), cuda))
+            start = now()
+            model(image)
+            totals.append(now() - start)
             hooks = [layer.register_forward_pre_hook(enter) for layer in model.model]
             hooks += [layer.register_forward_hook(leave) for layer in model.model]
             model(image)
@@ -286,7 +288,7 @@ def prepare(args: argparse.Namespace) -> tuple[list[Contender], Contender, list[
     return [built[text] for text in args.models], built[args.profile], devices
 
 
-def run(args: argparse.Namespace, command: str) -> None:
+def run(args: argparse.Namespace) -> None:
     """Measure everything and write the results."""
     made_by = commit()  # before anything is written
     contenders, profiled, devices = prepare(args)
@@ -295,7 +297,7 @@ def run(args: argparse.Namespace, command: str) -> None:
     for c in TQDM(contenders, desc="preparing", unit="model", leave=False):
         for device, name in zip(devices, hardware, strict=True):
             model, image = fuse(c.network, device), torch.rand(1, 3, args.imgsz, args.imgsz).to(device)
-            c.calls[f"PyTorch {name}"] = torch.inference_mode()(lambda model=model, image=image: model(image))
+            c.calls[f"PyTorch {name}"] = torch.inference_mode()(lambda _, model=model, image=image: model(image))
         if not lacking:
             c.calls["ONNX Runtime CPU"] = build_onnx_call(c.model.path, args.imgsz, args.threads)
         c.calls[f"training step {hardware[-1]}"] = build_training_step(c, args.train_imgsz, args.batch, devices[-1])
@@ -303,13 +305,14 @@ def run(args: argparse.Namespace, command: str) -> None:
     reference = next(
         (c for c in contenders if relative_path(c.model.path) == relative_path(REFERENCE)), contenders[0]
     ).model.label
-    results = summary(measure(contenders, args.rounds), reference)
+    calls = {c.model.label: c.calls for c in contenders}
+    results = summary(measure(calls, range(WARM_UP + args.rounds), WARM_UP), reference)
     gpu = f"{torch.cuda.get_device_name(devices[-1])}, " if len(devices) > 1 else ""
     about = {
         "reference": reference, "rounds": args.rounds, "threads": args.threads,
         "machine": f"{gpu}{get_cpu_info()}, {cores()} cores", "torch": torch.__version__,
         "onnxruntime": "none" if lacking else version("onnxruntime"), "ultralytics": __version__, "commit": made_by,
-        "command": command,
+        "command": args.command,
     }  # fmt: skip
     rows = [
         {
@@ -322,7 +325,7 @@ def run(args: argparse.Namespace, command: str) -> None:
         for c in contenders for what in c.calls
     ]  # fmt: skip
     text = (
-        f"# Speed\n\n`{command}`\n\n{args.rounds} rounds, CPU threads: {args.threads}; {about['machine']}; torch "
+        f"# Speed\n\n`{args.command}`\n\n{args.rounds} rounds, CPU threads: {args.threads}; {about['machine']}; torch "
         f"{torch.__version__}, onnxruntime {about['onnxruntime']}, ultralytics {__version__}, commit {made_by}.\n\n"
         f"Forward pass and GFLOPs: {args.imgsz} px, batch 1, decoded boxes without NMS. Training step: "
         f"{args.train_imgsz} px, batch {args.batch}. Median (quartiles); ratio: median of ratios to {reference}.\n\n"
@@ -337,7 +340,7 @@ def run(args: argparse.Namespace, command: str) -> None:
     LOGGER.info(f"{text}\nspeed.csv and speed.md are in {args.out}")
 
 
-def main(argv: list[str] | None = None) -> int:
+def main(argv: Sequence[str] | None = None) -> int:
     """Run the benchmark; return the exit status."""
     parser = build_parser(__doc__)
     add = parser.add_argument
@@ -350,15 +353,7 @@ def main(argv: list[str] | None = None) -> int:
     add("--threads", type=int, default=1, help="CPU threads, default 1")
     add("--device", help="cpu, or the number of a GPU to measure as well; default: the first, if any")
     add("--out", type=Path, default=RESULTS, metavar="DIR", help="default: benchmarks/results")
-    args = parser.parse_args(argv)
-    try:
-        run(args, module_command("benchmarks.speed", sys.argv[1:] if argv is None else argv))
-    except (UserError, OSError) as error:
-        sys.exit(f"speed: {error}")
-    except KeyboardInterrupt:
-        LOGGER.info("stopped; nothing was written")
-        return 130
-    return 0
+    return execute("benchmarks.speed", parser.parse_args, run, argv, "; nothing was written")
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from ultralytics.utils import LOGGER, RANK, plt_settings
@@ -24,7 +24,9 @@ from ultralytics.utils import LOGGER, RANK, plt_settings
 COCO_SMALL, COCO_LARGE = 32**2, 96**2
 """COCO's limits on the box area in square pixels: small is below the first, large is at least the second."""
 
-SIZE_GROUPS: dict[str, tuple[float, float]] = {
+Ranges: TypeAlias = dict[str, tuple[float, float]]
+
+SIZE_GROUPS: Ranges = {
     "very tiny": (0, 8**2),
     "tiny": (8**2, 16**2),
     "small": (16**2, COCO_SMALL),
@@ -64,7 +66,7 @@ def box_sides(labels: Iterable[Mapping[str, Any]], imgsz: int | None = None, til
 
 
 COCO_SMALL_NAME = "COCO small"
-SIZE_RANGES: dict[str, tuple[float, float]] = {**SIZE_GROUPS, COCO_SMALL_NAME: (0, COCO_SMALL)}
+SIZE_RANGES: Ranges = {**SIZE_GROUPS, COCO_SMALL_NAME: (0, COCO_SMALL)}
 """The size groups and COCO's small, which is the first three together; limits as in `SIZE_GROUPS`."""
 
 SCORES = {"ap": "AP", "ap50": "AP50", "ar": "AR"}
@@ -134,7 +136,7 @@ class SizeMetrics(SizeScores):
     @property
     def by_object(self) -> SizeScores:
         """Means over the classes, weighted by their number of objects, so that rare classes count less."""
-        return _average(self.per_class.values(), by_object=True)
+        return _average(self.per_class.values(), self.counts, by_object=True)
 
     def results(self) -> dict[str, float]:
         """Return the scores of all classes by `SIZE_KEYS`; -1 without objects, as in COCO."""
@@ -215,12 +217,13 @@ class SizeRecords:
         predictions = np.column_stack((np.clip(boxes, 0, limits), conf, cls))
         self.images.append((objects.astype(np.float32), predictions.astype(np.float32)))
 
-    def evaluate(self, names: dict[int, str], max_det: int) -> SizeMetrics:
+    def evaluate(self, names: dict[int, str], max_det: int, ranges: Ranges = SIZE_RANGES) -> SizeMetrics:
         """Score the collected boxes.
 
         Args:
             names: Class names by class index.
             max_det: Maximum number of predictions per class and image that count, the most confident first.
+            ranges: Limits on the box area by name.
 
         Raises:
             RuntimeError: If faster-coco-eval is missing.
@@ -231,19 +234,21 @@ class SizeRecords:
         collecting = gc.isenabled()
         gc.disable()  # it would rescan the library's many dictionaries, a third of the time
         try:
-            per_class = {c: _evaluate_class(*objects[c], *predictions.get(c, nothing), max_det) for c in objects}
+            per_class = {
+                c: _evaluate_class(*objects[c], *predictions.get(c, nothing), max_det, ranges) for c in objects
+            }
         finally:
             if collecting:
                 gc.enable()
-        mean = _average(per_class.values(), by_object=False)
+        mean = _average(per_class.values(), ranges, by_object=False)
         return SizeMetrics(**vars(mean), names=dict(names), per_class=per_class)
 
 
-def _average(classes: Collection[SizeScores], by_object: bool) -> SizeScores:
+def _average(classes: Collection[SizeScores], sizes: Iterable[str], by_object: bool) -> SizeScores:
     """Return the means over the classes with objects of a size, weighted by their number of objects or equally."""
-    counts = {name: sum(scores.counts[name] for scores in classes) for name in SIZE_RANGES}
-    means = {score: dict.fromkeys(SIZE_RANGES, math.nan) for score in SCORES}
-    for name in SIZE_RANGES:
+    counts = {name: sum(scores.counts[name] for scores in classes) for name in sizes}
+    means = {score: dict.fromkeys(counts, math.nan) for score in SCORES}
+    for name in counts:
         having = [scores for scores in classes if scores.counts[name]]
         weights = [scores.counts[name] if by_object else 1 for scores in having]
         for score in SCORES if having else ():
@@ -262,8 +267,9 @@ def _by_class(images: list[np.ndarray], columns: int) -> dict[int, tuple[np.ndar
 
 
 def _evaluate_class(
-    objects: np.ndarray, object_at: np.ndarray, predictions: np.ndarray, prediction_at: np.ndarray, max_det: int
-) -> SizeScores:
+    objects: np.ndarray, object_at: np.ndarray, predictions: np.ndarray, prediction_at: np.ndarray, max_det: int,
+    ranges: Ranges,
+) -> SizeScores:  # fmt: skip
     """Score one class, given the rows of all images and their image indices."""
     library = load_coco_eval()
     if library is None:
@@ -278,16 +284,16 @@ def _evaluate_class(
     evaluator = evaluator_type(truth, found, iouType="bbox", print_function=LOGGER.debug)
     evaluator.params.maxDets = [max_det]
     # In COCO both limits belong to a range; here the upper one belongs to the next range.
-    evaluator.params.areaRng = [[float(low), float(np.nextafter(high, 0))] for low, high in SIZE_RANGES.values()]
-    evaluator.params.areaRngLbl = list(SIZE_RANGES)
+    evaluator.params.areaRng = [[float(low), float(np.nextafter(high, 0))] for low, high in ranges.values()]
+    evaluator.params.areaRngLbl = list(ranges)
     evaluator.evaluate()
     evaluator.accumulate()
     precision = evaluator.eval["precision"][:, :, 0, :, 0]  # (IoU, recall, ranges)
     recall = evaluator.eval["recall"][:, 0, :, 0]  # (IoU, ranges)
-    counts = np.array([((low <= area) & (area < high)).sum() for low, high in SIZE_RANGES.values()])
+    counts = np.array([((low <= area) & (area < high)).sum() for low, high in ranges.values()])
     scores = np.stack((precision.mean((0, 1)), precision[0].mean(0), recall.mean(0)))  # IoU 0.50 comes first
     rows = counts, *np.where(counts > 0, scores, np.nan)
-    return SizeScores(*(dict(zip(SIZE_RANGES, row.tolist(), strict=True)) for row in rows))
+    return SizeScores(*(dict(zip(ranges, row.tolist(), strict=True)) for row in rows))
 
 
 def _dataset(
