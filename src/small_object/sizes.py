@@ -228,14 +228,14 @@ class SizeRecords:
         Raises:
             RuntimeError: If faster-coco-eval is missing.
         """
-        objects = _by_class([image[0] for image in self.images], 5)
-        predictions = _by_class([image[1] for image in self.images], 6)
-        nothing = np.zeros((0, 6)), np.zeros(0, int)
+        objects = _join([image[0] for image in self.images], 5)
+        predictions = _join([image[1] for image in self.images], 6)
         collecting = gc.isenabled()
         gc.disable()  # it would rescan the library's many dictionaries, a third of the time
         try:
             per_class = {
-                c: _evaluate_class(*objects[c], *predictions.get(c, nothing), max_det, ranges) for c in objects
+                c: _evaluate_class(objects[objects[:, -1] == c], predictions[predictions[:, -1] == c], max_det, ranges)
+                for c in np.unique(objects[:, -1]).astype(int).tolist()
             }
         finally:
             if collecting:
@@ -257,30 +257,24 @@ def _average(classes: Collection[SizeScores], sizes: Iterable[str], by_object: b
     return SizeScores(counts, **means)
 
 
-def _by_class(images: list[np.ndarray], columns: int) -> dict[int, tuple[np.ndarray, np.ndarray]]:
-    """Return the rows of all images and their image indices by class, which is the last column."""
+def _join(images: list[np.ndarray], columns: int) -> np.ndarray:
+    """Return the rows of all images as one array, with the index of their image in front."""
     rows = np.concatenate([np.zeros((0, columns)), *images])
-    at = np.repeat(np.arange(len(images)), [len(image) for image in images])
-    order = np.argsort(rows[:, -1], kind="stable")
-    classes, starts = np.unique(rows[order, -1].astype(int), return_index=True)
-    return {c: (rows[part], at[part]) for c, part in zip(classes.tolist(), np.split(order, starts[1:]), strict=False)}
+    return np.column_stack((np.repeat(np.arange(len(images)), [len(image) for image in images]), rows))
 
 
-def _evaluate_class(
-    objects: np.ndarray, object_at: np.ndarray, predictions: np.ndarray, prediction_at: np.ndarray, max_det: int,
-    ranges: Ranges,
-) -> SizeScores:  # fmt: skip
-    """Score one class, given the rows of all images and their image indices."""
+def _evaluate_class(objects: np.ndarray, predictions: np.ndarray, max_det: int, ranges: Ranges) -> SizeScores:
+    """Score one class, given its rows of all images, see `_join`."""
     library = load_coco_eval()
     if library is None:
         raise RuntimeError("faster-coco-eval is missing. Run: pip install faster-coco-eval")
     coco, evaluator_type = library
     # Labels have six decimals and pass through float32: rounding puts a box of 32x32 px into the right group.
-    area = np.round(objects[:, 2:4] - objects[:, :2], 2).prod(1)
-    images = np.union1d(object_at, prediction_at).tolist()
-    truth = coco(_dataset(images, object_at, objects, area, np.ones(len(objects))))
-    size = (predictions[:, 2:4] - predictions[:, :2]).prod(1)
-    found = coco(_dataset(images, prediction_at, predictions, size, predictions[:, 4]))
+    area = np.round(objects[:, 3:5] - objects[:, 1:3], 2).prod(1)
+    images = np.union1d(objects[:, 0], predictions[:, 0]).astype(int).tolist()
+    truth = coco(_dataset(images, objects, area, np.ones(len(objects))))
+    size = (predictions[:, 3:5] - predictions[:, 1:3]).prod(1)
+    found = coco(_dataset(images, predictions, size, predictions[:, 5]))
     evaluator = evaluator_type(truth, found, iouType="bbox", print_function=LOGGER.debug)
     evaluator.params.maxDets = [max_det]
     # In COCO both limits belong to a range; here the upper one belongs to the next range.
@@ -296,12 +290,10 @@ def _evaluate_class(
     return SizeScores(*(dict(zip(ranges, row.tolist(), strict=True)) for row in rows))
 
 
-def _dataset(
-    images: list[int], at: np.ndarray, rows: np.ndarray, area: np.ndarray, score: np.ndarray
-) -> dict[str, Any]:
+def _dataset(images: list[int], rows: np.ndarray, area: np.ndarray, score: np.ndarray) -> dict[str, Any]:
     """Return boxes of one class as a COCO data set. Ids start at 1, since 0 marks a box without a match."""
-    ltwh = np.column_stack((rows[:, :2], rows[:, 2:4] - rows[:, :2]))
-    columns = zip(at.tolist(), ltwh.tolist(), area.tolist(), score.tolist(), strict=True)
+    ltwh = np.column_stack((rows[:, 1:3], rows[:, 3:5] - rows[:, 1:3]))
+    columns = zip(rows[:, 0].astype(int).tolist(), ltwh.tolist(), area.tolist(), score.tolist(), strict=True)
     return {
         "images": [{"id": image} for image in images],
         "categories": [{"id": 1}],
