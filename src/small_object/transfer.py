@@ -6,6 +6,7 @@ fits. Here a row takes the weights of the row in the same role, see `match_rows`
 
 from __future__ import annotations
 
+import functools
 import re
 from collections import defaultdict
 from collections.abc import Sequence
@@ -182,22 +183,19 @@ def match_rows(gains: Sequence[Sequence[int]]) -> dict[int, int]:
         >>> match_rows([[4, 0, 0], [0, 0, 0], [0, 4, 0], [0, 0, 9]])  # a row was inserted
         {0: 0, 2: 1, 3: 2}
     """
-    num, width = len(gains), len(gains[0]) if gains else 0
-    best = [[0] * (width + 1) for _ in range(num + 1)]  # of the rows from i and j on
-    for i in reversed(range(num)):
-        for j in reversed(range(width)):
-            paired = gains[i][j] + best[i + 1][j + 1] if gains[i][j] else 0
-            best[i][j] = max(paired, best[i + 1][j], best[i][j + 1])
-    pairs, i, j = {}, 0, 0
-    while i < num and j < width:
-        if gains[i][j] and best[i][j] == gains[i][j] + best[i + 1][j + 1]:
-            pairs[i] = j
-            i, j = i + 1, j + 1
-        elif best[i][j] == best[i + 1][j]:
-            i += 1
-        else:
-            j += 1
-    return pairs
+
+    @functools.cache
+    def best(i: int, j: int) -> tuple[int, tuple[tuple[int, int], ...]]:
+        """Return the maximal gain of the rows from i and j on, and its pairs."""
+        if i == len(gains) or j == len(gains[0]):
+            return 0, ()
+        found = [best(i + 1, j), best(i, j + 1)]
+        if gains[i][j]:
+            gain, pairs = best(i + 1, j + 1)
+            found.insert(0, (gains[i][j] + gain, ((i, j), *pairs)))
+        return max(found, key=lambda each: each[0])
+
+    return dict(best(0, 0)[1])
 
 
 def matching_tensors(source: Tensors, target: Tensors) -> Tensors:
