@@ -21,6 +21,8 @@ from typing import Any, TypeAlias
 import numpy as np
 from ultralytics.utils import LOGGER, RANK, plt_settings
 
+from small_object.errors import UserError
+
 COCO_SMALL, COCO_LARGE = 32**2, 96**2
 """COCO's limits on the box area in square pixels: small is below the first, large is at least the second."""
 
@@ -226,7 +228,7 @@ class SizeRecords:
             ranges: Limits on the box area by name.
 
         Raises:
-            RuntimeError: If faster-coco-eval is missing.
+            UserError: If faster-coco-eval is missing.
         """
         objects = _join([image[0] for image in self.images], 5)
         predictions = _join([image[1] for image in self.images], 6)
@@ -267,7 +269,7 @@ def _evaluate_class(objects: np.ndarray, predictions: np.ndarray, max_det: int, 
     """Score one class, given its rows of all images, see `_join`."""
     library = load_coco_eval()
     if library is None:
-        raise RuntimeError("faster-coco-eval is missing. Run: pip install faster-coco-eval")
+        raise UserError("faster-coco-eval is missing. Run: pip install faster-coco-eval")
     coco, evaluator_type = library
     # Labels have six decimals and pass through float32: rounding puts a box of 32x32 px into the right group.
     area = np.round(objects[:, 3:5] - objects[:, 1:3], 2).prod(1)
