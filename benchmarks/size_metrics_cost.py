@@ -6,7 +6,6 @@ Validations with and without it alternate in one run; each round gives the ratio
 from __future__ import annotations
 
 import argparse
-import os
 import statistics
 import sys
 import time
@@ -14,10 +13,8 @@ from collections.abc import Sequence
 
 from ultralytics import YOLO
 from ultralytics.utils import LOGGER, TQDM
-from ultralytics.utils.torch_utils import get_cpu_info
 
-from benchmarks.common import build_parser, execute
-from small_object.errors import UserError
+from benchmarks.common import build_parser, check_minimums, describe_machine, execute
 
 
 def measure(model: str, data: str, imgsz: int, rounds: int, device: str) -> tuple[list[float], list[float]]:
@@ -45,15 +42,14 @@ def measure(model: str, data: str, imgsz: int, rounds: int, device: str) -> tupl
 
 def run(args: argparse.Namespace) -> None:
     """Measure at each size."""
-    if args.rounds < 1:
-        raise UserError("--rounds must be at least 1")
+    check_minimums(args, rounds=1)
     for imgsz in args.imgsz:
         without, with_ = measure(args.model, args.data, imgsz, args.rounds, args.device)
         ratios = [b / a for a, b in zip(without, with_, strict=True)]
         LOGGER.info(
             f"{imgsz} px: {statistics.median(without):.2f} s without, {statistics.median(with_):.2f} s with; ratio "
             f"{statistics.median(ratios):.3f} ({min(ratios):.3f} to {max(ratios):.3f}), medians of {args.rounds} "
-            f"rounds; {get_cpu_info()}, {os.cpu_count()} cores"
+            f"rounds; {describe_machine()}"
         )
 
 

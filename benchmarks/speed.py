@@ -26,7 +26,6 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field
 from importlib.metadata import version
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -37,27 +36,13 @@ from ultralytics import YOLO, __version__
 from ultralytics.cfg import get_cfg
 from ultralytics.nn.tasks import guess_model_task, yaml_model_load
 from ultralytics.utils import LOGGER, TQDM
-from ultralytics.utils.torch_utils import ModelEMA, autocast, get_cpu_info, get_flops, get_num_params
+from ultralytics.utils.torch_utils import ModelEMA, autocast, get_flops, get_num_params
 
-from benchmarks.common import (
-    RESULTS,
-    ROOT,
-    build_parser,
-    commit,
-    cores,
-    execute,
-    markdown_table,
-    relative_path,
-    write_csv,
-)
+from benchmarks import common
 from benchmarks.compare import Model, parse_model
 from small_object.errors import UserError
 from small_object.files import write_file
 
-BLOCKS = ("", "-smallob", "-dwr-smallob", "-hsfpn-smallob", "-hsfpn-dwr-smallob")
-OURS = tuple(f"{ROOT}/ultralytics/cfg/models/11/yolo11n{blocks}.yaml" for blocks in BLOCKS)
-REFERENCE = f"{ROOT}/benchmarks/models/yolo11n-p2.yaml"
-MODELS = (*OURS, "yolo11n.yaml", REFERENCE, "yolov8n-p2.yaml", "yolo26n.yaml", "yolo26n-p2.yaml")
 WARM_UP = 2  # rounds that are not counted
 BOXES = 20  # in each image of a training step
 Call = Callable[[Any], Any]  # of an input, which only some need
@@ -106,6 +91,16 @@ def build(text: str, *sizes: int) -> Contender:
 def fuse(network: nn.Module, device: torch.device) -> nn.Module:
     """Return a fused copy of a model."""
     return deepcopy(network).to(device).eval().fuse(verbose=False)
+
+
+def add_forward_passes(contender: Contender, imgsz: int, devices: list[torch.device], threads: int) -> None:
+    """Add the calls of a forward pass on one image: PyTorch on each device, and ONNX Runtime if it is installed."""
+    for device in devices:
+        model, image = fuse(contender.network, device), torch.rand(1, 3, imgsz, imgsz).to(device)
+        call = torch.inference_mode()(lambda _, model=model, image=image: model(image))
+        contender.calls[f"PyTorch {device.type.upper()}"] = call
+    if not common.find_missing(common.ONNX):
+        contender.calls["ONNX Runtime CPU"] = build_onnx_call(contender.model.path, imgsz, threads)
 
 
 def build_onnx_call(path: str, imgsz: int, threads: int) -> Call:
@@ -248,7 +243,7 @@ def speed_table(rows: list[dict[str, Any]], reference: str) -> str:
         for row in rows[i : i + len(whats)]:
             cells += [f"{row['median_ms']:.1f} ({row['q1_ms']:.1f}-{row['q3_ms']:.1f})", f"{row['ratio']:.2f}"]
         lines.append(cells)
-    return "\n".join(markdown_table(header, lines)) + "\n"
+    return "\n".join(common.markdown_table(header, lines)) + "\n"
 
 
 def profile_text(label: str, hardware: str, layers: list[Layer], total: float) -> str:
@@ -268,9 +263,7 @@ def prepare(args: argparse.Namespace) -> tuple[list[Contender], Contender, list[
     Raises:
         UserError: If the command can't be used.
     """
-    for name, minimum in (("imgsz", 32), ("train_imgsz", 32), ("rounds", 2), ("threads", 1), ("batch", 1)):
-        if getattr(args, name) < minimum:
-            raise UserError(f"--{name.replace('_', '-')} must be at least {minimum}, not {getattr(args, name)}")
+    common.check_minimums(args, imgsz=32, train_imgsz=32, rounds=2, threads=1, batch=1)
     gpus = torch.cuda.device_count()
     device = args.device or ("0" if gpus else "cpu")
     if device != "cpu" and not (device.isdecimal() and int(device) < gpus):
@@ -290,33 +283,27 @@ def prepare(args: argparse.Namespace) -> tuple[list[Contender], Contender, list[
 
 def run(args: argparse.Namespace) -> None:
     """Measure everything and write the results."""
-    made_by = commit()  # before anything is written
+    made_by = common.commit()  # before anything is written
     contenders, profiled, devices = prepare(args)
     hardware = [device.type.upper() for device in devices]
-    lacking = [name for name in ("onnx", "onnxruntime", "onnxslim") if find_spec(name) is None]
+    lacking = common.find_missing(common.ONNX)
     for c in TQDM(contenders, desc="preparing", unit="model", leave=False):
-        for device, name in zip(devices, hardware, strict=True):
-            model, image = fuse(c.network, device), torch.rand(1, 3, args.imgsz, args.imgsz).to(device)
-            c.calls[f"PyTorch {name}"] = torch.inference_mode()(lambda _, model=model, image=image: model(image))
-        if not lacking:
-            c.calls["ONNX Runtime CPU"] = build_onnx_call(c.model.path, args.imgsz, args.threads)
+        add_forward_passes(c, args.imgsz, devices, args.threads)
         c.calls[f"training step {hardware[-1]}"] = build_training_step(c, args.train_imgsz, args.batch, devices[-1])
     torch.set_num_threads(args.threads)  # after the exporter, which sets them too
-    reference = next(
-        (c for c in contenders if relative_path(c.model.path) == relative_path(REFERENCE)), contenders[0]
-    ).model.label
+    stock = common.relative_path(common.YOLO11_P2)
+    reference = next((c for c in contenders if common.relative_path(c.model.path) == stock), contenders[0]).model.label
     calls = {c.model.label: c.calls for c in contenders}
     results = summary(measure(calls, range(WARM_UP + args.rounds), WARM_UP), reference)
-    gpu = f"{torch.cuda.get_device_name(devices[-1])}, " if len(devices) > 1 else ""
     about = {
         "reference": reference, "rounds": args.rounds, "threads": args.threads,
-        "machine": f"{gpu}{get_cpu_info()}, {cores()} cores", "torch": torch.__version__,
+        "machine": common.describe_machine(devices[-1]), "torch": torch.__version__,
         "onnxruntime": "none" if lacking else version("onnxruntime"), "ultralytics": __version__, "commit": made_by,
         "command": args.command,
     }  # fmt: skip
     rows = [
         {
-            "model": c.model.label, "yaml": relative_path(c.model.path), "parameters": get_num_params(c.network),
+            "model": c.model.label, "yaml": common.relative_path(c.model.path), "parameters": get_num_params(c.network),
             "GFLOPs": round(c.gflops, 3), "measurement": what,
             "imgsz": args.train_imgsz if what.startswith("training") else args.imgsz,
             "batch": args.batch if what.startswith("training") else 1,
@@ -335,25 +322,26 @@ def run(args: argparse.Namespace) -> None:
     for device, name in zip(devices, hardware, strict=True):
         layers, total = profile(profiled.network, args.imgsz, device, args.rounds)
         text += "\n" + profile_text(profiled.model.label, name, layers, total)
-    write_csv(args.out / "speed.csv", list(rows[0]), rows)
+    common.write_csv(args.out / "speed.csv", list(rows[0]), rows)
     write_file(args.out / "speed.md", text)
     LOGGER.info(f"{text}\nspeed.csv and speed.md are in {args.out}")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the benchmark; return the exit status."""
-    parser = build_parser(__doc__)
+    parser = common.build_parser(__doc__)
     add = parser.add_argument
-    add("--models", nargs="+", default=MODELS, metavar="MODEL", help="[label=]model.yaml[+key=value...]")
-    add("--profile", default=OURS[0], metavar="MODEL", help="model whose rows are timed, default: our yolo11n")
+    models = [*common.OURS, *common.STOCK]
+    add("--models", nargs="+", default=models, metavar="MODEL", help="[label=]model.yaml[+key=value...]")
+    add("--profile", default=common.OURS[0], metavar="MODEL", help="model whose rows are timed, default: our yolo11n")
     add("--imgsz", type=int, default=640, help="image size of a forward pass in pixels, default 640")
     add("--train-imgsz", type=int, default=320, help="image size of a training step in pixels, default 320")
     add("--batch", type=int, default=8, help="images per training step, default 8")
     add("--rounds", type=int, default=15, help="number of rounds, default 15")
     add("--threads", type=int, default=1, help="CPU threads, default 1")
     add("--device", help="cpu, or the number of a GPU to measure as well; default: the first, if any")
-    add("--out", type=Path, default=RESULTS, metavar="DIR", help="default: benchmarks/results")
-    return execute("benchmarks.speed", parser.parse_args, run, argv, "; nothing was written")
+    add("--out", type=Path, default=common.RESULTS, metavar="DIR", help="default: benchmarks/results")
+    return common.execute("benchmarks.speed", parser.parse_args, run, argv, "; nothing was written")
 
 
 if __name__ == "__main__":
