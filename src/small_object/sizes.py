@@ -336,8 +336,7 @@ def plot_size_metrics(size: SizeMetrics, path: Path, on_plot: Callable[[Path], A
             ax.text(x, 0.02, "no objects", ha="center", color="gray")
     ax.set_xticks(positions, ticks)
     ax.set(ylim=(0, 1.25), yticks=np.linspace(0, 1, 6))  # the legend stands above the bars
-    ax.set_xlabel("box area in the original image, and number of objects")
-    ax.set_title("Accuracy by object size, all classes")
+    ax.set(title="Accuracy by object size, all classes", xlabel="box area in the original image, and number of objects")
     ax.grid(axis="y", alpha=0.3)
     ax.set_axisbelow(True)
     ax.legend(loc="upper center", ncols=2, frameon=False)

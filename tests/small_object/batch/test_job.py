@@ -478,8 +478,7 @@ def test_a_cluster_of_two_machines(weights: Path, tmp_path: Path, run: Run) -> N
 
 
 def build_task(weights: Path, folder: Path) -> Task:
-    job = build_job(weights, folder / "in", folder / "out", batch=4)
-    return Task(job, model_digest(weights), "me", 1, "cpu", 1, 0)
+    return Task(build_job(weights, folder / "in", folder / "out", batch=4), model_digest(weights), "me", 1, "cpu", 1, 0)
 
 
 def test_images_are_run_together_and_those_that_fail_alone(
