@@ -18,6 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -27,22 +28,13 @@ import psutil
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as pads
-import pyarrow.parquet as pq
 import torch
 from ultralytics import YOLO
+from ultralytics.cfg import smart_value
 from ultralytics.data.utils import IMG_FORMATS
 from ultralytics.utils import LOGGER
 
-from benchmarks.common import (
-    RESULTS,
-    build_parser,
-    cores,
-    describe_setup,
-    markdown_table,
-    module_command,
-    relative_path,
-    start_module,
-)  # fmt: skip
+from benchmarks import common
 from small_object.batch.store import SCHEMA, Output, Source
 from small_object.errors import UserError
 from small_object.files import write_file
@@ -59,30 +51,21 @@ def options(args: argparse.Namespace) -> list[str]:
 def start(args: argparse.Namespace, source: Path, out: Path, *more: object) -> subprocess.Popen[bytes]:
     """Start a job on this machine's CPU."""
     files = ["--model", str(args.model), "--source", str(source), "--out", str(out)]
-    return start_module("small_object.cli", "batch", "--device", "cpu", *options(args), *files, *map(str, more))
+    return common.start_module("small_object.cli", "batch", "--device", "cpu", *options(args), *files, *map(str, more))
 
 
 def run_loop(args: argparse.Namespace) -> None:
     """Run the images of a folder in a loop; print the seconds of its start and of the rest."""
     began = psutil.Process().create_time()
-    keys = {"imgsz": args.imgsz, "slice": args.slice, "slice_skip": args.slice_skip}
+    keys = {"imgsz": args.imgsz, "slice": smart_value(args.slice), "slice_skip": args.slice_skip}
     keys = {key: value for key, value in keys.items() if value is not None} | {"device": "cpu", "verbose": False}
     model = YOLO(args.model)
     model.predict(np.zeros((64, 64, 3), np.uint8), **keys)
-    torch.set_num_threads(cores())
+    torch.set_num_threads(common.cores())
     ready = time.time()
     for result in model.predict(args.source, batch=args.batch, stream=True, **keys):
         result.boxes.data.tolist()
     print(json.dumps([ready - began, time.time() - ready]))
-
-
-def run_here(*arguments: str) -> Any:
-    """Run this module in its own process; return the JSON value that it prints last."""
-    process = start_module("benchmarks.batch", *arguments, stdout=subprocess.PIPE)
-    output = process.communicate()[0]
-    if process.returncode:
-        raise RuntimeError("a process failed; see above")
-    return json.loads(output.splitlines()[-1])
 
 
 def overhead(args: argparse.Namespace, files: list[Path]) -> list[dict[str, float]]:
@@ -104,10 +87,10 @@ def overhead(args: argparse.Namespace, files: list[Path]) -> list[dict[str, floa
                 began = time.time()
                 if name == "loop":
                     more = ["--model", str(args.model), "--source", str(few), "--loop"]
-                    seconds = run_here(*options(args), *more)[1]
+                    seconds = json.loads(common.run_module("benchmarks.batch", *options(args), *more))[1]
                 else:
                     if start(args, few, Path(scratch, "out"), "--workers", 1).wait():
-                        raise RuntimeError("the job failed; see above")
+                        raise UserError("the job failed; see above")
                     report = json.loads(Path(scratch, "out/report.json").read_text())
                     seconds = report["running_seconds"]
                 row |= {name: images / seconds, f"{name}, all": images / (time.time() - began)}
@@ -136,7 +119,7 @@ def kill(args: argparse.Namespace, files: list[Path], out: Path) -> dict[str, An
                 moments.append(time.time() - began)
                 LOGGER.info(f"killed {victim.pid} after {moments[-1]:.0f} s, {run} images done")
     if process.returncode:
-        raise RuntimeError("the job failed; see above")
+        raise UserError("the job failed; see above")
     found, parts = list_images(out), [*(out / "parts").iterdir()]
     report = json.loads((out / "report.json").read_text())
     names = {file.relative_to(args.source).as_posix() for file in files}
@@ -160,7 +143,6 @@ def names(args: argparse.Namespace) -> None:
     """Measure in this process the cost of a list of `--names` images, and print it."""
     with tempfile.TemporaryDirectory() as scratch:
         file, out = Path(scratch, "list.txt"), Output(str(Path(scratch, "out")))
-        (Path(scratch) / "out/parts").mkdir(parents=True)
         with file.open("w") as stream:
             stream.writelines(f"camera-{i % 16:02}/{i // 86400:05}/{i:012}.jpg\n" for i in range(args.names))
         size = 1000
@@ -170,24 +152,24 @@ def names(args: argparse.Namespace) -> None:
         with file.open() as stream:
             for start in range(0, args.names // 2, size):
                 images = pa.array([next(stream).strip() for _ in range(size)]).take(of)
-                table = pa.table({"image": images, "class": things} | numbers, SCHEMA)
-                pq.write_table(table, Path(scratch, f"out/parts/{start:012}.parquet"))
+                out.write_part(f"{start:012}", {"image": images, "class": things} | numbers)
         bytes_all = sum(f.stat().st_size for f in Path(scratch, "out/parts").iterdir())
-        del images, table, numbers, things, of, values
+        del images, numbers, things, of, values
         before, began = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.time()
         listed = pa.chunked_array([Source(str(file)).names()[0]], pa.large_string())
         read = time.time()
         done = out.scan()[0]
-        assert (
-            len(done)
-            == len(pc.unique(done))
-            == pc.sum(pc.is_in(listed, done)).as_py()
-            == args.names // size // 2 * size
-        )
+        expected = args.names // size // 2 * size
+        assert len(done) == len(pc.unique(done)) == pc.sum(pc.is_in(listed, done)).as_py() == expected
         found = {"names": args.names, "parts": len(done) // size, "MiB of parts": bytes_all / 2**20}
         found |= {"listing, s": read - began, "reading the parts, s": time.time() - read}
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         print(json.dumps(found | {"peak MiB": peak / 2**10, "before MiB": before / 2**10}))
+
+
+def section(title: str, about: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """Return a section of the report with a table."""
+    return ["", f"## {title}", "", about, "", *common.markdown_table(header, rows)]
 
 
 def report(args: argparse.Namespace, files: list[Path], rounds: list[dict[str, float]], killed: dict[str, Any],
@@ -195,46 +177,62 @@ def report(args: argparse.Namespace, files: list[Path], rounds: list[dict[str, f
     """Return the tables as Markdown."""
     lines = [
         "# Batches", "",
-        f"Weights `{relative_path(str(args.model))}`, {len(files)} images; commit {describe_setup()}, "
+        f"Weights `{common.relative_path(str(args.model))}`, {len(files)} images; commit {common.describe_setup()}, "
         f"Ultralytics {version('ultralytics')}, Ray {version('ray')}.", "",
-        "```", module_command("benchmarks.batch", args.given), "```",
+        "```", args.command, "```",
     ]  # fmt: skip
     if rounds:
-        lines += [
-            "", "## Against a loop", "",
-            f"Images per second of one worker and of a loop of `model.predict`, {cores()} threads each, over the "
-            f"first {min(args.images, len(files))} images; medians of {len(rounds)} rounds and of their ratios.",
-            "",
-        ]  # fmt: skip
+        about = (
+            f"Images per second of one worker and of a loop of `model.predict`, {common.cores()} threads each, over "
+            f"the first {min(args.images, len(files))} images; medians of {len(rounds)} rounds and of their ratios."
+        )
         rows = []
         for text, more in (("without start and end", ""), ("with them", ", all")):
             loop, job = ([row[name + more] for row in rounds] for name in ("loop", "job"))
             ratio = statistics.median(ours / theirs for ours, theirs in zip(job, loop, strict=True))
             rows.append([text, f"{statistics.median(loop):.3f}", f"{statistics.median(job):.3f}", f"{ratio:.2f}"])
-        lines += markdown_table(("", "loop", "job", "ratio"), rows)
+        lines += section("Against a loop", about, ("", "loop", "job", "ratio"), rows)
     if killed:
-        lines += [
-            "", "## Killed workers", "",
-            f"Killed with SIGKILL after {', '.join(map(str, killed['at'])) or '-'} s of {killed['seconds']:.0f}. "
-            "Images out: images of the source in the Parquet files. Duplicated: images in two of them.", "",
-        ]  # fmt: skip
+        about = f"Killed with SIGKILL after {', '.join(map(str, killed['at'])) or '-'} s of {killed['seconds']:.0f}. "
+        about += "Images out: images of the source in the Parquet files. Duplicated: images in two of them."
         units = {"MiB of parts": ".1f", "images/s": ".3f", "peak MiB of a worker": ".0f"}
         columns = [name for name in killed if name not in ("at", "seconds")]
-        lines += markdown_table(columns, [[format(killed[name], units.get(name, "")) for name in columns]])
+        cells = [format(killed[name], units.get(name, "")) for name in columns]
+        lines += section("Killed workers", about, columns, [cells])
     if listed:
-        lines += [
-            "", "## Names", "",
-            f"The cost to the job's own process of a list of {listed['names']:,} images. Half of them are done, in "
-            f"{listed['parts']:,} synthetic parts of 1000 images with {OBJECTS} objects each.", "",
-        ]  # fmt: skip
+        about = f"The cost to the job's own process of a list of {listed['names']:,} images. Half of them are done, in "
+        about += f"{listed['parts']:,} synthetic parts of 1000 images with {OBJECTS} objects each."
         columns = ["listing, s", "reading the parts, s", "peak MiB", "MiB of parts"]
-        lines += markdown_table(columns, [[f"{listed[name]:.0f}" for name in columns]])
+        lines += section("Names", about, columns, [[f"{listed[name]:.0f}" for name in columns]])
     return "\n".join(lines) + "\n"
 
 
-def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
-    """Read and check the command line."""
-    parser = build_parser(__doc__)
+def run(args: argparse.Namespace) -> int:
+    """Measure and write the report; return 1 if images were lost or too few workers were killed."""
+    if args.loop or args.measure_names:
+        (run_loop if args.loop else names)(args)
+        return 0
+    for path in (args.model, args.source):
+        if not path.exists():
+            raise UserError(f"{path}: no such file or folder")
+    if args.keep and args.keep.exists():
+        raise UserError(f"--keep {args.keep}: already exists")
+    files = sorted(file for file in args.source.rglob("*") if file.suffix[1:].lower() in IMG_FORMATS)
+    rounds = overhead(args, files)
+    with tempfile.TemporaryDirectory() as scratch:
+        killed = {} if args.no_kills else kill(args, files, args.keep or Path(scratch, "out"))
+    listed = {}
+    if args.names:
+        listed = json.loads(common.run_module("benchmarks.batch", *args.given, "--measure-names"))
+    write_file(args.out, report(args, files, rounds, killed, listed))
+    LOGGER.info(args.out.read_text())
+    lost = killed and killed["images out"] + killed["unreadable"] != killed["images in"]
+    return int(bool(killed and (lost or killed["duplicated"] or killed["workers killed"] < args.kills)))
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the benchmark; return the exit status."""
+    parser = common.build_parser(__doc__)
     add = parser.add_argument
     add("--model", type=Path, required=True, metavar="WEIGHTS", help="weights to run")
     add("--source", type=Path, required=True, metavar="DIR", help="folder of images")
@@ -248,45 +246,11 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     add("--slice", default="auto", help="side of tiles, default auto")
     add("--slice-skip", type=float, help="see small-object batch --help")
     add("--batch", type=int, default=8, help="images per batch, default 8")
-    add("--out", type=Path, default=RESULTS / "batch.md", metavar="FILE", help="the table")
+    add("--out", type=Path, default=common.RESULTS / "batch.md", metavar="FILE", help="the table")
     add("--keep", type=Path, metavar="DIR", help="new folder for that job's results, default: a temporary one")
     add("--loop", action="store_true", help=argparse.SUPPRESS)
     add("--measure-names", action="store_true", help=argparse.SUPPRESS)
-    args = parser.parse_args(argv)
-    args.given = sys.argv[1:] if argv is None else argv
-    args.slice = args.slice if args.slice == "auto" else int(args.slice)
-    for path in (args.model, args.source):
-        if not path.exists():
-            raise UserError(f"{path}: no such file or folder")
-    if args.keep and args.keep.exists():
-        raise UserError(f"--keep {args.keep}: already exists")
-    return args
-
-
-def main(argv: list[str] | None = None) -> int:
-    """Run the benchmark; return the exit status."""
-    try:
-        args = parse_arguments(argv)
-    except UserError as error:
-        LOGGER.error(str(error))
-        return 1
-    if args.loop:
-        run_loop(args)
-        return 0
-    if args.measure_names:
-        names(args)
-        return 0
-    files = sorted(file for file in args.source.rglob("*") if file.suffix[1:].lower() in IMG_FORMATS)
-    rounds = overhead(args, files)
-    with tempfile.TemporaryDirectory() as scratch:
-        killed = {} if args.no_kills else kill(args, files, args.keep or Path(scratch, "out"))
-    listed = {}
-    if args.names:
-        listed = run_here(*args.given, "--measure-names")
-    write_file(args.out, report(args, files, rounds, killed, listed))
-    LOGGER.info(args.out.read_text())
-    lost = killed and killed["images out"] + killed["unreadable"] != killed["images in"]
-    return int(bool(killed and (lost or killed["duplicated"] or killed["workers killed"] < args.kills)))
+    return common.execute("benchmarks.batch", parser.parse_args, run, argv)
 
 
 if __name__ == "__main__":

@@ -38,7 +38,7 @@ import subprocess
 import sys
 import time
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
@@ -54,7 +54,7 @@ from ultralytics.nn.tasks import yaml_model_load
 from ultralytics.utils import DEFAULT_CFG_DICT, LOGGER
 from ultralytics.utils import ROOT as UPSTREAM
 
-from benchmarks.common import ROOT, build_parser, commit, cores, module_command, relative_path, start_module
+from benchmarks import common
 from benchmarks.report import COLUMNS, CURVE_COLUMNS, add_rows, read_rows, write_report
 from benchmarks.training import BEST, CURVE_POINTS, VALIDATION
 from small_object.errors import UserError
@@ -66,12 +66,8 @@ COMMON = {
     "pretrained": False, "optimizer": "AdamW", "momentum": 0.9, "warmup_epochs": 1, "warmup_bias_lr": 0.0, "amp": False,
     "patience": 0, "max_det": 1000, "cache": "ram",
 }  # fmt: skip
-DEMO_SETS = tuple(str(ROOT / f"datasets/{name}/{name}.yaml") for name in ("ASS1-demo", "ASS2-demo"))
-OURS = ("", "-smallob", "-dwr-smallob", "-hsfpn-smallob", "-hsfpn-dwr-smallob")
-MODELS = (
-    *(f"{ROOT}/ultralytics/cfg/models/11/yolo11n{name}.yaml{nwd}" for name in OURS for nwd in ("", "+nwd=0")),
-    "yolo11n.yaml", f"{ROOT}/benchmarks/models/yolo11n-p2.yaml", "yolov8n-p2.yaml", "yolo26n.yaml", "yolo26n-p2.yaml",
-)  # fmt: skip
+DEMO_SETS = tuple(str(common.ROOT / f"datasets/{name}/{name}.yaml") for name in ("ASS1-demo", "ASS2-demo"))
+MODELS = (*(path + nwd for path in common.OURS for nwd in ("", "+nwd=0")), *common.STOCK)
 # Set for each run below, so models and --set may not set them.
 RESERVED = (
     "model", "data", "seed", "epochs", "imgsz", "device", "workers", "project", "name", "exist_ok", "save_dir",
@@ -109,7 +105,7 @@ class Run:
         """Identify the run by what it computes, in any commit."""
         more = [] if self.points == CURVE_POINTS else [self.points]  # the best weights depend on it
         return digest(
-            [self.model.label, self.model.version, relative_path(self.data), self.seed, self.arguments, *more]
+            [self.model.label, self.model.version, common.relative_path(self.data), self.seed, self.arguments, *more]
         )
 
     @property
@@ -184,10 +180,10 @@ def parse_model(text: str) -> Model:
 class Comparison:
     """Executes runs in child processes, several at a time, and saves their results; `failed` lists the failures."""
 
-    def __init__(self, args: argparse.Namespace, command: str) -> None:
-        self.out, self.device, self.jobs, self.command = args.out.absolute(), args.device, args.jobs, command
+    def __init__(self, args: argparse.Namespace) -> None:
+        self.out, self.device, self.jobs, self.command = args.out.absolute(), args.device, args.jobs, args.command
         self.deadline = float("inf") if args.time is None else time.monotonic() + 60 * args.time
-        self.commit = commit()
+        self.commit = common.commit()
         self.failed: list[str] = []
 
     def execute(self, runs: list[Run]) -> int:
@@ -235,7 +231,7 @@ class Comparison:
         pipes = {"stdin": subprocess.PIPE, "stderr": subprocess.STDOUT}
         with (self.out / "runs" / "log.txt").open("ab") as log:  # used until the first run starts
             # The folder is not read: it identifies the comparison in a list of processes.
-            return start_module("benchmarks.training", "--work", str(self.out / "runs"), stdout=log, **pipes)
+            return common.start_module("benchmarks.training", "--work", str(self.out / "runs"), stdout=log, **pipes)
 
     def _assign(self, process: subprocess.Popen[bytes], run: Run) -> None:
         folder, done = self._folder(run), self._rows()
@@ -245,7 +241,7 @@ class Comparison:
         else:
             shutil.rmtree(folder, ignore_errors=True)
             folder.mkdir(parents=True)
-        share = max(1, cores() // self.jobs)
+        share = max(1, common.cores() // self.jobs)
         spec = {
             "model": run.model.path, "data": run.data, "seed": run.seed, "arguments": run.arguments,
             "device": self.device, "threads": share, "workers": min(8, share), "trained": trained, "again": run.again,
@@ -281,11 +277,11 @@ class Comparison:
     def _save(self, run: Run, row: dict[str, Any], curve: list[list[float]]) -> dict[str, Any]:
         """Add a training's row and curve to the files; return the row."""
         arguments, own = dict(run.arguments), run.model.overrides
-        about = {"key": run.key, "model": run.model.label, "data": relative_path(run.data), "seed": run.seed}
+        about = {"key": run.key, "model": run.model.label, "data": common.relative_path(run.data), "seed": run.seed}
         points = [about | dict(zip(CURVE_COLUMNS[4:], point, strict=True)) for point in curve]
         row = about | {k: arguments.pop(k) for k in ("epochs", "imgsz", "batch")} | row
         row |= {
-            "yaml": relative_path(run.model.path), "version": run.model.version, "overrides": json.dumps(own),
+            "yaml": common.relative_path(run.model.path), "version": run.model.version, "overrides": json.dumps(own),
             "settings": json.dumps({k: v for k, v in arguments.items() if k not in own}, sort_keys=True),
         }  # fmt: skip
         add_rows(self.out / "curves.csv", CURVE_COLUMNS, run.key, points)  # first, so that every row has its curve
@@ -303,9 +299,9 @@ def prepare_data(data: str) -> None:
         raise UserError(f"data `{data}`: {_first_line(error)}") from error
 
 
-def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
+def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
     """Parse the command line and apply the preset."""
-    parser = build_parser(__doc__)
+    parser = common.build_parser(__doc__)
     add = parser.add_argument
     add("--preset", choices=PRESETS, help="see below")
     add("--data", nargs="+", default=[], metavar="YAML", help="data YAMLs")
@@ -324,7 +320,7 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     add("--report", type=Path, metavar="DIR", help="only write the report of the results in DIR")
     args = parser.parse_args(argv)
     if args.preset in PROTOCOLS:
-        args.data = args.data or [str(ROOT / "datasets/hit-uav/hit-uav.yaml")]
+        args.data = args.data or [str(common.ROOT / "datasets/hit-uav/hit-uav.yaml")]
         args.set = ["close_mosaic=4", *args.set]
     elif args.preset:
         args.data = [*DEMO_SETS, *args.data]
@@ -338,9 +334,7 @@ def plan(args: argparse.Namespace) -> list[Run]:
     """Return the runs of a command, seed by seed, so that an interrupted comparison covers all models."""
     if not args.data:
         raise UserError("give --data or --preset")
-    for name in ("epochs", "imgsz", "batch", "jobs", "points"):
-        if getattr(args, name) < 1:
-            raise UserError(f"--{name} must be at least 1, not {getattr(args, name)}")
+    common.check_minimums(args, epochs=1, imgsz=1, batch=1, jobs=1, points=1)
     gpu = (args.device or "0").removeprefix("cuda").removeprefix(":") or "0"
     if args.device not in {None, "cpu", "mps"} and not (gpu.isdigit() and int(gpu) < torch.cuda.device_count()):
         raise UserError(f"--device {args.device}: must be cpu or one GPU; there are {torch.cuda.device_count()} here")
@@ -349,8 +343,8 @@ def plan(args: argparse.Namespace) -> list[Run]:
     if twice := [label for label in labels if labels.count(label) > 1]:
         raise UserError(f"two models are labelled `{twice[0]}`; write label=model.yaml")
     size = {"epochs": args.epochs, "imgsz": args.imgsz, "batch": args.batch}
-    common = COMMON | size | {"lr0": args.lr0, "nbs": args.batch, "close_mosaic": args.epochs // 4}
-    common |= parse_overrides(args.set)
+    shared = COMMON | size | {"lr0": args.lr0, "nbs": args.batch, "close_mosaic": args.epochs // 4}
+    shared |= parse_overrides(args.set)
     again = [parse_overrides(text.split("+")) for text in args.again]
     if strange := [key for more in again for key in more if key not in VALIDATION]:
         raise UserError(f"--again {strange[0]}: must be one of {', '.join(VALIDATION)}")
@@ -358,8 +352,8 @@ def plan(args: argparse.Namespace) -> list[Run]:
         prepare_data(data)
     runs = [
         Run(
-            model, str(Path(data).absolute()) if Path(data).exists() else data, seed, common | model.overrides,
-            tuple(more for more in again if not more.items() <= (common | model.overrides).items()), args.points,
+            model, str(Path(data).absolute()) if Path(data).exists() else data, seed, shared | model.overrides,
+            tuple(more for more in again if not more.items() <= (shared | model.overrides).items()), args.points,
         )
         for seed in args.seeds
         for data in args.data
@@ -368,30 +362,27 @@ def plan(args: argparse.Namespace) -> list[Run]:
     return list({run.key: run for run in runs}.values())  # a data set may be given twice
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Run the comparison; return the exit status."""
-    args = parse_arguments(argv)
-    try:
-        if args.report:
-            write_report(args.report)
-            return 0
-        runs = plan(args)
-        args.out.mkdir(parents=True, exist_ok=True)
-        command = module_command("benchmarks.compare", sys.argv[1:] if argv is None else argv)
-        comparison = Comparison(args, command)
-        left = comparison.execute(runs)
-        if (args.out / "results.csv").is_file():
-            write_report(args.out)
-    except (UserError, OSError) as error:
-        sys.exit(f"compare: {error}")
-    except KeyboardInterrupt:
-        LOGGER.info("interrupted; the same command resumes")
-        return 130
+def run(args: argparse.Namespace) -> int:
+    """Run the comparison, or only write its report; return 1 if a run failed."""
+    if args.report:
+        write_report(args.report)
+        return 0
+    runs = plan(args)
+    args.out.mkdir(parents=True, exist_ok=True)
+    comparison = Comparison(args)
+    left = comparison.execute(runs)
+    if (args.out / "results.csv").is_file():
+        write_report(args.out)
     if left:
         LOGGER.info(f"time is up: {left} runs remain; the same command resumes")
     for failure in comparison.failed:
         LOGGER.error(f"failed: {failure}")
     return 1 if comparison.failed else 0
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the benchmark; return the exit status."""
+    return common.execute("benchmarks.compare", parse_arguments, run, argv, "; the same command resumes")
 
 
 if __name__ == "__main__":

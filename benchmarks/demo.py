@@ -23,12 +23,10 @@ from typing import Any
 import numpy as np
 from ultralytics import YOLO
 from ultralytics.cfg import entrypoint
-from ultralytics.data import YOLODataset
-from ultralytics.data.utils import check_det_dataset
 from ultralytics.utils import LOGGER, torch_utils
 from ultralytics.utils.ops import xywhn2xyxy
 
-from benchmarks.common import ROOT
+from benchmarks.common import ROOT, read_labels
 from small_object.compare.kinds import Kind, Matches, classify, find_pairs
 
 MODEL = "ultralytics/cfg/models/11/yolo11.yaml"
@@ -82,15 +80,14 @@ def score(weights: Path, data: str, **options: Any) -> tuple[float, float, list[
     Returns:
         Recall and precision, 0..1, at an IoU of 0.5, and the images by falling number of their objects.
     """
-    info, model = check_det_dataset(data), YOLO(weights)
-    dataset = YOLODataset(img_path=info["val"], data=info, task="detect", augment=False)
+    model, labels = YOLO(weights), read_labels(data)[0]
     found, objects, right, detections = 0, 0, 0, 0
-    for label in dataset.labels:
+    for label in labels:
         targets, boxes, matches = judge(model, label, **options)
         is_large, counts = (np.sqrt((x[:, 2:] - x[:, :2]).prod(1)) > MIN_SIZE for x in (targets, boxes))
         found, objects = found + int((is_large & (matches.found_by >= 0)).sum()), objects + int(is_large.sum())
         right, detections = right + int((counts & (matches.kinds == Kind.FOUND)).sum()), detections + int(counts.sum())
-    labels = sorted(dataset.labels, key=lambda label: -len(label["cls"]))
+    labels = sorted(labels, key=lambda label: -len(label["cls"]))
     return found / max(1, objects), right / max(1, detections), [Path(label["im_file"]) for label in labels]
 
 

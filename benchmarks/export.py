@@ -13,36 +13,23 @@ from __future__ import annotations
 
 import argparse
 import shutil
-import statistics
 import sys
 import tempfile
-import time
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from ultralytics import YOLO
-from ultralytics.data import YOLODataset
 from ultralytics.utils import LOGGER, TQDM
 from ultralytics.utils.patches import imread
 
-from benchmarks.common import (
-    RESULTS,
-    build_parser,
-    cores,
-    describe_setup,
-    markdown_table,
-    module_command,
-    relative_path,
-    write_csv,
-)
+from benchmarks import common
+from benchmarks.speed import Call, measure, summary
 from benchmarks.training import validate
-from small_object.datasets.dataset import read_data_yaml
 from small_object.errors import UserError
 from small_object.files import write_file
 from small_object.slicing.tiling import MIN_TILE
@@ -70,21 +57,21 @@ class Format:
     gpu: bool = False
 
 
-ONNX, OPENVINO, NCNN = ("onnx", "onnxruntime", "onnxslim"), ("openvino",), ("ncnn", "pnnx")
+OPENVINO, NCNN = ("openvino",), ("ncnn", "pnnx")
 FORMATS = {
     REFERENCE: Format(),
     "TorchScript": Format({"format": "torchscript"}),
     "TorchScript, NMS": Format({"format": "torchscript", **NMS}),
-    "ONNX": Format({"format": "onnx"}, ONNX),
-    "ONNX, NMS": Format({"format": "onnx", **NMS}, ONNX),
-    "ONNX dynamic": Format({"format": "onnx", "dynamic": True}, ONNX),
-    "ONNX dynamic, NMS": Format({"format": "onnx", "dynamic": True, **NMS}, ONNX),
+    "ONNX": Format({"format": "onnx"}, common.ONNX),
+    "ONNX, NMS": Format({"format": "onnx", **NMS}, common.ONNX),
+    "ONNX dynamic": Format({"format": "onnx", "dynamic": True}, common.ONNX),
+    "ONNX dynamic, NMS": Format({"format": "onnx", "dynamic": True, **NMS}, common.ONNX),
     "OpenVINO": Format({"format": "openvino"}, OPENVINO),
     "OpenVINO, NMS": Format({"format": "openvino", **NMS}, OPENVINO),
     "OpenVINO INT8": Format({"format": "openvino", "quantize": 8, "split": "train"}, (*OPENVINO, "nncf"), 2.0),
     "NCNN": Format({"format": "ncnn"}, NCNN),
-    "TensorRT": Format({"format": "engine"}, (*ONNX, "tensorrt"), gpu=True),
-    "TensorRT FP16": Format({"format": "engine", "quantize": 16}, (*ONNX, "tensorrt"), gpu=True),
+    "TensorRT": Format({"format": "engine"}, (*common.ONNX, "tensorrt"), gpu=True),
+    "TensorRT FP16": Format({"format": "engine", "quantize": 16}, (*common.ONNX, "tensorrt"), gpu=True),
 }
 COLUMNS = [
     "format", "MB", *(kind + name for kind in KINDS for name in ("AP", "AP50", "AP_small", "ms", "ratio")), "tolerance",
@@ -96,7 +83,7 @@ def unavailable(kind: Format, device: str) -> str:
     """Return why a format can't be measured here, or an empty string."""
     if kind.gpu and device == "cpu":
         return "needs a GPU"
-    missing = [name for name in kind.needs if find_spec(name) is None]
+    missing = common.find_missing(kind.needs)
     return f"not installed: {', '.join(missing)}" if missing else ""
 
 
@@ -131,36 +118,23 @@ def accuracy(args: argparse.Namespace, path: Path, folder: Path) -> dict[str, fl
 def latency(args: argparse.Namespace, paths: dict[str, Path], images: list[np.ndarray]) -> dict[str, dict[str, float]]:
     """Return the median milliseconds per prediction and the median ratio to PyTorch of each format, by column."""
     options = {"imgsz": args.imgsz, "device": args.device, "rect": False, "max_det": MAX_DET, "verbose": False}
-    calls: dict[tuple[str, str], Callable[[np.ndarray], object]] = {}
+    calls: dict[str, dict[str, Call]] = {label: {} for label in paths}
     for label, path in paths.items():
         for kind, more in zip(KINDS, ({}, {"slice": args.tile, "slice_batch": 1}), strict=True):
             model = YOLO(path, task="detect")
-            calls[kind, label] = lambda image, model=model, more=more: model.predict(image, **options, **more)
-    torch.set_num_threads(cores())
-    times: dict[tuple[str, str], list[float]] = {key: [] for key in calls}
-    for call in calls.values():
-        call(images[0])  # the first call is slower
-    for turn, image in enumerate(TQDM(images * args.rounds, desc="latency")):
-        at = turn % len(paths)
-        labels = [*paths][at:] + [*paths][:at]
-        for kind in KINDS:
-            for label in labels:
-                start = time.perf_counter()
-                calls[kind, label](image)
-                times[kind, label].append(1e3 * (time.perf_counter() - start))
+            calls[label][kind] = lambda image, model=model, more=more: model.predict(image, **options, **more)
+    torch.set_num_threads(common.cores())
+    inputs = [images[0], *(images * args.rounds)]  # the first call is slower
     rows: dict[str, dict[str, float]] = {label: {} for label in paths}
-    for (kind, label), ms in times.items():
-        ratios = [a / b for a, b in zip(ms, times[kind, REFERENCE], strict=True)]
-        rows[label] |= {kind + "ms": statistics.median(ms), kind + "ratio": statistics.median(ratios)}
+    for (label, kind), found in summary(measure(calls, inputs, warm_up=1), REFERENCE).items():
+        rows[label] |= {f"{kind}ms": found["median_ms"], f"{kind}ratio": found["ratio"]}
     return rows
 
 
-def measure(args: argparse.Namespace) -> tuple[list[dict[str, Any]], dict[str, str]]:
+def measure_all(args: argparse.Namespace) -> tuple[list[dict[str, Any]], dict[str, str]]:
     """Export and measure all formats; return one row each, and why formats were left out."""
     out = {label: why for label, kind in FORMATS.items() if (why := unavailable(kind, args.device))}
-    found = read_data_yaml(args.data)
-    labels = YOLODataset(img_path=found["val"], data=found, task="detect", augment=False).labels
-    images = [imread(label["im_file"]) for label in labels[: args.images]]
+    images = [imread(label["im_file"]) for label in common.read_labels(args.data)[0][: args.images]]
     rows, paths = [], {}
     with tempfile.TemporaryDirectory(prefix="export-") as temporary:
         for label in TQDM([label for label in FORMATS if label not in out], desc="formats"):
@@ -184,13 +158,12 @@ def measure(args: argparse.Namespace) -> tuple[list[dict[str, Any]], dict[str, s
 
 def report(args: argparse.Namespace, rows: list[dict[str, Any]], left_out: dict[str, str]) -> str:
     """Return the table as Markdown."""
-    command = module_command("benchmarks.export", args.given)
     needed = dict.fromkeys(name for row in rows if not row["error"] for name in FORMATS[row["format"]].needs)
-    about = f"Weights `{relative_path(args.model)}`, `{relative_path(args.data)}`, "
+    about = f"Weights `{common.relative_path(args.model)}`, `{common.relative_path(args.data)}`, "
     about += f"input {args.imgsz} px, tiles of {args.tile} px."
-    made = f"Commit {describe_setup(args.device)}, "
+    made = f"Commit {common.describe_setup(args.device)}, "
     made += ", ".join(f"{name} {version(name)}" for name in ("ultralytics", *needed))
-    lines = ["# Exported models", "", about, "", f"{made}.", "", "```", command, "```", ""]
+    lines = ["# Exported models", "", about, "", f"{made}.", "", "```", args.command, "```", ""]
     lines += [
         "AP, AP50 and AP_small (below 32² px) in percent; ms: median latency; ratio: median of its ratio to PyTorch's "
         f"in the same turn; {args.images} images, {args.rounds} rounds. Within: whether both APs are within the "
@@ -208,15 +181,28 @@ def report(args: argparse.Namespace, rows: list[dict[str, Any]], left_out: dict[
             cells += [f"{100 * row[kind + name]:.2f}" for name in ("AP", "AP50", "AP_small")]
             cells += [f"{row[kind + 'ms']:.0f}", f"{row[kind + 'ratio']:.2f}"]
         table.append([*cells, f"{row['tolerance']:g}", row["within"]])
-    lines += markdown_table(head, table)
+    lines += common.markdown_table(head, table)
     if left_out:
         lines += ["", "Left out: " + "; ".join(f"{label} ({why})" for label, why in left_out.items()) + "."]
     return "\n".join(lines) + "\n"
 
 
-def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
-    """Read and check the command line."""
-    parser = build_parser(__doc__)
+def run(args: argparse.Namespace) -> int:
+    """Measure, and write the results; return 1 if a format failed or is outside its tolerance."""
+    common.check_minimums(args, tile=MIN_TILE, imgsz=32, rounds=1, images=1)
+    if not Path(args.model).is_file() or Path(args.model).suffix != ".pt":
+        raise UserError(f"--model {args.model}: must be a .pt file that exists")
+    rows, left_out = measure_all(args)
+    text = report(args, rows, left_out)
+    common.write_csv(args.out / "export.csv", COLUMNS, rows)
+    write_file(args.out / "export.md", text)
+    LOGGER.info(text)
+    return int(any(row["within"] == "no" for row in rows))
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the benchmark; return the exit status."""
+    parser = common.build_parser(__doc__)
     add = parser.add_argument
     add("--model", required=True, metavar="WEIGHTS", help="trained weights, a .pt file")
     add("--data", required=True, metavar="YAML", help="data YAML whose validation images are run")
@@ -226,28 +212,8 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     add("--images", type=int, default=8, help="validation images to time, default 8")
     add("--rounds", type=int, default=3, help="how often each image is timed, default 3")
     add("--device", default="0" if torch.cuda.is_available() else "cpu", help="cpu or the number of a GPU")
-    add("--out", type=Path, default=RESULTS / "export", metavar="DIR", help="folder of the results")
-    args = parser.parse_args(argv)
-    args.given = sys.argv[1:] if argv is None else argv
-    if args.tile < MIN_TILE or args.imgsz < 32 or min(args.rounds, args.images) < 1:
-        raise UserError(f"--tile must be at least {MIN_TILE}, --imgsz 32, --rounds and --images 1")
-    if not Path(args.model).is_file() or Path(args.model).suffix != ".pt":
-        raise UserError(f"--model {args.model}: must be a .pt file that exists")
-    return args
-
-
-def main(argv: list[str] | None = None) -> int:
-    """Run the benchmark; return 1 if a format failed or is outside its tolerance."""
-    try:
-        args = parse_arguments(argv)
-        rows, left_out = measure(args)
-        text = report(args, rows, left_out)
-        write_csv(args.out / "export.csv", COLUMNS, rows)
-        write_file(args.out / "export.md", text)
-        LOGGER.info(text)
-    except (UserError, OSError) as error:
-        sys.exit(f"export: {error}")
-    return int(any(row["within"] == "no" for row in rows))
+    add("--out", type=Path, default=common.RESULTS / "export", metavar="DIR", help="folder of the results")
+    return common.execute("benchmarks.export", parser.parse_args, run, argv)
 
 
 if __name__ == "__main__":

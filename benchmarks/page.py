@@ -13,7 +13,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ from ultralytics.engine.results import Results
 from ultralytics.utils import LOGGER, TQDM
 from ultralytics.utils.patches import imread
 
-from benchmarks.common import RESULTS, commit, markdown_table, module_command
+from benchmarks.common import RESULTS, build_parser, commit, execute, markdown_table, module_command
 from docs.tools.browser import SHOWN, browser, find_missing, open_page, wait_until
 from small_object.compare.page import FOLDER, ComparisonPage, read_truth
 from small_object.datasets.dataset import read_data_yaml
@@ -125,6 +125,17 @@ def measure(file: Path) -> dict[str, Any]:
         thumbnails = page.evaluate(loaded)
         box = page.locator(".view").first.bounding_box()
         x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+
+        def timed(action: Callable[[], Any], new_image: bool = False) -> float:
+            """Return the milliseconds of an action until the browser has shown its effect."""
+            start = time.perf_counter()
+            action()
+            if new_image:
+                wait_until(page, SHOWN)
+            else:
+                page.evaluate(PAINTED)
+            return 1e3 * (time.perf_counter() - start)
+
         page.mouse.move(x, y)
         with frames(page, 40) as zooming:
             for turn in range(20):
@@ -137,23 +148,11 @@ def measure(file: Path) -> dict[str, Any]:
                 page.wait_for_timeout(15)
         page.mouse.up()
         page.keyboard.press("0")
-        filters = []
-        for score in (0.3, 0.4, 0.5, 0.6, 0.7):
-            start = time.perf_counter()
-            page.locator("#score").fill(str(score))
-            page.evaluate(PAINTED)
-            filters.append(1e3 * (time.perf_counter() - start))
-        start = time.perf_counter()
-        page.locator("#error").select_option(label="localisation")
-        page.evaluate(PAINTED)
-        kind = 1e3 * (time.perf_counter() - start)
-        page.locator("#error").select_option(label="all")
-        page.evaluate(PAINTED)
-        start = time.perf_counter()
-        page.locator("#iou").select_option("0.3")
-        wait_until(page, SHOWN)
-        page.evaluate(PAINTED)
-        overlap = 1e3 * (time.perf_counter() - start)
+        score, error = page.locator("#score"), page.locator("#error")
+        filters = [timed(lambda value=value: score.fill(value)) for value in ("0.3", "0.4", "0.5", "0.6", "0.7")]
+        kind = timed(lambda: error.select_option(label="localisation"))
+        timed(lambda: error.select_option(label="all"))
+        overlap = timed(lambda: page.locator("#iou").select_option("0.3"), new_image=True)
         page.locator("#strip").hover()
         with frames(page, 60) as scrolling:
             for _ in range(30):
@@ -162,14 +161,8 @@ def measure(file: Path) -> dict[str, Any]:
         following = []
         for _ in range(8):
             page.wait_for_timeout(400)  # a person looks at an image, while the next one loads
-            start = time.perf_counter()
-            page.keyboard.press("ArrowRight")
-            wait_until(page, SHOWN)
-            following.append(1e3 * (time.perf_counter() - start))
-        start = time.perf_counter()
-        page.keyboard.press("End")
-        wait_until(page, SHOWN)
-        last = 1e3 * (time.perf_counter() - start)
+            following.append(timed(lambda: page.keyboard.press("ArrowRight"), new_image=True))
+        last = timed(lambda: page.keyboard.press("End"), new_image=True)
         memory = sum(
             process.memory_info().rss - process.memory_info().shared
             for process in psutil.Process(os.getpid()).children(recursive=True)
@@ -196,23 +189,14 @@ def measure(file: Path) -> dict[str, Any]:
     }
 
 
-def main(argv: list[str] | None = None) -> int:
+def run(args: argparse.Namespace) -> None:
     """Write the page, use it, and write a table of the measurements."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--data", required=True, help="YAML file of the data set whose validation images are shown")
-    parser.add_argument("--images", type=int, help="number of images, repeated if there are fewer (default: all)")
-    parser.add_argument("--models", type=int, default=3, help="models side by side (default: 3)")
-    parser.add_argument("--out", type=Path, default=RESULTS / "page.md", help="table to write")
-    args = parser.parse_args(argv)
     if why := find_missing():
-        sys.exit(f"page: {why}")
-    try:
-        data = read_data_yaml(args.data)
-        with tempfile.TemporaryDirectory() as folder:
-            page, holds = write_page(Path(folder), data, args.models, args.images)
-            rows = holds | measure(page)
-    except UserError as error:
-        sys.exit(f"page: {error}")
+        raise UserError(why)
+    data = read_data_yaml(args.data)
+    with tempfile.TemporaryDirectory() as folder:
+        page, holds = write_page(Path(folder), data, args.models, args.images)
+        rows = holds | measure(page)
     table = "\n".join(markdown_table(["measurement", "value"], [[what, str(value)] for what, value in rows.items()]))
     LOGGER.info(table)
     images = ["--images", str(args.images)] if args.images else []
@@ -220,7 +204,17 @@ def main(argv: list[str] | None = None) -> int:
     about = f"Written by `{command}`: {Path(args.data).stem}, synthetic detections, headless Chromium without a GPU,\n"
     about += f"{os.cpu_count()} cores, {platform.machine()}, commit {commit()}."
     write_file(args.out, f"# The page that compares models\n\n{about}\n\n{table}\n")
-    return 0
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the benchmark; return the exit status."""
+    parser = build_parser(__doc__)
+    add = parser.add_argument
+    add("--data", required=True, help="YAML file of the data set whose validation images are shown")
+    add("--images", type=int, help="number of images, repeated if there are fewer (default: all)")
+    add("--models", type=int, default=3, help="models side by side (default: 3)")
+    add("--out", type=Path, default=RESULTS / "page.md", help="table to write")
+    return execute("benchmarks.page", parser.parse_args, run, argv)
 
 
 if __name__ == "__main__":

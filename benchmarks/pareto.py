@@ -19,7 +19,6 @@ import sys
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -27,17 +26,12 @@ import torch
 from matplotlib.figure import Figure
 from ultralytics import YOLO
 from ultralytics.utils import LOGGER
-from ultralytics.utils.torch_utils import get_cpu_info
 
-from benchmarks import compare, speed
-from benchmarks.common import ROOT, build_parser, commit, cores, markdown_table, module_command, write_csv
+from benchmarks import common, compare, speed
 from benchmarks.report import Entry, read_rows
 from small_object.errors import UserError
 from small_object.files import replacing, write_file
 
-STOCK = ("yolo11n.yaml", "yolo26n.yaml", f"{ROOT}/benchmarks/models/yolo11n-p2.yaml", "yolov8n-p2.yaml",
-         "yolo26n-p2.yaml", "yolo11s.yaml")  # fmt: skip
-OURS = (f"{ROOT}/ultralytics/cfg/models/11/yolo11n.yaml",)
 SCORES = {"AP_small": "AP_small", "AP": "AP", "AP50": "AP50"}
 COLUMNS = [
     "model", "yaml", "imgsz", "runtime", "ms", "stock", "parameters", "GFLOPs", "seeds",
@@ -96,13 +90,13 @@ def read_entries(folders: Sequence[Path], data: str | None = None) -> dict[tuple
     return {key: Entry(group) for key, group in groups.items()}
 
 
-def measure(entries: dict[tuple[str, int], Entry], rounds: int, threads: int, device: str) -> list[Point]:
+def measure(
+    entries: dict[tuple[str, int], Entry], args: argparse.Namespace, devices: list[torch.device]
+) -> list[Point]:
     """Measure the latency of every model at its size, all interleaved; return a point for each runtime."""
     contenders, keys = [], {}
-    has_onnx = all(find_spec(name) for name in ("onnx", "onnxruntime", "onnxslim"))
-    devices = [torch.device("cpu"), *([torch.device("cuda", int(device))] if device != "cpu" else [])]
     for (label, imgsz), entry in entries.items():
-        path = entry.yaml if Path(entry.yaml).name == entry.yaml else str(ROOT / entry.yaml)
+        path = entry.yaml if Path(entry.yaml).name == entry.yaml else str(common.ROOT / entry.yaml)
         name = f"{label} {imgsz}"
         model = compare.Model(name, path, {})
         try:
@@ -113,16 +107,12 @@ def measure(entries: dict[tuple[str, int], Entry], rounds: int, threads: int, de
             LOGGER.warning(f"{name} px is left out: {entry.yaml} has changed or gone since its training")
             continue
         contender = speed.Contender(model, YOLO(path, task="detect").model, 0.0)
-        for each in devices:
-            network, image = speed.fuse(contender.network, each), torch.rand(1, 3, imgsz, imgsz).to(each)
-            call = torch.inference_mode()(lambda network=network, image=image: network(image))
-            contender.calls[f"PyTorch {each.type.upper()}"] = call
-        if has_onnx:
-            contender.calls["ONNX Runtime CPU"] = speed.build_onnx_call(path, imgsz, threads)
+        speed.add_forward_passes(contender, imgsz, devices, args.threads)
         contenders.append(contender)
         keys[name] = entry, imgsz
-    torch.set_num_threads(threads)
-    times = speed.measure(contenders, rounds)
+    torch.set_num_threads(args.threads)
+    calls = {contender.model.label: contender.calls for contender in contenders}
+    times = speed.measure(calls, range(speed.WARM_UP + args.rounds), speed.WARM_UP)
     return [Point(*keys[name], what, statistics.median(values)) for (name, what), values in times.items()]
 
 
@@ -165,7 +155,7 @@ def build_report(rows: Sequence[dict[str, Any]], head: str) -> str:
                 spread = f" ± {100 * row[f'{score}_sd']:.1f}" if row["seeds"] > 1 else ""
                 cells += [f"{100 * row[score]:.1f}{spread}", f"{row[f'{score}_ratio']:.2f}"]
             lines.append(cells)
-        text += f"\n## {runtime}\n\n" + "\n".join(markdown_table(header, lines)) + "\n"
+        text += f"\n## {runtime}\n\n" + "\n".join(common.markdown_table(header, lines)) + "\n"
     return text
 
 
@@ -196,9 +186,9 @@ def draw(points: Sequence[Point], file: Path) -> None:
         figure.savefig(new, dpi=150)
 
 
-def run(args: argparse.Namespace, command: str) -> None:
+def run(args: argparse.Namespace) -> None:
     """Train the missing runs, measure and write the results."""
-    made_by = commit()
+    made_by = common.commit()
     folders = [args.out / str(size) for size in args.sizes]
     if not args.only_report:
         for size, folder in zip(args.sizes, folders, strict=True):
@@ -214,31 +204,30 @@ def run(args: argparse.Namespace, command: str) -> None:
         folders = sorted({file.parent for file in args.out.rglob("results.csv")} | {*args.results})
     entries = read_entries(folders, args.data if args.only_report else None)
     gpu = args.device or ("0" if torch.cuda.is_available() else "cpu")
-    points = measure(entries, args.rounds, args.threads, gpu)
-    machine = f"{get_cpu_info()}, {cores()} cores"
-    if gpu != "cpu":
-        machine = f"{torch.cuda.get_device_name(int(gpu))}, {machine}"
+    devices = [torch.device("cpu"), *([torch.device("cuda", int(gpu))] if gpu != "cpu" else [])]
+    points = measure(entries, args, devices)
+    machine = common.describe_machine(devices[-1])
     rows = [row | {"threads": args.threads, "machine": machine, "commit": made_by} for row in build_rows(points)]
     first = next(iter(entries.values())).rows[0]
     head = (
-        f"`{command}`\n\n{first['data']}, {first['epochs']} epochs. Latency: {args.rounds} rounds, interleaved, CPU "
-        f"threads: {args.threads}; {machine}; load {os.getloadavg()[0]:.1f}; torch {torch.__version__}, {made_by}."
+        f"`{args.command}`\n\n{first['data']}, {first['epochs']} epochs. Latency: {args.rounds} rounds, interleaved, "
+        f"CPU threads: {args.threads}; {machine}; load {os.getloadavg()[0]:.1f}; torch {torch.__version__}, {made_by}."
     )
     draw(points, args.out / "pareto.png")
-    write_csv(args.out / "pareto.csv", COLUMNS, rows)
+    common.write_csv(args.out / "pareto.csv", COLUMNS, rows)
     text = build_report(rows, head)
     write_file(args.out / "pareto.md", text)
     LOGGER.info(f"{text}\npareto.csv, pareto.md and pareto.png are in {args.out}")
 
 
-def main(argv: list[str] | None = None) -> int:
+def main(argv: Sequence[str] | None = None) -> int:
     """Run the benchmark; return the exit status."""
-    parser = build_parser(__doc__)
+    parser = common.build_parser(__doc__)
     add = parser.add_argument
     add("--preset", choices=("q", "c"), default="q", help="training protocol, see benchmarks.compare")
     add("--data", metavar="YAML", help="data YAML (default: hit-uav; with --only-report: every row counts)")
-    add("--models", nargs="+", default=STOCK, metavar="MODEL", help="stock models")
-    add("--ours", nargs="+", default=OURS, metavar="MODEL", help="models of this fork")
+    add("--models", nargs="+", default=[*common.STOCK, "yolo11s.yaml"], metavar="MODEL", help="stock models")
+    add("--ours", nargs="+", default=common.OURS[:1], metavar="MODEL", help="models of this fork")
     add("--sizes", nargs="+", type=int, default=[320, 448, 640], metavar="PIXELS", help="default: 320 448 640")
     add("--seeds", nargs="+", type=int, default=[0, 1, 2], metavar="SEED", help="default: 0 1 2")
     add("--jobs", type=int, default=2, help="parallel runs, default 2")
@@ -248,15 +237,7 @@ def main(argv: list[str] | None = None) -> int:
     add("--only-report", action="store_true", help="train nothing; read every results.csv under --out and --results")
     add("--results", nargs="+", type=Path, default=[], metavar="DIR", help="further results for --only-report")
     add("--out", type=Path, default=Path("runs/pareto"), metavar="DIR", help="default: runs/pareto")
-    args = parser.parse_args(argv)
-    try:
-        run(args, module_command("benchmarks.pareto", sys.argv[1:] if argv is None else argv))
-    except (UserError, OSError) as error:
-        sys.exit(f"pareto: {error}")
-    except KeyboardInterrupt:
-        LOGGER.info("stopped; the same command resumes")
-        return 130
-    return 0
+    return common.execute("benchmarks.pareto", parser.parse_args, run, argv, "; the same command resumes")
 
 
 if __name__ == "__main__":

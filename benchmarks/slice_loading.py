@@ -12,14 +12,14 @@ import argparse
 import statistics
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from ultralytics.cfg import get_cfg
 from ultralytics.data.utils import check_det_dataset
 from ultralytics.utils import LOGGER
 
-from benchmarks.common import RESULTS, build_parser, describe_setup, markdown_table, module_command
-from small_object.errors import UserError
+from benchmarks.common import RESULTS, build_parser, describe_setup, execute, markdown_table
 from small_object.files import write_file
 from small_object.slicing.dataset import SlicedDataset
 
@@ -44,38 +44,36 @@ def load_samples(data: dict, args: argparse.Namespace, cache: str | None) -> tup
     return statistics.median(seconds), memory // dataset.ni, disk // dataset.ni
 
 
-def main(argv: list[str] | None = None) -> int:
+def run(args: argparse.Namespace) -> None:
+    """Load samples with each cache and write the table."""
+    data = check_det_dataset(args.data)
+    rows = []
+    for cache in (None, "ram", "disk"):
+        seconds, memory, disk = load_samples(data, args, cache)
+        sizes = (f"{count * size / 1e9:.1f}" for count in COUNTS for size in (memory, disk))
+        rows.append([f"`cache={cache}`" if cache else "none", f"{1e3 * seconds:.0f}", *sizes])
+    head = "cache", "ms a sample", *(f"{n} images, GB {kind}" for n in COUNTS for kind in ("in memory", "on disk"))
+    text = [
+        "# Loading samples for training on tiles", "", f"`{args.command}`", "",
+        f"{Path(args.data).stem}, tiles of {args.tile} px, input {args.imgsz} px; one process, median per sample. "
+        f"Commit {describe_setup()}.", "",
+        *markdown_table(head, rows), "",
+    ]  # fmt: skip
+    write_file(args.out / "report.md", "\n".join(text))
+    LOGGER.info("\n".join(text))
+
+
+def main(argv: Sequence[str] | None = None) -> int:
     """Run the benchmark; return the exit status."""
     parser = build_parser(__doc__)
-    parser.add_argument("--data", required=True, metavar="YAML", help="data YAML whose training images are loaded")
-    parser.add_argument("--tile", type=int, default=640, help="side of a tile in pixels, default 640")
-    parser.add_argument("--imgsz", type=int, default=640, help="size of the network's input, default 640")
-    parser.add_argument("--samples", type=int, default=1, help="samples per image and epoch, default 1")
-    parser.add_argument("--limit", type=int, default=64, help="samples to load, default 64")
-    parser.add_argument(
-        "--out", type=Path, default=RESULTS / "slice-loading", metavar="DIR", help="folder of the result"
-    )
-    args = parser.parse_args(argv)
-    try:
-        data = check_det_dataset(args.data)
-        rows = []
-        for cache in (None, "ram", "disk"):
-            seconds, memory, disk = load_samples(data, args, cache)
-            sizes = (f"{count * size / 1e9:.1f}" for count in COUNTS for size in (memory, disk))
-            rows.append([f"`cache={cache}`" if cache else "none", f"{1e3 * seconds:.0f}", *sizes])
-        head = "cache", "ms a sample", *(f"{n} images, GB {kind}" for n in COUNTS for kind in ("in memory", "on disk"))
-        text = [
-            "# Loading samples for training on tiles", "",
-            f"`{module_command('benchmarks.slice_loading', sys.argv[1:] if argv is None else argv)}`", "",
-            f"{Path(args.data).stem}, tiles of {args.tile} px, input {args.imgsz} px; one process, median per sample. "
-            f"Commit {describe_setup()}.", "",
-            *markdown_table(head, rows), "",
-        ]  # fmt: skip
-        write_file(args.out / "report.md", "\n".join(text))
-        LOGGER.info("\n".join(text))
-    except (UserError, OSError, RuntimeError) as error:
-        sys.exit(f"slice_loading: {error}")
-    return 0
+    add = parser.add_argument
+    add("--data", required=True, metavar="YAML", help="data YAML whose training images are loaded")
+    add("--tile", type=int, default=640, help="side of a tile in pixels, default 640")
+    add("--imgsz", type=int, default=640, help="size of the network's input, default 640")
+    add("--samples", type=int, default=1, help="samples per image and epoch, default 1")
+    add("--limit", type=int, default=64, help="samples to load, default 64")
+    add("--out", type=Path, default=RESULTS / "slice-loading", metavar="DIR", help="folder of the result")
+    return execute("benchmarks.slice_loading", parser.parse_args, run, argv)
 
 
 if __name__ == "__main__":

@@ -22,49 +22,40 @@ Only this benchmark needs SAHI: pip install sahi
 from __future__ import annotations
 
 import argparse
+import math
 import re
 import statistics
-import subprocess
 import sys
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from importlib.metadata import version
-from importlib.util import find_spec
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from matplotlib.figure import Figure
 from ultralytics import YOLO
-from ultralytics.data import YOLODataset
 from ultralytics.utils import LOGGER, TQDM
 from ultralytics.utils.ops import xywhn2xyxy
 from ultralytics.utils.patches import imread
 
-from benchmarks.common import (
-    RESULTS,
-    build_parser,
-    describe_setup,
-    markdown_table,
-    module_command,
-    relative_path,
-    start_module,
-    write_csv,
-)
-from small_object.datasets.dataset import read_data_yaml
+from benchmarks import common
+from small_object.arguments import MAX_OVERLAP, MIN_TILE
 from small_object.errors import UserError
 from small_object.files import replacing, write_file
-from small_object.sizes import COCO_SMALL_NAME, SizeRecords, load_coco_eval
-from small_object.slicing.tiling import MIN_TILE, tile_grid, tiles_over
+from small_object.sizes import COCO_SMALL_NAME, SizeRecords
+from small_object.slicing.tiling import tile_grid, tiles_over
 
 MAX_DET = 1000
+ALL_SIZES = {"all": (0.0, math.inf)}
 Run = Callable[[np.ndarray], np.ndarray]  # an image (H, W, 3), BGR, to rows x1, y1, x2, y2, score, class
 COLUMNS = [
-    "data", "variant", "AP", "AP50", "AR", "AP_small", "AR_small", "AP_medium", "AP_large", "seconds",
-    "bare seconds", "tiles", "skipped",
-    "images", "with objects", "least", "peak MiB",
+    "data", "variant", "AP", "AP50", "AR", "AP_small", "AR_small", "AP_medium", "AP_large", "seconds", "bare seconds",
+    "tiles", "skipped", "images", "with objects", "least", "peak MiB",
 ]  # fmt: skip
+SHOWN = "AP", "AP50", "AP_small", "AR_small", "AP_medium", "AP_large"  # scores in the report
 
 
 @dataclass
@@ -76,19 +67,17 @@ class Sample:
     classes: np.ndarray
 
 
-@dataclass
-class Measured:
-    """The measurements of a variant: the boxes of all images; the seconds, tiles run and tiles skipped per image."""
+class Variant(NamedTuple):
+    """A way to predict: its function, this fork's model if it has one, and the tiles run and skipped in each image."""
 
-    records: SizeRecords = field(default_factory=SizeRecords)
-    seconds: list[float] = field(default_factory=list)
-    tiles: list[tuple[int, int]] = field(default_factory=list)
+    run: Run
+    model: YOLO | None
+    tiles: list[tuple[int, int]]
 
 
-def load_samples(data: str, mosaic: int, max_samples: int | None) -> tuple[list[Sample], dict[int, str]]:
+def load_samples(data: str, mosaic: int, max_samples: int) -> tuple[list[Sample], dict[int, str]]:
     """Return the validation images of a data YAML, as mosaics of `mosaic` x `mosaic` images, and its class names."""
-    found = read_data_yaml(data)
-    labels = YOLODataset(img_path=found["val"], data=found, task="detect", augment=False).labels
+    labels, names = common.read_labels(data)
     sizes: dict[tuple[int, int], list[dict]] = {}
     for label in labels:
         sizes.setdefault(label["shape"] if mosaic > 1 else None, []).append(label)
@@ -97,7 +86,7 @@ def load_samples(data: str, mosaic: int, max_samples: int | None) -> tuple[list[
     ]
     if not groups:
         raise UserError(f"{data}: has too few validation images of one size for mosaics of {mosaic}x{mosaic}")
-    return [join([read(label) for label in group], mosaic) for group in groups[:max_samples]], found["names"]
+    return [join([read(label) for label in group], mosaic) for group in groups[:max_samples]], names
 
 
 def read(label: dict) -> Sample:
@@ -111,37 +100,27 @@ def join(group: list[Sample], side: int) -> Sample:
     """Join `side` x `side` images of equal size into one."""
     height, width = group[0].image.shape[:2]
     rows = [np.concatenate([sample.image for sample in group[i : i + side]], 1) for i in range(0, len(group), side)]
-    boxes = [
-        sample.boxes + np.tile((i % side * width, i // side * height), 2) for i, sample in enumerate(group)
-    ]  # fmt: skip
+    boxes = [each.boxes + np.tile((i % side * width, i // side * height), 2) for i, each in enumerate(group)]
     return Sample(np.concatenate(rows), np.concatenate(boxes), np.concatenate([sample.classes for sample in group]))
 
 
-def build_sliced(
-    args: argparse.Namespace, tiles: list[tuple[int, int]] | None = None, **more: object
-) -> tuple[Run, YOLO]:
-    """Build this fork's prediction, which appends tiles run and skipped to `tiles`; return it and its model."""
-    model = YOLO(args.model)
+def build_sliced(args: argparse.Namespace, **more: object) -> Variant:
+    """Build this fork's prediction, with more arguments."""
+    model, tiles = YOLO(args.model), []
     if model.task != "detect":
         raise UserError(f"--model {args.model}: is of the task {model.task}; only detect can be compared")
-    options = {
-        "imgsz": args.imgsz,
-        "conf": args.conf,
-        "device": args.device,
-        "max_det": MAX_DET,
-        "verbose": False,
-        **more,
-    }
+    options = {"imgsz": args.imgsz, "conf": args.conf, "device": args.device, "max_det": MAX_DET, "verbose": False}
+    options |= more
 
     def run(image: np.ndarray) -> np.ndarray:
         result = model.predict(image, **options)[0]
         tiles.append(result.tiles or (0, 0))
         return result.boxes.data.cpu().numpy()
 
-    return run, model
+    return Variant(run, model, tiles)
 
 
-def build_sahi(args: argparse.Namespace, with_defaults: bool = False) -> Run:
+def build_sahi(args: argparse.Namespace, with_defaults: bool = False) -> Variant:
     """Build SAHI's prediction, with its own merging and, optionally, its own tiles."""
     from sahi import AutoDetectionModel
     from sahi.predict import get_sliced_prediction
@@ -159,7 +138,7 @@ def build_sahi(args: argparse.Namespace, with_defaults: bool = False) -> Run:
         rows = [(*item.bbox.to_xyxy(), item.score.value, item.category.id) for item in found]
         return np.array(rows, np.float64).reshape(-1, 6)
 
-    return run
+    return Variant(run, None, [])
 
 
 def time_network(args: argparse.Namespace, model: YOLO, image: np.ndarray) -> float:
@@ -177,97 +156,54 @@ def time_network(args: argparse.Namespace, model: YOLO, image: np.ndarray) -> fl
         return time.perf_counter() - start
 
 
-def build_variants(args: argparse.Namespace) -> dict[str, tuple[Run, YOLO | None, list[tuple[int, int]]]]:
-    """Build the variants: the prediction, its model and the list of its tiles by name."""
+def build_variants(args: argparse.Namespace) -> dict[str, Variant]:
+    """Build the variants by name."""
     sliced = {"slice": args.tile, "slice_overlap": args.overlap, "slice_batch": args.batch}
-    found = {}
     options = {"plain": {}, "this fork": sliced}
     options |= {f"this fork, skip {skip:g}": sliced | {"slice_skip": skip} for skip in args.skip if skip}
     options |= {f"this fork, iou {iou:g}": sliced | {"slice_iou": iou} for iou in args.iou}
-    for name, more in options.items():
-        tiles: list[tuple[int, int]] = []
-        found[name] = *build_sliced(args, tiles, **more), tiles
-    for size in args.whole:
-        tiles = []
-        found[f"plain, {size} px"] = *build_sliced(args, tiles, imgsz=size), tiles
+    options |= {f"plain, {size} px": {"imgsz": size} for size in args.whole}
+    found = {name: build_sliced(args, **more) for name, more in options.items()}
     if not args.no_sahi:
-        found["SAHI"] = build_sahi(args), None, []
-        found["SAHI, defaults"] = build_sahi(args, with_defaults=True), None, []
+        found |= {"SAHI": build_sahi(args), "SAHI, defaults": build_sahi(args, with_defaults=True)}
     return found
 
 
-def compare(args: argparse.Namespace, name: str, images: list[Sample], names: dict[int, str]) -> list[dict]:
+def compare(args: argparse.Namespace, data: str, images: list[Sample], names: dict[int, str]) -> list[dict]:
     """Run all variants on all images in turn; return a row for each."""
-    runs = build_variants(args)
-    measured = {variant: Measured() for variant in runs}
-    bares, order = [], list(runs)
-    for run, _, tiles in runs.values():
-        run(images[0].image)  # the first call is slower
-        tiles.clear()
-    for turn, sample in enumerate(TQDM(images * args.rounds, desc=name)):
+    variants = build_variants(args)
+    records = {name: SizeRecords() for name in variants}
+    seconds: dict[str, list[float]] = {name: [] for name in variants}
+    bares, order = [], list(variants)
+    for variant in variants.values():
+        variant.run(images[0].image)  # the first call is slower
+        variant.tiles.clear()
+    for turn, sample in enumerate(TQDM(images * args.rounds, desc=data)):
         at = turn % len(order)
-        for variant in order[at:] + order[:at]:
-            if variant == "this fork":
-                bares.append(time_network(args, runs[variant][1], sample.image))
+        for name in order[at:] + order[:at]:
+            if name == "this fork":
+                bares.append(time_network(args, variants[name].model, sample.image))
             start = time.perf_counter()
-            rows = runs[variant][0](sample.image)
-            measured[variant].seconds.append(time.perf_counter() - start)
+            rows = variants[name].run(sample.image)
+            seconds[name].append(time.perf_counter() - start)
             if turn < len(images):
                 rows = rows[np.argsort(-rows[:, 4], kind="stable")[:MAX_DET]]
                 found = rows[:, :4], rows[:, 4], rows[:, 5]
-                measured[variant].records.add(sample.image.shape[:2], sample.boxes, sample.classes, *found)
+                records[name].add(sample.image.shape[:2], sample.boxes, sample.classes, *found)
     table = []
-    for variant, result in measured.items():
-        size, (ap, ap50, ar) = result.records.evaluate(names, MAX_DET), overall(result.records, names)
-        run, skipped = zip(*(runs[variant][2] or [("", "")]), strict=True)
+    for name, found in records.items():
+        size, overall = found.evaluate(names, MAX_DET), found.evaluate(names, MAX_DET, ALL_SIZES)
+        tiles = variants[name].tiles
         table.append({
-            "data": name, "variant": variant, "AP": ap, "AP50": ap50, "AR": ar,
+            "data": data, "variant": name, "AP": overall.ap["all"], "AP50": overall.ap50["all"],
+            "AR": overall.ar["all"],
             "AP_small": size.ap[COCO_SMALL_NAME], "AR_small": size.ar[COCO_SMALL_NAME],
             "AP_medium": size.ap["medium"], "AP_large": size.ap["large"],
-            "seconds": statistics.mean(result.seconds), "bare seconds": statistics.mean(bares),
-            "tiles": statistics.mean(run) if run[0] != "" else "",
-            "skipped": statistics.mean(skipped) if run[0] != "" else "",
+            "seconds": statistics.mean(seconds[name]), "bare seconds": statistics.mean(bares),
+            "tiles": statistics.mean(run for run, _ in tiles) if tiles else "",
+            "skipped": statistics.mean(skipped for _, skipped in tiles) if tiles else "",
         })  # fmt: skip
     return table
-
-
-def overall(records: SizeRecords, names: dict[int, str]) -> tuple[float, float, float]:
-    """Return COCO's AP, AP50 and AR for all sizes, 0..1, over the classes with objects."""
-    coco, evaluator_type = load_coco_eval() or (None, None)
-    if coco is None:
-        raise UserError("faster-coco-eval is missing. Run: pip install faster-coco-eval")
-
-    def dataset(part: int) -> object:
-        """Return the objects (part 0) or the predictions (part 1) as a COCO data set."""
-        rows = [(i, row) for i, image in enumerate(records.images, 1) for row in image[part].tolist()]
-        boxes = [(i, [x1, y1, x2 - x1, y2 - y1], rest) for i, (x1, y1, x2, y2, *rest) in rows]
-        return coco({
-            "images": [{"id": i} for i in range(1, len(records.images) + 1)],
-            "categories": [{"id": c} for c in names],
-            "annotations": [
-                {"id": n, "image_id": i, "bbox": box, "area": box[2] * box[3], "iscrowd": 0,
-                 "category_id": int(rest[-1]), "score": rest[0]}
-                for n, (i, box, rest) in enumerate(boxes, 1)
-            ],
-        })  # fmt: skip
-
-    evaluator = evaluator_type(dataset(0), dataset(1), iouType="bbox", print_function=LOGGER.debug)
-    evaluator.params.maxDets = [1, 10, MAX_DET]
-    evaluator.evaluate()
-    evaluator.accumulate()
-    precision = evaluator.eval["precision"][:, :, :, 0, -1]  # (IoU, recall, classes) of all sizes; -1 without objects
-    recall = evaluator.eval["recall"][:, :, 0, -1]  # (IoU, classes)
-    return tuple(float(part[part > -1].mean()) for part in (precision, precision[0], recall))
-
-
-def peak(args: argparse.Namespace, variant: str, data: str) -> float:
-    """Return the peak resident memory in MiB of a process that runs one variant on the largest image."""
-    arguments = [*args.given, "--peak", variant, data]
-    child = start_module("benchmarks.slicing", *arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    stdout, stderr = child.communicate()
-    if child.returncode:
-        raise UserError(f"the memory of `{variant}` could not be measured: {stderr.strip()[-300:]}")
-    return float(stdout.strip().splitlines()[-1])
 
 
 def print_peak(args: argparse.Namespace) -> None:
@@ -277,7 +213,7 @@ def print_peak(args: argparse.Namespace) -> None:
     image = max((sample.image for sample in images), key=lambda image: image.size)
     args.skip = [0.0]
     args.no_sahi = not variant.startswith("SAHI")
-    build_variants(args)[variant][0](image)
+    build_variants(args)[variant].run(image)
     status = Path("/proc/self/status").read_text(encoding="utf-8")  # getrusage would include the parent's memory
     print(int(re.search(r"VmHWM:\s*(\d+) kB", status)[1]) / 1024)
 
@@ -313,38 +249,32 @@ def title(data: str) -> str:
 
 def report(args: argparse.Namespace, rows: list[dict]) -> str:
     """Return the tables as Markdown."""
-    command = module_command("benchmarks.slicing", args.given)
     about = f"tiles of {args.tile} px, overlap {args.overlap:g}, batch {args.batch}, input {args.imgsz} px, confidence "
-    about += f"{args.conf:g}, weights `{relative_path(args.model)}`"
+    about += f"{args.conf:g}, weights `{common.relative_path(args.model)}`"
     lines = [
         "# Sliced prediction", "", f"{about}. AP in percent; seconds per image, mean.", "",
-        f"Commit {describe_setup(args.device)}, "
+        f"Commit {common.describe_setup(args.device)}, "
         f"Ultralytics {version('ultralytics')}{'' if args.no_sahi else ', SAHI ' + version('sahi')}.", "",
-        "```", command, "```",
+        "```", args.command, "```",
     ]  # fmt: skip
     for name in dict.fromkeys(row["data"] for row in rows):
         part = [row for row in rows if row["data"] == name]
-        reference = next((row["seconds"] for row in part if row["variant"] == "SAHI"), None)
-        bare = f"Bare forward passes of all tiles and the whole image: {part[0]['bare seconds']:.2f} s per image."
-        head = "variant", "AP", "AP50", "AP_small", "AR_small", "AP_medium", "AP_large", "seconds", "speed against SAHI"
-        head += ("overhead",)
-        head += "tiles run", "skipped", "peak MiB"
-        text = (
-            f"{part[0]['images']} images. {bare} {100 * part[0]['with objects']:.0f} % of the tiles contain objects; a "
-        )
-        text += f"perfect `slice_skip` would run {100 * part[0]['least']:.0f} % of all tiles."
+        first, reference = part[0], next((row["seconds"] for row in part if row["variant"] == "SAHI"), None)
+        text = f"{first['images']} images. Bare forward passes of all tiles and the whole image: "
+        text += f"{first['bare seconds']:.2f} s per image. {100 * first['with objects']:.0f} % of the tiles contain "
+        text += f"objects; a perfect `slice_skip` would run {100 * first['least']:.0f} % of all tiles."
+        head = ["variant", *SHOWN, "seconds", "speed against SAHI", "overhead", "tiles run", "skipped", "peak MiB"]
         lines += ["", f"## {name}", "", text, ""]
         table = []
         for row in part:
-            keys = "AP", "AP50", "AP_small", "AR_small", "AP_medium", "AP_large"
-            scores = ("-" if np.isnan(row[key]) else f"{100 * row[key]:.2f}" for key in keys)
+            scores = ("-" if np.isnan(row[key]) else f"{100 * row[key]:.2f}" for key in SHOWN)
             speed = f"{reference / row['seconds']:.2f}" if reference else "-"
             all_tiles = row["variant"] in {"SAHI", "this fork"}
             over = f"{100 * (row['seconds'] / row['bare seconds'] - 1):.1f} %" if all_tiles else "-"
             counts = (f"{row[key]:.1f}" if row[key] != "" else "-" for key in ("tiles", "skipped"))
             memory = f"{row['peak MiB']:.0f}" if row.get("peak MiB") else "-"
             table.append([row["variant"], *scores, f"{row['seconds']:.2f}", speed, over, *counts, memory])
-        lines += [*markdown_table(head, table), "", f"![AP and AP_small against time]({picture_name(name)})"]
+        lines += [*common.markdown_table(head, table), "", f"![AP and AP_small against time]({picture_name(name)})"]
     return "\n".join(lines) + "\n"
 
 
@@ -371,9 +301,9 @@ def draw(rows: list[dict], picture: Path) -> None:
         figure.savefig(new, dpi=100)
 
 
-def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
+def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
     """Read and check the command line."""
-    parser = build_parser(__doc__)
+    parser = common.build_parser(__doc__)
     add = parser.add_argument
     add("--model", required=True, metavar="WEIGHTS", help="weights that Ultralytics and SAHI can load")
     add("--data", nargs="+", required=True, metavar="YAML[@K]", help="data YAMLs; @K: in mosaics of K x K images")
@@ -386,54 +316,52 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     add("--iou", nargs="+", type=float, default=[], metavar="IOU", help="more values of slice_iou")
     add("--whole", nargs="+", type=int, default=[], metavar="PX", help="more input sizes for whole images")
     add("--single-cls", action="store_true", help="treat all classes as one, for weights trained that way")
-    add("--images", type=int, help="number of images per data set, default: all")
+    add("--images", type=int, default=sys.maxsize, help="number of images per data set, default: all")
     add("--rounds", type=int, default=1, help="how often each image is timed, default 1")
     add("--device", default="0" if torch.cuda.is_available() else "cpu", help="cpu or the number of a GPU")
     add("--no-sahi", action="store_true", help="leave out SAHI")
     add("--no-peak", action="store_true", help="leave out the memory measurement")
-    add("--out", type=Path, default=RESULTS / "slicing", metavar="DIR", help="folder of the results")
+    add("--out", type=Path, default=common.RESULTS / "slicing", metavar="DIR", help="folder of the results")
     add("--peak", nargs=2, help=argparse.SUPPRESS)
     args = parser.parse_args(argv)
-    args.given = sys.argv[1:] if argv is None else argv
-    if args.peak:
-        args.given = args.given[: args.given.index("--peak")]
-    if args.tile < MIN_TILE or not 0 <= args.overlap <= 0.9 or min(args.batch, args.rounds, args.images or 1) < 1:
-        raise UserError(
-            f"--tile must be at least {MIN_TILE}, --overlap 0 to 0.9, --batch, --rounds and --images at least 1"
-        )
+    common.check_minimums(args, tile=MIN_TILE, batch=1, rounds=1, images=1)
+    if not 0 <= args.overlap <= MAX_OVERLAP:
+        raise UserError(f"--overlap must be 0 to {MAX_OVERLAP}, not {args.overlap}")
     if not Path(args.model).is_file():
         raise UserError(f"--model {args.model}: no such file")
     args.skip = sorted({0.0, *args.skip})
-    if not args.no_sahi and find_spec("sahi") is None:
+    if not args.no_sahi and common.find_missing(["sahi"]):
         raise UserError("SAHI is not installed; run: pip install sahi, or give --no-sahi")
     return args
 
 
-def main(argv: list[str] | None = None) -> int:
+def run(args: argparse.Namespace) -> None:
+    """Measure all data sets and write the results."""
+    if args.peak:
+        print_peak(args)
+        return
+    rows = []
+    for data in args.data:
+        images, names = load(data, args)
+        part = compare(args, title(data), images, names)
+        needed = min_tiles(args, images)
+        for row in part:
+            row |= {"images": len(images), **needed}
+            if not args.no_peak and "fork, " not in row["variant"]:
+                printed = common.run_module("benchmarks.slicing", *args.given, "--peak", row["variant"], data)
+                row["peak MiB"] = float(printed)
+        rows += part
+    text = report(args, rows)
+    common.write_csv(args.out / "slicing.csv", COLUMNS, rows)
+    write_file(args.out / "slicing.md", text)
+    for name in dict.fromkeys(row["data"] for row in rows):
+        draw([row for row in rows if row["data"] == name], args.out / picture_name(name))
+    LOGGER.info(text)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
     """Run the benchmark; return the exit status."""
-    try:
-        args = parse_arguments(argv)
-        if args.peak:
-            print_peak(args)
-            return 0
-        rows = []
-        for data in args.data:
-            images, names = load(data, args)
-            part = compare(args, title(data), images, names)
-            needed = min_tiles(args, images)
-            for row in part:
-                row |= {"images": len(images), **needed}
-                row["peak MiB"] = "" if args.no_peak or "fork, " in row["variant"] else peak(args, row["variant"], data)
-            rows += part
-        text = report(args, rows)
-        write_csv(args.out / "slicing.csv", COLUMNS, rows)
-        write_file(args.out / "slicing.md", text)
-        for name in dict.fromkeys(row["data"] for row in rows):
-            draw([row for row in rows if row["data"] == name], args.out / picture_name(name))
-        LOGGER.info(text)
-    except (UserError, OSError) as error:
-        sys.exit(f"slicing: {error}")
-    return 0
+    return common.execute("benchmarks.slicing", parse_arguments, run, argv)
 
 
 if __name__ == "__main__":

@@ -22,44 +22,30 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field
 from importlib.metadata import version
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import nn
 from ultralytics import YOLO, __version__
 from ultralytics.cfg import get_cfg
 from ultralytics.nn.tasks import guess_model_task, yaml_model_load
 from ultralytics.utils import LOGGER, TQDM
-from ultralytics.utils.torch_utils import ModelEMA, autocast, get_cpu_info, get_flops, get_num_params
+from ultralytics.utils.torch_utils import ModelEMA, autocast, get_flops, get_num_params
 
-from benchmarks.common import (
-    RESULTS,
-    ROOT,
-    build_parser,
-    commit,
-    cores,
-    markdown_table,
-    module_command,
-    relative_path,
-    write_csv,
-)
+from benchmarks import common
 from benchmarks.compare import Model, parse_model
 from small_object.errors import UserError
 from small_object.files import write_file
 
-BLOCKS = ("", "-smallob", "-dwr-smallob", "-hsfpn-smallob", "-hsfpn-dwr-smallob")
-OURS = tuple(f"{ROOT}/ultralytics/cfg/models/11/yolo11n{blocks}.yaml" for blocks in BLOCKS)
-REFERENCE = f"{ROOT}/benchmarks/models/yolo11n-p2.yaml"
-MODELS = (*OURS, "yolo11n.yaml", REFERENCE, "yolov8n-p2.yaml", "yolo26n.yaml", "yolo26n-p2.yaml")
 WARM_UP = 2  # rounds that are not counted
 BOXES = 20  # in each image of a training step
-Call = Callable[[], Any]
+Call = Callable[[Any], Any]  # of an input, which only some need
 Times = dict[tuple[str, str], list[float]]  # milliseconds of each round by model and measurement
 
 
@@ -107,6 +93,16 @@ def fuse(network: nn.Module, device: torch.device) -> nn.Module:
     return deepcopy(network).to(device).eval().fuse(verbose=False)
 
 
+def add_forward_passes(contender: Contender, imgsz: int, devices: list[torch.device], threads: int) -> None:
+    """Add the calls of a forward pass on one image: PyTorch on each device, and ONNX Runtime if it is installed."""
+    for device in devices:
+        model, image = fuse(contender.network, device), torch.rand(1, 3, imgsz, imgsz).to(device)
+        call = torch.inference_mode()(lambda _, model=model, image=image: model(image))
+        contender.calls[f"PyTorch {device.type.upper()}"] = call
+    if not common.find_missing(common.ONNX):
+        contender.calls["ONNX Runtime CPU"] = build_onnx_call(contender.model.path, imgsz, threads)
+
+
 def build_onnx_call(path: str, imgsz: int, threads: int) -> Call:
     """Build a forward pass of the exported model on one image."""
     import onnxruntime
@@ -123,10 +119,10 @@ def build_onnx_call(path: str, imgsz: int, threads: int) -> Call:
     finally:
         logging.disable(logging.NOTSET)
     feed = {"images": torch.rand(1, 3, imgsz, imgsz).numpy()}
-    return lambda: session.run(None, feed)
+    return lambda _: session.run(None, feed)
 
 
-def build_training_step(contender: Contender, imgsz: int, batch: int, device: torch.device) -> Callable[[], float]:
+def build_training_step(contender: Contender, imgsz: int, batch: int, device: torch.device) -> Call:
     """Build a training step of a copy of a model, which returns its loss."""
     network = deepcopy(contender.network).to(device).train()
     network.args = get_cfg(overrides=dict(contender.model.overrides))
@@ -141,7 +137,7 @@ def build_training_step(contender: Contender, imgsz: int, batch: int, device: to
     optimizer = torch.optim.AdamW(network.parameters(), lr=1e-4)
     scaler, ema = torch.amp.GradScaler(device.type, enabled=amp), ModelEMA(network)
 
-    def step() -> float:
+    def step(_: Any) -> float:
         with autocast(amp, device=device.type):
             loss = network(labels)[0].sum()
         scaler.scale(loss).backward()
@@ -156,32 +152,31 @@ def build_training_step(contender: Contender, imgsz: int, batch: int, device: to
     return step
 
 
-def now(cuda: bool) -> float:
+def now() -> float:
     """Return the time in milliseconds; on CUDA, after all work is done."""
-    if cuda:
+    if torch.cuda.is_initialized():
         torch.cuda.synchronize()
     return 1e3 * time.perf_counter()
 
 
-def timed(call: Call, cuda: bool) -> float:
-    """Return the milliseconds that a call takes."""
-    start = now(cuda)
-    call()
-    return now(cuda) - start
+def measure(calls: Mapping[str, Mapping[str, Call]], inputs: Collection[Any], warm_up: int) -> Times:
+    """Time every call on every input; each input starts with another model.
 
-
-def measure(contenders: list[Contender], rounds: int) -> Times:
-    """Time every call of every model once per round; each round starts with another model."""
-    times: Times = {(c.model.label, what): [] for c in contenders for what in c.calls}
-    with TQDM(total=(WARM_UP + rounds) * len(times), desc="speed", unit="call", leave=False) as bar:
-        for i in range(-WARM_UP, rounds):
-            first = i % len(contenders)
-            for what in contenders[0].calls:
-                for contender in contenders[first:] + contenders[:first]:
-                    ms = timed(contender.calls[what], "CUDA" in what)
-                    if i >= 0:
-                        times[contender.model.label, what].append(ms)
-                    bar.update()
+    Args:
+        calls: Calls by model and measurement.
+        inputs: What the calls get, one after another.
+        warm_up: How many of the first inputs don't count.
+    """
+    labels = list(calls)
+    times: Times = {(label, what): [] for label in labels for what in calls[label]}
+    for turn, value in enumerate(TQDM(inputs, desc="speed", unit="round", leave=False)):
+        first = turn % len(labels)
+        for what in calls[labels[0]]:
+            for label in labels[first:] + labels[:first]:
+                start = now()
+                calls[label][what](value)
+                if turn >= warm_up:
+                    times[label, what].append(now() - start)
     return times
 
 
@@ -194,7 +189,7 @@ def summary(times: Times, reference: str) -> dict[tuple[str, str], dict[str, flo
     """
     found = {}
     for (label, what), values in times.items():
-        q1, median, q3 = statistics.quantiles(values, n=4, method="inclusive")
+        q1, median, q3 = np.percentile(values, (25, 50, 75)).tolist()
         ratio = statistics.median(a / b for a, b in zip(values, times[reference, what], strict=True))
         found[label, what] = {"median_ms": median, "q1_ms": q1, "q3_ms": q3, "ratio": ratio}
     return found
@@ -206,22 +201,24 @@ def profile(network: nn.Module, imgsz: int, device: torch.device, rounds: int) -
     Returns:
         Its rows, the slowest first, and the median milliseconds of the whole forward pass without hooks.
     """
-    model, image, cuda = fuse(network, device), torch.rand(1, 3, imgsz, imgsz).to(device), device.type == "cuda"
+    model, image = fuse(network, device), torch.rand(1, 3, imgsz, imgsz).to(device)
     times: list[list[float]] = [[] for _ in model.model]
     strides, totals = [""] * len(times), []
 
     def enter(layer: nn.Module, _: Any) -> None:
-        times[layer.i].append(-now(cuda))
+        times[layer.i].append(-now())
 
     def leave(layer: nn.Module, _: Any, output: Any) -> None:
-        times[layer.i][-1] += now(cuda)
+        times[layer.i][-1] += now()
         mapped = isinstance(output, torch.Tensor) and output.ndim == 4
         found = [imgsz / output.shape[-1]] if mapped else layer.stride.tolist()  # for the head, those of its levels
         strides[layer.i] = ", ".join(f"{stride:g}" for stride in found)
 
     with torch.inference_mode():
         for _ in TQDM(range(WARM_UP + rounds), desc=f"profile, {device.type}", unit="round", leave=False):
-            totals.append(timed(lambda: model(image), cuda))
+            start = now()
+            model(image)
+            totals.append(now() - start)
             hooks = [layer.register_forward_pre_hook(enter) for layer in model.model]
             hooks += [layer.register_forward_hook(leave) for layer in model.model]
             model(image)
@@ -246,7 +243,7 @@ def speed_table(rows: list[dict[str, Any]], reference: str) -> str:
         for row in rows[i : i + len(whats)]:
             cells += [f"{row['median_ms']:.1f} ({row['q1_ms']:.1f}-{row['q3_ms']:.1f})", f"{row['ratio']:.2f}"]
         lines.append(cells)
-    return "\n".join(markdown_table(header, lines)) + "\n"
+    return "\n".join(common.markdown_table(header, lines)) + "\n"
 
 
 def profile_text(label: str, hardware: str, layers: list[Layer], total: float) -> str:
@@ -266,9 +263,7 @@ def prepare(args: argparse.Namespace) -> tuple[list[Contender], Contender, list[
     Raises:
         UserError: If the command can't be used.
     """
-    for name, minimum in (("imgsz", 32), ("train_imgsz", 32), ("rounds", 2), ("threads", 1), ("batch", 1)):
-        if getattr(args, name) < minimum:
-            raise UserError(f"--{name.replace('_', '-')} must be at least {minimum}, not {getattr(args, name)}")
+    common.check_minimums(args, imgsz=32, train_imgsz=32, rounds=2, threads=1, batch=1)
     gpus = torch.cuda.device_count()
     device = args.device or ("0" if gpus else "cpu")
     if device != "cpu" and not (device.isdecimal() and int(device) < gpus):
@@ -286,34 +281,29 @@ def prepare(args: argparse.Namespace) -> tuple[list[Contender], Contender, list[
     return [built[text] for text in args.models], built[args.profile], devices
 
 
-def run(args: argparse.Namespace, command: str) -> None:
+def run(args: argparse.Namespace) -> None:
     """Measure everything and write the results."""
-    made_by = commit()  # before anything is written
+    made_by = common.commit()  # before anything is written
     contenders, profiled, devices = prepare(args)
     hardware = [device.type.upper() for device in devices]
-    lacking = [name for name in ("onnx", "onnxruntime", "onnxslim") if find_spec(name) is None]
+    lacking = common.find_missing(common.ONNX)
     for c in TQDM(contenders, desc="preparing", unit="model", leave=False):
-        for device, name in zip(devices, hardware, strict=True):
-            model, image = fuse(c.network, device), torch.rand(1, 3, args.imgsz, args.imgsz).to(device)
-            c.calls[f"PyTorch {name}"] = torch.inference_mode()(lambda model=model, image=image: model(image))
-        if not lacking:
-            c.calls["ONNX Runtime CPU"] = build_onnx_call(c.model.path, args.imgsz, args.threads)
+        add_forward_passes(c, args.imgsz, devices, args.threads)
         c.calls[f"training step {hardware[-1]}"] = build_training_step(c, args.train_imgsz, args.batch, devices[-1])
     torch.set_num_threads(args.threads)  # after the exporter, which sets them too
-    reference = next(
-        (c for c in contenders if relative_path(c.model.path) == relative_path(REFERENCE)), contenders[0]
-    ).model.label
-    results = summary(measure(contenders, args.rounds), reference)
-    gpu = f"{torch.cuda.get_device_name(devices[-1])}, " if len(devices) > 1 else ""
+    stock = common.relative_path(common.YOLO11_P2)
+    reference = next((c for c in contenders if common.relative_path(c.model.path) == stock), contenders[0]).model.label
+    calls = {c.model.label: c.calls for c in contenders}
+    results = summary(measure(calls, range(WARM_UP + args.rounds), WARM_UP), reference)
     about = {
         "reference": reference, "rounds": args.rounds, "threads": args.threads,
-        "machine": f"{gpu}{get_cpu_info()}, {cores()} cores", "torch": torch.__version__,
+        "machine": common.describe_machine(devices[-1]), "torch": torch.__version__,
         "onnxruntime": "none" if lacking else version("onnxruntime"), "ultralytics": __version__, "commit": made_by,
-        "command": command,
+        "command": args.command,
     }  # fmt: skip
     rows = [
         {
-            "model": c.model.label, "yaml": relative_path(c.model.path), "parameters": get_num_params(c.network),
+            "model": c.model.label, "yaml": common.relative_path(c.model.path), "parameters": get_num_params(c.network),
             "GFLOPs": round(c.gflops, 3), "measurement": what,
             "imgsz": args.train_imgsz if what.startswith("training") else args.imgsz,
             "batch": args.batch if what.startswith("training") else 1,
@@ -322,7 +312,7 @@ def run(args: argparse.Namespace, command: str) -> None:
         for c in contenders for what in c.calls
     ]  # fmt: skip
     text = (
-        f"# Speed\n\n`{command}`\n\n{args.rounds} rounds, CPU threads: {args.threads}; {about['machine']}; torch "
+        f"# Speed\n\n`{args.command}`\n\n{args.rounds} rounds, CPU threads: {args.threads}; {about['machine']}; torch "
         f"{torch.__version__}, onnxruntime {about['onnxruntime']}, ultralytics {__version__}, commit {made_by}.\n\n"
         f"Forward pass and GFLOPs: {args.imgsz} px, batch 1, decoded boxes without NMS. Training step: "
         f"{args.train_imgsz} px, batch {args.batch}. Median (quartiles); ratio: median of ratios to {reference}.\n\n"
@@ -332,33 +322,26 @@ def run(args: argparse.Namespace, command: str) -> None:
     for device, name in zip(devices, hardware, strict=True):
         layers, total = profile(profiled.network, args.imgsz, device, args.rounds)
         text += "\n" + profile_text(profiled.model.label, name, layers, total)
-    write_csv(args.out / "speed.csv", list(rows[0]), rows)
+    common.write_csv(args.out / "speed.csv", list(rows[0]), rows)
     write_file(args.out / "speed.md", text)
     LOGGER.info(f"{text}\nspeed.csv and speed.md are in {args.out}")
 
 
-def main(argv: list[str] | None = None) -> int:
+def main(argv: Sequence[str] | None = None) -> int:
     """Run the benchmark; return the exit status."""
-    parser = build_parser(__doc__)
+    parser = common.build_parser(__doc__)
     add = parser.add_argument
-    add("--models", nargs="+", default=MODELS, metavar="MODEL", help="[label=]model.yaml[+key=value...]")
-    add("--profile", default=OURS[0], metavar="MODEL", help="model whose rows are timed, default: our yolo11n")
+    models = [*common.OURS, *common.STOCK]
+    add("--models", nargs="+", default=models, metavar="MODEL", help="[label=]model.yaml[+key=value...]")
+    add("--profile", default=common.OURS[0], metavar="MODEL", help="model whose rows are timed, default: our yolo11n")
     add("--imgsz", type=int, default=640, help="image size of a forward pass in pixels, default 640")
     add("--train-imgsz", type=int, default=320, help="image size of a training step in pixels, default 320")
     add("--batch", type=int, default=8, help="images per training step, default 8")
     add("--rounds", type=int, default=15, help="number of rounds, default 15")
     add("--threads", type=int, default=1, help="CPU threads, default 1")
     add("--device", help="cpu, or the number of a GPU to measure as well; default: the first, if any")
-    add("--out", type=Path, default=RESULTS, metavar="DIR", help="default: benchmarks/results")
-    args = parser.parse_args(argv)
-    try:
-        run(args, module_command("benchmarks.speed", sys.argv[1:] if argv is None else argv))
-    except (UserError, OSError) as error:
-        sys.exit(f"speed: {error}")
-    except KeyboardInterrupt:
-        LOGGER.info("stopped; nothing was written")
-        return 130
-    return 0
+    add("--out", type=Path, default=common.RESULTS, metavar="DIR", help="default: benchmarks/results")
+    return common.execute("benchmarks.speed", parser.parse_args, run, argv, "; nothing was written")
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ from ultralytics.nn.tasks import BLOCKS
 from ultralytics.utils import torch_utils
 from ultralytics.utils.loss import model_setting
 
-from benchmarks.common import cores
+from benchmarks.common import describe_machine
 from small_object.files import write_file
 from small_object.sizes import COCO_SMALL_NAME, SIZE_GROUPS
 
@@ -166,9 +166,7 @@ def train(folder: Path, spec: dict[str, Any], hardware: dict[str, Any]) -> dict[
     for weights in (trainer.best, trainer.last):
         torch_utils.strip_optimizer(weights)
     *_, AP50_last, AP_last, _ = trainer.curve[-1]
-    network, gpu = torch_utils.unwrap_model(trainer.model), ""
-    if trainer.device.type == "cuda":
-        gpu = f"{torch.cuda.get_device_name(trainer.device)}, "
+    network = torch_utils.unwrap_model(trainer.model)
     shares = {key: model_setting(network, key) for key in ("nwd", "nwd_assign")}
     changes = [*shares.values(), model_setting(network, "head_init")]
     changes += [isinstance(module, tuple(BLOCKS)) for module in network.modules()]
@@ -178,7 +176,7 @@ def train(folder: Path, spec: dict[str, Any], hardware: dict[str, Any]) -> dict[
         "strides": " ".join(f"{stride:g}" for stride in network.stride.tolist()),
         "stock": "no" if any(changes) else "yes", **shares,
         "train_s": round(trainer.seconds, 3), "threads": torch.get_num_threads(),
-        "machine": f"{gpu}{torch_utils.get_cpu_info()}, {cores()} cores",
+        "machine": describe_machine(trainer.device),
         "torch": torch.__version__, "ultralytics": __version__,
     }  # fmt: skip
     return {"row": row, "curve": trainer.curve}

@@ -11,11 +11,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 from ultralytics import YOLO
-from ultralytics.data import YOLODataset
-from ultralytics.data.utils import check_det_dataset
 from ultralytics.utils.plotting import Annotator
 
-from benchmarks.common import ROOT, build_parser
+from benchmarks.common import ROOT, build_parser, read_labels
 from benchmarks.demo import judge
 from docs.tools.pictures import write
 from small_object.compare.kinds import Kind
@@ -51,8 +49,7 @@ def main() -> int:
     parser.add_argument("--tiles-only", action="store_true", help="run no pass over the whole image below")
     parser.add_argument("--out", type=Path, default=PICTURE, metavar="FILE", help="JPEG file")
     args = parser.parse_args()
-    data = check_det_dataset(args.data)
-    labels = YOLODataset(img_path=data["val"], data=data, task="detect", augment=False).labels
+    labels, _ = read_labels(args.data)
     for label in labels:
         label["cls"][:] = 0
     busiest = max(labels, key=lambda label: len(label["cls"]))

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
@@ -14,6 +13,7 @@ from ultralytics.nn.modules import DWR, C3k2DWR, Conv, DualConv, ScreeningFusion
 from ultralytics.nn.tasks import DetectionModel
 
 from docs.tools.drawing import FAINT, INK, TILE_COLOURS, TIMES, Box, arrow, canvas, describe, note, share, title
+from small_object.transfer import PROBE, find_shapes
 
 
 def grid(ax: Axes, x: float, y: float, cell: float, cells: int, filled: dict[tuple[int, int, int], str]) -> None:
@@ -189,20 +189,11 @@ def draw_hsfpn() -> Figure:
     return figure
 
 
-def read_rows(file: Path, imgsz: int = 64) -> list[dict]:
+def read_rows(file: Path) -> list[dict]:
     """Return `name`, `sources`, `repeats`, `stride` and `channels` of each row of a model YAML at scale n."""
     name = file.name.replace("yolo11", "yolo11n", 1)
     model = DetectionModel(str(file.with_name(name)), verbose=False).eval()
-    shapes: dict[int, torch.Size] = {}
-
-    def remember(module: nn.Module, inputs: object, output: object) -> None:
-        if isinstance(output, torch.Tensor):
-            shapes[module.i] = output.shape
-
-    for module in model.model:
-        module.register_forward_hook(remember)
-    with torch.no_grad():
-        model(torch.zeros(1, 3, imgsz, imgsz))
+    shapes = find_shapes(model)
     rows, written = [], model.yaml["backbone"] + model.yaml["head"]
     for i, (module, (source, *_)) in enumerate(zip(model.model, written, strict=True)):
         sources = [i + s if s < 0 else s for s in (source if isinstance(source, list) else [source])]
@@ -213,7 +204,7 @@ def read_rows(file: Path, imgsz: int = 64) -> list[dict]:
                 "name": type(module).__name__,
                 "sources": [s for s in sources if s >= 0],
                 "repeats": len(module.m) if isinstance(getattr(module, "m", None), nn.ModuleList) else 1,
-                "stride": imgsz // shape[2] if shape else 0,
+                "stride": PROBE // shape[2] if shape else 0,
                 "channels": shape[1] if shape else 0,
                 "backbone": i < len(model.yaml["backbone"]),
             }

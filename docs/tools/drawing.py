@@ -90,18 +90,18 @@ class Box:
         return self.x + self.width / 2, self.y
 
 
-def canvas(width: float, height: float, scale: float = 0.5) -> tuple[Figure, Axes]:
-    """Return a figure and axes without a frame, `width` x `height` units of `scale` inches, y downward."""
-    figure = Figure((width * scale, height * scale), facecolor="white")
+def canvas(width: float, height: float) -> tuple[Figure, Axes]:
+    """Return a figure and axes without a frame, `width` x `height` units of half an inch, y downward."""
+    figure = Figure((width / 2, height / 2), facecolor="white")
     ax = figure.add_axes((0, 0, 1, 1))
     ax.set(xlim=(0, width), ylim=(height, 0))
     ax.axis("off")
     return figure, ax
 
 
-def arrow(ax: Axes, *points: Point, colour: str = INK, dashed: bool = False) -> None:
+def arrow(ax: Axes, *points: Point) -> None:
     """Draw a line through points with a head at its end."""
-    line = {"color": colour, "lw": 1.1, "ls": (0, (4, 2)) if dashed else "-"}
+    line = {"color": INK, "lw": 1.1, "ls": "-"}
     if len(points) > 2:
         ax.plot(*zip(*points[:-1], strict=True), **line, zorder=2, solid_joinstyle="round")
     style = {"arrowstyle": "-|>,head_width=0.22,head_length=0.42", "shrinkA": 0, "shrinkB": 0, "mutation_scale": 10}

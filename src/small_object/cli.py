@@ -352,9 +352,9 @@ def _batch(args: Namespace) -> int:
 
 def _transfer(args: Namespace) -> int:
     """Show which weights a model takes from another model, row by row."""
-    from small_object.transfer import describe, load_models
+    from small_object.transfer import describe
 
-    print(describe(*load_models(args.weights, args.model)))
+    print(describe(args.weights, args.model))
     return 0
 
 

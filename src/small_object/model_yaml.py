@@ -8,9 +8,9 @@ import inspect
 import math
 from collections.abc import Collection, Mapping
 from copy import deepcopy
+from traceback import walk_tb
 from typing import Any
 
-import torch
 import yaml
 from torch import nn
 
@@ -113,14 +113,7 @@ def is_module(name: Any, modules: Mapping[str, Any]) -> bool:
     return isinstance(value, type) and issubclass(value, nn.Module)
 
 
-def find_misfit(layers: Any, ch: int) -> int | None:
-    """Return the index of the first layer that can't take its inputs, or None."""
-    x, outputs = torch.zeros(1, ch, 256, 256), list[torch.Tensor]()
-    for layer in layers:
-        try:
-            inputs = [x if f == -1 else outputs[f] for f in (layer.f if isinstance(layer.f, list) else [layer.f])]
-            x = layer(inputs if isinstance(layer.f, list) else inputs[0])
-        except Exception:
-            return int(layer.i)
-        outputs.append(x)
-    return None
+def find_misfit(error: BaseException) -> int | None:
+    """Return the index of the layer that raised an error in upstream's forward pass, or None if none did."""
+    frames = [frame for frame, _ in walk_tb(error.__traceback__) if frame.f_code.co_name == "_predict_once"]
+    return getattr(frames[-1].f_locals.get("m"), "i", None) if frames else None

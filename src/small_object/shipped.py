@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from small_object.errors import UserError
-from small_object.files import replacing
+from small_object.files import write_file
 from ultralytics_overlay import FOLDER, IS_WHEEL
 
 RECOMMENDED = Path(FOLDER) / "cfg/models/11/yolo11.yaml"
@@ -55,9 +55,7 @@ def _copy_from_wheel(file: Path) -> Path:
         return file
     try:
         if not path.is_file():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with replacing(path) as new:
-                new.write_bytes(file.read_bytes())
+            write_file(path, file.read_bytes())
     except OSError as error:
         raise UserError(f"{path.absolute()}: cannot be written: {error.strerror}") from error
     return path.absolute()

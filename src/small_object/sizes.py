@@ -16,15 +16,19 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from ultralytics.utils import LOGGER, RANK, plt_settings
 
+from small_object.errors import UserError
+
 COCO_SMALL, COCO_LARGE = 32**2, 96**2
 """COCO's limits on the box area in square pixels: small is below the first, large is at least the second."""
 
-SIZE_GROUPS: dict[str, tuple[float, float]] = {
+Ranges: TypeAlias = dict[str, tuple[float, float]]
+
+SIZE_GROUPS: Ranges = {
     "very tiny": (0, 8**2),
     "tiny": (8**2, 16**2),
     "small": (16**2, COCO_SMALL),
@@ -64,7 +68,7 @@ def box_sides(labels: Iterable[Mapping[str, Any]], imgsz: int | None = None, til
 
 
 COCO_SMALL_NAME = "COCO small"
-SIZE_RANGES: dict[str, tuple[float, float]] = {**SIZE_GROUPS, COCO_SMALL_NAME: (0, COCO_SMALL)}
+SIZE_RANGES: Ranges = {**SIZE_GROUPS, COCO_SMALL_NAME: (0, COCO_SMALL)}
 """The size groups and COCO's small, which is the first three together; limits as in `SIZE_GROUPS`."""
 
 SCORES = {"ap": "AP", "ap50": "AP50", "ar": "AR"}
@@ -134,7 +138,7 @@ class SizeMetrics(SizeScores):
     @property
     def by_object(self) -> SizeScores:
         """Means over the classes, weighted by their number of objects, so that rare classes count less."""
-        return _average(self.per_class.values(), by_object=True)
+        return _average(self.per_class.values(), self.counts, by_object=True)
 
     def results(self) -> dict[str, float]:
         """Return the scores of all classes by `SIZE_KEYS`; -1 without objects, as in COCO."""
@@ -215,35 +219,38 @@ class SizeRecords:
         predictions = np.column_stack((np.clip(boxes, 0, limits), conf, cls))
         self.images.append((objects.astype(np.float32), predictions.astype(np.float32)))
 
-    def evaluate(self, names: dict[int, str], max_det: int) -> SizeMetrics:
+    def evaluate(self, names: dict[int, str], max_det: int, ranges: Ranges = SIZE_RANGES) -> SizeMetrics:
         """Score the collected boxes.
 
         Args:
             names: Class names by class index.
             max_det: Maximum number of predictions per class and image that count, the most confident first.
+            ranges: Limits on the box area by name.
 
         Raises:
-            RuntimeError: If faster-coco-eval is missing.
+            UserError: If faster-coco-eval is missing.
         """
-        objects = _by_class([image[0] for image in self.images], 5)
-        predictions = _by_class([image[1] for image in self.images], 6)
-        nothing = np.zeros((0, 6)), np.zeros(0, int)
+        objects = _join([image[0] for image in self.images], 5)
+        predictions = _join([image[1] for image in self.images], 6)
         collecting = gc.isenabled()
         gc.disable()  # it would rescan the library's many dictionaries, a third of the time
         try:
-            per_class = {c: _evaluate_class(*objects[c], *predictions.get(c, nothing), max_det) for c in objects}
+            per_class = {
+                c: _evaluate_class(objects[objects[:, -1] == c], predictions[predictions[:, -1] == c], max_det, ranges)
+                for c in np.unique(objects[:, -1]).astype(int).tolist()
+            }
         finally:
             if collecting:
                 gc.enable()
-        mean = _average(per_class.values(), by_object=False)
+        mean = _average(per_class.values(), ranges, by_object=False)
         return SizeMetrics(**vars(mean), names=dict(names), per_class=per_class)
 
 
-def _average(classes: Collection[SizeScores], by_object: bool) -> SizeScores:
+def _average(classes: Collection[SizeScores], sizes: Iterable[str], by_object: bool) -> SizeScores:
     """Return the means over the classes with objects of a size, weighted by their number of objects or equally."""
-    counts = {name: sum(scores.counts[name] for scores in classes) for name in SIZE_RANGES}
-    means = {score: dict.fromkeys(SIZE_RANGES, math.nan) for score in SCORES}
-    for name in SIZE_RANGES:
+    counts = {name: sum(scores.counts[name] for scores in classes) for name in sizes}
+    means = {score: dict.fromkeys(counts, math.nan) for score in SCORES}
+    for name in counts:
         having = [scores for scores in classes if scores.counts[name]]
         weights = [scores.counts[name] if by_object else 1 for scores in having]
         for score in SCORES if having else ():
@@ -252,50 +259,43 @@ def _average(classes: Collection[SizeScores], by_object: bool) -> SizeScores:
     return SizeScores(counts, **means)
 
 
-def _by_class(images: list[np.ndarray], columns: int) -> dict[int, tuple[np.ndarray, np.ndarray]]:
-    """Return the rows of all images and their image indices by class, which is the last column."""
+def _join(images: list[np.ndarray], columns: int) -> np.ndarray:
+    """Return the rows of all images as one array, with the index of their image in front."""
     rows = np.concatenate([np.zeros((0, columns)), *images])
-    at = np.repeat(np.arange(len(images)), [len(image) for image in images])
-    order = np.argsort(rows[:, -1], kind="stable")
-    classes, starts = np.unique(rows[order, -1].astype(int), return_index=True)
-    return {c: (rows[part], at[part]) for c, part in zip(classes.tolist(), np.split(order, starts[1:]), strict=False)}
+    return np.column_stack((np.repeat(np.arange(len(images)), [len(image) for image in images]), rows))
 
 
-def _evaluate_class(
-    objects: np.ndarray, object_at: np.ndarray, predictions: np.ndarray, prediction_at: np.ndarray, max_det: int
-) -> SizeScores:
-    """Score one class, given the rows of all images and their image indices."""
+def _evaluate_class(objects: np.ndarray, predictions: np.ndarray, max_det: int, ranges: Ranges) -> SizeScores:
+    """Score one class, given its rows of all images, see `_join`."""
     library = load_coco_eval()
     if library is None:
-        raise RuntimeError("faster-coco-eval is missing. Run: pip install faster-coco-eval")
+        raise UserError("faster-coco-eval is missing. Run: pip install faster-coco-eval")
     coco, evaluator_type = library
     # Labels have six decimals and pass through float32: rounding puts a box of 32x32 px into the right group.
-    area = np.round(objects[:, 2:4] - objects[:, :2], 2).prod(1)
-    images = np.union1d(object_at, prediction_at).tolist()
-    truth = coco(_dataset(images, object_at, objects, area, np.ones(len(objects))))
-    size = (predictions[:, 2:4] - predictions[:, :2]).prod(1)
-    found = coco(_dataset(images, prediction_at, predictions, size, predictions[:, 4]))
+    area = np.round(objects[:, 3:5] - objects[:, 1:3], 2).prod(1)
+    images = np.union1d(objects[:, 0], predictions[:, 0]).astype(int).tolist()
+    truth = coco(_dataset(images, objects, area, np.ones(len(objects))))
+    size = (predictions[:, 3:5] - predictions[:, 1:3]).prod(1)
+    found = coco(_dataset(images, predictions, size, predictions[:, 5]))
     evaluator = evaluator_type(truth, found, iouType="bbox", print_function=LOGGER.debug)
     evaluator.params.maxDets = [max_det]
     # In COCO both limits belong to a range; here the upper one belongs to the next range.
-    evaluator.params.areaRng = [[float(low), float(np.nextafter(high, 0))] for low, high in SIZE_RANGES.values()]
-    evaluator.params.areaRngLbl = list(SIZE_RANGES)
+    evaluator.params.areaRng = [[float(low), float(np.nextafter(high, 0))] for low, high in ranges.values()]
+    evaluator.params.areaRngLbl = list(ranges)
     evaluator.evaluate()
     evaluator.accumulate()
     precision = evaluator.eval["precision"][:, :, 0, :, 0]  # (IoU, recall, ranges)
     recall = evaluator.eval["recall"][:, 0, :, 0]  # (IoU, ranges)
-    counts = np.array([((low <= area) & (area < high)).sum() for low, high in SIZE_RANGES.values()])
+    counts = np.array([((low <= area) & (area < high)).sum() for low, high in ranges.values()])
     scores = np.stack((precision.mean((0, 1)), precision[0].mean(0), recall.mean(0)))  # IoU 0.50 comes first
     rows = counts, *np.where(counts > 0, scores, np.nan)
-    return SizeScores(*(dict(zip(SIZE_RANGES, row.tolist(), strict=True)) for row in rows))
+    return SizeScores(*(dict(zip(ranges, row.tolist(), strict=True)) for row in rows))
 
 
-def _dataset(
-    images: list[int], at: np.ndarray, rows: np.ndarray, area: np.ndarray, score: np.ndarray
-) -> dict[str, Any]:
+def _dataset(images: list[int], rows: np.ndarray, area: np.ndarray, score: np.ndarray) -> dict[str, Any]:
     """Return boxes of one class as a COCO data set. Ids start at 1, since 0 marks a box without a match."""
-    ltwh = np.column_stack((rows[:, :2], rows[:, 2:4] - rows[:, :2]))
-    columns = zip(at.tolist(), ltwh.tolist(), area.tolist(), score.tolist(), strict=True)
+    ltwh = np.column_stack((rows[:, 1:3], rows[:, 3:5] - rows[:, 1:3]))
+    columns = zip(rows[:, 0].astype(int).tolist(), ltwh.tolist(), area.tolist(), score.tolist(), strict=True)
     return {
         "images": [{"id": image} for image in images],
         "categories": [{"id": 1}],
@@ -336,8 +336,7 @@ def plot_size_metrics(size: SizeMetrics, path: Path, on_plot: Callable[[Path], A
             ax.text(x, 0.02, "no objects", ha="center", color="gray")
     ax.set_xticks(positions, ticks)
     ax.set(ylim=(0, 1.25), yticks=np.linspace(0, 1, 6))  # the legend stands above the bars
-    ax.set_xlabel("box area in the original image, and number of objects")
-    ax.set_title("Accuracy by object size, all classes")
+    ax.set(title="Accuracy by object size, all classes", xlabel="box area in the original image, and number of objects")
     ax.grid(axis="y", alpha=0.3)
     ax.set_axisbelow(True)
     ax.legend(loc="upper center", ncols=2, frameon=False)

@@ -6,6 +6,7 @@ fits. Here a row takes the weights of the row in the same role, see `match_rows`
 
 from __future__ import annotations
 
+import functools
 import re
 from collections import defaultdict
 from collections.abc import Sequence
@@ -28,13 +29,14 @@ Tensors = dict[str, torch.Tensor]
 
 @dataclass
 class Row:
-    """The weights that a row of a model takes from another model.
+    """A row of a detection model, and the weights that it takes from another model.
 
     Attributes:
         index: Number of the row.
         module: Name of its module.
-        total: Number of its tensors.
         part: `backbone`, `neck` or `head`.
+        stride: Stride of its output; 0 for the head.
+        state: Its own tensors.
         source: Number of the row that the weights come from, or None.
         taken: The tensors taken, by their names in the row.
         reason: Why not all are taken.
@@ -43,24 +45,26 @@ class Row:
 
     index: int
     module: str
-    total: int
     part: str
+    stride: float
+    state: Tensors
     source: int | None = None
     taken: Tensors = field(default_factory=dict)
     reason: str = ""
     by_name: bool = True
 
+    @property
+    def role(self) -> tuple[str, float]:
+        """What rows must share to exchange weights."""
+        return self.part, self.stride
+
 
 @torch.no_grad()
 def transfer(source: Any, target: Any, verbose: bool = True) -> bool:
-    """Load the weights of a model into a model with other rows; leave equal rows to upstream.
+    """Load the weights of the model `source` into `target`, which has other rows; leave equal rows to upstream.
 
-    Class scores are matched by class names, as in upstream.
-
-    Args:
-        source: Model with the weights.
-        target: Model that receives them.
-        verbose: Whether to log what was taken, with a warning if it is little.
+    Class scores are matched by class names, as in upstream. With `verbose`, log what was taken, with a warning if it is
+    little.
 
     Returns:
         Whether the weights were loaded.
@@ -75,13 +79,11 @@ def transfer(source: Any, target: Any, verbose: bool = True) -> bool:
         LOGGER.warning(warning)
     if all(row.by_name for row in rows):
         return False
-    head, old, new = rows[-1], source.model[-1], target.model[-1]
-    own, prefix = new.state_dict(), f"model.{head.index}."
-    renamed = rename_levels(old, old.state_dict(), new)
-    waiting = {prefix + name: x for name, x in renamed.items()}
-    names = set(waiting)
+    head = rows[-1]
+    renamed = rename_levels(source.model[-1], source.model[-1].state_dict(), target.model[-1])
+    waiting = {f"model.{head.index}.{name}": x for name, x in renamed.items()}
     target._remap_cls_by_names(waiting, source, verbose)  # removes those that it loads
-    head.taken |= {name: own[name] for name in own if prefix + name in names - set(waiting)}
+    head.taken |= {name: head.state[name] for name in renamed if f"model.{head.index}.{name}" not in waiting}
     state = {f"model.{row.index}.{name}": x for row in rows for name, x in row.taken.items()}
     target.load_state_dict(state, strict=False)
     target.pt_path = getattr(source, "pt_path", None)
@@ -91,49 +93,38 @@ def transfer(source: Any, target: Any, verbose: bool = True) -> bool:
 
 
 def plan_transfer(source: Any, target: Any) -> list[Row]:
-    """Return the weights that each row of a model takes from another model; both models stay unchanged.
+    """Return the rows of a model with the weights that each takes from another model; both models stay unchanged.
 
     Args:
         source: Detection model with the weights, built from a YAML, not fused.
         target: Detection model that receives them.
     """
-    theirs, ours = _read_layers(source), _read_layers(target)
+    theirs, ours = read_rows(source), read_rows(target)
     _adapt_channels(theirs[0].state, ours[0].state)
-    rows = [Row(i, type(layer).__name__, len(ours[i].state), ours[i].part) for i, layer in enumerate(target.model)]
     gains = [
         [
-            sum(tensor.numel() for tensor in matching_tensors(other.state, layer.state).values())
-            if (layer.part, layer.stride) == (other.part, other.stride)
+            sum(tensor.numel() for tensor in matching_tensors(other.state, row.state).values())
+            if row.role == other.role
             else 0
             for other in theirs[:-1]
         ]
-        for layer in ours[:-1]
+        for row in ours[:-1]
     ]
     for i, j in match_rows(gains).items():
-        rows[i].source, rows[i].taken = j, matching_tensors(theirs[j].state, ours[i].state)
-    rows[-1].source = len(theirs) - 1
-    renamed = rename_levels(source.model[-1], theirs[-1].state, target.model[-1])
-    rows[-1].taken = matching_tensors(renamed, ours[-1].state)
-    for row in rows:
+        ours[i].source, ours[i].taken = j, matching_tensors(theirs[j].state, ours[i].state)
+    head = ours[-1]
+    head.source = theirs[-1].index
+    head.taken = matching_tensors(rename_levels(source.model[-1], theirs[-1].state, target.model[-1]), head.state)
+    for row in ours:
         if row.source is not None:
             state = theirs[row.source].state
-            is_kept = all(state.get(name) is x for name, x in row.taken.items())
-            row.by_name = is_kept and row.source == row.index
-        if not row.taken and row.total:
-            own = ours[row.index]
-            like = [x.state for x in theirs if (x.part, x.stride) == (own.part, own.stride)]
-            is_there = any(state.keys() >= own.state.keys() for state in like)
+            row.by_name = row.source == row.index and all(state.get(name) is x for name, x in row.taken.items())
+        if not row.taken and row.state:
+            is_there = any(other.state.keys() >= row.state.keys() for other in theirs if other.role == row.role)
             row.reason = "other shapes there" if is_there else "no such tensors there"
-        elif len(row.taken) < row.total:
+        elif len(row.taken) < len(row.state):
             row.reason = "the others differ in shape"
-    return rows
-
-
-@dataclass(frozen=True)
-class _Layer:
-    part: str
-    stride: float
-    state: Tensors
+    return ours
 
 
 def _adapt_channels(theirs: Tensors, ours: Tensors) -> None:
@@ -147,22 +138,26 @@ def _adapt_channels(theirs: Tensors, ours: Tensors) -> None:
         theirs["conv.weight"][:, :channels] = old.sum(1, keepdim=True) if channels == 1 else old[:, :channels]
 
 
-def _read_layers(model: Any) -> list[_Layer]:
-    num_backbone, last = len(model.yaml["backbone"]), len(model.model) - 1
-    parts = ["head" if i == last else "backbone" if i < num_backbone else "neck" for i in range(last + 1)]
-    states = [layer.state_dict() for layer in model.model]
-    return list(map(_Layer, parts, find_strides(model), states))
+def read_rows(model: Any) -> list[Row]:
+    """Return the rows of a detection model, which take no weights yet."""
+    num_backbone, last, shapes = len(model.yaml["backbone"]), len(model.model) - 1, find_shapes(model)
+    rows = []
+    for i, layer in enumerate(model.model):
+        part = "head" if i == last else "backbone" if i < num_backbone else "neck"
+        stride = PROBE / shapes[i][-1] if i in shapes else 0.0
+        rows.append(Row(i, type(layer).__name__, part, stride, layer.state_dict()))
+    return rows
 
 
 @torch.no_grad()
-def find_strides(model: Any) -> list[float]:
-    """Return the stride of each row's output in a detection model; for the head, that of its coarsest level."""
+def find_shapes(model: Any) -> dict[int, torch.Size]:
+    """Return the shape (1, C, H, W) of each row's output for an image of `PROBE` pixels, by row; none for the head."""
     channels = next(p for p in model.parameters() if p.ndim == 4).shape[1]
-    strides: dict[int, float] = {}
+    shapes: dict[int, torch.Size] = {}
 
     def note(layer: Any, inputs: tuple[object, ...], output: object) -> None:
         if isinstance(output, torch.Tensor) and output.ndim == 4:
-            strides[layer.i] = PROBE / output.shape[-1]
+            shapes[layer.i] = output.shape
 
     hooks = [layer.register_forward_hook(note) for layer in model.model]
     training = model.training
@@ -172,7 +167,7 @@ def find_strides(model: Any) -> list[float]:
         model.train(training)
         for hook in hooks:
             hook.remove()
-    return [strides.get(i, 0.0) for i in range(len(model.model))]
+    return shapes
 
 
 def match_rows(gains: Sequence[Sequence[int]]) -> dict[int, int]:
@@ -188,32 +183,25 @@ def match_rows(gains: Sequence[Sequence[int]]) -> dict[int, int]:
         >>> match_rows([[4, 0, 0], [0, 0, 0], [0, 4, 0], [0, 0, 9]])  # a row was inserted
         {0: 0, 2: 1, 3: 2}
     """
-    num, width = len(gains), len(gains[0]) if gains else 0
-    best = [[0] * (width + 1) for _ in range(num + 1)]  # of the rows from i and j on
-    for i in reversed(range(num)):
-        for j in reversed(range(width)):
-            paired = gains[i][j] + best[i + 1][j + 1] if gains[i][j] else 0
-            best[i][j] = max(paired, best[i + 1][j], best[i][j + 1])
-    pairs, i, j = {}, 0, 0
-    while i < num and j < width:
-        if gains[i][j] and best[i][j] == gains[i][j] + best[i + 1][j + 1]:
-            pairs[i] = j
-            i, j = i + 1, j + 1
-        elif best[i][j] == best[i + 1][j]:
-            i += 1
-        else:
-            j += 1
-    return pairs
+
+    @functools.cache
+    def best(i: int, j: int) -> tuple[int, tuple[tuple[int, int], ...]]:
+        """Return the maximal gain of the rows from i and j on, and its pairs."""
+        if i == len(gains) or j == len(gains[0]):
+            return 0, ()
+        found = [best(i + 1, j), best(i, j + 1)]
+        if gains[i][j]:
+            gain, pairs = best(i + 1, j + 1)
+            found.insert(0, (gains[i][j] + gain, ((i, j), *pairs)))
+        return max(found, key=lambda each: each[0])
+
+    return dict(best(0, 0)[1])
 
 
 def matching_tensors(source: Tensors, target: Tensors) -> Tensors:
-    """Return the tensors of a module that fit another module by name and shape.
+    """Return the tensors in the state of a module that fit another module by name and shape.
 
     A convolution and its BatchNorm are taken together or not at all, since one is useless without the other.
-
-    Args:
-        source: State of the module with the weights.
-        target: State of the module that receives them.
     """
     groups: dict[str, list[str]] = defaultdict(list)
     for name in target:
@@ -258,7 +246,7 @@ def summarize(rows: Sequence[Row]) -> str:
     shares = []
     for part in ("backbone", "neck", "head"):
         here = [row for row in rows if row.part == part]
-        total = sum(row.total for row in here)
+        total = sum(len(row.state) for row in here)
         shares.append(f"{part} {100 * sum(len(row.taken) for row in here) / total:.0f} %" if total else f"no {part}")
     return ", ".join(shares)
 
@@ -268,7 +256,7 @@ def find_warning(rows: Sequence[Row], source: Any, target: Any) -> str:
     theirs, ours = (str(model.yaml.get("scale") or "") for model in (source, target))
     if theirs and ours and theirs != ours:
         return f"the weights are of scale {theirs}, this model is of scale {ours}: use weights of scale {ours}"
-    share = Fraction(sum(len(row.taken) for row in rows), sum(row.total for row in rows))
+    share = Fraction(sum(len(row.taken) for row in rows), sum(len(row.state) for row in rows))
     if share >= ENOUGH:
         return ""
     modules = {row.module for row in rows}
@@ -281,15 +269,15 @@ def build_table(rows: Sequence[Row]) -> str:
     """Return a table of the rows with weights: row, module, source, tensors taken of all, and why not all."""
     lines = [f"{'row':>4}  {'module':<18}{'from row':>9}{'tensors':>12}"]
     for row in rows:
-        if row.total:
+        if row.state:
             source = "-" if row.source is None or not row.taken else str(row.source)
-            count = f"{len(row.taken)}/{row.total}"
+            count = f"{len(row.taken)}/{len(row.state)}"
             lines.append(f"{row.index:>4}  {row.module:<18}{source:>9}{count:>12}  {row.reason}".rstrip())
     return "\n".join(lines)
 
 
-def load_models(weights: str, yaml: str) -> tuple[Any, Any]:
-    """Return the model of a weights file, and a new model of a YAML.
+def describe(weights: str, yaml: str) -> str:
+    """Return the table, the percentages by part and the warning of a transfer from a weights file to a new model.
 
     Raises:
         UserError: If a file can't be used.
@@ -299,7 +287,7 @@ def load_models(weights: str, yaml: str) -> tuple[Any, Any]:
     models = []
     for file in (weights, yaml):
         try:
-            models.append(YOLO(file, task="detect" if file == yaml else None).model)
+            models.append(YOLO(file, task="detect").model)
         except UserError:
             raise
         except Exception as error:
@@ -307,11 +295,6 @@ def load_models(weights: str, yaml: str) -> tuple[Any, Any]:
             raise UserError(why if file.rpartition("/")[2] in why else f"{file}: {why}") from error
         if not is_transferable(models[-1]):
             raise UserError(f"{file}: holds no detection model built from a YAML")
-    return models[0], models[1]
-
-
-def describe(source: Any, target: Any) -> str:
-    """Return the table, the percentages by part and the warning of a transfer."""
-    rows = plan_transfer(source, target)
-    warning = find_warning(rows, source, target)
+    rows = plan_transfer(*models)
+    warning = find_warning(rows, *models)
     return "\n".join([build_table(rows), summarize(rows), *([f"WARNING {warning}"] if warning else [])])

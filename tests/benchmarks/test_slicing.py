@@ -52,7 +52,8 @@ def test_overall_scores_in_a_closed_form() -> None:
     boxes = np.array([[10.0, 10, 50, 50], [60, 60, 90, 90]])
     records = slicing.SizeRecords()
     records.add((100, 100), boxes, np.zeros(2), boxes[:1], np.array([0.9]), np.zeros(1))
-    assert slicing.overall(records, {0: "a"}) == pytest.approx((51 / 101, 51 / 101, 0.5))
+    found = records.evaluate({0: "a"}, slicing.MAX_DET, slicing.ALL_SIZES)
+    assert (found.ap["all"], found.ap50["all"], found.ar["all"]) == pytest.approx((51 / 101, 51 / 101, 0.5))
 
 
 def test_mosaics_are_of_images_of_one_size(tmp_path: Path) -> None:

@@ -149,8 +149,7 @@ def _init(
     except UserError:
         raise
     except Exception as error:
-        i = find_misfit(self.model, ch) if hasattr(self, "model") else None
-        if i is None:
+        if (i := find_misfit(error)) is None:
             raise
         raise row_error(d, i, rows[i], f"inputs do not fit: {error}") from error
 

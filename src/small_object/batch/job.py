@@ -26,7 +26,7 @@ from ray.exceptions import RayError
 from ultralytics.utils import LOGGER, TQDM
 
 from small_object.batch.store import TILES, Output, Source
-from small_object.batch.worker import Allocation, Job, Journal, Summary, Task, Worker, model_digest
+from small_object.batch.worker import Job, Journal, Summary, Task, Worker, model_digest
 from small_object.errors import UserError, one_line
 from small_object.images import BITS_VARIABLE, read_bits
 
@@ -62,8 +62,9 @@ def run(job: Job) -> dict[str, Any]:
         if num_before:
             LOGGER.info(f"{num_before} of {num_images} images are done; resuming with the rest.")
         if len(todo):
-            with cluster(job) as allocation:
-                running = run_parts(Task(job, digest, run_id, allocation, read_bits()), todo, unreadable)
+            with cluster(job) as resources:
+                task = Task(job, digest, run_id, *allocate(job, resources), read_bits())
+                running = run_parts(task, todo, unreadable)
         found, detections, tiles = out.scan()
         num_done = pc.sum(pc.is_in(names, value_set=found)).as_py() or 0
         num_found, duplicated = len(pc.unique(found)), len(found) - len(pc.unique(found))
@@ -129,8 +130,8 @@ def begin(out: Output, job: Job, digest: str) -> None:
 
 
 @contextlib.contextmanager
-def cluster(job: Job) -> Iterator[Allocation]:
-    """Start Ray on this machine or join a cluster, unless this process already has; leave it at the end."""
+def cluster(job: Job) -> Iterator[dict[str, float]]:
+    """Start Ray here or join a cluster, unless this process already has; yield its resources; leave it at the end."""
     owned = not ray.is_initialized()
     if owned:
         options: dict[str, Any] = {"address": job.address}
@@ -144,27 +145,24 @@ def cluster(job: Job) -> Iterator[Allocation]:
             raise UserError(f"--address {job.address or 'local'}: {one_line(error)}") from error
     try:
         logging.getLogger("ray").setLevel("ERROR")
-        yield allocate(job, ray.cluster_resources())
+        yield ray.cluster_resources()
     finally:
         if owned:
             ray.shutdown()
 
 
-def allocate(job: Job, resources: dict[str, float]) -> Allocation:
-    """Divide the resources of a cluster, with the keys `CPU` and `GPU`, among the workers."""
+def allocate(job: Job, resources: dict[str, float]) -> tuple[int, str, int, float]:
+    """Divide the resources `CPU` and `GPU`: return the number of workers, their device, the CPUs and GPUs of each."""
     cpus, gpus = int(resources.get("CPU", 0)), int(resources.get("GPU", 0))
     device = job.device or ("cuda" if gpus else "cpu")
     if device == "cuda" and not gpus:
         raise UserError("--device cuda: Ray finds no GPU; give --device cpu")
     workers = job.workers or (gpus if device == "cuda" else max(1, cpus // 2))
-    per_worker = max(1, cpus // workers)
-    if device == "cuda":  # the CPUs read images
-        per_worker = min(4, per_worker)
-    if workers * per_worker > cpus:
+    if workers > cpus:
         raise UserError(f"--workers {workers}: Ray has {cpus} CPUs, and each worker needs one; give fewer")
-    if device == "cuda":
-        return Allocation(workers, device, 0, per_worker, 1 / math.ceil(workers / gpus))
-    return Allocation(workers, device, per_worker, per_worker, 0.0)
+    if device == "cpu":
+        return workers, device, cpus // workers, 0.0
+    return workers, device, min(4, cpus // workers), 1 / math.ceil(workers / gpus)  # the CPUs read images
 
 
 @contextlib.contextmanager
@@ -185,8 +183,8 @@ def run_parts(task: Task, names: pa.ChunkedArray, unreadable: dict[str, str]) ->
 
     It adds images that can't be read to `unreadable`, with the reason.
     """
-    allocation, batch = task.allocation, task.job.batch
-    fair = math.ceil(len(names) / (allocation.workers * MIN_PARTS * batch)) * batch  # full batches
+    batch = task.job.batch
+    fair = math.ceil(len(names) / (task.workers * MIN_PARTS * batch)) * batch  # full batches
     size = task.job.part or max(batch, min(MAX_PART, fair))
     parts = []
     for start in range(0, len(names), size):
@@ -204,9 +202,9 @@ def run_parts(task: Task, names: pa.ChunkedArray, unreadable: dict[str, str]) ->
                 fn_constructor_args=(task, Journal.remote()),  # type: ignore[attr-defined]
                 batch_size=1,
                 batch_format="pyarrow",
-                compute=ray.data.ActorPoolStrategy(size=allocation.workers),
-                num_cpus=allocation.cpus,
-                num_gpus=allocation.gpus,
+                compute=ray.data.ActorPoolStrategy(size=task.workers),
+                num_cpus=task.cpus,
+                num_gpus=task.gpus,
             )
             for row in summaries.iter_rows():
                 summary = Summary(**json.loads(row["summary"]))

@@ -65,24 +65,16 @@ class Job:
 
 
 @dataclass(frozen=True)
-class Allocation:
-    """The workers and their resources."""
-
-    workers: int
-    device: str
-    threads: int  # per worker; 0 leaves the number to PyTorch
-    cpus: int  # that Ray reserves per worker
-    gpus: float  # likewise
-
-
-@dataclass(frozen=True)
 class Task:
     """A batch job in the form that its workers get."""
 
     job: Job
     digest: str  # the `model_digest` of its model, which must be the same on every machine
     run: str  # see `Output.lock`
-    allocation: Allocation
+    workers: int
+    device: str
+    cpus: int  # that Ray reserves per worker; without a GPU, the number of its threads
+    gpus: float  # likewise
     bits: int | None = None  # see `read_bits`
 
 
@@ -144,21 +136,19 @@ class Worker:
         self._task, self._journal, self._error = task, journal, ""
         try:
             self._start()
-        except UserError as error:
-            self._error = str(error)
-        except Exception:  # Ray would hide it or restart the worker forever
-            self._error = traceback.format_exc()
+        except Exception as error:  # Ray would hide it or restart the worker forever
+            self._error = describe_error(error)
 
     def _start(self) -> None:
-        job, path, machine = self._task.job, Path(self._task.job.model), ray.util.get_node_ip_address()
-        num_workers, threads = self._task.allocation.workers, self._task.allocation.threads
-        if ray.get(self._journal.starting.remote()) > MAX_DEATHS * num_workers:
-            raise UserError(f"{path}: workers die while they load it; is there enough memory for {num_workers}?")
+        task, job, machine = self._task, self._task.job, ray.util.get_node_ip_address()
+        path = Path(job.model)
+        if ray.get(self._journal.starting.remote()) > MAX_DEATHS * task.workers:
+            raise UserError(f"{path}: workers die while they load it; is there enough memory for {task.workers}?")
         LOGGER.setLevel("ERROR")
-        os.environ[BITS_VARIABLE] = str(self._task.bits or "")
+        os.environ[BITS_VARIABLE] = str(task.bits or "")
         if not hasattr(Results, "num_full"):
             raise UserError(f"machine {machine} runs stock Ultralytics; unset ULTRALYTICS_OVERLAY there")
-        if not path.exists() or model_digest(path) != self._task.digest:
+        if not path.exists() or model_digest(path) != task.digest:
             raise UserError(f"{path}: missing or different on {machine}; copy it there")
         self._source, self._output = Source(job.source), Output(job.out)
         try:
@@ -170,8 +160,8 @@ class Worker:
             raise UserError(f"{path}: {one_line(error) or type(error).__name__}") from error
         if result.boxes is None:
             raise UserError(f"{path}: finds no boxes ({self._model.task}); give a detection model")
-        if threads:
-            torch.set_num_threads(threads)  # upstream sets its own number at setup
+        if task.device == "cpu":
+            torch.set_num_threads(task.cpus)  # upstream sets its own number at setup
         model = self._model.predictor.model
         self._batch = int(min(job.batch, max_batch(model)))
         flags = read_flags(getattr(model, "channels", 3))
@@ -184,10 +174,8 @@ class Worker:
         if not self._error:
             try:
                 self._run(table["part"][0].as_py(), table["names"][0].as_py(), summary)
-            except (UserError, OSError) as error:
-                summary.error = str(error)
-            except Exception:
-                summary.error = traceback.format_exc()
+            except Exception as error:
+                summary.error = describe_error(error)
         return pa.table({"summary": [json.dumps(asdict(summary))]})
 
     def _run(self, part: str, names: list[str], summary: Summary) -> None:
@@ -249,11 +237,16 @@ class Worker:
         options = {name: value for name, value in self._task.job.settings().items() if value is not None}
         options |= {
             "slice_batch": self._task.job.slice_batch,
-            "device": self._task.allocation.device,
+            "device": self._task.device,
             "batch": len(images),
             **more,
         }
         return list(self._model.predict(images, verbose=False, save=False, **options))
+
+
+def describe_error(error: Exception) -> str:
+    """Return the message of an error that a user can act on, or the traceback of the current one."""
+    return str(error) if isinstance(error, (UserError, OSError)) else traceback.format_exc()
 
 
 def add_result(columns: dict[str, list[Any]], image: str, result: Results) -> None:

@@ -13,7 +13,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import astuple, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +37,7 @@ import ray
 
 from small_object.batch.job import allocate, begin, run
 from small_object.batch.store import SCHEMA, Output, Source
-from small_object.batch.worker import Allocation, Job, Journal, Task, Worker, model_digest
+from small_object.batch.worker import Job, Journal, Task, Worker, model_digest
 from small_object.errors import UserError
 from small_object.images import UnreadableImageError, readable_name
 
@@ -342,12 +342,12 @@ def test_other_work_is_refused(weights: Path, tmp_path: Path, caplog: pytest.Log
 @pytest.mark.parametrize(
     ("cpus", "gpus", "asked", "expected"),
     [
-        (2, 0, {}, (1, "cpu", 2, 2, 0)),
-        (32, 0, {}, (16, "cpu", 2, 2, 0)),
-        (8, 0, {"workers": 8}, (8, "cpu", 1, 1, 0)),
-        (64, 8, {}, (8, "cuda", 0, 4, 1)),
-        (16, 2, {"workers": 4}, (4, "cuda", 0, 4, 0.5)),
-        (16, 2, {"device": "cpu"}, (8, "cpu", 2, 2, 0)),
+        (2, 0, {}, (1, "cpu", 2, 0)),
+        (32, 0, {}, (16, "cpu", 2, 0)),
+        (8, 0, {"workers": 8}, (8, "cpu", 1, 0)),
+        (64, 8, {}, (8, "cuda", 4, 1)),
+        (16, 2, {"workers": 4}, (4, "cuda", 4, 0.5)),
+        (16, 2, {"device": "cpu"}, (8, "cpu", 2, 0)),
         (2, 0, {"workers": 5}, "--workers 5: Ray has 2 CPUs"),
         (2, 0, {"device": "cuda"}, "--device cuda: Ray finds no GPU"),
     ],
@@ -358,7 +358,7 @@ def test_resources_of_the_workers(cpus: int, gpus: int, asked: dict[str, Any], e
         with pytest.raises(UserError, match=expected):
             allocate(job, resources)
     else:
-        assert astuple(allocate(job, resources)) == expected
+        assert allocate(job, resources) == expected
 
 
 def find_workers(process: int) -> list[psutil.Process]:
@@ -478,8 +478,7 @@ def test_a_cluster_of_two_machines(weights: Path, tmp_path: Path, run: Run) -> N
 
 
 def build_task(weights: Path, folder: Path) -> Task:
-    job = build_job(weights, folder / "in", folder / "out", batch=4)
-    return Task(job, model_digest(weights), "me", Allocation(1, "cpu", 1, 1, 0))
+    return Task(build_job(weights, folder / "in", folder / "out", batch=4), model_digest(weights), "me", 1, "cpu", 1, 0)
 
 
 def test_images_are_run_together_and_those_that_fail_alone(
