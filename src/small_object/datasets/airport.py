@@ -13,7 +13,7 @@ from tempfile import TemporaryDirectory
 from ultralytics.data.utils import IMG_FORMATS
 from ultralytics.utils import LOGGER, YAML
 
-from small_object.datasets.archives import extract, is_archive
+from small_object.datasets.archives import SUFFIXES, extract
 from small_object.datasets.dataset import SPLITS, Sample, new_dataset, unique_names
 from small_object.datasets.split import write_dataset
 from small_object.errors import UserError
@@ -126,7 +126,8 @@ def fetch_archives(name: str, cache: str | Path | None = None) -> list[Path]:
 
 def _choose_archives(name: str, files: Sequence[str]) -> list[str]:
     """Return the archives with a set's name; if there are none, those without any set's name, to check by content."""
-    archives = [file for file in files if is_archive(file) and Path(file).name == file and ":" not in file]
+    safe = [file for file in files if Path(file).name == file and ":" not in file]
+    archives = [file for file in safe if file.lower().endswith(SUFFIXES)]
     chosen = [file for file in archives if _named_set(file) == name]
     chosen = chosen or [file for file in archives if _named_set(file) is None]
     if not chosen:
