@@ -129,7 +129,7 @@ class SceneObject:
         c, s = math.cos(self.heading), math.sin(self.heading)
         return self.x + dx * c - dy * s, self.y + dx * s + dy * c
 
-    def overlaps(self, other: SceneObject) -> bool:
+    def overlaps(self, other: "SceneObject") -> bool:
         """Return whether the rectangles around two footprints, with their margins, overlap."""
         rectangles = []
         for obj in (self, other):
