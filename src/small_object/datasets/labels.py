@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 from ultralytics.utils.metrics import bbox_ioa
-from ultralytics.utils.ops import segments2boxes
+from ultralytics.utils.ops import segments2boxes, xywh2xyxy, xyxy2xywhn
 
 from small_object.datasets.findings import LEFT_OUT, Fault
 from small_object.errors import UserError
@@ -42,10 +42,7 @@ class LabelLine:
     @property
     def xyxy(self) -> np.ndarray | None:
         """Its box (4,) as fractions, as labelled."""
-        if self.xywh is None:
-            return None
-        x, y, w, h = self.xywh
-        return np.array((x - w / 2, y - h / 2, x + w / 2, y + h / 2))
+        return None if self.xywh is None else xywh2xyxy(np.array(self.xywh))
 
     def has(self, *kinds: str) -> bool:
         """Return whether it has a fault of one of the kinds."""
@@ -167,7 +164,8 @@ def near_duplicates(boxes: np.ndarray, classes: np.ndarray) -> list[tuple[int, i
 def parse_labels(text: str, source: str | Path, num_classes: int | None = None, num_fields: int = 5) -> np.ndarray:
     """Read label lines as training does: polygons (more than six fields) become the boxes around them.
 
-    Without `num_classes` the values are unchecked; `source` is the file's name in errors.
+    Repeated objects and boxes without a size are left out, but without `num_classes` the values are unchecked. `source`
+    is the file's name in errors.
 
     Returns:
         Objects (N, 5): class, cx, cy, w, h as fractions, float64.
@@ -184,7 +182,8 @@ def parse_labels(text: str, source: str | Path, num_classes: int | None = None, 
         for fault in line.faults:
             if fault.message.endswith(LEFT_OUT):
                 raise UserError(f"{source}:{line.number}: {fault.message}; write class cx cy w h")
-    return np.array([(line.values[0], *(line.xywh or ())) for line in lines], np.float64).reshape(-1, 5)
+    rows = [(line.values[0], *(line.xywh or ())) for line in lines if not line.has(*NO_OBJECT)]
+    return np.array(rows, np.float64).reshape(-1, 5)
 
 
 def read_labels(file: str | Path, num_classes: int | None = None, num_fields: int = 5) -> np.ndarray:
@@ -214,9 +213,8 @@ def yolo_lines(
         >>> yolo_lines(np.array([[10, 20, 30, 60]]), np.array([2]), width=100, height=100).strip()
         '2 0.200000 0.400000 0.200000 0.400000'
     """
-    lines = []
-    for i, (cls, (x0, y0, x1, y1)) in enumerate(zip(classes.tolist(), boxes.astype(float).tolist(), strict=True)):
-        values = [(x0 + x1) / 2 / width, (y0 + y1) / 2 / height, (x1 - x0) / width, (y1 - y0) / height]
+    lines, rows = [], xyxy2xywhn(boxes.astype(float), width, height).tolist()
+    for i, (cls, values) in enumerate(zip(classes.tolist(), rows, strict=True)):
         if len(points):
             own = points[i] / (width, height, 1)[: points[i].shape[1]]
             values = values if own.shape[1] == 3 else []

@@ -154,10 +154,8 @@ def choose_groups(groups: np.ndarray) -> np.ndarray:
     if len(groups) > 1:
         chosen[-1] = False
     got = groups[chosen].sum(0)
-    best, before = int(cost(got)), None
+    best = int(cost(got))
     for _ in range(20):
-        if best == before:
-            break
         before = best
         for i in range(len(groups)):
             sign = -1 if chosen[i] else 1
@@ -170,6 +168,8 @@ def choose_groups(groups: np.ndarray) -> np.ndarray:
             if costs[j] < best:
                 best, got = int(costs[j]), got + steps[j]
                 chosen[[i, *others[j - 1 : j]]] ^= True
+        if best == before:
+            break
     return chosen
 
 

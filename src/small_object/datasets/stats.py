@@ -149,10 +149,7 @@ def _read_entry(entry: Entry, dataset: DataSet, bits: int | None) -> tuple[tuple
         size = scan_image(entry.file, bits)
         if not entry.label.is_file():
             return size, np.zeros((0, 5))
-        rows = read_labels(entry.label, len(dataset.names), dataset.num_fields)
-        _, first = np.unique(rows.astype(np.float32), axis=0, return_index=True)  # training drops repeated lines
-        rows = rows[np.sort(first)]
-        return size, rows[(rows[:, 3:] > 0).all(1)]
+        return size, read_labels(entry.label, len(dataset.names), dataset.num_fields)
     except UnreadableImageError as error:
         return f"the image {error}"
     except UserError as error:
