@@ -4,8 +4,6 @@ A function runs each subcommand and may return an exit status. It imports what i
 does not wait for PyTorch.
 """
 
-from __future__ import annotations
-
 import io
 import os
 import signal

@@ -4,8 +4,6 @@ They are rows like those of upstream's `yolo val save_json`: `image_id` is the s
 it is one, `category_id` is the class index plus 1 and `bbox` is x, y, width and height in pixels.
 """
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Iterable, Sequence

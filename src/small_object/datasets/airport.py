@@ -1,7 +1,5 @@
 """Fetches the airport data sets ASS1 and ASS2 from their public record, pairs files, orders classes and splits."""
 
-from __future__ import annotations
-
 import os
 import re
 from collections import Counter, defaultdict

@@ -4,8 +4,6 @@ Pooch's own `Unzip` and `Untar` are not used: they don't support 7z and rar, fol
 Python 3.12, and accept a truncated tar.
 """
 
-from __future__ import annotations
-
 import errno
 import re
 import stat

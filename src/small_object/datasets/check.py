@@ -5,8 +5,6 @@ out, learn something wrong or score itself too well; a `warning` is probably a m
 useful. `fix` repairs whatever needs no look at the pictures.
 """
 
-from __future__ import annotations
-
 import json
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence

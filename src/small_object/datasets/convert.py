@@ -1,7 +1,5 @@
 """Imports data sets with COCO or Pascal VOC annotations into YOLO's layout."""
 
-from __future__ import annotations
-
 import csv
 import json
 import math

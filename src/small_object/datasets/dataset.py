@@ -1,7 +1,5 @@
 """Reads and writes data sets in YOLO's layout, `images/{train,val}` and `labels/{train,val}`."""
 
-from __future__ import annotations
-
 import glob
 import os
 import re

@@ -4,8 +4,6 @@ It leaves leaks, images that look alike, boxes that nearly repeat another, image
 several images to a person. It drops no label that training would use.
 """
 
-from __future__ import annotations
-
 import csv
 import itertools
 import shutil

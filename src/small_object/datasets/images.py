@@ -1,7 +1,5 @@
 """Reads images as training does, and finds their faults."""
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass

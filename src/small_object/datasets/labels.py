@@ -1,7 +1,5 @@
 """Label files in YOLO's format: one object per line, `class cx cy w h` as fractions of the image's sides."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field

@@ -6,8 +6,6 @@ hash of their content, and are then moved until each class and each object size 
 only on the files' content and names, not on their order, the machine or chance.
 """
 
-from __future__ import annotations
-
 import csv
 import hashlib
 import re

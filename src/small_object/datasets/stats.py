@@ -1,7 +1,5 @@
 """Counts the objects of a data set by class and size, as a table, as JSON and as a picture."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -282,7 +280,7 @@ def draw_stats(found: Stats, file: Path) -> None:
     figure.savefig(file, format="png")
 
 
-def _draw_classes(ax: Axes, found: Stats) -> None:
+def _draw_classes(ax: "Axes", found: Stats) -> None:
     """Draw bars of the objects by class, one colour per split."""
     shown, total = found.total.shown_classes(), found.total
     rows, left = np.arange(len(shown)), np.zeros(len(shown))
@@ -298,7 +296,7 @@ def _draw_classes(ax: Axes, found: Stats) -> None:
     ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.08), ncols=3, frameon=False)
 
 
-def _draw_sizes(ax: Axes, found: Stats) -> None:
+def _draw_sizes(ax: "Axes", found: Stats) -> None:
     """Draw bars of the objects by size group, before and after resizing."""
     total, columns = found.total, np.arange(len(SIZE_GROUPS))
     for shift, colour, label, sizes in (

@@ -5,8 +5,6 @@ Training and validation images are cut separately, and equally each time. Object
 objects or ignore regions is left out, since it is not background.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections.abc import Sequence

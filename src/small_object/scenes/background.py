@@ -1,7 +1,5 @@
 """Renders the background of a scene: the sky, the horizon and the ground with its lines."""
 
-from __future__ import annotations
-
 import math
 from functools import lru_cache
 

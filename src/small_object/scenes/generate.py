@@ -6,8 +6,6 @@ own random stream, so a set is the same each time it is generated.
     small-object scenes ASS1-demo --train 500 --val 100 --out datasets/ASS1-demo
 """
 
-from __future__ import annotations
-
 from collections import Counter
 from dataclasses import dataclass, field
 from functools import partial

@@ -4,8 +4,6 @@ The world is flat and measured in metres: x along the apron, y across it, z up. 
 looks along +y, turned by `yaw`.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
