@@ -22,7 +22,7 @@ from small_object.datasets.dataset import DataSet, Entry, load_dataset, readable
 from small_object.datasets.findings import LEFT_OUT, Finding, Report
 from small_object.datasets.images import Picture, inspect_image, near_pairs
 from small_object.datasets.labels import NO_OBJECT, parse_lines
-from small_object.datasets.stats import STRIDE, SplitStats, count_dataset, gather_objects
+from small_object.datasets.stats import STRIDE, SplitStats, count_dataset
 from small_object.errors import UserError
 from small_object.files import write_file
 from small_object.ignore import ignore_file, read_regions
@@ -38,7 +38,7 @@ class CheckedImage:
 
     entry: Entry
     picture: Picture | None  # None if it cannot be read
-    objects: np.ndarray = field(default_factory=lambda: np.zeros((0, 3)))  # class, width and height in pixels
+    objects: np.ndarray = field(default_factory=lambda: np.zeros((0, 4)))  # see `count_dataset`
     findings: list[Finding] = field(default_factory=list)  # faults of the image and its labels
 
     @property
@@ -74,9 +74,7 @@ def check(data: str | Path, imgsz: int = 640, out: str | Path | None = None) -> 
     findings = [*dataset.findings, *found.values()]
     findings += [*find_missing_labels(dataset), *find_shared_labels(dataset), *find_leaks(dataset, images)]
     findings += [dataset.finding("labels-without-image", "has no image", file) for file in find_orphan_labels(dataset)]
-    sizes = [image.picture.size if image.picture else (1, 1) for image in images]
-    objects = gather_objects([image.objects for image in images], sizes)
-    total, splits = count_dataset(objects, [image.entry.splits for image in images], dataset, imgsz)
+    total, splits = count_dataset([(image.objects, image.entry.splits) for image in images], dataset, imgsz)
     counts: dict[str, dict[str, Any]] = {
         "images": {split: part.images for split, part in splits.items()},
         "left_out": {split: sum(i.left_out and split in i.entry.splits for i in images) for split in splits},
@@ -125,14 +123,13 @@ def check_image(entry: Entry, dataset: DataSet) -> CheckedImage:
         return image
     lines = parse_lines(text, len(dataset.names), picture.size if picture else None, dataset.num_fields)
     for line in lines:
-        box = None
-        if picture and line.xyxy is not None:
-            box = tuple((line.xyxy * (*picture.size, *picture.size)).tolist())
+        box = tuple((line.xyxy * (picture.size * 2)).tolist()) if picture and line.xywh else None
         place = {"line": line.number, "image": shown, "box": box}
         image.findings += [dataset.finding(kind, message, entry.label, **place) for kind, message in line.faults]
-    usable = [(line.values[0], *line.xywh[2:]) for line in lines if line.xywh and not line.has("outside", *NO_OBJECT)]
+    usable = [line for line in lines if line.xywh and not line.has("outside", *NO_OBJECT)]
     if picture and usable:
-        image.objects = np.array(usable) * (1, *picture.size)
+        rows = np.array([(line.values[0], *line.xywh[2:], 1) for line in usable])
+        image.objects = rows * (1, *picture.size, max(picture.size))
     return image
 
 

@@ -32,6 +32,7 @@ class Sample:
     name: str  # new file name, unique in the set when case is ignored
     text: str  # its label lines in YOLO's format, empty for an image without objects
     regions: str = ""  # its ignore regions, one per line, see `small_object.ignore`
+    side: str = ""  # of a published split: train, val or test
 
 
 @dataclass(frozen=True)

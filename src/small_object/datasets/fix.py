@@ -199,7 +199,6 @@ def repair_lines(
 
 def _clip(line: LabelLine, boxes_only: bool) -> str | None:
     """Return a line with its box or polygon clipped to the image; None if nothing is left."""
-    assert line.xyxy is not None
     box = line.xyxy.clip(0, 1)
     if (box[2:] - box[:2]).min() < 1e-6:  # less than a label file can express
         return None

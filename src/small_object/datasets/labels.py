@@ -11,7 +11,6 @@ from ultralytics.utils.ops import segments2boxes, xywh2xyxy, xyxy2xywhn
 
 from small_object.datasets.findings import LEFT_OUT, Fault
 from small_object.errors import UserError
-from small_object.sizes import SIZE_GROUPS, size_group
 
 TOLERANCE = 0.01  # beyond 0..1 that training accepts
 ROUNDING = 1e-6  # of a number in a label file
@@ -28,7 +27,7 @@ class LabelLine:
 
     number: int  # from 1
     values: tuple[float, ...] = ()  # its numbers; empty if they can't be read
-    xywh: tuple[float, ...] | None = None  # its box as fractions, or the box around its polygon; None if unreadable
+    xywh: tuple[float, ...] = ()  # its box as fractions, or the box around its polygon; empty if it can't be read
     keypoints: tuple[str, ...] = ()  # fields after its box that training on boxes ignores
     faults: list[Fault] = field(default_factory=list)
 
@@ -38,9 +37,9 @@ class LabelLine:
         return len(self.values) > 5
 
     @property
-    def xyxy(self) -> np.ndarray | None:
-        """Its box (4,) as fractions, as labelled."""
-        return None if self.xywh is None else xywh2xyxy(np.array(self.xywh))
+    def xyxy(self) -> np.ndarray:
+        """The box `xywh` as corners (4,)."""
+        return xywh2xyxy(np.array(self.xywh))
 
     def has(self, *kinds: str) -> bool:
         """Return whether it has a fault of one of the kinds."""
@@ -58,7 +57,7 @@ def parse_lines(
     """
     rows = enumerate(text.removeprefix("\ufeff").splitlines(), 1)
     lines = [_parse_line(number, fields, num_fields) for number, row in rows if (fields := row.split())]
-    read = [line for line in lines if line.xywh is not None]
+    read = [line for line in lines if line.xywh]
     if num_classes is not None:
         for line in read:
             line.faults += _find_faults(line, num_classes, size)
@@ -93,7 +92,6 @@ def _parse_line(number: int, fields: Sequence[str], num_fields: int) -> LabelLin
 
 def _find_faults(line: LabelLine, num_classes: int, size: tuple[int, int] | None) -> list[Fault]:
     """Find the faults of a line's class and box."""
-    assert line.xywh is not None
     faults = []
     cls = line.values[0]
     if cls % 1:
@@ -180,7 +178,7 @@ def parse_labels(text: str, source: str | Path, num_classes: int | None = None, 
         for fault in line.faults:
             if fault.message.endswith(LEFT_OUT):
                 raise UserError(f"{source}:{line.number}: {fault.message}; write class cx cy w h")
-    rows = [(line.values[0], *(line.xywh or ())) for line in lines if not line.has(*NO_OBJECT)]
+    rows = [(line.values[0], *line.xywh) for line in lines if not line.has(*NO_OBJECT)]
     return np.array(rows, np.float64).reshape(-1, 5)
 
 
@@ -221,13 +219,3 @@ def yolo_lines(
             values += own.ravel().tolist()
         lines.append(f"{cls} " + " ".join(f"{v:.6f}" for v in values) + "\n")
     return "".join(lines)
-
-
-def count_sizes(classes: np.ndarray, areas: np.ndarray, num_classes: int) -> np.ndarray:
-    """Count objects by class index (N,) and size group, by their areas in square pixels (N,).
-
-    Returns:
-        Counts (num_classes, 5), int64, in the order of `SIZE_GROUPS`.
-    """
-    groups = len(SIZE_GROUPS)
-    return np.bincount(classes * groups + size_group(areas), minlength=num_classes * groups).reshape(-1, groups)
