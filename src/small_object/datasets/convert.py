@@ -229,13 +229,13 @@ def _write(
         raise UserError(f"{source}: no image of {lost[0] if lost else 'the set'} can be used{first}")
     root = yaml.parent
     with new_dataset(root) as made:
-        data = {side: f"images/{side}" for side in (*SPLITS, "test") if side in {*SPLITS, *sides}}
+        used = write_dataset(samples, made, split)
+        data = {side: f"images/{side}" for side in (*SPLITS, "test") if side in {*SPLITS, *used}}
         header = f"# From {Path(source).name}. Paths are relative to this file's folder.\n"
         YAML.save(made / yaml.name, data | {"names": dict(enumerate(names))}, readable_name(header))
         if unusable:
             with (made / "left_out.csv").open("w", encoding="utf-8", newline="") as stream:
                 csv.writer(stream).writerows([("image", "reason"), *unusable.items()])
-        write_dataset(samples, made, split)
     left_out[f"images (see {root / 'left_out.csv'})"] = len(unusable)
     reasons = ", ".join(f"{number} {reason}" for reason, number in left_out.items() if number) or "nothing"
     num_objects = sum(sample.text.count("\n") for sample in samples)

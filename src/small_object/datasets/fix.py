@@ -25,6 +25,7 @@ from small_object.ignore import ignore_file
 from small_object.images import BITS_VARIABLE, read_bits, read_pixels, readable_name, scale_to_8_bit
 from small_object.parallel import map_threads
 
+PATH_KEYS = {"path", "download", "train", "val", "validation", "test", "minival"}  # of a data YAML
 SAVED_ANEW = {"dark-16-bit", "16-bit", "transparent", "turned-image"}
 Job = tuple[Entry, str, str]  # an image, its split and its new name
 Change = tuple[str, int | str, str, str]  # file and line in the old set, the old content, and what was done
@@ -79,10 +80,8 @@ def fix(data: str | Path, out: str | Path, imgsz: int = 640) -> Report:
                 label.write_bytes(content)
         for label in find_orphan_labels(dataset):
             changes.append((dataset.relative_path(label), "", "has no image", "left out"))
-        old = YAML.load(dataset.yaml)
-        for key in ("path", "download", "train", "val", "validation", "test", "minival"):
-            old.pop(key, None)
-        YAML.save(new / dataset.yaml.name, {split: f"images/{split}" for split in dataset.splits} | old)
+        kept = {key: value for key, value in YAML.load(dataset.yaml).items() if key not in PATH_KEYS}
+        YAML.save(new / dataset.yaml.name, {split: f"images/{split}" for split in dataset.splits} | kept)
         with (new / "changes.csv").open("w", encoding="utf-8", newline="") as stream:
             rows = [("file", "line", "was", "done"), *dict.fromkeys(changes)]
             csv.writer(stream).writerows([readable_name(str(cell)) for cell in row] for row in rows)
