@@ -96,8 +96,7 @@ def from_coco(
         names |= dict.fromkeys(own_names)
     if not names:
         raise UserError(f"{sources[0][0]}: has only categories of ignore regions")
-    _write(yaml, labelled, list(names), left_out, " and ".join(str(file) for file, _ in sources), split)
-    return yaml
+    return _write(yaml, labelled, list(names), left_out, " and ".join(str(file) for file, _ in sources), split)
 
 
 def _name_splits(files: Sequence[str | Path]) -> list[tuple[Path, str]]:
@@ -167,8 +166,7 @@ def from_voc(folder: str | Path, out: str | Path, split: str | Path | None = Non
     else:
         for box in boxes:  # the first pixel is 1, and the last one belongs to the box
             box[:2] = box[0] - 1, box[1] - 1
-    _write(yaml, labelled, names, left_out, str(folder), split)
-    return yaml
+    return _write(yaml, labelled, names, left_out, str(folder), split)
 
 
 def _new_yaml(out: Path) -> Path:
@@ -196,8 +194,8 @@ def _write(
     left_out: Counter[str],
     source: str,
     split: str | Path | None,
-) -> None:
-    """Write the data set and log what was left out of `source`; `left_out` has the objects by reason."""
+) -> Path:
+    """Write the data set and log what was left out of `source`; `left_out` has the objects by reason; return `yaml`."""
     samples, mismatches = [], []
     unusable: dict[str, str] = {}
     files = [image.file.absolute() for image in labelled]
@@ -243,6 +241,7 @@ def _write(
     regions_found = f", {num_regions} ignore regions" if num_regions else ""
     found = f"{len(samples)} images, {num_objects} objects of {len(names)} classes{regions_found}; left out: {reasons}"
     LOGGER.info(readable_name(f"{source} is in {root}: {found}"))
+    return yaml
 
 
 def _clip_boxes(boxes: Sequence[Sequence[float]], size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
