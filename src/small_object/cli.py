@@ -1,9 +1,8 @@
 """The `small-object` command: everything in this project that is not a mode of `yolo`.
 
-A function runs each subcommand. It imports what it needs, so that `small-object --help` does not wait for PyTorch.
+A function runs each subcommand and may return an exit status. It imports what it needs, so that `small-object --help`
+does not wait for PyTorch.
 """
-
-from __future__ import annotations
 
 import io
 import os
@@ -80,7 +79,7 @@ def build_parser() -> ArgumentParser:
     parser = ArgumentParser(prog=PROGRAM, description="Data sets, comparisons and batch jobs for small objects.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
-    def command(run: Callable[[Namespace], int], example: str) -> Add:
+    def command(run: Callable[[Namespace], int | None], example: str) -> Add:
         """Add the subcommand that `run` runs, with its docstring as help; return the function that adds arguments."""
         name, text = run.__name__.lstrip("_").replace("_", "-"), run.__doc__
         added = commands.add_parser(name, help=text, description=text, epilog=f"example: {PROGRAM} {name} {example}")
@@ -194,7 +193,7 @@ def _execute(program: str, args: Namespace, resumable: bool = False) -> int:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     try:
-        return args.run(args)
+        return args.run(args) or 0
     except UserError as error:
         message = str(error)
     except OSError as error:
@@ -241,7 +240,7 @@ def tile_size(text: str) -> int | str | list[int]:
     return int(text) if len(sides) == 1 else [*map(int, sides)]
 
 
-def _data(args: Namespace) -> int:
+def _data(args: Namespace) -> None:
     """Fetch ASS1 or ASS2 from the public record and split it."""
     from small_object.datasets.airport import SETS, prepare
 
@@ -251,7 +250,6 @@ def _data(args: Namespace) -> int:
     for name in names:
         folder = args.out if args.out and len(names) == 1 else (args.out or Path("datasets")) / name
         prepare(name, folder, args.archive, args.split, args.cache, args.overwrite)
-    return 0
 
 
 def _check(args: Namespace) -> int:
@@ -270,15 +268,14 @@ def _fix(args: Namespace) -> int:
     return int(fix(args.data, args.out or folder.with_name(f"{folder.name}-fixed"), args.imgsz).harmful)
 
 
-def _stats(args: Namespace) -> int:
+def _stats(args: Namespace) -> None:
     """Count the objects of a data set by class and size."""
     from small_object.datasets.stats import stats
 
     stats(args.data, args.imgsz, args.out)
-    return 0
 
 
-def _convert(args: Namespace) -> int:
+def _convert(args: Namespace) -> None:
     """Import COCO or Pascal VOC annotations."""
     from small_object.datasets.convert import from_coco, from_voc
 
@@ -288,23 +285,20 @@ def _convert(args: Namespace) -> int:
         raise UserError("--images, --skip-missing and several paths are only for coco")
     else:
         from_voc(args.path[0], args.out, args.split)
-    return 0
 
 
-def _tiles(args: Namespace) -> int:
+def _tiles(args: Namespace) -> None:
     """Cut a data set into tiles."""
     from small_object.datasets.tiles import cut_tiles
 
     cut_tiles(args.data, args.out, args.tile, args.overlap, args.keep, args.empty)
-    return 0
 
 
-def _scenes(args: Namespace) -> int:
+def _scenes(args: Namespace) -> None:
     """Generate a demo data set of synthetic airport scenes."""
     from small_object.scenes.generate import make_demo
 
     make_demo(args.name, args.out, args.train, args.val, args.seed, args.overwrite)
-    return 0
 
 
 def _compare(args: Namespace) -> int:
@@ -350,21 +344,19 @@ def _batch(args: Namespace) -> int:
     return 0 if run(Job(**options))["done"] else 1
 
 
-def _transfer(args: Namespace) -> int:
+def _transfer(args: Namespace) -> None:
     """Show which weights a model takes from another model, row by row."""
     from small_object.transfer import describe
 
     print(describe(args.weights, args.model))
-    return 0
 
 
-def _export_stock(args: Namespace) -> int:
+def _export_stock(args: Namespace) -> None:
     """Write weights as a checkpoint that stock Ultralytics loads."""
     from small_object.export_stock import export_stock
 
     export_stock(args.weights, args.out)
     print(f"{args.out}: stock Ultralytics predicts, validates and exports with it")
-    return 0
 
 
 def _status(args: Namespace) -> int:

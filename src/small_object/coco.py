@@ -1,10 +1,8 @@
-"""Detections and annotations in COCO's format, which other tools read.
+"""Detections in COCO's format, which other tools read.
 
-Detections are rows like those of upstream's `yolo val save_json`: `image_id` is the stem of the file's name, as a
-number if it is one, `category_id` is the class index plus 1 and `bbox` is x, y, width and height in pixels.
+They are rows like those of upstream's `yolo val save_json`: `image_id` is the stem of the file's name, as a number if
+it is one, `category_id` is the class index plus 1 and `bbox` is x, y, width and height in pixels.
 """
-
-from __future__ import annotations
 
 import json
 import re
@@ -13,8 +11,6 @@ from contextlib import ExitStack
 from pathlib import Path, PurePath
 from typing import Any
 
-import cv2
-import numpy as np
 import torch
 from ultralytics.utils import LOGGER
 
@@ -24,7 +20,6 @@ from small_object.images import readable_name
 
 FRAME = re.compile(r"video \d+/\d+ \(frame (\d+)/")  # upstream's description of a video frame
 NUM_CLASSES = 2**31  # more than any model has
-DECIMALS = 6  # of a pixel; removes floating-point noise only
 
 
 def image_id(file: str | PurePath, frame: int | None = None) -> int | str:
@@ -115,37 +110,3 @@ def build_writer(args: Any, folder: Path) -> PredictionWriter | None:
     elif args.save_json:
         return PredictionWriter(folder)
     return None
-
-
-def build_instances(
-    names: Sequence[str],
-    images: Iterable[tuple[str, tuple[int, int], np.ndarray, np.ndarray, np.ndarray, Sequence[np.ndarray]]],
-) -> dict[str, list[dict[str, Any]]]:
-    """Return COCO's annotations of a data set. Ids start at 1; a category's id is its class index plus 1.
-
-    Args:
-        names: Class names by class index.
-        images: Per image its file name, its (width, height) in pixels, the class indices of its objects, shape
-            (N,), their boxes, shape (N, 4), and its ignore regions, shape (M, 4), both xyxy in pixels, and the objects'
-            polygons (P, 2) or keypoints (K, 3), if any. A region becomes a crowd (`iscrowd`) of each category, since
-            COCO's evaluation is per category.
-    """
-    found: dict[str, list[dict[str, Any]]] = {"images": [], "annotations": []}
-    found["categories"] = [{"id": index, "name": name} for index, name in enumerate(names, 1)]
-    for number, (file_name, (width, height), classes, boxes, regions, points) in enumerate(images, 1):
-        found["images"].append({"id": number, "file_name": file_name, "width": width, "height": height})
-        objects = [(cls + 1, box, 0) for cls, box in zip(classes.tolist(), boxes.tolist(), strict=True)]
-        objects += [(category["id"], region, 1) for region in regions.tolist() for category in found["categories"]]
-        for i, (category, (x1, y1, x2, y2), is_crowd) in enumerate(objects):
-            x, y, w, h = (round(value, DECIMALS) for value in (x1, y1, x2 - x1, y2 - y1))
-            annotation = {"id": len(found["annotations"]) + 1, "image_id": number, "category_id": category}
-            annotation |= {"bbox": [x, y, w, h], "area": round(w * h, DECIMALS), "iscrowd": is_crowd}
-            if len(points) and points[0].shape[1] == 3:  # COCO's evaluation reads those of crowds too
-                own = points[0] * 0 if is_crowd else points[i]
-                annotation |= {"keypoints": own.ravel().tolist(), "num_keypoints": int((own[:, 2] > 0).sum())}
-            elif len(points):
-                own = np.array([(x1, y1), (x2, y1), (x2, y2), (x1, y2)]) if is_crowd else points[i]
-                area = round(cv2.contourArea(own.astype(np.float32)), DECIMALS)
-                annotation |= {"segmentation": [own.round(DECIMALS).ravel().tolist()], "area": area}
-            found["annotations"].append(annotation)
-    return found

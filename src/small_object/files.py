@@ -1,7 +1,5 @@
 """Writes files in one step."""
 
-from __future__ import annotations
-
 import os
 import shutil
 import tempfile

@@ -1,7 +1,5 @@
 """Rules for image files: how the model sees them, and which can't be used."""
 
-from __future__ import annotations
-
 import glob
 import os
 import re

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from multiprocessing.pool import ThreadPool
 from typing import Any, Generic, TypeVar
 
 from ultralytics.utils import TQDM
@@ -18,10 +17,14 @@ def map_threads(function: Callable[[T], R], items: Collection[T], desc: str) -> 
     """Call a function for each item in one thread per CPU; yield the results in the items' order.
 
     Threads are enough for reading files and decoding images, which don't hold Python's lock. A progress bar shows
-    `desc`. The first exception of the function is raised.
+    `desc`. The first exception of the function is raised. After it, or when the caller stops, no thread is left that
+    still runs the function.
     """
-    with ThreadPool(os.cpu_count()) as pool:
-        yield from TQDM(pool.imap(function, items), desc=desc, total=len(items), unit="image", leave=False)
+    pool = ThreadPoolExecutor(os.cpu_count())
+    try:
+        yield from TQDM(pool.map(function, items), desc=desc, total=len(items), unit="image", leave=False)
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 class ReadAhead(Generic[R]):

@@ -2,6 +2,7 @@
 
 import os
 import threading
+import time
 
 import pytest
 
@@ -17,6 +18,23 @@ def test_results_come_in_order_from_several_threads(monkeypatch: pytest.MonkeyPa
         return number**2
 
     assert list(map_threads(square, range(6), "squares")) == [0, 1, 4, 9, 16, 25]
+
+
+def test_no_thread_runs_on_after_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "cpu_count", lambda: 2)
+    running = threading.Event()
+
+    def work(number: int) -> None:
+        if number == 0:
+            running.wait(10)
+            raise ValueError("first")
+        running.set()
+        time.sleep(0.2)
+        running.clear()
+
+    with pytest.raises(ValueError, match="first"):
+        list(map_threads(work, range(9), "work"))
+    assert not running.is_set()
 
 
 def test_what_is_read_ahead_is_used_once() -> None:

@@ -1,7 +1,5 @@
 """Fetches the airport data sets ASS1 and ASS2 from their public record, pairs files, orders classes and splits."""
 
-from __future__ import annotations
-
 import os
 import re
 from collections import Counter, defaultdict
@@ -13,10 +11,11 @@ from tempfile import TemporaryDirectory
 from ultralytics.data.utils import IMG_FORMATS
 from ultralytics.utils import LOGGER, YAML
 
-from small_object.datasets.archives import extract, is_archive
+from small_object.datasets.archives import SUFFIXES, extract
 from small_object.datasets.dataset import SPLITS, Sample, new_dataset, unique_names
 from small_object.datasets.split import write_dataset
 from small_object.errors import UserError
+from small_object.images import read_names
 
 DOI = "10.5281/zenodo.10969885"
 PAGE = "https://zenodo.org/records/10969885"
@@ -80,8 +79,7 @@ def prepare(
         for file in archives:
             LOGGER.info(f"extracting {file}")
             extract(file, raw / file.name)
-        samples, published = read_samples(name, raw)
-        write_dataset(samples, made, published, split, move=True)
+        write_dataset(read_samples(name, raw), made, split, move=True)
     LOGGER.info(f"{name} is in {root.absolute()}; check it: small-object check {root / name}.yaml")
     if not archive:
         LOGGER.info(f"its archive stays in {archives[0].parent}; delete it or keep it for another run")
@@ -126,7 +124,8 @@ def fetch_archives(name: str, cache: str | Path | None = None) -> list[Path]:
 
 def _choose_archives(name: str, files: Sequence[str]) -> list[str]:
     """Return the archives with a set's name; if there are none, those without any set's name, to check by content."""
-    archives = [file for file in files if is_archive(file) and Path(file).name == file and ":" not in file]
+    safe = [file for file in files if Path(file).name == file and ":" not in file]
+    archives = [file for file in safe if file.lower().endswith(SUFFIXES)]
     chosen = [file for file in archives if _named_set(file) == name]
     chosen = chosen or [file for file in archives if _named_set(file) is None]
     if not chosen:
@@ -143,11 +142,11 @@ def _named_set(*parts: str) -> str | None:
     return None
 
 
-def read_samples(name: str, raw: Path) -> tuple[list[Sample], list[str] | None]:
+def read_samples(name: str, raw: Path) -> list[Sample]:
     """Find the samples of a data set in a folder that has one folder per extracted archive, named after it.
 
     Returns:
-        The samples in this project's class order, and the published split, `train` or `val` for each, if any.
+        The samples in this project's class order.
 
     Raises:
         UserError: If no image or no label of the set is found.
@@ -162,10 +161,10 @@ def read_samples(name: str, raw: Path) -> tuple[list[Sample], list[str] | None]:
     if not images:
         raise UserError(f"{archives}: holds no image of {name}; is it the right archive?")
     pairs = _pair_labels(images, texts, raw)
-    samples = [
-        Sample(image, new, pairs[image].read_text(encoding="utf-8-sig", errors="replace") if image in pairs else "")
-        for image, new in zip(images, unique_names(images, raw), strict=True)
-    ]
+    samples = []
+    for image, new, side in zip(images, unique_names(images, raw), _published_split(images, paths, raw), strict=True):
+        text = pairs[image].read_text(encoding="utf-8-sig", errors="replace") if image in pairs else ""
+        samples.append(Sample(image, new, text, side=side))
     if not any(sample.text.strip() for sample in samples):
         raise UserError(f"{archives}: holds {len(images)} images of {name} but no labels in YOLO format")
     found = "ASS1" if len(_count_objects(samples)) > 2 else "ASS2"
@@ -175,7 +174,7 @@ def read_samples(name: str, raw: Path) -> tuple[list[Sample], list[str] | None]:
         LOGGER.warning(f"{name}: {bare} images without a label file, taken as images without objects")
     if left := len(texts) - len(pairs):
         LOGGER.warning(f"{name}: {left} label files without an image, left out")
-    return _order_classes(name, samples, _class_names(paths)), _published_split(images, paths, raw)
+    return _order_classes(name, samples, _class_names(paths))
 
 
 def _pair_labels(images: Sequence[Path], texts: Sequence[Path], base: Path) -> dict[Path, Path]:
@@ -211,7 +210,7 @@ def _class_names(paths: Sequence[Path]) -> list[str] | None:
     for path in paths:
         try:
             if path.name.casefold() in {"classes.txt", "predefined_classes.txt", "obj.names"}:
-                return [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
+                return read_names(path)
             if path.suffix.lower() in {".yaml", ".yml"} and (names := YAML.load(path).get("names")):
                 return [str(names[i]) for i in range(len(names))]
         except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -252,21 +251,21 @@ def _order_classes(name: str, samples: Sequence[Sample], stated: list[str] | Non
     return list(samples)
 
 
-def _published_split(images: Sequence[Path], paths: Sequence[Path], base: Path) -> list[str] | None:
-    """Return the split of each image if the archive gives it by folders or lists; `test` counts as `val`."""
+def _published_split(images: Sequence[Path], paths: Sequence[Path], base: Path) -> list[str]:
+    """Return the split of each image if the archive gives it by folders or lists, else ""; `test` counts as `val`."""
     by_folder = []
     for path in images:
-        splits = {SPLIT_NAMES.get(part.casefold()) for part in path.relative_to(base).parts[:-1]} - {None}
-        by_folder.append(splits.pop() if len(splits) == 1 else None)
+        splits = {SPLIT_NAMES.get(part.casefold(), "") for part in path.relative_to(base).parts[:-1]} - {""}
+        by_folder.append(splits.pop() if len(splits) == 1 else "")
     if set(by_folder) == set(SPLITS):
-        return [str(split) for split in by_folder]
+        return by_folder
     lists: dict[str, str] = {}
     for path in paths:
         split = SPLIT_NAMES.get(path.stem.casefold()) if path.suffix.lower() == ".txt" else None
         if split:
-            for line in path.read_text(encoding="utf-8-sig", errors="replace").splitlines():
-                stem = Path(line.strip().replace("\\", "/")).stem.casefold()
+            for line in read_names(path):
+                stem = Path(line.replace("\\", "/")).stem.casefold()
                 if lists.setdefault(stem, split) != split:
-                    return None  # one image in both lists: no split
+                    return [""] * len(images)  # one image in both lists: no split
     by_list = [lists.get(path.stem.casefold(), "") for path in images]
-    return by_list if set(by_list) == set(SPLITS) else None
+    return by_list if set(by_list) == set(SPLITS) else [""] * len(images)

@@ -4,8 +4,6 @@ Pooch's own `Unzip` and `Untar` are not used: they don't support 7z and rar, fol
 Python 3.12, and accept a truncated tar.
 """
 
-from __future__ import annotations
-
 import errno
 import re
 import stat
@@ -18,17 +16,12 @@ from typing import IO
 
 from small_object.errors import UserError
 
-SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".txz", ".7z", ".rar")
+SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".txz", ".7z", ".rar")  # that `extract` reads
 JUNK = {"__MACOSX", ".DS_Store", "Thumbs.db"}  # added by macOS and Windows, like names that start with "._"
 CHUNK = 1 << 20
 MIN_BOMB, BOMB_RATIO = 1 << 30, 100  # bytes and ratio; an archive must not exceed both when unpacked
 
 Member = tuple[str, bool, Iterable[bytes]]  # name, whether it is a regular file, content
-
-
-def is_archive(path: Path | str) -> bool:
-    """Return whether a file's name is that of an archive that `extract` reads."""
-    return str(path).lower().endswith(SUFFIXES)
 
 
 def extract(archive: Path, into: Path) -> None:

@@ -5,8 +5,6 @@ out, learn something wrong or score itself too well; a `warning` is probably a m
 useful. `fix` repairs whatever needs no look at the pictures.
 """
 
-from __future__ import annotations
-
 import json
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
@@ -24,7 +22,7 @@ from small_object.datasets.dataset import DataSet, Entry, load_dataset, readable
 from small_object.datasets.findings import LEFT_OUT, Finding, Report
 from small_object.datasets.images import Picture, inspect_image, near_pairs
 from small_object.datasets.labels import NO_OBJECT, parse_lines
-from small_object.datasets.stats import STRIDE, SplitStats, count_dataset, gather_objects
+from small_object.datasets.stats import STRIDE, SplitStats, count_dataset
 from small_object.errors import UserError
 from small_object.files import write_file
 from small_object.ignore import ignore_file, read_regions
@@ -40,7 +38,7 @@ class CheckedImage:
 
     entry: Entry
     picture: Picture | None  # None if it cannot be read
-    objects: np.ndarray = field(default_factory=lambda: np.zeros((0, 3)))  # class, width and height in pixels
+    objects: np.ndarray = field(default_factory=lambda: np.zeros((0, 4)))  # see `count_dataset`
     findings: list[Finding] = field(default_factory=list)  # faults of the image and its labels
 
     @property
@@ -75,13 +73,8 @@ def check(data: str | Path, imgsz: int = 640, out: str | Path | None = None) -> 
     found = {(f.kind, f.file, f.line): f for image in images for f in image.findings}  # shared labels count once
     findings = [*dataset.findings, *found.values()]
     findings += [*find_missing_labels(dataset), *find_shared_labels(dataset), *find_leaks(dataset, images)]
-    findings += [
-        Finding("labels-without-image", dataset.relative_path(file), "has no image")
-        for file in find_orphan_labels(dataset)
-    ]
-    sizes = [image.picture.size if image.picture else (1, 1) for image in images]
-    objects = gather_objects([image.objects for image in images], sizes)
-    total, splits = count_dataset(objects, [image.entry.splits for image in images], dataset, imgsz)
+    findings += [dataset.finding("labels-without-image", "has no image", file) for file in find_orphan_labels(dataset)]
+    total, splits = count_dataset([(image.objects, image.entry.splits) for image in images], dataset, imgsz)
     counts: dict[str, dict[str, Any]] = {
         "images": {split: part.images for split, part in splits.items()},
         "left_out": {split: sum(i.left_out and split in i.entry.splits for i in images) for split in splits},
@@ -110,50 +103,43 @@ def check(data: str | Path, imgsz: int = 640, out: str | Path | None = None) -> 
 def check_image(entry: Entry, dataset: DataSet) -> CheckedImage:
     """Read an image with its labels and find their faults."""
     picture, faults = inspect_image(entry.file, dataset.channels, read_bits())
-    image = CheckedImage(entry, picture)
-    image.findings += [_image_finding(kind, dataset, entry, message) for kind, message in faults]
-    label, shown = dataset.relative_path(entry.label), str(entry.file)
+    image, shown = CheckedImage(entry, picture), str(entry.file)
+    image.findings += [dataset.image_finding(kind, message, entry) for kind, message in faults]
     try:
         read_regions(entry.file)
     except UserError:
-        regions = dataset.relative_path(ignore_file(entry.file))
         message = "has a line that is not an ignore region; training stops there"
-        image.findings.append(Finding("bad-regions", regions, message, image=shown))
+        image.findings.append(dataset.finding("bad-regions", message, ignore_file(entry.file), image=shown))
     if not entry.label.is_file():
         if picture:
             message = "has no label file, so training takes it as background"
-            image.findings.append(_image_finding("image-without-labels", dataset, entry, message))
+            image.findings.append(dataset.image_finding("image-without-labels", message, entry))
         return image
     try:
         text = entry.label.read_bytes().decode()
     except UnicodeDecodeError:
-        image.findings.append(Finding("unreadable-labels", label, f"is not UTF-8 text: {LEFT_OUT}", image=shown))
+        message = f"is not UTF-8 text: {LEFT_OUT}"
+        image.findings.append(dataset.finding("unreadable-labels", message, entry.label, image=shown))
         return image
     lines = parse_lines(text, len(dataset.names), picture.size if picture else None, dataset.num_fields)
     for line in lines:
-        box = None
-        if picture and line.xyxy is not None:
-            box = tuple((line.xyxy * (*picture.size, *picture.size)).tolist())
-        image.findings += [Finding(kind, label, message, line.number, shown, box) for kind, message in line.faults]
-    usable = [(line.values[0], *line.xywh[2:]) for line in lines if line.xywh and not line.has("outside", *NO_OBJECT)]
+        box = tuple((line.xyxy * (picture.size * 2)).tolist()) if picture and line.xywh else None
+        place = {"line": line.number, "image": shown, "box": box}
+        image.findings += [dataset.finding(kind, message, entry.label, **place) for kind, message in line.faults]
+    usable = [line for line in lines if line.xywh and not line.has("outside", *NO_OBJECT)]
     if picture and usable:
-        image.objects = np.array(usable) * (1, *picture.size)
+        rows = np.array([(line.values[0], *line.xywh[2:], 1) for line in usable])
+        image.objects = rows * (1, *picture.size, max(picture.size))
     return image
-
-
-def _image_finding(kind: str, dataset: DataSet, entry: Entry, message: str) -> Finding:
-    return Finding(kind, dataset.relative_path(entry.file), message, image=str(entry.file))
 
 
 def find_shared_labels(dataset: DataSet) -> Iterator[Finding]:
     """Find images that read the same label file as an earlier one."""
-    first: dict[Path, Entry] = {}
+    first: dict[Path, Path] = {}
     for entry in dataset.entries:
-        twin = first.setdefault(entry.label, entry)
-        if twin is not entry:
-            label = dataset.relative_path(twin.label)
-            message = f"reads the same labels as {readable_path(twin.file.name)}, {label}"
-            yield _image_finding("shared-labels", dataset, entry, message)
+        if (twin := first.setdefault(entry.label, entry.file)) != entry.file:
+            message = f"reads the same labels as {readable_path(twin.name)}, {dataset.relative_path(entry.label)}"
+            yield dataset.image_finding("shared-labels", message, entry)
 
 
 def find_missing_labels(dataset: DataSet) -> Iterator[Finding]:
@@ -172,15 +158,14 @@ def find_missing_labels(dataset: DataSet) -> Iterator[Finding]:
             message += f"; files with these names are in {', '.join(places)}"
         else:
             message += f"; no file with these names is in {readable_path(dataset.root)}"
-        yield Finding("no-labels", dataset.relative_path(dataset.yaml), message)
+        yield dataset.finding("no-labels", message)
 
 
 def find_orphan_labels(dataset: DataSet) -> list[Path]:
     """Return the label files and ignore-region files without an image in the label folders of the images."""
     orphans = []
-    folders = {(entry.label.parent, entry.file.parent) for entry in dataset.entries}
-    folders |= {(ignore_file(entry.file).parent, entry.file.parent) for entry in dataset.entries}
-    for labels, images in sorted(folders):
+    files = [(file, entry.file) for entry in dataset.entries for file in (entry.label, ignore_file(entry.file))]
+    for labels, images in sorted({(file.parent, image.parent) for file, image in files}):
         stems = {file.stem for file in images.iterdir() if file.suffix[1:].lower() in IMG_FORMATS}
         for file in sorted(labels.glob("*.txt")):
             is_label = not file.name.startswith((".", "classes.txt")) and file not in dataset.sources
@@ -194,10 +179,11 @@ def find_leaks(dataset: DataSet, images: Sequence[CheckedImage]) -> Iterator[Fin
 
     Val and test may share images, as is common for sets without a separate test split.
     """
-    groups = defaultdict(list)
+    groups, looks = defaultdict(list), {}
     for image in images:
         if image.picture:
             groups[image.picture.digest].append(image.entry)
+            looks[image.entry.file] = image.picture.look
     others = []  # images that are not in train
     for group in groups.values():
         train = [entry for entry in group if "train" in entry.splits]
@@ -205,16 +191,15 @@ def find_leaks(dataset: DataSet, images: Sequence[CheckedImage]) -> Iterator[Fin
             twin = next((other for other in group[:number] if set(other.splits) & set(entry.splits)), None)
             if twin:
                 message = f"is the same picture as {dataset.relative_path(twin.file)}"
-                yield _image_finding("duplicate-image", dataset, entry, message)
+                yield dataset.image_finding("duplicate-image", message, entry)
             if "train" in entry.splits:
                 if len(entry.splits) > 1:
-                    yield _image_finding("leak", dataset, entry, f"is in {' and '.join(entry.splits)}")
+                    yield dataset.image_finding("leak", f"is in {' and '.join(entry.splits)}", entry)
             elif train:
                 message = f"is the same picture as {dataset.relative_path(train[0].file)} in train"
-                yield _image_finding("leak", dataset, entry, message)
+                yield dataset.image_finding("leak", message, entry)
             else:
                 others.append(entry)
-    looks = {image.entry.file: image.picture.look for image in images if image.picture}
     train = [image.entry for image in images if image.picture and "train" in image.entry.splits]
     if not train or not others:
         return
@@ -225,7 +210,7 @@ def find_leaks(dataset: DataSet, images: Sequence[CheckedImage]) -> Iterator[Fin
             nearest[j] = min(nearest.get(j, (distance, i)), (distance, i))
     for j, (distance, i) in nearest.items():
         message = f"looks like {dataset.relative_path(train[i].file)} in train ({distance} of 256 bits differ)"
-        yield _image_finding("near-leak", dataset, others[j], message)
+        yield dataset.image_finding("near-leak", message, others[j])
 
 
 def find_missing_classes(dataset: DataSet, counts: dict[str, dict[str, Any]]) -> Iterator[Finding]:
@@ -234,10 +219,9 @@ def find_missing_classes(dataset: DataSet, counts: dict[str, dict[str, Any]]) ->
         if not by_split.get("train"):
             others = [split for split, count in by_split.items() if count]
             message = f"class {name} has " + (f"objects only in {' and '.join(others)}" if others else "no objects")
-            yield Finding("unused-class", dataset.relative_path(dataset.yaml), message)
+            yield dataset.finding("unused-class", message)
         elif by_split.get("val") == 0:
-            message = f"class {name} has no objects in val"
-            yield Finding("class-not-in-val", dataset.relative_path(dataset.yaml), message)
+            yield dataset.finding("class-not-in-val", f"class {name} has no objects in val")
 
 
 def find_tiny_objects(dataset: DataSet, total: SplitStats, imgsz: int) -> Iterator[Finding]:
@@ -250,4 +234,4 @@ def find_tiny_objects(dataset: DataSet, total: SplitStats, imgsz: int) -> Iterat
         f"they may contain no centre of a cell of stride {STRIDE} ({classes})"
     )
     hint = f"train at a larger imgsz, or cut the images into tiles{total.advice()}" if total.advice() else "not needed"
-    yield Finding("tiny-objects", dataset.relative_path(dataset.yaml), message, hint=hint)
+    yield dataset.finding("tiny-objects", message, hint=hint)

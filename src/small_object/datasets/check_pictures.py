@@ -1,7 +1,5 @@
 """Draws the worst findings of a data set's check side by side in one picture."""
 
-from __future__ import annotations
-
 import textwrap
 from collections import defaultdict
 from collections.abc import Sequence

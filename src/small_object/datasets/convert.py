@@ -1,7 +1,5 @@
 """Imports data sets with COCO or Pascal VOC annotations into YOLO's layout."""
 
-from __future__ import annotations
-
 import csv
 import json
 import math
@@ -24,7 +22,7 @@ from small_object.datasets.labels import yolo_lines
 from small_object.datasets.split import write_dataset
 from small_object.errors import UserError, one_line
 from small_object.ignore import region_lines
-from small_object.images import UnreadableImageError, read_bits, readable_name
+from small_object.images import UnreadableImageError, read_bits, read_names, readable_name
 from small_object.parallel import map_threads
 
 VOC_LISTS = (("train", "val"), ("trainval", "test"), ("train", "test"))  # in ImageSets/Main; the first pair counts
@@ -98,8 +96,7 @@ def from_coco(
         names |= dict.fromkeys(own_names)
     if not names:
         raise UserError(f"{sources[0][0]}: has only categories of ignore regions")
-    _write(yaml, labelled, list(names), left_out, " and ".join(str(file) for file, _ in sources), split)
-    return yaml
+    return _write(yaml, labelled, list(names), left_out, " and ".join(str(file) for file, _ in sources), split)
 
 
 def _name_splits(files: Sequence[str | Path]) -> list[tuple[Path, str]]:
@@ -169,8 +166,7 @@ def from_voc(folder: str | Path, out: str | Path, split: str | Path | None = Non
     else:
         for box in boxes:  # the first pixel is 1, and the last one belongs to the box
             box[:2] = box[0] - 1, box[1] - 1
-    _write(yaml, labelled, names, left_out, str(folder), split)
-    return yaml
+    return _write(yaml, labelled, names, left_out, str(folder), split)
 
 
 def _new_yaml(out: Path) -> Path:
@@ -198,9 +194,9 @@ def _write(
     left_out: Counter[str],
     source: str,
     split: str | Path | None,
-) -> None:
-    """Write the data set and log what was left out of `source`; `left_out` has the objects by reason."""
-    samples, sides, mismatches = [], [], []
+) -> Path:
+    """Write the data set and log what was left out of `source`; `left_out` has the objects by reason; return `yaml`."""
+    samples, mismatches = [], []
     unusable: dict[str, str] = {}
     files = [image.file.absolute() for image in labelled]
     new_names = unique_names(files, Path(os.path.commonpath([file.parent for file in files])))
@@ -217,26 +213,27 @@ def _write(
         regions, is_region = _clip_boxes(image.regions, size)
         classes = np.array([names.index(cls) for cls, _ in image.objects], np.int64)[has_area]
         left_out["without area in the image"] += int((~has_area).sum() + (~is_region).sum())
-        samples.append(Sample(file, name, yolo_lines(boxes, classes, *size), region_lines(regions, *size)))
-        sides.append(image.side)
+        text, region_text = yolo_lines(boxes, classes, *size), region_lines(regions, *size)
+        samples.append(Sample(file, name, text, region_text, image.side))
     if mismatches:
         text = f"gives another size for {len(mismatches)} images, such as {mismatches[0]}: check their boxes"
         LOGGER.warning(readable_name(f"{source}: {text}"))
     for path, why in list(unusable.items())[:MAX_NAMED]:
         LOGGER.warning(f"{path} is left out: {why}")
+    sides = {sample.side for sample in samples}
     lost = [side for side in SPLITS if any(sides) and side not in sides]
     if lost or not samples:
         first = next((f", such as {path}: {why}" for path, why in unusable.items()), "")
         raise UserError(f"{source}: no image of {lost[0] if lost else 'the set'} can be used{first}")
     root = yaml.parent
     with new_dataset(root) as made:
-        data = {side: f"images/{side}" for side in (*SPLITS, "test") if side in {*SPLITS, *sides}}
+        used = write_dataset(samples, made, split)
+        data = {side: f"images/{side}" for side in (*SPLITS, "test") if side in {*SPLITS, *used}}
         header = f"# From {Path(source).name}. Paths are relative to this file's folder.\n"
         YAML.save(made / yaml.name, data | {"names": dict(enumerate(names))}, readable_name(header))
         if unusable:
             with (made / "left_out.csv").open("w", encoding="utf-8", newline="") as stream:
                 csv.writer(stream).writerows([("image", "reason"), *unusable.items()])
-        write_dataset(samples, made, sides if any(sides) else None, split)
     left_out[f"images (see {root / 'left_out.csv'})"] = len(unusable)
     reasons = ", ".join(f"{number} {reason}" for reason, number in left_out.items() if number) or "nothing"
     num_objects = sum(sample.text.count("\n") for sample in samples)
@@ -244,6 +241,7 @@ def _write(
     regions_found = f", {num_regions} ignore regions" if num_regions else ""
     found = f"{len(samples)} images, {num_objects} objects of {len(names)} classes{regions_found}; left out: {reasons}"
     LOGGER.info(readable_name(f"{source} is in {root}: {found}"))
+    return yaml
 
 
 def _clip_boxes(boxes: Sequence[Sequence[float]], size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
@@ -402,8 +400,8 @@ def _read_voc_lists(folder: Path, stems: set[str]) -> dict[str, str]:
     sides: dict[str, str] = {}
     usable = True
     for side, file in zip(SPLITS, next((pair for pair in pairs if all(map(Path.is_file, pair))), ()), strict=False):
-        lines = [line.strip() for line in file.read_text(encoding="utf-8-sig", errors="replace").splitlines()]
-        named = [Path(line).stem if Path(line).suffix[1:].lower() in IMG_FORMATS else line for line in lines if line]
+        lines = read_names(file)
+        named = [Path(line).stem if Path(line).suffix[1:].lower() in IMG_FORMATS else line for line in lines]
         if lost := [stem for stem in named if stem not in stems]:
             raise UserError(f"{file}: {len(lost)} of {len(named)} images are missing, the first is {lost[0]}")
         usable &= bool(named) and all(sides.setdefault(stem, side) == side for stem in named)

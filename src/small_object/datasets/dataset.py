@@ -1,14 +1,12 @@
 """Reads and writes data sets in YOLO's layout, `images/{train,val}` and `labels/{train,val}`."""
 
-from __future__ import annotations
-
 import glob
 import os
 import re
 import shutil
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -34,6 +32,7 @@ class Sample:
     name: str  # new file name, unique in the set when case is ignored
     text: str  # its label lines in YOLO's format, empty for an image without objects
     regions: str = ""  # its ignore regions, one per line, see `small_object.ignore`
+    side: str = ""  # of a published split: train, val or test
 
 
 @dataclass(frozen=True)
@@ -63,6 +62,14 @@ class DataSet:
     def relative_path(self, file: Path) -> str:
         """Return a path, relative to the data set's folder if it lies there, in the form of `readable_path`."""
         return readable_path(file.relative_to(self.root) if file.is_relative_to(self.root) else file)
+
+    def finding(self, kind: str, message: str, file: Path | None = None, **place: Any) -> Finding:
+        """Return a finding in a file, by default the YAML; `place` are fields of `Finding`."""
+        return Finding(kind, self.relative_path(file or self.yaml), message, **place)
+
+    def image_finding(self, kind: str, message: str, entry: Entry) -> Finding:
+        """Return a finding in an image."""
+        return self.finding(kind, message, entry.file, image=str(entry.file))
 
     @property
     def class_titles(self) -> list[str]:
@@ -129,37 +136,36 @@ def load_dataset(data: str | Path, allow_empty: bool = False) -> DataSet:
     names = [info["names"][index] for index in range(len(info["names"]))]
     yaml, root = Path(info["yaml_file"]).resolve(), Path(info["path"]).resolve()
     dataset = DataSet(yaml, root, names, info["channels"], splits, count_fields(info))
+
+    def add(kind: str, message: str, file: Path = yaml, **place: Any) -> None:
+        dataset.findings.append(dataset.finding(kind, message, file, **place))
+
     for name, count in Counter(names).items():
         if count > 1:
             numbers = ", ".join(str(index) for index, other in enumerate(names) if other == name)
-            message = f"{count} classes have the name {name}: {numbers}"
-            dataset.findings.append(Finding("same-class-name", dataset.relative_path(yaml), message))
+            add("same-class-name", f"{count} classes have the name {name}: {numbers}")
     entries: dict[str, Entry] = {}
     for split in splits:
         sources = [Path(path) for path in (info[split] if isinstance(info[split], list) else [info[split]])]
         images = [image for source in sources for image in list_images(source, f"{data}: `{split}`")]
         if not allow_empty and all(why for *_, why in images):
             raise UserError(f"{data}: `{split}` has no images: {', '.join(map(str, sources))}")
-        for file, name, source, line, why in sorted(images, key=lambda image: image[0]):
+        for file, name, place, line, why in sorted(images, key=lambda image: image[0]):
             entry = entries.get(file)
-            path = dataset.relative_path(source if line else Path(file))
             if why:
-                dataset.findings.append(Finding("ignored-line", path, f"`{one_line(file)[:80]}` {why}", line))
+                add("ignored-line", f"`{one_line(file)[:80]}` {why}", place, line=line)
             elif entry and split in entry.splits:
-                finding = Finding("duplicate-image", path, f"{readable_path(file)} is already in {split}", line, file)
-                dataset.findings.append(finding)
+                add("duplicate-image", f"{readable_path(file)} is already in {split}", place, line=line, image=file)
             elif entry:
                 entry.splits.append(split)
             elif line and not Path(file).is_file():
-                dataset.findings.append(Finding("missing-image", path, f"no file {readable_path(file)}", line))
+                add("missing-image", f"no file {readable_path(file)}", place, line=line)
             else:
-                entries[file] = Entry(Path(file), Path(img2label_paths([file])[0]), name, [split])
+                entries[file] = entry = Entry(Path(file), Path(img2label_paths([file])[0]), name, [split])
+                if (readable := readable_path(name)) != name:
+                    message = f"has a name that is not valid text, shown as {readable}"
+                    dataset.findings.append(dataset.image_finding("unreadable-name", message, entry))
         dataset.sources += sources
-    for entry in entries.values():
-        if (readable := readable_path(entry.name)) != entry.name:
-            message = f"has a name that is not valid text, shown as {readable}"
-            path = dataset.relative_path(entry.file)
-            dataset.findings.append(Finding("unreadable-name", path, message, image=str(entry.file)))
     if not entries and allow_empty:
         raise UserError(f"{data}: no images in {', '.join(map(str, dataset.sources))}")
     dataset.entries = list(entries.values())
@@ -170,8 +176,8 @@ def list_images(source: Path, what: str) -> Iterator[tuple[str, str, Path, int |
     """List the images of a folder, or of a text file with a path on each line, as training does.
 
     Yields:
-        The path of an image, its name in the source, the source, its line number if that is a list, and why training
-        ignores this line, if it does.
+        The path of an image, its name in the source, the file to report (the image, or a list) with the line number in
+        a list, and why training ignores this line, if it does.
 
     Raises:
         UserError: If the source is neither; the message calls it `what`.
@@ -179,7 +185,7 @@ def list_images(source: Path, what: str) -> Iterator[tuple[str, str, Path, int |
     if source.is_dir():
         for path in glob.glob(f"{glob.escape(str(source))}/**/*.*", recursive=True):  # noqa: PTH207 - it skips hidden files
             if _has_image_suffix(path):
-                yield path.replace("/", os.sep), Path(path).relative_to(source).as_posix(), source, None, ""
+                yield path.replace("/", os.sep), Path(path).relative_to(source).as_posix(), Path(path), None, ""
         return
     try:
         text = source.read_text(encoding="utf-8-sig")
@@ -236,22 +242,17 @@ def new_dataset(root: Path, splits: Iterable[str] = ()) -> Iterator[Path]:
             folder.mkdir(parents=True)
         yield made
         names = sorted((path.name for path in made.iterdir()), key=lambda name: (name == "images", name))
-        aside: list[tuple[Path, Path]] = []
+        (old := staging / "old").mkdir()
         try:
             for name in reversed(names):
                 if (root / name).exists():
-                    old = made / f"old-{name}"
-                    (root / name).rename(old)
-                    aside.append((old, root / name))
+                    (root / name).rename(old / name)
             for name in names:
                 (made / name).rename(root / name)
         except BaseException:
-            for old, home in aside:
-                if home.is_dir():
-                    shutil.rmtree(home)
-                old.replace(home)
+            for name in names:
+                if (old / name).exists():
+                    if (root / name).is_dir():
+                        shutil.rmtree(root / name)
+                    (old / name).replace(root / name)
             raise
-    for split in SPLITS:  # caches of the old images that training may have left
-        for cache in root.glob(f"labels/{split}.cache*"):
-            with suppress(FileNotFoundError):
-                cache.unlink()

@@ -1,7 +1,5 @@
 """The findings of a data set's check, and its report."""
 
-from __future__ import annotations
-
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple

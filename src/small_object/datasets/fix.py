@@ -4,8 +4,6 @@ It leaves leaks, images that look alike, boxes that nearly repeat another, image
 several images to a person. It drops no label that training would use.
 """
 
-from __future__ import annotations
-
 import csv
 import itertools
 import shutil
@@ -27,6 +25,7 @@ from small_object.ignore import ignore_file
 from small_object.images import BITS_VARIABLE, read_bits, read_pixels, readable_name, scale_to_8_bit
 from small_object.parallel import map_threads
 
+PATH_KEYS = {"path", "download", "train", "val", "validation", "test", "minival"}  # of a data YAML
 SAVED_ANEW = {"dark-16-bit", "16-bit", "transparent", "turned-image"}
 Job = tuple[Entry, str, str]  # an image, its split and its new name
 Change = tuple[str, int | str, str, str]  # file and line in the old set, the old content, and what was done
@@ -81,10 +80,8 @@ def fix(data: str | Path, out: str | Path, imgsz: int = 640) -> Report:
                 label.write_bytes(content)
         for label in find_orphan_labels(dataset):
             changes.append((dataset.relative_path(label), "", "has no image", "left out"))
-        old = YAML.load(dataset.yaml)
-        for key in ("path", "download", "train", "val", "validation", "test", "minival"):
-            old.pop(key, None)
-        YAML.save(new / dataset.yaml.name, {split: f"images/{split}" for split in dataset.splits} | old)
+        kept = {key: value for key, value in YAML.load(dataset.yaml).items() if key not in PATH_KEYS}
+        YAML.save(new / dataset.yaml.name, {split: f"images/{split}" for split in dataset.splits} | kept)
         with (new / "changes.csv").open("w", encoding="utf-8", newline="") as stream:
             rows = [("file", "line", "was", "done"), *dict.fromkeys(changes)]
             csv.writer(stream).writerows([readable_name(str(cell)) for cell in row] for row in rows)
@@ -201,7 +198,6 @@ def repair_lines(
 
 def _clip(line: LabelLine, boxes_only: bool) -> str | None:
     """Return a line with its box or polygon clipped to the image; None if nothing is left."""
-    assert line.xyxy is not None
     box = line.xyxy.clip(0, 1)
     if (box[2:] - box[:2]).min() < 1e-6:  # less than a label file can express
         return None

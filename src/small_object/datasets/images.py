@@ -1,9 +1,8 @@
 """Reads images as training does, and finds their faults."""
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -79,12 +78,10 @@ def _scan_header(file: Path) -> tuple[int, int]:
             with Image.open(file) as image:
                 size = exif_size(image)
                 image.load()
-            return check_size(*size)
-        if file.suffix.lower() not in HEIF_SUFFIXES:
-            patches._image_open(file).close()  # upstream's function would install pi-heif for any unknown file
-        height, width = stock_check_image(str(file))[1]
-    except UnreadableImageError:
-        raise
+        else:
+            if file.suffix.lower() not in HEIF_SUFFIXES:
+                patches._image_open(file).close()  # upstream's function would install pi-heif for any unknown file
+            size = stock_check_image(str(file))[1][::-1]
     except UnidentifiedImageError as error:
         raise UnreadableImageError("can't be read as an image; it may be damaged") from error
     except Image.DecompressionBombError as error:
@@ -94,7 +91,7 @@ def _scan_header(file: Path) -> tuple[int, int]:
         raise UnreadableImageError(f"is left out by training: {why}") from error
     except Exception as error:  # PIL's plugins raise anything
         raise UnreadableImageError(f"is damaged or cut off: {one_line(error)[:80]}") from error
-    return width, height
+    return check_size(*size)
 
 
 def _has_trailing_bytes(file: Path) -> bool:
@@ -165,13 +162,10 @@ def _find_format_faults(file: Path, channels: int) -> Iterator[Fault]:
 
 def largest_value(file: Path) -> int:
     """Return the largest value of a 16-bit image, -1 for all other files."""
-    try:
-        if not is_tiff(file) and not is_deep(str(file)):
-            return -1
-        pixels = read_pixels(file)
-    except OSError:
-        return -1
-    return int(pixels.max()) if pixels.dtype == np.uint16 else -1
+    with suppress(OSError):
+        if (is_tiff(file) or is_deep(str(file))) and (pixels := read_pixels(file)).dtype == np.uint16:
+            return int(pixels.max())
+    return -1
 
 
 def difference_hash(image: np.ndarray) -> np.ndarray:
@@ -185,8 +179,7 @@ def difference_hash(image: np.ndarray) -> np.ndarray:
     if image.size > MAX_HASHED:
         image = cv2.resize(image, None, fx=1 / 8, fy=1 / 8, interpolation=cv2.INTER_AREA)
     small = cv2.resize(image.astype(np.float32), (SIDE + 1, SIDE), interpolation=cv2.INTER_AREA)
-    brighter: np.ndarray = small[:, 1:] > small[:, :-1]
-    return brighter.ravel()
+    return np.ravel(small[:, 1:] > small[:, :-1])
 
 
 def near_pairs(

@@ -1,7 +1,5 @@
 """Label files in YOLO's format: one object per line, `class cx cy w h` as fractions of the image's sides."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -9,11 +7,10 @@ from pathlib import Path
 
 import numpy as np
 from ultralytics.utils.metrics import bbox_ioa
-from ultralytics.utils.ops import segments2boxes
+from ultralytics.utils.ops import segments2boxes, xywh2xyxy, xyxy2xywhn
 
 from small_object.datasets.findings import LEFT_OUT, Fault
 from small_object.errors import UserError
-from small_object.sizes import SIZE_GROUPS, size_group
 
 TOLERANCE = 0.01  # beyond 0..1 that training accepts
 ROUNDING = 1e-6  # of a number in a label file
@@ -30,7 +27,7 @@ class LabelLine:
 
     number: int  # from 1
     values: tuple[float, ...] = ()  # its numbers; empty if they can't be read
-    xywh: tuple[float, ...] | None = None  # its box as fractions, or the box around its polygon; None if unreadable
+    xywh: tuple[float, ...] = ()  # its box as fractions, or the box around its polygon; empty if it can't be read
     keypoints: tuple[str, ...] = ()  # fields after its box that training on boxes ignores
     faults: list[Fault] = field(default_factory=list)
 
@@ -40,12 +37,9 @@ class LabelLine:
         return len(self.values) > 5
 
     @property
-    def xyxy(self) -> np.ndarray | None:
-        """Its box (4,) as fractions, as labelled."""
-        if self.xywh is None:
-            return None
-        x, y, w, h = self.xywh
-        return np.array((x - w / 2, y - h / 2, x + w / 2, y + h / 2))
+    def xyxy(self) -> np.ndarray:
+        """The box `xywh` as corners (4,)."""
+        return xywh2xyxy(np.array(self.xywh))
 
     def has(self, *kinds: str) -> bool:
         """Return whether it has a fault of one of the kinds."""
@@ -63,7 +57,7 @@ def parse_lines(
     """
     rows = enumerate(text.removeprefix("\ufeff").splitlines(), 1)
     lines = [_parse_line(number, fields, num_fields) for number, row in rows if (fields := row.split())]
-    read = [line for line in lines if line.xywh is not None]
+    read = [line for line in lines if line.xywh]
     if num_classes is not None:
         for line in read:
             line.faults += _find_faults(line, num_classes, size)
@@ -98,7 +92,6 @@ def _parse_line(number: int, fields: Sequence[str], num_fields: int) -> LabelLin
 
 def _find_faults(line: LabelLine, num_classes: int, size: tuple[int, int] | None) -> list[Fault]:
     """Find the faults of a line's class and box."""
-    assert line.xywh is not None
     faults = []
     cls = line.values[0]
     if cls % 1:
@@ -167,7 +160,8 @@ def near_duplicates(boxes: np.ndarray, classes: np.ndarray) -> list[tuple[int, i
 def parse_labels(text: str, source: str | Path, num_classes: int | None = None, num_fields: int = 5) -> np.ndarray:
     """Read label lines as training does: polygons (more than six fields) become the boxes around them.
 
-    Without `num_classes` the values are unchecked; `source` is the file's name in errors.
+    Repeated objects and boxes without a size are left out, but without `num_classes` the values are unchecked. `source`
+    is the file's name in errors.
 
     Returns:
         Objects (N, 5): class, cx, cy, w, h as fractions, float64.
@@ -184,7 +178,8 @@ def parse_labels(text: str, source: str | Path, num_classes: int | None = None, 
         for fault in line.faults:
             if fault.message.endswith(LEFT_OUT):
                 raise UserError(f"{source}:{line.number}: {fault.message}; write class cx cy w h")
-    return np.array([(line.values[0], *(line.xywh or ())) for line in lines], np.float64).reshape(-1, 5)
+    rows = [(line.values[0], *line.xywh) for line in lines if not line.has(*NO_OBJECT)]
+    return np.array(rows, np.float64).reshape(-1, 5)
 
 
 def read_labels(file: str | Path, num_classes: int | None = None, num_fields: int = 5) -> np.ndarray:
@@ -214,9 +209,8 @@ def yolo_lines(
         >>> yolo_lines(np.array([[10, 20, 30, 60]]), np.array([2]), width=100, height=100).strip()
         '2 0.200000 0.400000 0.200000 0.400000'
     """
-    lines = []
-    for i, (cls, (x0, y0, x1, y1)) in enumerate(zip(classes.tolist(), boxes.astype(float).tolist(), strict=True)):
-        values = [(x0 + x1) / 2 / width, (y0 + y1) / 2 / height, (x1 - x0) / width, (y1 - y0) / height]
+    lines, rows = [], xyxy2xywhn(boxes.astype(float), width, height).tolist()
+    for i, (cls, values) in enumerate(zip(classes.tolist(), rows, strict=True)):
         if len(points):
             own = points[i] / (width, height, 1)[: points[i].shape[1]]
             values = values if own.shape[1] == 3 else []
@@ -225,13 +219,3 @@ def yolo_lines(
             values += own.ravel().tolist()
         lines.append(f"{cls} " + " ".join(f"{v:.6f}" for v in values) + "\n")
     return "".join(lines)
-
-
-def count_sizes(classes: np.ndarray, areas: np.ndarray, num_classes: int) -> np.ndarray:
-    """Count objects by class index (N,) and size group, by their areas in square pixels (N,).
-
-    Returns:
-        Counts (num_classes, 5), int64, in the order of `SIZE_GROUPS`.
-    """
-    groups = len(SIZE_GROUPS)
-    return np.bincount(classes * groups + size_group(areas), minlength=num_classes * groups).reshape(-1, groups)

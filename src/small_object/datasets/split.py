@@ -6,8 +6,6 @@ hash of their content, and are then moved until each class and each object size 
 only on the files' content and names, not on their order, the machine or chance.
 """
 
-from __future__ import annotations
-
 import csv
 import hashlib
 import re
@@ -24,10 +22,11 @@ from ultralytics.utils import LOGGER, TQDM
 
 from small_object.datasets.dataset import SPLITS, Sample, write_labels
 from small_object.datasets.images import difference_hash, near_pairs
-from small_object.datasets.labels import count_sizes, parse_labels
+from small_object.datasets.labels import parse_labels
 from small_object.errors import UserError
 from small_object.images import UnreadableImageError, read_bits, read_pixels, scale_to_8_bit
 from small_object.parallel import map_threads
+from small_object.sizes import SIZE_GROUPS, size_group
 from small_object.slicing.groups import connected
 
 # scikit-learn's StratifiedGroupKFold and imagehash don't fit: the former balances one label per image, not objects by
@@ -67,9 +66,10 @@ def _read_frame(sample: Sample) -> Frame:
     except UserError as error:
         LOGGER.warning(str(error))
     rows = rows[np.isin(rows[:, 0], np.arange(MAX_CLASS)) & np.isfinite(rows).all(1)]
-    areas = rows[:, 3] * rows[:, 4] * (0 if image is None else image.size)
-    num_classes = 1 + int(rows[:, 0].max(initial=0))
-    objects = count_sizes(rows[:, 0].astype(np.int64), areas, num_classes) * (image is not None)
+    classes = rows[:, 0].astype(np.int64)
+    objects = np.zeros((1 + classes.max(initial=0), len(SIZE_GROUPS)), np.int64)
+    if image is not None:
+        np.add.at(objects, (classes, size_group(rows[:, 3] * rows[:, 4] * image.size)), 1)
     bits = np.unpackbits(np.frombuffer(content.digest(), np.uint8)).astype(bool)  # unlike any other image's
     return Frame(sample.name, content.hexdigest(), bits if image is None else difference_hash(image), objects)
 
@@ -154,10 +154,8 @@ def choose_groups(groups: np.ndarray) -> np.ndarray:
     if len(groups) > 1:
         chosen[-1] = False
     got = groups[chosen].sum(0)
-    best, before = int(cost(got)), None
+    best = int(cost(got))
     for _ in range(20):
-        if best == before:
-            break
         before = best
         for i in range(len(groups)):
             sign = -1 if chosen[i] else 1
@@ -170,6 +168,8 @@ def choose_groups(groups: np.ndarray) -> np.ndarray:
             if costs[j] < best:
                 best, got = int(costs[j]), got + steps[j]
                 chosen[[i, *others[j - 1 : j]]] ^= True
+        if best == before:
+            break
     return chosen
 
 
@@ -216,18 +216,13 @@ def read_split(file: str | Path, frames: Sequence[Frame]) -> list[str]:
 
 
 def write_dataset(
-    samples: Sequence[Sample],
-    root: Path,
-    published: Sequence[str] | None = None,
-    split: str | Path | None = None,
-    move: bool = False,
+    samples: Sequence[Sample], root: Path, split: str | Path | None = None, move: bool = False
 ) -> list[str]:
     """Split a data set and write its images, its labels and `split.csv`.
 
     Args:
-        samples: Images with their labels.
+        samples: Images with their labels and, if there is a published split, their sides.
         root: Folder to write to, from `new_dataset`.
-        published: A published split: `train`, `val` or `test` for each sample.
         split: A split file, which takes precedence; see `read_split`. Without either, `split_frames` decides.
         move: Move the images instead of copying them.
 
@@ -239,8 +234,8 @@ def write_dataset(
     source = "ours"
     if split:
         source, sides = "given", read_split(split, frames)
-    elif published:
-        source, sides = "published", list(published)
+    elif any(sample.side for sample in samples):
+        source, sides = "published", [sample.side for sample in samples]
         train, val = ({f.content for f, s in zip(frames, sides, strict=True) if s == side} for side in SPLITS)
         if train & val:
             LOGGER.warning("the published split is kept, but it has the same image on both sides")

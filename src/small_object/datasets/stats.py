@@ -1,7 +1,5 @@
 """Counts the objects of a data set by class and size, as a table, as JSON and as a picture."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -14,12 +12,12 @@ from ultralytics.utils import LOGGER
 
 from small_object.datasets.dataset import DataSet, Entry, load_dataset, readable_path
 from small_object.datasets.images import scan_image
-from small_object.datasets.labels import count_sizes, read_labels
+from small_object.datasets.labels import read_labels
 from small_object.errors import UserError
 from small_object.files import replacing, write_file
 from small_object.images import UnreadableImageError, read_bits, readable_name
 from small_object.parallel import map_threads
-from small_object.sizes import COCO_SMALL, SIZE_GROUPS
+from small_object.sizes import COCO_SMALL, SIZE_GROUPS, size_group
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -119,21 +117,18 @@ def stats(data: str | Path, imgsz: int = 640, out: str | Path | None = None) -> 
         raise UserError(f"imgsz must be at least 1 pixel, not {imgsz}")
     dataset = load_dataset(data, allow_empty=True)
     skipped = {f.location: f.message for f in dataset.findings if f.kind in ("missing-image", "ignored-line")}
-    splits, sizes, rows = [], [], []
+    images = []
     read = map_threads(partial(_read_entry, dataset=dataset, bits=read_bits()), dataset.entries, "reading labels")
     for entry, result in zip(dataset.entries, read, strict=True):
         if isinstance(result, str):
             skipped[readable_path(entry.file)] = result
         else:
-            splits.append(entry.splits)
-            sizes.append(result[0])
-            rows.append(result[1][:, [0, 3, 4]] * (1, *result[0]))
+            images.append((result, entry.splits))
     for image, why in list(skipped.items())[:MAX_WARNINGS]:
         LOGGER.warning(f"{image} is left out: {why}; find all such: small-object check {data}")
     if len(skipped) > MAX_WARNINGS:
         LOGGER.warning(f"{len(skipped) - MAX_WARNINGS} more images are left out, see stats.json")
-    objects = gather_objects(rows, sizes)
-    found = Stats(str(dataset.yaml), imgsz, *count_dataset(objects, splits, dataset, imgsz), skipped)
+    found = Stats(str(dataset.yaml), imgsz, *count_dataset(images, dataset, imgsz), skipped)
     LOGGER.info(found.table())
     out = Path(out) if out is not None else Path("runs/stats") / dataset.yaml.stem
     write_file(out / "stats.json", readable_name(json.dumps(asdict(found), indent=2, ensure_ascii=False)) + "\n")
@@ -143,16 +138,13 @@ def stats(data: str | Path, imgsz: int = 640, out: str | Path | None = None) -> 
     return found
 
 
-def _read_entry(entry: Entry, dataset: DataSet, bits: int | None) -> tuple[tuple[int, int], np.ndarray] | str:
-    """Return an image's (width, height) and its objects (N, 5), or why it must be left out."""
+def _read_entry(entry: Entry, dataset: DataSet, bits: int | None) -> np.ndarray | str:
+    """Return an image's objects, see `count_dataset`, or why it must be left out."""
     try:
-        size = scan_image(entry.file, bits)
-        if not entry.label.is_file():
-            return size, np.zeros((0, 5))
-        rows = read_labels(entry.label, len(dataset.names), dataset.num_fields)
-        _, first = np.unique(rows.astype(np.float32), axis=0, return_index=True)  # training drops repeated lines
-        rows = rows[np.sort(first)]
-        return size, rows[(rows[:, 3:] > 0).all(1)]
+        size, labels = scan_image(entry.file, bits), np.zeros((0, 5))
+        if entry.label.is_file():
+            labels = read_labels(entry.label, len(dataset.names), dataset.num_fields)
+        return np.insert(labels[:, [0, 3, 4]] * (1, *size), 3, max(size), axis=1)
     except UnreadableImageError as error:
         return f"the image {error}"
     except UserError as error:
@@ -161,47 +153,40 @@ def _read_entry(entry: Entry, dataset: DataSet, bits: int | None) -> tuple[tuple
         return f"{readable_path(entry.label)}: {error.strerror or error}"
 
 
-def gather_objects(rows: Sequence[np.ndarray], sizes: Sequence[tuple[int, int]]) -> np.ndarray:
-    """Gather the objects of images: class, width and height in pixels, (N, 3) each; `sizes` are those of the images.
-
-    Returns:
-        Objects (N, 5): class, width and height in pixels, index of the image, longest side of the image.
-    """
-    parts = [
-        np.insert(own, 3, [[i], [max(size)]], axis=1) for i, (own, size) in enumerate(zip(rows, sizes, strict=True))
-    ]
-    objects = np.concatenate([np.zeros((0, 5)), *parts])
-    # most label files have six decimals: 8 pixels must come back as 8, not as 7.9999, which is very tiny
-    return np.asarray(objects.round(2))
-
-
 def count_dataset(
-    objects: np.ndarray, splits: Sequence[Sequence[str]], dataset: DataSet, imgsz: int
+    images: Sequence[tuple[np.ndarray, Sequence[str]]], dataset: DataSet, imgsz: int
 ) -> tuple[SplitStats, dict[str, SplitStats]]:
-    """Count the objects of a data set, see `gather_objects`, in all its splits together and in each.
+    """Count the objects of a data set in all its splits together and in each.
 
-    `splits` are the splits of each image; the longest side of an image is resized to `imgsz` pixels.
+    Args:
+        images: For each image its objects (N, 4), as class, width, height and longest side of the image in pixels, and
+            its splits.
+        dataset: The data set.
+        imgsz: Number of pixels to which the longest side of an image is resized.
     """
-    total = _count_split("all", objects, np.arange(len(splits)), dataset.class_titles, imgsz)
-    images = {split: np.flatnonzero([split in own for own in splits]) for split in dataset.splits}
-    by_split = {split: _count_split(split, objects, own, dataset.class_titles, imgsz) for split, own in images.items()}
+    total = _count_split("all", [objects for objects, _ in images], dataset.class_titles, imgsz)
+    by_split = {}
+    for split in dataset.splits:
+        own = [objects for objects, splits in images if split in splits]
+        by_split[split] = _count_split(split, own, dataset.class_titles, imgsz)
     return total, by_split
 
 
-def _count_split(name: str, objects: np.ndarray, images: np.ndarray, classes: Sequence[str], imgsz: int) -> SplitStats:
-    """Count the objects of some images, given by their indices."""
-    objects = objects[np.isin(objects[:, 3], images)]
+def _count_split(name: str, images: Sequence[np.ndarray], classes: Sequence[str], imgsz: int) -> SplitStats:
+    """Count the objects of some images."""
+    objects = np.concatenate([np.zeros((0, 4)), *images])
+    objects = objects.round(2)  # of labels with six decimals: 8 pixels must not come back as 7.9999, which is very tiny
     return SplitStats(
         **vars(_count_objects(name, objects, imgsz)),
         images=len(images),
-        empty=len(images) - len(np.unique(objects[:, 3])),
+        empty=sum(not len(own) for own in images),
         classes=[_count_objects(cls, objects[objects[:, 0] == i], imgsz) for i, cls in enumerate(classes)],
     )
 
 
 def _count_objects(name: str, objects: np.ndarray, imgsz: int) -> ObjectStats:
     """Count objects by size."""
-    sides, longest = objects[:, 1:3], objects[:, 4]
+    sides, longest = objects[:, 1:3], objects[:, 3]
     # divided last, so that an area exactly at a group's limit is not rounded below it
     area = sides.prod(1)
     area_at_imgsz = area * imgsz**2 / longest**2
@@ -229,8 +214,7 @@ def _suggest_imgsz(needed: np.ndarray) -> int | None:
 
 
 def _by_group(areas: np.ndarray) -> dict[str, int]:
-    (counts,) = count_sizes(np.zeros(len(areas), np.int64), areas, 1).tolist()
-    return dict(zip(SIZE_GROUPS, counts, strict=True))
+    return dict(zip(SIZE_GROUPS, np.bincount(size_group(areas), minlength=len(SIZE_GROUPS)).tolist(), strict=True))
 
 
 def _quantiles(values: np.ndarray) -> dict[int, float]:
@@ -285,7 +269,7 @@ def draw_stats(found: Stats, file: Path) -> None:
     figure.savefig(file, format="png")
 
 
-def _draw_classes(ax: Axes, found: Stats) -> None:
+def _draw_classes(ax: "Axes", found: Stats) -> None:
     """Draw bars of the objects by class, one colour per split."""
     shown, total = found.total.shown_classes(), found.total
     rows, left = np.arange(len(shown)), np.zeros(len(shown))
@@ -301,7 +285,7 @@ def _draw_classes(ax: Axes, found: Stats) -> None:
     ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.08), ncols=3, frameon=False)
 
 
-def _draw_sizes(ax: Axes, found: Stats) -> None:
+def _draw_sizes(ax: "Axes", found: Stats) -> None:
     """Draw bars of the objects by size group, before and after resizing."""
     total, columns = found.total, np.arange(len(SIZE_GROUPS))
     for shift, colour, label, sizes in (

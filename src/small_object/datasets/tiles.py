@@ -5,12 +5,11 @@ Training and validation images are cut separately, and equally each time. Object
 objects or ignore regions is left out, since it is not background.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,6 @@ from ultralytics.utils.ops import xywhn2xyxy
 from ultralytics.utils.patches import imread
 
 from small_object.arguments import MAX_OVERLAP, MIN_TILE
-from small_object.coco import build_instances
 from small_object.datasets.dataset import SPLITS, new_dataset, read_data_yaml, unique_names, write_labels
 from small_object.datasets.images import read_flags
 from small_object.datasets.labels import yolo_lines
@@ -32,6 +30,7 @@ from small_object.slicing.dataset import cut_keypoints, cut_objects
 from small_object.slicing.tiling import tile_grid
 
 KEPT_KEYS = ("names", "channels", "kpt_shape", "flip_idx", "kpt_names")  # of the data YAML
+DECIMALS = 6  # of a pixel in COCO's annotations; removes floating-point noise only
 LOSSY = (".jpg", ".jpeg", ".webp")  # their tiles are JPEGs of quality 95, all others are PNGs
 
 
@@ -93,9 +92,8 @@ def cut_tiles(
         for split, dataset in sets.items():
             planned = plan_tiles(dataset, tile, overlap, keep, empty)
             tiles = _write_tiles(planned, made, split, info)
-            images = ((t.name, t.size, t.classes, t.boxes, t.regions, t.points) for t in tiles)
-            instances = build_instances(names, images)
-            (made / f"annotations/instances_{split}.json").write_text(json.dumps(instances), encoding="utf-8")
+            instances = json.dumps(build_instances(names, tiles))
+            (made / f"annotations/instances_{split}.json").write_text(instances, encoding="utf-8")
             counts = [len(tile.classes) for tile in tiles]
             objects = f"{np.count_nonzero(counts)} with {sum(counts)} objects"
             LOGGER.info(f"{split}: {len(tiles)} tiles of {len(dataset.labels)} images, {objects}")
@@ -146,18 +144,42 @@ def _write_tiles(tiles: Sequence[Tile], folder: Path, split: str, info: dict[str
         The tiles written. Images that can't be read are left out with a warning.
     """
     written, num_values = [], info.get("kpt_shape", (0, 3))[1]
-    image: np.ndarray | None = None
-    read: Path | None = None
-    for tile in TQDM(sorted(tiles, key=lambda tile: (tile.image, tile.name)), desc=split, unit="tile", leave=False):
-        if tile.image != read:
-            image, read = imread(tile.image, read_flags(info["channels"])), tile.image
-        if image is None:
-            continue
-        (x1, y1, x2, y2), (width, height) = tile.xyxy, tile.size
-        options = [cv2.IMWRITE_JPEG_QUALITY, 95] if tile.name.endswith(".jpg") else []
-        data = cv2.imencode(tile.name[-4:], image[y1:y2, x1:x2], options)[1]
-        (folder / "images" / split / tile.name).write_bytes(data.tobytes())
-        text = yolo_lines(tile.boxes, tile.classes, width, height, tile.points, num_values)
-        write_labels(folder, split, tile.name, text, region_lines(tile.regions, width, height))
-        written.append(tile)
+    ordered = TQDM(sorted(tiles, key=lambda tile: (tile.image, tile.name)), desc=split, unit="tile", leave=False)
+    for file, own in groupby(ordered, key=lambda tile: tile.image):
+        image = imread(file, read_flags(info["channels"]))
+        for tile in () if image is None else own:
+            (x1, y1, x2, y2), (width, height) = tile.xyxy, tile.size
+            options = [cv2.IMWRITE_JPEG_QUALITY, 95] if tile.name.endswith(".jpg") else []
+            data = cv2.imencode(tile.name[-4:], image[y1:y2, x1:x2], options)[1]
+            (folder / "images" / split / tile.name).write_bytes(data.tobytes())
+            text = yolo_lines(tile.boxes, tile.classes, width, height, tile.points, num_values)
+            write_labels(folder, split, tile.name, text, region_lines(tile.regions, width, height))
+            written.append(tile)
     return written
+
+
+def build_instances(names: Sequence[str], tiles: Sequence[Tile]) -> dict[str, list[dict[str, Any]]]:
+    """Return COCO's annotations of tiles. Ids start at 1; a category's id is its class index plus 1.
+
+    An ignore region becomes a crowd (`iscrowd`) of each category, since COCO's evaluation is per category.
+    """
+    found: dict[str, list[dict[str, Any]]] = {"images": [], "annotations": []}
+    found["categories"] = [{"id": index, "name": name} for index, name in enumerate(names, 1)]
+    for number, tile in enumerate(tiles, 1):
+        width, height = tile.size
+        found["images"].append({"id": number, "file_name": tile.name, "width": width, "height": height})
+        objects = [(cls + 1, box, 0) for cls, box in zip(tile.classes.tolist(), tile.boxes.tolist(), strict=True)]
+        objects += [(category["id"], region, 1) for region in tile.regions.tolist() for category in found["categories"]]
+        for i, (category, (x1, y1, x2, y2), is_crowd) in enumerate(objects):
+            x, y, w, h = (round(value, DECIMALS) for value in (x1, y1, x2 - x1, y2 - y1))
+            annotation = {"id": len(found["annotations"]) + 1, "image_id": number, "category_id": category}
+            annotation |= {"bbox": [x, y, w, h], "area": round(w * h, DECIMALS), "iscrowd": is_crowd}
+            if tile.points and tile.points[0].shape[1] == 3:  # COCO's evaluation reads those of crowds too
+                own = tile.points[0] * 0 if is_crowd else tile.points[i]
+                annotation |= {"keypoints": own.ravel().tolist(), "num_keypoints": int((own[:, 2] > 0).sum())}
+            elif tile.points:
+                own = np.array([(x1, y1), (x2, y1), (x2, y2), (x1, y2)]) if is_crowd else tile.points[i]
+                area = round(cv2.contourArea(own.astype(np.float32)), DECIMALS)
+                annotation |= {"segmentation": [own.round(DECIMALS).ravel().tolist()], "area": area}
+            found["annotations"].append(annotation)
+    return found

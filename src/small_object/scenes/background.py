@@ -1,7 +1,5 @@
 """Renders the background of a scene: the sky, the horizon and the ground with its lines."""
 
-from __future__ import annotations
-
 import math
 from functools import lru_cache
 
@@ -20,32 +18,31 @@ PAINT = {"white": "#e8e8e4", "yellow": "#e6b41e"}
 
 @lru_cache
 def noise_texture(key: int, slope: float) -> np.ndarray:
-    """Make tileable noise (513, 513), float32, with mean 0 and deviation 1; larger slopes are smoother."""
+    """Make tileable noise (512, 512), float32, with mean 0 and deviation 1; larger slopes are smoother."""
     rng = np.random.default_rng([77, key])
     f = np.hypot(np.fft.fftfreq(SIZE)[:, None], np.fft.rfftfreq(SIZE)[None]) * SIZE
     spectrum = np.fft.rfft2(rng.standard_normal((SIZE, SIZE))) / np.maximum(f, 1) ** slope
     spectrum[0, 0] = 0
     noise = np.fft.irfft2(spectrum, (SIZE, SIZE))
-    tile = (noise / noise.std()).astype(np.float32)
-    # One more row and column, to read between the last texel and the first
-    return np.asarray(cv2.copyMakeBorder(tile, 0, 1, 0, 1, cv2.BORDER_WRAP))
+    return np.asarray(noise / noise.std(), np.float32)
 
 
 @lru_cache
 def slab_texture() -> np.ndarray:
-    """Make the brightness of concrete slabs and their joints, (513, 513), float32, around 0."""
+    """Make the brightness of concrete slabs and their joints, (512, 512), float32, around 0."""
     rng, count = np.random.default_rng(79), SIZE // SLAB
     tones = np.kron(rng.normal(0, 3.5, (count, count)), np.ones((SLAB, SLAB)))
-    tile = tones.astype(np.float32) + 3 * noise_texture(0, 0.7)[:-1, :-1]
+    tile = np.asarray(tones.astype(np.float32) + 3 * noise_texture(0, 0.7))
     tile[::SLAB] -= 30
     tile[:, ::SLAB] -= 30
-    return np.asarray(cv2.copyMakeBorder(tile, 0, 1, 0, 1, cv2.BORDER_WRAP))
+    return tile
 
 
 def sample(texture: np.ndarray, x: np.ndarray, y: np.ndarray, metres: float) -> np.ndarray:
-    """Read a texture, `metres` wide, at float32 coordinates, bilinearly."""
+    """Read a texture, `metres` wide, at float32 coordinates, bilinearly; it repeats itself."""
     x, y = x * np.float32(1 / metres), y * np.float32(1 / metres)
-    return np.asarray(cv2.remap(texture, (x - np.floor(x)) * SIZE, (y - np.floor(y)) * SIZE, cv2.INTER_LINEAR))
+    columns, rows = (x - np.floor(x)) * SIZE, (y - np.floor(y)) * SIZE
+    return np.asarray(cv2.remap(texture, columns, rows, cv2.INTER_LINEAR, borderMode=cv2.BORDER_WRAP))
 
 
 def render_sky(scene: Scene, rng: np.random.Generator) -> np.ndarray:
@@ -64,7 +61,7 @@ def render_sky(scene: Scene, rng: np.random.Generator) -> np.ndarray:
     colours = np.stack([light.haze, light.zenith - light.haze, white], 1).astype(np.float32)
     sky = cv2.transform(cv2.merge([np.ones_like(cover), blue, cover]), colours)
     for name, height, roughness, metres, detail in HORIZON:
-        wave = noise_texture(3, 1.6 - detail / 800)[rng.integers(SIZE), :-1]
+        wave = noise_texture(3, 1.6 - detail / 800)[rng.integers(SIZE)]
         profile = np.interp((bearing[0] * detail + rng.uniform(0, SIZE)) % SIZE, np.arange(SIZE), wave)
         top = camera.horizon - camera.focal * (height + roughness * profile).clip(2) / metres
         shade = light.shade(bgr(name)[None], np.array([[0.0, 0.0, 1.0]]))[0]

@@ -6,22 +6,19 @@ own random stream, so a set is the same each time it is generated.
     small-object scenes ASS1-demo --train 500 --val 100 --out datasets/ASS1-demo
 """
 
-from __future__ import annotations
-
-import os
 from collections import Counter
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
 import cv2
 import numpy as np
-from ultralytics.utils import LOGGER, TQDM, YAML
+from ultralytics.utils import LOGGER, YAML
 
-from small_object.datasets.dataset import SPLITS, new_dataset
+from small_object.datasets.dataset import SPLITS, new_dataset, write_labels
 from small_object.datasets.labels import yolo_lines
 from small_object.errors import UserError
+from small_object.parallel import map_threads
 from small_object.scenes.layout import panorama_scene, surface_scene
 from small_object.scenes.render import render_scene
 from small_object.scenes.scene import Scene
@@ -31,7 +28,6 @@ from small_object.scenes.scene import Scene
 class DemoSet:
     """A demo set; `shares` or else `objects` defines what an image shows."""
 
-    name: str
     key: int  # of its random streams
     width: int
     height: int
@@ -48,12 +44,12 @@ class DemoSet:
 # Large ones are airplanes and near trucks, so the bins of the classes differ, but keep those sums.
 DEMO_SETS = {
     "ASS1-demo": DemoSet(
-        "ASS1-demo", 1, 1280, 720, ("airplane", "person", "truck"), 160, 40,
+        1, 1280, 720, ("airplane", "person", "truck"), 160, 40,
         shares={"airplane": (0.107, 0.189, 0.118), "person": (0.213, 0.140, 0.005), "truck": (0.074, 0.121, 0.033)},
         density=8371 / 2000, empty=0.03,
     ),
     "ASS2-demo": DemoSet(
-        "ASS2-demo", 2, 3840, 1080, ("airplane", "truck"), 24, 8, objects={"airplane": 23.41, "truck": 60.73},
+        2, 3840, 1080, ("airplane", "truck"), 24, 8, objects={"airplane": 23.41, "truck": 60.73},
     ),
 }  # fmt: skip
 
@@ -97,14 +93,15 @@ def build_scene(demo: DemoSet, split: str, index: int, wanted: list[tuple[str, i
     return surface_scene(demo.width, demo.height, demo.names, wanted, rng)
 
 
-def _write_image(index: int, wanted: list[tuple[str, int]], root: Path, demo: DemoSet, split: str, seed: int) -> None:
-    """Render one image; its labels are those of the visible parts."""
+def _write_image(planned: tuple[int, list[tuple[str, int]]], root: Path, demo: DemoSet, split: str, seed: int) -> None:
+    """Render one image, given by its index and objects; its labels are those of the visible parts."""
+    index, wanted = planned
     scene = build_scene(demo, split, index, wanted, seed)
     image, boxes, classes = render_scene(scene, np.random.default_rng([seed, demo.key, SPLITS.index(split), index, 1]))
     stem = f"{split}_{index:05d}"
     data = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, 92])[1]
     (root / "images" / split / f"{stem}.jpg").write_bytes(data.tobytes())
-    (root / "labels" / split / f"{stem}.txt").write_text(yolo_lines(boxes, classes, demo.width, demo.height))
+    write_labels(root, split, f"{stem}.jpg", yolo_lines(boxes, classes, demo.width, demo.height))
 
 
 def make_demo(
@@ -155,9 +152,7 @@ def make_demo(
     with new_dataset(root, SPLITS) as made:
         for split, count in counts.items():
             write = partial(_write_image, root=made, demo=demo, split=split, seed=seed)
-            with ThreadPoolExecutor(os.cpu_count()) as pool:  # waits for its threads before clean-up
-                images = pool.map(write, range(count), plan_split(demo, split, count, seed))
-                list(TQDM(images, desc=f"{name} {split}", total=count))
+            list(map_threads(write, list(enumerate(plan_split(demo, split, count, seed))), f"{name} {split}"))
         if not (root / f"{name}.yaml").exists():
             data = {split: f"images/{split}" for split in SPLITS} | {"names": dict(enumerate(demo.names))}
             header = "# Synthetic airport scenes. Paths are relative to this file's folder.\n"

@@ -1,7 +1,5 @@
 """Lays out scenes: surface views with objects of given sizes, and panoramas with rows of stands."""
 
-from __future__ import annotations
-
 import math
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Models of airliners, trucks, ground workers, terminals and hangars, and their colours."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 from functools import lru_cache

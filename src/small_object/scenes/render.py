@@ -1,7 +1,5 @@
 """Renders a scene: objects and their boxes, shadows, the background and the sensor's noise."""
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 import cv2

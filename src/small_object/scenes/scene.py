@@ -4,8 +4,6 @@ The world is flat and measured in metres: x along the apron, y across it, z up. 
 looks along +y, turned by `yaw`.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -129,7 +127,7 @@ class SceneObject:
         c, s = math.cos(self.heading), math.sin(self.heading)
         return self.x + dx * c - dy * s, self.y + dx * s + dy * c
 
-    def overlaps(self, other: SceneObject) -> bool:
+    def overlaps(self, other: "SceneObject") -> bool:
         """Return whether the rectangles around two footprints, with their margins, overlap."""
         rectangles = []
         for obj in (self, other):

@@ -5,8 +5,6 @@ a convex solid that face the eye never hide each other. A plane between two soli
 eye's side is in front.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property

@@ -235,6 +235,15 @@ def test_training_leaves_out_what_the_check_says_and_sees_the_same_sizes(maker: 
     assert report.counts["left_out"] == {"train": len(left_out), "val": 0}
 
 
+def test_different_polygons_in_one_box_count_as_in_training_and_repeated_ones_do_not(maker: Maker) -> None:
+    text = "0 0.1 0.1 0.5 0.1 0.5 0.5\n0 0.1 0.1 0.1 0.5 0.5 0.5\n0 0.1 0.1 0.1 0.50 0.5 0.5\n"
+    image = maker.add("a.jpg", text)
+    trained = verify_image_label((str(image), img2label_paths([image])[0], "", False, 1, 0, 0, False))[1]
+    assert [line.has("duplicate-box") for line in parse_lines(text, 1)] == [False, False, True]
+    maker.add("b.jpg", text, split="val")
+    assert stats(maker.write(("car",))).splits["train"].objects == len(trained) == 2
+
+
 def test_nothing_is_found_in_a_clean_set_and_old_pictures_go(maker: Maker) -> None:
     for number in range(3):
         maker.add(f"{number}.jpg", "0 0.5 0.5 0.25 0.25\n1 0.2 0.2 0.2 0.2\n")

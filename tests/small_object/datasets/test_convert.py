@@ -426,6 +426,14 @@ def test_several_files_are_the_published_split(tmp_path: Path, train: str, val: 
     assert not [f for f in check(data).findings if f.level == "error"]
 
 
+def test_a_split_file_takes_precedence_over_the_published_split(tmp_path: Path) -> None:
+    files = [write_json(tmp_path / f"{side}.json", [f"{side}.png"], [box(1, 10)]) for side in ("train", "val", "test")]
+    (tmp_path / "split.csv").write_text("image,split\ntrain.png,val\nval.png,train\ntest.png,train\n")
+    data = from_coco(files, tmp_path / "mine", split=tmp_path / "split.csv")
+    assert image_sides(data) == {"train.png": "val", "val.png": "train", "test.png": "train"}
+    assert check(data).counts["images"] == {"train": 2, "val": 1}
+
+
 def test_files_may_number_their_images_and_classes_in_other_ways(tmp_path: Path) -> None:
     train = write_json(tmp_path / "train.json", ["a.png"], [box(1, 10, 7)])
     other = [{"id": 1, "name": "truck"}, {"id": 2, "name": "ship"}]

@@ -162,8 +162,10 @@ def test_the_split_file_says_where_the_files_lie_and_gives_the_same_split_again(
     rows = [f"{s.name},{side}" for s, side in zip(samples, other, strict=True)]
     (tmp_path / "mine.csv").write_text("\n".join(["image,split", *rows]))
     assert write_all(samples, tmp_path / "b", split=tmp_path / "mine.csv") == other
-    renamed = [Sample(s.image, f"new_{s.name}", s.text) for s in samples]  # found by their content
-    assert write_all(renamed, tmp_path / "c", split=tmp_path / "a/split.csv", published=other) == sides
+    renamed = [  # found by their content
+        Sample(s.image, f"new_{s.name}", s.text, side=side) for s, side in zip(samples, other, strict=True)
+    ]
+    assert write_all(renamed, tmp_path / "c", split=tmp_path / "a/split.csv") == sides
     assert sorted(p.name for p in (tmp_path / "c").iterdir()) == ["images", "labels", "split.csv"]
 
 
