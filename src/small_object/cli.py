@@ -102,7 +102,7 @@ def build_parser() -> ArgumentParser:
         add = command(run, example)
         add("data", help="data YAML")
         add("--imgsz", type=whole_number(32), default=640, help="input size of the training (default: 640)")
-        add("--out", type=Path, help="folder for the result")
+        add("--out", type=Path, help="folder for the result (default: runs/COMMAND/NAME; fix: next to the data set)")
 
     add = command(_convert, "coco train.json val.json --out datasets/mine")
     add("format", choices=("coco", "voc"), help="format of the annotations")
@@ -117,8 +117,18 @@ def build_parser() -> ArgumentParser:
     add("--out", type=Path, required=True, metavar="DIR", help="folder of the new data set")
     add("--tile", type=whole_number(MIN_TILE), default=640, help="side of a tile in pixels (default: 640)")
     add("--overlap", type=tile_overlap, default=0.2, help="minimum overlap of neighbouring tiles (default: 0.2)")
-    add("--keep", type=fraction, default=0.4, help="drop boxes that keep less than this fraction (default: 0.4)")
-    add("--empty", type=float, default=0.1, help="tiles without objects, per tile with objects (default: 0.1)")
+    add(
+        "--keep",
+        type=fraction,
+        default=0.4,
+        help="minimum fraction of its area that a cut object keeps (default: 0.4)",
+    )
+    add(
+        "--empty",
+        type=float,
+        default=0.1,
+        help="how many tiles without objects to keep, per tile with objects (default: 0.1)",
+    )
 
     add = command(_scenes, "ASS1-demo --train 500 --val 100 --out datasets/ASS1-demo")
     add("name", help="ASS1-demo or ASS2-demo")
@@ -172,7 +182,7 @@ def _add_detection(add: Add, default_slice: int | str, default_iou: float = 0.7)
     add("--conf", type=fraction, default=0.25, help="minimum confidence (default: 0.25)")
     text = "maximum IoU of two objects of a class in one pass (default: %(default)s)"
     add("--iou", type=fraction, default=default_iou, help=text)
-    text = "maximum number of objects per image; with slices, 300 is per pass (default: 300)"
+    text = "maximum number of objects per image; with slices, the default limits each pass (default: 300)"
     add("--max-det", type=whole_number(1), default=300, help=text)
     add("--save-json", action="store_true", help="also save predictions.json in COCO's format")
 
@@ -308,6 +318,8 @@ def _compare(args: Namespace) -> int:
 
 
 def _run_models(args: Namespace, models: Sequence[Path], data: str | Path | None, out: Path, title: str) -> int:
+    if not data and not args.source:
+        raise UserError("give --data, --source or both")
     from small_object.compare.runs import compare
 
     names = "imgsz", "conf", "iou", "max_det", "classes", "device", "save_txt", "save_json"

@@ -284,6 +284,8 @@ def describe(weights: str, yaml: str) -> str:
     """
     from ultralytics import YOLO
 
+    if weights.endswith((".yaml", ".yml")):
+        raise UserError(f"{weights}: has no weights; give a .pt file first, then the model that takes its weights")
     models = []
     for file in (weights, yaml):
         try:

@@ -161,5 +161,7 @@ def test_command_shows_the_transfer(files, capsys):
     assert "the weights are of scale n, this model is of scale s" in capsys.readouterr().out.splitlines()[-1]
     assert main(["transfer", "n.pt", "yolov8n-cls.yaml"]) == 1
     assert capsys.readouterr().err == "small-object: yolov8n-cls.yaml: holds no detection model built from a YAML\n"
+    assert main(["transfer", "yolo11n.yaml", "n.pt"]) == 1
+    assert "yolo11n.yaml: has no weights" in capsys.readouterr().err
     assert main(["transfer", "n.pt", "none.yaml"]) == 1
     assert capsys.readouterr().err == "small-object: 'none.yaml' does not exist\n"

@@ -94,6 +94,8 @@ def yaml_model_load(path: str | Path) -> dict[str, Any]:
     """
     try:
         d = stock_yaml_model_load(path)
+    except FileNotFoundError as error:  # upstream names the file without the letter of the scale
+        raise FileNotFoundError(f"'{path}' does not exist") from error
     except (ValueError, yaml.YAMLError) as error:
         what = " ".join(str(error).split())
         raise UserError(what if str(path) in what else f"{path}: {what}") from error

@@ -68,8 +68,6 @@ def compare(
         UserError: If there is no model or nothing to run, or `out` can't be written.
         KeyboardInterrupt: After Ctrl-C; the page shows the results until then.
     """
-    if not data and not source:
-        raise UserError("give --data, --source or both")
     weights, out = find_weights(models), out.absolute()
     info = read_data_yaml(data) if data else {}
     files = find_images(source or info["val"], [out, *(out / name for name in (*weights, PICTURES))])

@@ -94,6 +94,7 @@ MISTAKES = {
         "model=yolo11n-wrong.yaml data=data.yaml",
         ("yolo11n-wrong.yaml", "row 1 ", "'DualConvv'", "did you mean 'DualConv'"),
     ),
+    "no model YAML": ("model=yolo11n-none.yaml data=data.yaml", ("'yolo11n-none.yaml' does not exist",)),
     "no data YAML": ("model=yolo11n.yaml data=none.yaml", ("'none.yaml' does not exist",)),
     "no images": ("model=yolo11n.yaml data=data.yaml", ("'data.yaml' images not found", "images/val'")),
     "no names": ("model=yolo11n.yaml data=nameless.yaml", ("nameless.yaml", "key missing", "'names'")),
