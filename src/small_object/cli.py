@@ -117,18 +117,9 @@ def build_parser() -> ArgumentParser:
     add("--out", type=Path, required=True, metavar="DIR", help="folder of the new data set")
     add("--tile", type=whole_number(MIN_TILE), default=640, help="side of a tile in pixels (default: 640)")
     add("--overlap", type=tile_overlap, default=0.2, help="minimum overlap of neighbouring tiles (default: 0.2)")
-    add(
-        "--keep",
-        type=fraction,
-        default=0.4,
-        help="minimum fraction of its area that a cut object keeps (default: 0.4)",
-    )
-    add(
-        "--empty",
-        type=float,
-        default=0.1,
-        help="how many tiles without objects to keep, per tile with objects (default: 0.1)",
-    )
+    add("--keep", type=fraction, default=0.4, help="fraction of its area that a cut object must keep (default: 0.4)")
+    text = "tiles without objects to keep, per tile with objects (default: 0.1)"
+    add("--empty", type=float, default=0.1, help=text)
 
     add = command(_scenes, "ASS1-demo --train 500 --val 100 --out datasets/ASS1-demo")
     add("name", help="ASS1-demo or ASS2-demo")
