@@ -71,16 +71,19 @@ def ratio_to_front(point: Point, stock: Sequence[Point], score: str) -> float:
     return point.entry.mean(score) / max(reached) if reached and max(reached) > 0 else float("nan")
 
 
-def read_entries(folders: Sequence[Path], data: str | None = None) -> dict[tuple[str, int], Entry]:
-    """Return the runs on whole images in result folders by model and input size, with `data` those on one data set.
+def read_entries(folders: Sequence[Path], **wanted: str | None) -> dict[tuple[str, int], Entry]:
+    """Return the runs on whole images in result folders by model and input size.
+
+    With `data` or `epochs`, only those on this data set or of this length.
 
     Raises:
         UserError: If there are none, or they differ in data set or number of epochs.
     """
-    rows = [row for folder in folders for row in read_rows(folder / "results.csv") if data in (None, row["data"])]
+    rows = [row for folder in folders for row in read_rows(folder / "results.csv")]
+    rows = [row for row in rows if all(value in (None, row[column]) for column, value in wanted.items())]
     rows = [row for row in rows if "slice" not in json.loads(row["overrides"])]  # several passes per image
     if not rows:
-        raise UserError(f"no results in {', '.join(map(str, folders))}")
+        raise UserError(f"no such results in {', '.join(map(str, folders))}")
     for column in ("data", "epochs"):
         if len(values := {row[column] for row in rows}) > 1:
             raise UserError(f"the results differ in {column} ({', '.join(sorted(values))}): give each its own --out")
@@ -202,7 +205,7 @@ def run(args: argparse.Namespace) -> None:
         raise UserError(f"--out {args.out}: no such folder")
     else:
         folders = sorted({file.parent for file in args.out.rglob("results.csv")} | {*args.results})
-    entries = read_entries(folders, args.data if args.only_report else None)
+    entries = read_entries(folders, **({"data": args.data, "epochs": args.epochs} if args.only_report else {}))
     gpu = args.device or ("0" if torch.cuda.is_available() else "cpu")
     devices = [torch.device("cpu"), *([torch.device("cuda", int(gpu))] if gpu != "cpu" else [])]
     points = measure(entries, args, devices)
@@ -226,6 +229,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     add = parser.add_argument
     add("--preset", choices=("q", "c"), default="q", help="training protocol, see benchmarks.compare")
     add("--data", metavar="YAML", help="data YAML (default: hit-uav; with --only-report: every row counts)")
+    add("--epochs", metavar="N", help="with --only-report: rows of trainings of N epochs only")
     add("--models", nargs="+", default=[*common.STOCK, "yolo11s.yaml"], metavar="MODEL", help="stock models")
     add("--ours", nargs="+", default=common.OURS[:1], metavar="MODEL", help="models of this fork")
     add("--sizes", nargs="+", type=int, default=[320, 448, 640], metavar="PIXELS", help="default: 320 448 640")
