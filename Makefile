@@ -27,7 +27,7 @@ demo: $(VENV)/base ## train, fine-tune, validate and predict on the demo sets (a
 pictures: env ## draw the pictures of docs, and render those of the demo's detections
 	$(BIN)/python -m docs.tools.pictures
 
-test: env ## run all tests (about 6 minutes on 2 cores)
+test: env ## run all tests (about 8 minutes on 2 cores)
 	$(BIN)/python -m pytest -n auto --dist loadfile
 
 test-fast: env ## run the quick tests: no browser, no Ray and none marked slow (about 90 s on 2 cores)
