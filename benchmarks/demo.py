@@ -105,18 +105,18 @@ def main() -> None:
     for script in ("predict1.py", "predict2.py"):
         LOGGER.info(f"\n$ python {script} --models demo\n")
         subprocess.run([sys.executable, script, "--models", "demo"], check=True)
-    minutes = (time.time() - start) / 60
-    LOGGER.info(f"\nDone in {minutes:.1f} minutes. The detections, to open and look at:")
+    lines = []
     for data, options in (("ASS1", {}), ("ASS2", {"slice": "auto"})):  # as in the predict scripts
         options |= {"iou": 0.5}
         folder = ROOT / "runs/predict" / data
         weights = ROOT / f"runs/{data}/demo/weights/best.pt"
         recall, precision, images = score(weights, str(ROOT / f"datasets/{data}-demo/{data}-demo.yaml"), **options)
         above = f"objects over {MIN_SIZE} px at the default confidence"
-        LOGGER.info(f"{data}-demo: recall {recall:.0%}, precision {precision:.0%} of {above}")
-        for image in images[:NUM_NAMED]:
-            LOGGER.info(f"  {folder / 'demo' / image.with_suffix('.jpg').name}")
-        LOGGER.info(f"  {folder / 'index.html'} shows all, in a browser")
+        lines.append(f"{data}-demo: recall {recall:.0%}, precision {precision:.0%} of {above}")
+        lines += [f"  {folder / 'demo' / image.with_suffix('.jpg').name}" for image in images[:NUM_NAMED]]
+        lines.append(f"  {folder / 'index.html'} shows all, in a browser")
+    minutes = (time.time() - start) / 60
+    LOGGER.info("\n".join((f"\nDone in {minutes:.1f} minutes. The detections, to open and look at:", *lines)))
 
 
 if __name__ == "__main__":
