@@ -56,8 +56,8 @@ def letterbox_tiles(tiles: Sequence[torch.Tensor], input_hw: tuple[int, int], dt
     return (pixels / 255).to(dtype)
 
 
-def move_to_cut(images: Sequence[np.ndarray], device: torch.device, wanted: bool | None) -> list[Any]:
-    """Return images (H, W, C) on the device, to be cut there; unchanged on the CPU, unless `wanted`, or if not."""
+def move_to_device(images: Sequence[np.ndarray], device: torch.device, wanted: bool | None) -> list[Any]:
+    """Return images (H, W, C) as tensors on the device, to be cut there, if `wanted` (None: unless it is the CPU)."""
     if wanted is None:
         wanted = device.type != "cpu"
     return [torch.tensor(np.ascontiguousarray(image), device=device) for image in images] if wanted else list(images)

@@ -13,7 +13,7 @@ from ultralytics.utils.torch_utils import autocast
 
 from small_object.arguments import BOX_TASKS, NEEDED_TO_SLICE
 from small_object.errors import UserError
-from small_object.letterbox import gain_and_pad, letterbox_gain, letterbox_tiles, move_to_cut
+from small_object.letterbox import gain_and_pad, letterbox_gain, letterbox_tiles, move_to_device
 from small_object.parallel import ReadAhead
 from small_object.slicing.dataset import add_shape, read_full_image
 from small_object.slicing.masks import Crop, crop_masks, draw_masks, polygon_crops
@@ -118,7 +118,7 @@ class SlicedValidator(Base):
             if i in large:
                 for file in coming[: 1 + NUM_AHEAD]:
                     self._read_image.start(file)
-                (image,) = move_to_cut([self._read_image(coming.pop(0))], self.device, self.cuts_on_device)
+                (image,) = move_to_device([self._read_image(coming.pop(0))], self.device, self.cuts_on_device)
                 proposals = None
                 if likely is not None:
                     boxes = ops.scale_boxes(scale["imgsz"], likely[i].float(), shape, ratio_pad)

@@ -12,7 +12,7 @@ from ultralytics.engine.results import Results
 from ultralytics.models.yolo.detect.predict import DetectionPredictor as StockDetectionPredictor
 from ultralytics.utils import LOGGER, ops
 
-from small_object.letterbox import letterbox_tiles, move_to_cut
+from small_object.letterbox import letterbox_tiles, move_to_device
 from small_object.slicing.objects import Objects, result_objects, update_result
 from small_object.slicing.slicer import Slicer, TileDetections, build_slicer, select_boxes
 from ultralytics_overlay import require_parameters
@@ -85,7 +85,7 @@ class DetectionPredictor(StockDetectionPredictor):
             self.batch = [""] * len(tiles), tiles, *batch[2:]
             return [*map(result_objects, self.postprocess(preds, inputs, tiles))]
 
-        large_images, proposals = move_to_cut([images[i] for i in large], self.device, self.cuts_on_device), None
+        large_images, proposals = move_to_device([images[i] for i in large], self.device, self.cuts_on_device), None
         if large and slicer.skip:
             whole = propose(images, im, preds)
             proposals = slicer.propose(large_images, propose_in_parts, [whole[i] for i in large])
