@@ -91,7 +91,9 @@ def result_objects(result: Results) -> Objects:
         rows = rotated_rows(rotated, result.obb.data[:, 5:7])
     else:
         rows = result.boxes.data[:, :6]
-    if result.masks is not None:
+    if isinstance(result.masks, CropMasks):
+        masks = result.masks.crops
+    elif result.masks is not None:
         masks = crop_masks(result.masks.data, rows[:, :4], *letterbox_gain(result.masks.shape[1:], result.orig_shape))
     keypoints = None if result.keypoints is None else result.keypoints.data
     features = getattr(result, "feats", None)

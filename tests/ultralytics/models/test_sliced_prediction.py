@@ -16,6 +16,7 @@ from ultralytics.data.dataset import YOLODataset
 from ultralytics.engine.predictor import BasePredictor
 from ultralytics.models.rtdetr import RTDETRPredictor
 from ultralytics.models.yolo.detect import DetectionPredictor, DetectionValidator
+from ultralytics.models.yolo.segment import predict as segment_predict
 from ultralytics.utils import YAML
 from ultralytics.utils.checks import check_yaml
 
@@ -277,6 +278,22 @@ def test_other_tasks_are_those_of_one_tile_at_a_time(task: str, tmp_path: Path, 
         painted = result.plot(boxes=False)
         changed = (painted != image).any(2)
         assert (changed <= whole.any(0)).all() and changed.sum() > 0.9 * whole.any(0).sum()
+
+
+def test_masks_at_full_resolution_need_little_memory(
+    tmp_path: Path, image: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, options = build_detector(tmp_path, 2, task="segment"), SLICED | {"retina_masks": True}
+    at_once = model.predict(image, **options)[0]
+    counts, stock = [], segment_predict.ops.process_mask_native
+    monkeypatch.setattr(segment_predict, "MAX_STACK", 3 * image.shape[0] * image.shape[1])
+    monkeypatch.setattr(
+        segment_predict.ops, "process_mask_native", lambda *args: counts.append(len(args[1])) or stock(*args)
+    )
+    in_parts = model.predict(image, **options)[0]
+    assert at_once.num_full > 3 and counts.count(3) > at_once.num_full // 4
+    torch.testing.assert_close(in_parts.boxes.data, at_once.boxes.data, rtol=0, atol=0)
+    assert (in_parts.masks.data == at_once.masks.data).all() and at_once.masks.data.any()
 
 
 @pytest.mark.parametrize("task", TASKS)
