@@ -6,8 +6,6 @@ afterwards the images in its Parquet files are counted. Names: the cost to the j
 images, half of which are done.
 """
 
-from __future__ import annotations
-
 import argparse
 import contextlib
 import json

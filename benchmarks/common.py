@@ -1,7 +1,5 @@
 """Helpers of the benchmarks. It imports nothing heavy, so that a script gets the commit in milliseconds."""
 
-from __future__ import annotations
-
 import argparse
 import csv
 import io

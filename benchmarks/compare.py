@@ -24,8 +24,6 @@ if `runs/` still holds the weights.
 `report.md` with its pictures, and `runs/` with the log and the weights of each run.
 """
 
-from __future__ import annotations
-
 import argparse
 import contextlib
 import difflib

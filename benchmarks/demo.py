@@ -10,8 +10,6 @@ At the end the demo prints recall and precision for objects of more than 16 px, 
 with the most objects.
 """
 
-from __future__ import annotations
-
 import argparse
 import os
 import subprocess

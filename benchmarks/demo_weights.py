@@ -5,8 +5,6 @@ demo's images stay unseen. The recommended model is trained from scratch on thei
 an hour on one core.
 """
 
-from __future__ import annotations
-
 import os
 import shutil
 from pathlib import Path

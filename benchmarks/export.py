@@ -9,8 +9,6 @@ order that rotates; the ratio is the median over all turns of a format's time di
 its default number of threads; PyTorch uses all cores.
 """
 
-from __future__ import annotations
-
 import argparse
 import shutil
 import sys

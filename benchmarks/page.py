@@ -4,8 +4,6 @@ The page shows the validation images of a data set with synthetic detections: mo
 random boxes. It is opened in headless Chromium without a GPU, which is slower than a user's browser.
 """
 
-from __future__ import annotations
-
 import argparse
 import os
 import platform

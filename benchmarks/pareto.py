@@ -9,8 +9,6 @@ stock score at any input size that takes no more time per image.
 measures the speed of the models in the folders.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import os

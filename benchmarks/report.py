@@ -1,7 +1,5 @@
 """Keeps the results of comparisons in CSV files and writes their report: tables and plots."""
 
-from __future__ import annotations
-
 import csv
 import json
 import re

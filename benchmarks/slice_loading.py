@@ -6,8 +6,6 @@ size; figures for more images are multiples. An epoch takes as long as loading i
 loader workers, or as long as the network, whichever is longer.
 """
 
-from __future__ import annotations
-
 import argparse
 import statistics
 import sys

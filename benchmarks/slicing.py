@@ -19,8 +19,6 @@ that runs one variant on the largest image. Below a confidence of 0.1, SAHI itse
 Only this benchmark needs SAHI: pip install sahi
 """
 
-from __future__ import annotations
-
 import argparse
 import math
 import re

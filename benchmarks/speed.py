@@ -14,8 +14,6 @@ the stock YOLO11 with a P2 head, or to the first model if that is not among --mo
 `--out` gets `speed.csv`, one row per model and measurement, and `speed.md` with the tables.
 """
 
-from __future__ import annotations
-
 import argparse
 import logging
 import statistics

@@ -1,7 +1,5 @@
 """Trains and validates the runs of a comparison, in a child process of `benchmarks.compare`."""
 
-from __future__ import annotations
-
 import gc
 import json
 import math

@@ -3,8 +3,6 @@
 Found objects are green, missed ones yellow, and false alarms red. All objects count as one class, as with `single_cls`.
 """
 
-from __future__ import annotations
-
 import sys
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Draws the blocks and a model."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Opens a page of this project in a headless browser, for tests, pictures and measurements."""
 
-from __future__ import annotations
-
 import os
 import shutil
 import time

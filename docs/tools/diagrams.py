@@ -5,8 +5,6 @@ from the modules, model YAML files and functions that they show, so a drawing ch
 the same version of matplotlib gives the same bytes.
 """
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Callable
 

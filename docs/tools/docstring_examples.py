@@ -1,7 +1,5 @@
 """Makes the Python API show the `Example:` section of a docstring as code; griffe knows only `Examples:`."""
 
-from __future__ import annotations
-
 import re
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Draws boxes, arrows and texts for docs/pictures, and converts drawings to SVG."""
 
-from __future__ import annotations
-
 import io
 from collections.abc import Callable
 from fractions import Fraction

@@ -4,8 +4,6 @@ In the repository, a link is relative to its file. In the site, the files of doc
 their path in the repository, so links are rewritten.
 """
 
-from __future__ import annotations
-
 import posixpath
 import re
 from pathlib import Path

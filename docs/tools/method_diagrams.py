@@ -1,7 +1,5 @@
 """Draws the loss, the assignment, the slicing and the size groups."""
 
-from __future__ import annotations
-
 import numpy as np
 import torch
 from matplotlib.figure import Figure

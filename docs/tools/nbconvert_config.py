@@ -1,7 +1,5 @@
 """Configures `make notebook`, which runs docs/notebook.ipynb and drops outputs that differ from run to run."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from nbconvert.preprocessors import Preprocessor

@@ -4,8 +4,6 @@ The drawings of `diagrams.py` need nothing else. The photographs and the screens
 models, so they need `make demo`. The screenshot also needs Chromium.
 """
 
-from __future__ import annotations
-
 import sys
 import tempfile
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Writes the tables of docs/models.md and docs/arguments.md: python -m docs.tools.tables."""
 
-from __future__ import annotations
-
 import re
 import sys
 from collections.abc import Callable

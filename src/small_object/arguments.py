@@ -1,7 +1,5 @@
 """The arguments that this project adds to `yolo`: their values and defaults."""
 
-from __future__ import annotations
-
 import sys
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """Mistakes of the user, as opposed to bugs of the program."""
 
-from __future__ import annotations
-
 import errno
 import re
 

@@ -1,7 +1,5 @@
 """Writes weights of this fork as a checkpoint that stock Ultralytics loads."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

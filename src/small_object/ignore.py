@@ -7,8 +7,6 @@ In training, a region is painted grey except for the labelled objects in it, so 
 In validation, a detection there that matches no object is neither right nor wrong.
 """
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 from typing import Any

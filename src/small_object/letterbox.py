@@ -1,7 +1,5 @@
 """Maps coordinates between an image and the model input that it is letterboxed to, and builds inputs on the device."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Checks a model YAML before any of its layers is built, and names the wrong row."""
 
-from __future__ import annotations
-
 import difflib
 import importlib
 import inspect

@@ -4,8 +4,6 @@ Wang, Xu, Yang and Yu, "A Normalized Gaussian Wasserstein Distance for Tiny Obje
 https://arxiv.org/abs/2110.13389.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable, Mapping
 from typing import Any

@@ -1,7 +1,5 @@
 """Runs a function on many items in threads, or on the next items ahead of time."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor

@@ -1,7 +1,5 @@
 """Finds the model and data files of this project by path or name."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable
 from pathlib import Path

@@ -7,8 +7,6 @@ over these. Unlike in COCO, a box at a limit belongs only to the larger group, a
 and image count, instead of 100.
 """
 
-from __future__ import annotations
-
 import functools
 import gc
 import math

@@ -1,7 +1,5 @@
 """Tells whether the overlay is active, and the versions in use."""
 
-from __future__ import annotations
-
 import importlib.metadata
 import os
 import platform

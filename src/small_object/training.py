@@ -1,7 +1,5 @@
 """Tells a model about its training data before the first step."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 from copy import deepcopy

@@ -4,8 +4,6 @@ Upstream matches tensors by name, and a name starts with the number of a row: af
 fits. Here a row takes the weights of the row in the same role, see `match_rows`.
 """
 
-from __future__ import annotations
-
 import functools
 import re
 from collections import defaultdict

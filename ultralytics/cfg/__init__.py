@@ -1,7 +1,5 @@
 """Checks this fork's arguments as upstream checks its own; resolves a relative `project` in the current directory."""
 
-from __future__ import annotations
-
 import copy
 import functools
 import signal

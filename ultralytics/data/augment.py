@@ -1,7 +1,5 @@
 """Lets training keep boxes that augmentation shrinks below upstream's limit."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Lets training continue when an image can no longer be read."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Reads a list of image and video files in batches, like a folder. Upstream opens all of them at once, as images."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

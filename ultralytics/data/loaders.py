@@ -1,7 +1,5 @@
 """Reads videos past corrupt frames, at which upstream stops, and reads images of any name ahead of use."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Sequence
 from contextlib import suppress

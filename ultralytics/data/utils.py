@@ -1,7 +1,5 @@
 """Leaves an image out of training, with the reason, if its pixels can't be read correctly."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from ultralytics.data.utils import check_image as stock_check_image

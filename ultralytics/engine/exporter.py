@@ -1,7 +1,5 @@
 """Makes exported models keep the metadata that `slice=auto` needs, and ONNX files fast in ONNX Runtime."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from ultralytics.engine.exporter import Exporter as StockExporter

@@ -1,7 +1,5 @@
 """Saves pictures and videos of any name and size and COCO's JSON, and refuses `slice` where it isn't supported."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any

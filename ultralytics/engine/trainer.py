@@ -1,7 +1,5 @@
 """Makes training survive interruptions: complete checkpoints, a clean `results.csv`, and one line of advice."""
 
-from __future__ import annotations
-
 import errno
 import shutil
 from pathlib import Path

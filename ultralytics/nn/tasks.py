@@ -1,7 +1,5 @@
 """Adds this fork's blocks to upstream's `parse_model`, and names the wrong row of a model YAML."""
 
-from __future__ import annotations
-
 import ast
 import functools
 import inspect

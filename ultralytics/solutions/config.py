@@ -1,7 +1,5 @@
 """Lets the solutions, such as `yolo solutions count`, slice large images."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from ultralytics.solutions.config import SolutionConfig as StockSolutionConfig

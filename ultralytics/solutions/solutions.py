@@ -1,7 +1,5 @@
 """Passes the arguments of slicing to the tracker of a solution."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from ultralytics.solutions.solutions import BaseSolution as StockBaseSolution

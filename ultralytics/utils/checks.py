@@ -1,7 +1,5 @@
 """Finds this fork's model and data files by name, as upstream finds its own, and shows its status in `yolo checks`."""
 
-from __future__ import annotations
-
 import functools
 import os
 from pathlib import Path

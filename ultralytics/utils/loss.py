@@ -1,7 +1,5 @@
 """Mixes the normalised Wasserstein distance into the box loss, and tells the assigner its share."""
 
-from __future__ import annotations
-
 import functools
 from typing import Any
 

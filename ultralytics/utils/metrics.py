@@ -1,7 +1,5 @@
 """Adds accuracy by object size to the results of box metrics."""
 
-from __future__ import annotations
-
 from ultralytics.utils.metrics import DetMetrics
 
 from ultralytics_overlay import require

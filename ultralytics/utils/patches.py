@@ -1,7 +1,5 @@
 """Reads images by one set of rules, and saves PyTorch files in one step, so that a file is never half-written."""
 
-from __future__ import annotations
-
 import io
 import os
 from pathlib import Path

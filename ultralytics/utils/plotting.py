@@ -1,7 +1,5 @@
 """Keeps the columns of accuracy by object size out of `results.png`, which they would make too wide to read."""
 
-from __future__ import annotations
-
 import shutil
 from collections.abc import Callable
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Mixes the normalised Wasserstein distance into the assignment of small objects to anchors."""
 
-from __future__ import annotations
-
 import torch
 from ultralytics.utils.tal import TaskAlignedAssigner as StockTaskAlignedAssigner
 

@@ -1,7 +1,5 @@
 """Runs a batch job: lists the images, runs those that are not done on Ray Data, and counts the results."""
 
-from __future__ import annotations
-
 import contextlib
 import hashlib
 import json

@@ -1,7 +1,5 @@
 """Reads the images of a batch job and stores its results: folders, lists and S3."""
 
-from __future__ import annotations
-
 import functools
 import json
 import os

@@ -1,7 +1,5 @@
 """The remote side of a batch job: workers that run the model, and a journal that outlives them."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os

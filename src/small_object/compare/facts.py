@@ -1,7 +1,5 @@
 """Encodes each detection and object of the comparison page as a number, so that it can count without boxes."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import NamedTuple
 

@@ -4,8 +4,6 @@ By falling score, each detection takes the free object of its class that it over
 `FOREGROUND`. The other detections are errors. If several definitions fit, the order is that of TIDE's own code.
 """
 
-from __future__ import annotations
-
 from enum import IntEnum
 from typing import NamedTuple
 

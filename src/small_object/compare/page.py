@@ -3,8 +3,6 @@
 The page counts with `Facts`, so it needs the boxes only of the images that it shows.
 """
 
-from __future__ import annotations
-
 import base64
 import hashlib
 import html

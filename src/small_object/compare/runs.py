@@ -1,7 +1,5 @@
 """Runs several models over the same images and saves their results."""
 
-from __future__ import annotations
-
 import contextlib
 import glob
 from collections import Counter

@@ -1,7 +1,5 @@
 """Training on tiles: random tiles of large images at native resolution instead of the downscaled images."""
 
-from __future__ import annotations
-
 import math
 import random
 from collections.abc import Iterable, Mapping

@@ -1,7 +1,5 @@
 """Connected components, implemented here because scipy is not a requirement."""
 
-from __future__ import annotations
-
 import numpy as np
 
 

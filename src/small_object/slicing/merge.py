@@ -32,8 +32,6 @@ In rules 2 to 4, a box counts only if its score is at least the fraction `MIN_SC
 very uncertain boxes of a validation (confidence 0.001) neither replace nor enlarge good ones.
 """
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 from functools import cached_property

@@ -1,7 +1,5 @@
 """The region of images that matters: tiles outside it, and objects with their centre outside, are left out."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache

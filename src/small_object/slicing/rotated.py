@@ -1,7 +1,5 @@
 """Geometry of rotated boxes: overlap, parts of one object, and NMS."""
 
-from __future__ import annotations
-
 import cv2
 import numpy as np
 import torch

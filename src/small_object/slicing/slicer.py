@@ -1,7 +1,5 @@
 """Sliced inference: runs a model on the tiles of large images."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace

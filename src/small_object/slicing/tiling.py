@@ -1,7 +1,5 @@
 """The size and position of an image's tiles."""
 
-from __future__ import annotations
-
 import math
 from typing import TypeAlias
 

@@ -1,7 +1,5 @@
 """ASS1 and ASS2 from a local record: fetching, pairing, class order and split."""
 
-from __future__ import annotations
-
 import io
 import os
 import re

@@ -1,7 +1,5 @@
 """Extraction of archives: the content of good ones, and the reasons for refusing others."""
 
-from __future__ import annotations
-
 import contextlib
 import errno
 import io

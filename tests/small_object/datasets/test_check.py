@@ -1,7 +1,5 @@
 """Checking and repairing data sets: one case of each fault, the clean case, lists, leaks, tiny objects and repairs."""
 
-from __future__ import annotations
-
 import csv
 import hashlib
 import io

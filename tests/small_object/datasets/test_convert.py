@@ -1,7 +1,5 @@
 """The import of COCO and Pascal VOC: boxes, classes, splits, ignore regions, omissions and errors."""
 
-from __future__ import annotations
-
 import csv
 import json
 import shutil

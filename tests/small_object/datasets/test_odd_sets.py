@@ -1,7 +1,5 @@
 """Data sets as users have them: odd images and names, 16 bits, keypoints, lists, labels elsewhere."""
 
-from __future__ import annotations
-
 import csv
 import json
 import os

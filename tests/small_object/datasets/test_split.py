@@ -1,7 +1,5 @@
 """The split into training and validation: properties that hold for any frames, and synthetic frames."""
 
-from __future__ import annotations
-
 import csv
 import hashlib
 from collections import Counter

@@ -1,7 +1,5 @@
 """The counts of a data set's objects, against plain loops, and that the picture is drawn for any set."""
 
-from __future__ import annotations
-
 import json
 import math
 import statistics

@@ -1,7 +1,5 @@
 """The synthetic airport scenes: shares, boxes, repeatability and what happens when making a set fails."""
 
-from __future__ import annotations
-
 import hashlib
 from pathlib import Path
 

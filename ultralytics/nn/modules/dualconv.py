@@ -4,8 +4,6 @@ Zhong, Chen and Mian, "DualConv: Dual Convolutional Kernels for Lightweight Deep
 https://arxiv.org/abs/2202.07481.
 """
 
-from __future__ import annotations
-
 import torch
 from torch import nn
 from ultralytics.nn.modules.conv import Conv2

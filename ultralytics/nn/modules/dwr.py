@@ -4,8 +4,6 @@ Wei, Xu, Li et al., "DWRSeg: Rethinking Efficient Acquisition of Multi-scale Con
 Semantic Segmentation", 2022, https://arxiv.org/abs/2212.01173.
 """
 
-from __future__ import annotations
-
 import torch
 from torch import nn
 from ultralytics.nn.modules.block import C3k2

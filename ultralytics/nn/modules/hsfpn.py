@@ -4,8 +4,6 @@ Chen, Zhang, Chen et al., "Accurate Leukocyte Detection Based on Deformable-DETR
 Aiding Diagnosis of Blood Diseases" (MFDS-DETR), 2024, https://arxiv.org/abs/2401.00926.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import torch

@@ -1,7 +1,5 @@
 """A detection head of depthwise separable convolutions, and its box decoding for ONNX."""
 
-from __future__ import annotations
-
 from copy import deepcopy
 
 import torch

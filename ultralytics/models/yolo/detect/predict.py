@@ -1,7 +1,5 @@
 """Predicts large images by tiles with `slice`."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

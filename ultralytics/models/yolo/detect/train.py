@@ -1,7 +1,5 @@
 """Trains on slices, and tells a model about its data before the first step."""
 
-from __future__ import annotations
-
 from torch.utils.data import DataLoader, Dataset
 from ultralytics.data.utils import get_split_fraction
 from ultralytics.models.yolo.detect.train import DetectionTrainer as StockDetectionTrainer

@@ -1,7 +1,5 @@
 """Measures accuracy by object size alongside upstream's box metrics, and validates large images by tiles."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Measures the masks of sliced images at full resolution."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 
