@@ -15,7 +15,7 @@ from torch import nn
 from small_object.errors import UserError, one_line
 
 MAX_REPEATS, MAX_DEPTH = 1000, 10  # of a row and of a scale; more would take hours to build
-ARGUMENT_TYPES = {"int": (int, str), "float": (float, int, str), "bool": (bool, str), "str": (str,)}  # by annotation
+ARGUMENT_TYPES = {int: (int, str), float: (float, int, str), bool: (bool, str), str: (str,)}  # by annotation
 LIST_MODULES = {"Concat", "Detect", "LightDetect", "ScreeningFusion"}  # take a list of rows
 GIVEN_PARAMETERS = {"c1", "channels", "n"}  # of blocks: given by the parser, not by the row
 
@@ -98,7 +98,7 @@ def _find_wrong_argument(block: type[nn.Module], arguments: list[Any]) -> str:
         return f"{block.__name__} takes {required} to {len(parameters)} arguments ({names}), not {len(arguments)}"
     for parameter, value in zip(parameters, arguments, strict=False):
         if not isinstance(value, ARGUMENT_TYPES[parameter.annotation]):
-            return f"{parameter.name} must be of type {parameter.annotation}, not {value!r}"
+            return f"{parameter.name} must be of type {parameter.annotation.__name__}, not {value!r}"
     return ""
 
 

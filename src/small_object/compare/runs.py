@@ -168,6 +168,7 @@ def find_images(source: str | Path | Sequence[str], exclude: Sequence[Path] = ()
 def _expand(source: str | Path, exclude: Sequence[Path]) -> list[Path]:
     """Return the files of a source; for a folder or a glob, those with an image or video suffix."""
     path = Path(source)
+    files: list[Path] = []
     if path.is_dir():
         folder = path.absolute()
         without = {each for each in exclude if each != folder and each.is_relative_to(folder)}
@@ -176,8 +177,10 @@ def _expand(source: str | Path, exclude: Sequence[Path]) -> list[Path]:
         if nested := sum(file.parent != path for file in files):
             LOGGER.info(f"{path}: {nested} of {len(files)} files lie in subfolders")
     elif path.suffix == ".txt" and path.is_file():
-        # relative to the current directory, or after `./` to the list, as in upstream
-        files = [path.parent / name if name.startswith("./") else Path(name) for name in read_names(path)]
+        # after `./` relative to the list, others to the current directory or else to the list, as in `yolo`
+        for name in read_names(path):
+            next_to_list = name.startswith("./") or not Path(name).exists()
+            files.append(path.parent / name if next_to_list else Path(name))
     elif path.is_file():
         files = [path]
     elif names := glob.glob(str(source), recursive=True):  # noqa: PTH207 - Path.glob takes no absolute pattern

@@ -334,7 +334,7 @@ def test_images_in_subfolders_are_run_but_not_those_of_earlier_results(root: Pat
 def test_odd_names_in_lists(root: Path) -> None:
     content = (root / "datasets/ASS2/images/val/0.png").read_bytes()
     (root / "caf\udce9.png").write_bytes(content)
-    lines = b"\xef\xbb\xbf./caf\xe9.png\r\n  gone.png \nnotes\n" + os.fsencode(root / "datasets/ASS2/images/val/1.png")
+    lines = b"\xef\xbb\xbfcaf\xe9.png\r\n  ./gone.png \nnotes\n" + os.fsencode(root / "datasets/ASS2/images/val/1.png")
     (root / "list.txt").write_bytes(lines)
     files = runs.find_images(root / "list.txt")
     assert [file.name for file in files] == ["caf\udce9.png", "gone.png", "notes", "1.png"]
