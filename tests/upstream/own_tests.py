@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tarfile
 import tempfile
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -77,12 +77,10 @@ def document(off: dict[str, str], on: dict[str, str], version: str) -> str:
     different = differing(off, on)
     counts = Counter(outcome.partition(":")[0] for test, outcome in off.items() if test not in different)
     rows = [[f"`{test}`", str(off.get(test)), str(on.get(test))] for test in different]
-    failed = defaultdict(list)
-    for test in sorted(off.keys() - different):
-        if off[test].startswith("failed"):
-            failed[off[test]].append(f"`{test.removeprefix('tests/')}`")
-    tables = markdown_table(["test", "overlay off", "overlay on"], rows) if rows else []
-    lines = "\n".join([*tables, "", *(f"- {kind} on both sides: {', '.join(tests)}" for kind, tests in failed.items())])
+    failed = Counter(off[test] for test in off.keys() - different if off[test].startswith("failed"))
+    lines = markdown_table(["test", "overlay off", "overlay on"], rows) if rows else []
+    lines += ["", "Failures on both sides:", "", *(f"- {kind}: {count}" for kind, count in sorted(failed.items()))]
+    text = "\n".join(lines)
     return f"""\
 `make upstream` ran the tests of Ultralytics {version} with this fork off and on (commit {commit()}, Python
 {platform.python_version()}, torch {torch.__version__}), offline, with untrained weights and synthetic data sets. Tests
@@ -92,7 +90,7 @@ and the kind of exception agree. `{LEFT_OUT}` is not run.
 On both sides {counts["passed"]} passed, {counts["failed"]} failed, {counts["skipped"]} were skipped;
 {len(different)} differ.
 
-{lines.strip()}
+{text.strip()}
 """
 
 
