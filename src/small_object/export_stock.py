@@ -49,6 +49,8 @@ def replace_blocks(model: Any, file: Path) -> Any:
             if type(child) is DualConv:
                 setattr(parent, name, to_conv(child))
             elif type(child) is LightDetect:
+                for branch in ("aux_cv2", "aux_cv3"):  # only training needs them
+                    child._modules.pop(branch, None)
                 child.__class__ = Detect
                 child.type = "ultralytics.nn.modules.head.Detect"
     ours = {DualConv.__module__, LightDetect.__module__, "ultralytics.nn.modules.dwr", "ultralytics.nn.modules.hsfpn"}
@@ -56,6 +58,7 @@ def replace_blocks(model: Any, file: Path) -> Any:
         raise UserError(f"{file}: stock Ultralytics has no {', '.join(left)}; export it with `yolo export`")
     for part in ("backbone", "head"):
         model.yaml[part] = [stock_row(row) for row in model.yaml[part]]
+    model.yaml.pop("aux_head", None)
     model.args = {k: v for k, v in dict(getattr(model, "args", None) or {}).items() if k not in DEFAULTS}
     return model
 

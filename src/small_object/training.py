@@ -18,7 +18,7 @@ from small_object.sizes import UPRIGHT_TASKS, box_sides
 from small_object.slicing.dataset import add_shape, object_size
 
 TINY = 4  # pixels: a cell of the finest grid, at stride 4
-BRANCHES = "cv2", "cv3", "one2one_cv2", "one2one_cv3"  # of a head: boxes and classes
+BRANCHES = "cv2", "cv3", "one2one_cv2", "one2one_cv3", "aux_cv2", "aux_cv3"  # of a head: boxes and classes
 POSITIVES = 5.0
 """Sum of the target scores of an object: about 0.5 for each of its ten candidates."""
 

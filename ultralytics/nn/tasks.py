@@ -121,7 +121,7 @@ def parse_model(d: dict[str, Any], *args: Any, **kwargs: Any) -> tuple[nn.Sequen
     d = {**d, "row": None}  # the extended function notes the row it is at
     default_act = Conv.default_act
     try:
-        return _parse_rows(d, *args, **kwargs)
+        layers, save = _parse_rows(d, *args, **kwargs)
     except (ImportError, OSError):  # a missing package or download is no mistake in the row
         raise
     except Exception as error:
@@ -130,6 +130,12 @@ def parse_model(d: dict[str, Any], *args: Any, **kwargs: Any) -> tuple[nn.Sequen
         raise row_error(d, i, rows[i], f"{type(error).__name__}: {error}") from error
     finally:
         Conv.default_act = default_act  # of the whole process; upstream restores it only after a success
+    if d.get("aux_head"):
+        head = layers[-1]
+        if not isinstance(head, LightDetect) or hasattr(head, "one2one_cv2"):
+            raise yaml_error(d, "`aux_head` needs the head LightDetect without end2end")
+        head.add_aux([level[0].conv.in_channels for level in head.cv2])
+    return layers, save
 
 
 _stock_init = DetectionModel.__init__
@@ -175,7 +181,7 @@ def _check_rows(d: dict[str, Any]) -> list[Any]:
     """Check the rows and keys of a model YAML before anything is built; return a copy of the rows."""
     from ultralytics.cfg import check_cfg  # cfg imports more than a model needs
 
-    for key in ("nwd", "nwd_assign", "head_init"):  # checked like the arguments of those names
+    for key in ("nwd", "nwd_assign", "head_init", "aux_head"):  # checked like the arguments of those names
         try:
             check_cfg({key: d.get(key)})
         except UserError as error:

@@ -1,12 +1,20 @@
 """A detection head of depthwise separable convolutions, and its box decoding for ONNX."""
 
+from collections.abc import Sequence
 from copy import deepcopy
+from typing import Any
 
 import torch
 from torch import nn
 from ultralytics.nn.modules.block import DFL
 from ultralytics.nn.modules.conv import DWConv
 from ultralytics.nn.modules.head import Detect
+
+
+class FullDetect(Detect):
+    """Upstream's Detect with the branches of YOLO11, not of older models."""
+
+    legacy = False
 
 
 class LightDetect(Detect):
@@ -16,6 +24,9 @@ class LightDetect(Detect):
     convolutions, depthwise separable ones for the classes, and a 1x1 convolution in each branch; here it is a depthwise
     3x3 and a 1x1 convolution, as in SSDLite (MobileNetV2, arXiv 1801.04381, section 6.2). Outputs and losses are
     Detect's.
+
+    With `add_aux`, YOLO11's own branches run on the same levels in training, as an auxiliary head (YOLOv7, arXiv
+    2207.02696). Its loss trains the backbone and the neck; `fuse` removes it, so prediction takes no longer.
 
     Args:
         nc: Number of classes.
@@ -37,6 +48,37 @@ class LightDetect(Detect):
         )
         if end2end:
             self.one2one_cv2, self.one2one_cv3 = deepcopy(self.cv2), deepcopy(self.cv3)
+
+    @property
+    def has_aux(self) -> bool:
+        """Whether there is an auxiliary head."""
+        return getattr(self, "aux_cv2", None) is not None
+
+    def add_aux(self, ch: Sequence[int]) -> None:
+        """Add the auxiliary head for levels of the widths `ch`."""
+        full = FullDetect(self.nc, self.reg_max, ch=ch)
+        self.aux_cv2, self.aux_cv3 = full.cv2, full.cv3
+
+    def forward(self, x: list[torch.Tensor]) -> Any:
+        """Return upstream's outputs; in training, those of the auxiliary head are added under `aux`."""
+        outputs = super().forward(x)
+        if self.training and self.has_aux:
+            outputs["aux"] = self.forward_head(x, self.aux_cv2, self.aux_cv3)
+        return outputs
+
+    def bias_init(self) -> None:
+        """Start the biases as upstream does, also those of the auxiliary head."""
+        super().bias_init()
+        if self.has_aux:
+            light = self.cv2, self.cv3
+            self.cv2, self.cv3 = self.aux_cv2, self.aux_cv3
+            super().bias_init()
+            self.cv2, self.cv3 = light
+
+    def fuse(self) -> None:
+        """Remove what only training needs."""
+        super().fuse()
+        self.aux_cv2 = self.aux_cv3 = None
 
 
 class OnnxDFL(DFL):
