@@ -32,7 +32,7 @@ import torch
 from torch import nn
 from ultralytics import YOLO, __version__
 from ultralytics.cfg import get_cfg
-from ultralytics.nn.tasks import guess_model_task, yaml_model_load
+from ultralytics.nn.tasks import DetectionModel, guess_model_task, yaml_model_load
 from ultralytics.utils import LOGGER, TQDM
 from ultralytics.utils.torch_utils import ModelEMA, autocast, get_flops, get_num_params
 
@@ -75,9 +75,10 @@ def build(text: str, *sizes: int) -> Contender:
     """
     model = parse_model(text)
     try:
-        if guess_model_task(yaml_model_load(model.path)) != "detect":
+        rows = yaml_model_load(model.path)
+        if guess_model_task(rows) != "detect":
             raise UserError("it is not a detection model")
-        network = YOLO(model.path, task="detect").model
+        network = DetectionModel(rows | {k: v for k, v in model.overrides.items() if k == "aux_head"}, verbose=False)
     except Exception as error:
         raise UserError(f"model `{text}`: {str(error).strip().partition(chr(10))[0]}") from error
     for size in sizes:
