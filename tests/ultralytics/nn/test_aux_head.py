@@ -100,6 +100,6 @@ def test_other_heads_have_none() -> None:
             build(aux_head=0.5, **keys)
     with pytest.raises(UserError, match="key `aux_head`: 'aux_head=-1' is an invalid value"):
         build(aux_head=-1)
-    with pytest.raises(UserError, match="'aux_head=0.5' is invalid for task=segment"):
+    with pytest.raises(UserError, match=r"'aux_head=0\.5' is invalid for task=segment"):
         YOLO("yolo11n-seg.yaml").train(data="coco8-seg.yaml", aux_head=0.5)
     assert isinstance(build("Detect", aux_head=0).model[-1], Detect)
