@@ -43,8 +43,6 @@ def check_arguments(cfg: dict[str, Any]) -> None:
         raise ValueError(f"'slice={side}' is an invalid value. 'slice' must be at least {MIN_TILE} pixels, or 0.")
     if side and task not in {None, *BOX_TASKS}:
         raise ValueError(f"'slice={side}' is invalid for task={task}. Slicing works for {', '.join(BOX_TASKS)}.")
-    if cfg.get("aux_head") and task not in {None, "detect"}:
-        raise ValueError(f"'aux_head={cfg['aux_head']}' is invalid for task={task}. Only detection models can have it.")
     if cfg.get("slice_roi") and not side and side is not None:
         raise ValueError(f"'slice_roi={cfg['slice_roi']}' is invalid without slicing. Set 'slice' too.")
 

@@ -13,6 +13,7 @@ from ultralytics.utils import LOGGER, RANK, colorstr
 from ultralytics.utils.loss import model_setting
 from ultralytics.utils.torch_utils import unwrap_model
 
+from small_object.errors import UserError
 from small_object.nwd import mean_box_size
 from small_object.sizes import UPRIGHT_TASKS, box_sides
 from small_object.slicing.dataset import add_shape, object_size
@@ -32,10 +33,15 @@ def fit_to_data(model: Any, dataset: Any, args: SimpleNamespace) -> None:
         model: Model about to be trained, with its task in `args`.
         dataset: Upstream's training set, or one of tiles.
         args: Arguments of the training.
+
+    Raises:
+        UserError: If the model lacks the auxiliary head that `aux_head` asks for.
     """
     labels, tile = [add_shape(label) for label in dataset.labels], max(getattr(dataset, "tile", (math.inf,)))
     model = unwrap_model(model)
     student = getattr(model, "student_model", model)  # distillation: the student builds the loss
+    if args.aux_head and not getattr(student.model[-1], "has_aux", False):
+        raise UserError(f"aux_head={args.aux_head}: only detection models with the head LightDetect can have it")
     lines = []
     if args.task in UPRIGHT_TASKS:  # their losses hold a BboxLoss
         lines.append(set_nwd_scale(student, labels, args, tile))

@@ -20,6 +20,7 @@ from small_object.errors import UserError, explain, one_line
 PROBE = 256  # side in pixels of the image that finds the stride of each row; a multiple of any stride in use
 ENOUGH = Fraction(1, 3)  # fraction of the tensors below which weights hardly help
 LEVELS = re.compile(r"((one2one|aux)_)?cv[2-5]")  # branches of a head that have a module for each level
+BRANCH = re.compile(r"cv2\.|cv3\.\d+\.[01]\.")  # of boxes; of classes without their scores, which go by class name
 FAMILIES = {"C3k2": "yolo11", "C2f": "yolov8"}  # stock models by the block that identifies them
 
 Tensors = dict[str, torch.Tensor]
@@ -228,8 +229,8 @@ def rename_levels(source: Any, state: Tensors, target: Any) -> Tensors:
             renamed[name] = tensor
         elif (level := levels.get(strides[int(rest[0])])) is not None:
             renamed[".".join([branch, str(level), *rest[1:]])] = tensor
-    if not hasattr(source, "aux_cv2"):  # the full branches of another head fit an auxiliary head
-        renamed |= {f"aux_{name}": tensor for name, tensor in renamed.items() if LEVELS.match(name)}
+    if not hasattr(source, "aux_cv2"):  # the full branches fit an auxiliary head, but for their class scores
+        renamed |= {f"aux_{name}": x for name, x in renamed.items() if BRANCH.match(name)}
     return renamed
 
 

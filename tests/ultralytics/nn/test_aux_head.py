@@ -12,6 +12,7 @@ from ultralytics.nn.tasks import DetectionModel
 from ultralytics.utils import DEFAULT_CFG
 
 from small_object.errors import UserError
+from small_object.training import fit_to_data, init_head
 from small_object.transfer import transfer
 from tests.helpers.common import QUICK, write_data
 
@@ -68,16 +69,22 @@ def test_the_loss_adds_that_of_a_model_with_the_full_head(model: DetectionModel)
 
 def test_both_heads_start_alike(model: DetectionModel) -> None:
     head = model.model[-1]
-    for light, full in ((head.cv2, head.aux_cv2), (head.cv3, head.aux_cv3)):
-        assert all(torch.equal(a[-1].bias, b[-1].bias) for a, b in zip(light, full, strict=True))
+    label = {"bboxes": torch.tensor([[0.5, 0.5, 0.25, 0.25]]).numpy(), "shape": (64, 64)}
+    for _ in range(2):
+        for light, full in ((head.cv2, head.aux_cv2), (head.cv3, head.aux_cv3)):
+            assert all(torch.equal(a[-1].bias, b[-1].bias) for a, b in zip(light, full, strict=True))
+        started = init_head(head, [label], 64, float("inf"))
+    assert started == ""  # the second call finds that nothing is at upstream's start any more
 
 
 def test_it_takes_the_branches_of_a_stock_head(model: DetectionModel) -> None:
     stock = build("Detect", seed=3)
     assert transfer(stock, model, verbose=False)
+    taken = model.model[-1].state_dict()
     for name, tensor in stock.model[-1].state_dict().items():
+        is_score = name.startswith("cv3") and name.split(".")[2] == "2"  # the order of the classes may differ
         if name.startswith("cv"):
-            assert torch.equal(model.model[-1].state_dict()[f"aux_{name}"], tensor), name
+            assert torch.equal(taken[f"aux_{name}"], tensor) is (not is_score or name.endswith("bias")), name
 
 
 def test_the_argument_adds_and_removes_it(tmp_path: Path) -> None:
@@ -100,6 +107,6 @@ def test_other_heads_have_none() -> None:
             build(aux_head=0.5, **keys)
     with pytest.raises(UserError, match="key `aux_head`: 'aux_head=-1' is an invalid value"):
         build(aux_head=-1)
-    with pytest.raises(UserError, match=r"'aux_head=0\.5' is invalid for task=segment"):
-        YOLO("yolo11n-seg.yaml").train(data="coco8-seg.yaml", aux_head=0.5)
+    with pytest.raises(UserError, match=r"aux_head=0\.5: only detection models with the head LightDetect"):
+        fit_to_data(build("Detect"), SimpleNamespace(labels=[]), SimpleNamespace(aux_head=0.5))
     assert isinstance(build("Detect", aux_head=0).model[-1], Detect)
