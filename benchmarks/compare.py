@@ -20,8 +20,8 @@ The default models are the five of this fork, each with and without the NWD (`nw
 A run is validated at five epochs (`--points`), which gives its curve, and with its best weights at the end.
 `--again slice=640 slice=auto` validates the best weights again with each of these, in separate rows. Nothing is trained
 if `runs/` still holds the weights.
-`--out` gets `results.csv` (one row per finished run; the same command resumes after an interruption), `curves.csv`,
-`report.md` with its pictures, and `runs/` with the log and the weights of each run.
+`--out` gets `results.csv` (one row per finished run), `curves.csv`, `report.md` with its pictures, and `runs/` with the
+log and the weights of each run. After an interruption, the same command resumes after the last complete epoch.
 """
 
 import argparse
@@ -54,7 +54,7 @@ from ultralytics.utils import ROOT as UPSTREAM
 
 from benchmarks import common
 from benchmarks.report import COLUMNS, CURVE_COLUMNS, add_rows, read_rows, write_report
-from benchmarks.training import BEST, CURVE_POINTS, VALIDATION
+from benchmarks.training import BEST, CURVE_POINTS, STATE, VALIDATION
 from small_object.errors import UserError
 
 PRESETS = {"quick": (20, 320, 4, 0.002), "standard": (100, 640, 16, 0.002), "full": (300, 640, 16, 0.002)}
@@ -236,7 +236,7 @@ class Comparison:
         trained = run.key in done and (folder / BEST).is_file()
         if trained:
             (folder / "result.json").unlink(missing_ok=True)
-        else:
+        elif not (folder / STATE).is_file():
             shutil.rmtree(folder, ignore_errors=True)
             folder.mkdir(parents=True)
         share = max(1, common.cores() // self.jobs)

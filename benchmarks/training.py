@@ -1,6 +1,7 @@
 """Trains and validates the runs of a comparison, in a child process of `benchmarks.compare`."""
 
 import gc
+import io
 import json
 import math
 import os
@@ -16,7 +17,7 @@ from torch import nn
 from ultralytics import YOLO, __version__
 from ultralytics.models.yolo.detect import DetectionTrainer
 from ultralytics.nn.tasks import BLOCKS
-from ultralytics.utils import torch_utils
+from ultralytics.utils import LOGGER, torch_utils
 from ultralytics.utils.loss import model_setting
 
 from benchmarks.common import describe_machine
@@ -25,6 +26,7 @@ from small_object.sizes import COCO_SMALL_NAME, SIZE_GROUPS
 
 CURVE_POINTS = 5
 BEST = "weights/best.pt"  # in the folder of a run
+STATE = "state.pt"  # likewise, until its last epoch
 VALIDATION = (  # training arguments that validation also takes
     "max_det", "iou", "conf", "single_cls", "split", "agnostic_nms", "classes", "slice", "slice_overlap", "slice_batch",
     "slice_full", "slice_iou", "slice_skip",
@@ -49,6 +51,9 @@ class Network(nn.Module):
 
 class CurveTrainer(DetectionTrainer):
     """Validates and saves only in some epochs, and measures the training time without validation.
+
+    An interrupted run resumes after its last complete epoch, in full precision, unlike upstream's `resume=True`. Only
+    its random numbers start anew.
 
     Attributes:
         curve: For each validation, the epoch, the seconds of training up to it, AP50, AP and AP_small.
@@ -104,6 +109,31 @@ class CurveTrainer(DetectionTrainer):
             scores = (self.metrics.get(f"metrics/{name}(B)", -1) for name in ("mAP50", "mAP50-95", "AP_small"))
             scores = (float(score) if score >= 0 else math.nan for score in scores)  # nan: no small objects
             self.curve.append((self.epoch + 1, round(self.seconds, 3), *scores))
+        if self.epoch + 1 < self.epochs:
+            self._save_state()
+
+    def _save_state(self) -> None:
+        state = {name: getattr(self, name) for name in ("epoch", "curve", "seconds")}
+        state["best_fitness"] = self.best_fitness and float(self.best_fitness)
+        state |= {name: part.state_dict() for name, part in self._parts().items()} | {"updates": self.ema.updates}
+        buffer = io.BytesIO()
+        torch.save(state, buffer)
+        write_file(self.save_dir / STATE, buffer.getvalue())
+
+    def _parts(self) -> dict[str, Any]:
+        return {"model": torch_utils.unwrap_model(self.model), "ema": self.ema.ema, "optimizer": self.optimizer}
+
+    def resume_training(self, ckpt: dict[str, Any] | None) -> None:
+        """Load the state of an interrupted run if there is one."""
+        super().resume_training(ckpt)
+        if not (file := self.save_dir / STATE).is_file():
+            return
+        state = torch.load(file, map_location=self.device, weights_only=True)
+        for name, part in self._parts().items():
+            part.load_state_dict(state.pop(name))
+        self.start_epoch, self.ema.updates = state.pop("epoch") + 1, state.pop("updates")
+        vars(self).update(state)
+        LOGGER.info(f"Resuming after epoch {self.start_epoch} of {self.epochs}")
 
     def final_eval(self) -> None:
         """Skip upstream's final validation; `run_one` validates the best weights."""
@@ -127,7 +157,7 @@ def serve_runs() -> None:
     threading.Thread(target=listen, daemon=True).start()
     while True:
         folder = folders.get()
-        with (folder / "log.txt").open("wb") as log:
+        with (folder / "log.txt").open("ab") as log:
             for stream in (1, 2):
                 os.dup2(log.fileno(), stream)
         run_one(folder)
@@ -161,6 +191,7 @@ def train(folder: Path, spec: dict[str, Any], hardware: dict[str, Any]) -> dict[
     trainer = model.trainer
     if trainer.batch_size != arguments["batch"]:
         raise MemoryError(f"the device has too little memory for batch={arguments['batch']}")
+    (folder / STATE).unlink(missing_ok=True)
     for weights in (trainer.best, trainer.last):
         torch_utils.strip_optimizer(weights)
     *_, AP50_last, AP_last, _ = trainer.curve[-1]

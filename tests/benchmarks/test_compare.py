@@ -150,6 +150,39 @@ def test_weights_are_those_of_validated_epochs(tmp_path: Path, monkeypatch: pyte
         assert torch.load(weights, weights_only=False)["epoch"] + 1 == epoch
 
 
+def test_an_interrupted_run_resumes_after_its_last_complete_epoch(tmp_path: Path) -> None:
+    (tmp_path / "one.yaml").write_text(STOCK_MODEL.format(2))
+    data = write_data(tmp_path / "squares", ("a", "b"), {"train": 4, "val": 1})
+    given = {"model": str(tmp_path / "one.yaml"), "data": str(data), "project": str(tmp_path), "epochs": 4}
+    seen: list[dict[str, Any]] = []
+
+    def remember(trainer: Any) -> None:
+        tensors = [x.clone() for part in (trainer.model, trainer.ema.ema) for x in part.state_dict().values()]
+        moments = [x.clone() for state in trainer.optimizer.state.values() for x in state.values()]
+        rate = [group["lr"] for group in trainer.optimizer.param_groups]
+        seen.append({"tensors": tensors + moments, "rate": rate, "rest": (trainer.ema.updates, trainer.curve[:])})
+
+    def interrupt(trainer: Any) -> None:
+        if trainer.epoch == 3:
+            remember(trainer)
+            raise KeyboardInterrupt
+
+    for callback in (interrupt, remember):
+        trainer = training.CurveTrainer(overrides=QUICK | given | compare.COMMON | {"exist_ok": True}, points=2)
+        trainer.add_callback("on_train_epoch_start", callback)
+        if callback is interrupt:
+            with pytest.raises(KeyboardInterrupt):
+                trainer.train()
+        else:
+            trainer.train()
+    before, after = seen
+    assert len(before["tensors"]) == len(after["tensors"]) > 20
+    assert all(torch.equal(a, b) for a, b in zip(before["tensors"], after["tensors"], strict=True))
+    assert before["rate"] == after["rate"] and before["rest"] == after["rest"]
+    assert [epoch for epoch, *_ in trainer.curve] == [2, 4]
+    assert trainer.curve[1][1] > trainer.curve[0][1] > 0
+
+
 @pytest.mark.parametrize(
     ("text", "label", "path", "overrides"),
     [
