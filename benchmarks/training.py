@@ -213,7 +213,7 @@ def train(folder: Path, spec: dict[str, Any], hardware: dict[str, Any]) -> dict[
 
 def num_parameters(network: nn.Module) -> int:
     """Return how many parameters a model predicts with: all but those of an auxiliary head."""
-    return sum(p.numel() for name, p in network.named_parameters() if ".aux_" not in name)
+    return sum(p.numel() for name, p in network.named_parameters() if ".aux." not in name)
 
 
 def validate(weights: Path, options: dict[str, Any]) -> dict[str, Any]:

@@ -49,8 +49,7 @@ def replace_blocks(model: Any, file: Path) -> Any:
             if type(child) is DualConv:
                 setattr(parent, name, to_conv(child))
             elif type(child) is LightDetect:
-                for branch in ("aux_cv2", "aux_cv3"):  # only training needs them
-                    child._modules.pop(branch, None)
+                child._modules.pop("aux", None)  # only training needs it
                 child.__class__ = Detect
                 child.type = "ultralytics.nn.modules.head.Detect"
     ours = {DualConv.__module__, LightDetect.__module__, "ultralytics.nn.modules.dwr", "ultralytics.nn.modules.hsfpn"}

@@ -19,7 +19,7 @@ from small_object.sizes import UPRIGHT_TASKS, box_sides
 from small_object.slicing.dataset import add_shape, object_size
 
 TINY = 4  # pixels: a cell of the finest grid, at stride 4
-BRANCHES = "cv2", "cv3", "one2one_cv2", "one2one_cv3", "aux_cv2", "aux_cv3"  # of a head: boxes and classes
+BRANCHES = "cv2", "cv3", "one2one_cv2", "one2one_cv3"  # of a head: boxes and classes
 POSITIVES = 5.0
 """Sum of the target scores of an object: about 0.5 for each of its ten candidates."""
 
@@ -40,13 +40,14 @@ def fit_to_data(model: Any, dataset: Any, args: SimpleNamespace) -> None:
     labels, tile = [add_shape(label) for label in dataset.labels], max(getattr(dataset, "tile", (math.inf,)))
     model = unwrap_model(model)
     student = getattr(model, "student_model", model)  # distillation: the student builds the loss
-    if args.aux_head and not getattr(student.model[-1], "has_aux", False):
+    head, aux = student.model[-1], getattr(student.model[-1], "aux", None)
+    if args.aux_head and aux is None:
         raise UserError(f"aux_head={args.aux_head}: only detection models with the head LightDetect can have it")
     lines = []
     if args.task in UPRIGHT_TASKS:  # their losses hold a BboxLoss
         lines.append(set_nwd_scale(student, labels, args, tile))
-        if model_setting(student, "head_init") and hasattr(student.model[-1], "bias_init"):
-            lines.append(init_head(student.model[-1], labels, args.imgsz, tile))
+        if model_setting(student, "head_init") and hasattr(head, "bias_init"):
+            lines += [init_head(each, labels, args.imgsz, tile) for each in (head, aux) if each is not None]
     model.object_size = object_size(labels)  # saved in checkpoints for `slice=auto`
     model.train_scale = median(args.imgsz / min(max(label["shape"]), tile) for label in labels)
     model.tiles_only = tile < math.inf and args.slice_full_ratio == 0  # decides an unset `slice_full`

@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 from torch import nn
 from ultralytics.nn.modules import DWR, C3k2DWR, Conv, DualConv, LightDetect, ScreeningFusion, ScreeningLateral
+from ultralytics.nn.modules.light_head import AUX_STRIDE
 from ultralytics.nn.tasks import DetectionModel
 from ultralytics.nn.tasks import parse_model as stock_parse_model
 from ultralytics.nn.tasks import yaml_model_load as stock_yaml_model_load
@@ -130,11 +131,6 @@ def parse_model(d: dict[str, Any], *args: Any, **kwargs: Any) -> tuple[nn.Sequen
         raise row_error(d, i, rows[i], f"{type(error).__name__}: {error}") from error
     finally:
         Conv.default_act = default_act  # of the whole process; upstream restores it only after a success
-    if d.get("aux_head"):
-        head = layers[-1]
-        if not isinstance(head, LightDetect) or hasattr(head, "one2one_cv2"):
-            raise yaml_error(d, "`aux_head` needs the head LightDetect without end2end")
-        head.add_aux([level[0].conv.in_channels for level in head.cv2])
     return layers, save
 
 
@@ -145,7 +141,10 @@ _stock_init = DetectionModel.__init__
 def _init(
     self: DetectionModel, cfg: Any = "yolo26n.yaml", ch: int = 3, nc: int | None = None, verbose: bool = True
 ) -> None:
-    """Build the model. If the forward pass that finds the strides fails, name the row whose inputs do not fit."""
+    """Build the model, with an auxiliary head if its YAML asks for it.
+
+    If the forward pass that finds the strides fails, name the row whose inputs do not fit.
+    """
     d = cfg if isinstance(cfg, dict) else yaml_model_load(cfg)
     rows = _check_rows(d)
     if type(d.get("nc")) is not int or d["nc"] < 1:
@@ -158,6 +157,12 @@ def _init(
         if (i := find_misfit(error)) is None:
             raise
         raise row_error(d, i, rows[i], f"inputs do not fit: {error}") from error
+    if d.get("aux_head"):
+        head = self.model[-1]
+        if not isinstance(head, LightDetect) or hasattr(head, "one2one_cv2") or head.stride.max() < AUX_STRIDE:
+            why = f"`aux_head` needs the head LightDetect with a stride of {AUX_STRIDE} or more, without end2end"
+            raise yaml_error(d, why)
+        head.add_aux()
 
 
 DetectionModel.__init__ = _init  # in place: the models of the other tasks inherit from upstream's class

@@ -1,4 +1,4 @@
-"""The auxiliary head: full branches that only train the rest of the model."""
+"""The auxiliary head: YOLO11's own head, which only trains the rest of the model."""
 
 from copy import deepcopy
 from pathlib import Path
@@ -12,22 +12,25 @@ from ultralytics.nn.tasks import DetectionModel
 from ultralytics.utils import DEFAULT_CFG
 
 from small_object.errors import UserError
-from small_object.training import fit_to_data, init_head
-from small_object.transfer import transfer
+from small_object.training import fit_to_data
 from tests.helpers.common import QUICK, write_data
 
 BACKBONE = [
     [-1, 1, "Conv", [16, 3, 2]],
     [-1, 1, "C3k2", [16]],
-    [-1, 1, "Conv", [24, 3, 2]],
     [-1, 1, "Conv", [32, 3, 2]],
+    [-1, 1, "Conv", [32, 3, 2]],
+    [-1, 1, "Conv", [48, 3, 2]],
 ]
 WEIGHT = 0.3
 
 
-def build(head: str = "LightDetect", seed: int = 0, **keys: object) -> DetectionModel:
+def build(
+    head: str = "LightDetect", seed: int = 0, levels: tuple[int, ...] = (2, 3, 4), **keys: object
+) -> DetectionModel:
+    """Return a model with a head at strides 4, 8 and 16, or at some of them."""
     torch.manual_seed(seed)
-    rows = {"backbone": BACKBONE, "head": [[[2, 3], 1, head, ["nc"]]]}
+    rows = {"backbone": BACKBONE, "head": [[[*levels], 1, head, ["nc"]]]}
     model = DetectionModel({"nc": 2, **rows, **keys}, verbose=False)
     model.args, model.names = SimpleNamespace(**vars(DEFAULT_CFG)), {0: "a", 1: "b"}
     return model
@@ -59,7 +62,8 @@ def test_the_loss_adds_that_of_a_model_with_the_full_head(model: DetectionModel)
     boxes = torch.tensor([[0.3, 0.4, 0.2, 0.3], [0.7, 0.6, 0.1, 0.1], [0.5, 0.5, 0.6, 0.4]])
     batch = {"img": torch.rand(2, 3, 64, 64), "cls": torch.tensor([0.0, 1, 1]), "batch_idx": torch.tensor([0.0, 0, 1])}
     batch["bboxes"] = boxes
-    parts = adopt(build(seed=1), model), adopt(build("Detect", seed=2), model, "aux_")
+    parts = adopt(build(seed=1), model), adopt(build("Detect", seed=2, levels=(3, 4)), model, "aux.")
+    assert parts[1].stride.tolist() == model.model[-1].aux.stride.tolist() == [8, 16]
     total, light, full = (each.train().loss(batch)[0] for each in (model, *parts))
     torch.testing.assert_close(total, light + WEIGHT * full)
     assert full.min() > 0
@@ -67,30 +71,55 @@ def test_the_loss_adds_that_of_a_model_with_the_full_head(model: DetectionModel)
     assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters() if p.requires_grad)
 
 
-def test_both_heads_start_alike(model: DetectionModel) -> None:
-    head = model.model[-1]
+def test_it_starts_as_a_stock_head_does(model: DetectionModel) -> None:
+    stock = build("Detect", levels=(3, 4))
     label = {"bboxes": torch.tensor([[0.5, 0.5, 0.25, 0.25]]).numpy(), "shape": (64, 64)}
+    model.args.head_init = stock.args.head_init = True
+    for each in (model, stock):
+        each.args.imgsz, each.args.task = 64, "detect"
     for _ in range(2):
-        for light, full in ((head.cv2, head.aux_cv2), (head.cv3, head.aux_cv3)):
-            assert all(torch.equal(a[-1].bias, b[-1].bias) for a, b in zip(light, full, strict=True))
-        started = init_head(head, [label], 64, float("inf"))
-    assert started == ""  # the second call finds that nothing is at upstream's start any more
+        for name in ("cv2", "cv3"):
+            pairs = zip(getattr(model.model[-1].aux, name), getattr(stock.model[-1], name), strict=True)
+            assert all(torch.equal(a[-1].bias, b[-1].bias) for a, b in pairs)
+        for each in (model, stock):
+            fit_to_data(each, SimpleNamespace(labels=[label | {"cls": torch.zeros(1, 1).numpy()}]), each.args)
 
 
-def test_it_takes_the_branches_of_a_stock_head(model: DetectionModel) -> None:
-    stock = build("Detect", seed=3)
-    assert transfer(stock, model, verbose=False)
-    taken = model.model[-1].state_dict()
-    for name, tensor in stock.model[-1].state_dict().items():
-        is_score = name.startswith("cv3") and name.split(".")[2] == "2"  # the order of the classes may differ
-        if name.startswith("cv"):
-            assert torch.equal(taken[f"aux_{name}"], tensor) is (not is_score or name.endswith("bias")), name
+@pytest.mark.parametrize("names", [{0: "a", 1: "b"}, {0: "b", 1: "a"}])
+@pytest.mark.parametrize("levels", [(3, 4), (2, 3, 4)])
+def test_it_takes_the_weights_of_a_stock_head(
+    names: dict[int, str], levels: tuple[int, ...], model: DetectionModel
+) -> None:
+    stock = build("Detect", seed=3, levels=levels)
+    stock.names = names
+    model.load(stock, verbose=False)
+    check_aux(model, stock.model[-1], len(levels) - 2, names)
+
+
+@pytest.mark.parametrize("names", [{0: "a", 1: "b"}, {0: "b", 1: "a"}])
+def test_it_takes_the_weights_of_another_one(names: dict[int, str], model: DetectionModel) -> None:
+    other = build(aux_head=WEIGHT, seed=3)
+    other.names = names
+    model.load(other, verbose=False)
+    check_aux(model, other.model[-1].aux, 0, names)
+
+
+def check_aux(model: DetectionModel, head: Detect, skipped: int, names: dict[int, str]) -> None:
+    """Check that an auxiliary head has the weights of another head, with class scores in the order of its names."""
+    taken, order = model.model[-1].aux.state_dict(), [[*names.values()].index(name) for name in model.names.values()]
+    for name, tensor in head.state_dict().items():
+        branch, level, *rest = name.split(".")
+        if not branch.startswith("cv") or int(level) < skipped:
+            continue
+        is_score = branch == "cv3" and rest[0] == "2"
+        own = taken[".".join([branch, str(int(level) - skipped), *rest])]
+        assert torch.equal(own, tensor[order] if is_score else tensor), name
 
 
 def test_the_argument_adds_and_removes_it(tmp_path: Path) -> None:
     data = write_data(tmp_path / "data", ("a",), {"train": 2, "val": 1})
     (tmp_path / "tiny.yaml").write_text(
-        "nc: 1\naux_head: 0\nbackbone: [[-1, 1, Conv, [8, 3, 4]]]\nhead: [[[0], 1, LightDetect, [nc]]]\n"
+        "nc: 1\naux_head: 0\nbackbone: [[-1, 1, Conv, [8, 3, 8]]]\nhead: [[[0], 1, LightDetect, [nc]]]\n"
     )
     options = QUICK | {"data": str(data), "project": str(tmp_path), "val": False}
     weights = tmp_path / "tiny.yaml"
@@ -98,12 +127,14 @@ def test_the_argument_adds_and_removes_it(tmp_path: Path) -> None:
         model = YOLO(weights)
         model.train(name=name, aux_head=given, **options)
         weights = tmp_path / name / "weights/last.pt"
-        assert YOLO(weights).model.model[-1].has_aux is expected, name
+        assert hasattr(YOLO(weights).model.model[-1], "aux") is expected, name
 
 
 def test_other_heads_have_none() -> None:
-    for keys in ({"head": "Detect"}, {"end2end": True}):
-        with pytest.raises(UserError, match="`aux_head` needs the head LightDetect without end2end"):
+    for keys in ({"head": "Detect"}, {"end2end": True}, {"levels": (2,)}):
+        with pytest.raises(
+            UserError, match="`aux_head` needs the head LightDetect with a stride of 8 or more, without"
+        ):
             build(aux_head=0.5, **keys)
     with pytest.raises(UserError, match="key `aux_head`: 'aux_head=-1' is an invalid value"):
         build(aux_head=-1)

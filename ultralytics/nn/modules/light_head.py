@@ -1,6 +1,5 @@
 """A detection head of depthwise separable convolutions, and its box decoding for ONNX."""
 
-from collections.abc import Sequence
 from copy import deepcopy
 from typing import Any
 
@@ -9,6 +8,9 @@ from torch import nn
 from ultralytics.nn.modules.block import DFL
 from ultralytics.nn.modules.conv import DWConv
 from ultralytics.nn.modules.head import Detect
+from ultralytics.utils.torch_utils import initialize_weights
+
+AUX_STRIDE = 8  # the finest of the auxiliary head: branches at stride 4 would take most of its time
 
 
 class FullDetect(Detect):
@@ -25,8 +27,9 @@ class LightDetect(Detect):
     3x3 and a 1x1 convolution, as in SSDLite (MobileNetV2, arXiv 1801.04381, section 6.2). Outputs and losses are
     Detect's.
 
-    With `add_aux`, YOLO11's own branches run on the same levels in training, as an auxiliary head (YOLOv7, arXiv
-    2207.02696). Its loss trains the backbone and the neck; `fuse` removes it, so prediction takes no longer.
+    With `add_aux`, YOLO11's own head runs at its own strides, from 8, alongside in training, as an auxiliary head
+    (YOLOv7, arXiv 2207.02696). Its loss trains the backbone and the neck; `fuse` removes it, so prediction takes no
+    longer.
 
     Args:
         nc: Number of classes.
@@ -49,36 +52,26 @@ class LightDetect(Detect):
         if end2end:
             self.one2one_cv2, self.one2one_cv3 = deepcopy(self.cv2), deepcopy(self.cv3)
 
-    @property
-    def has_aux(self) -> bool:
-        """Whether there is an auxiliary head."""
-        return getattr(self, "aux_cv2", None) is not None
-
-    def add_aux(self, ch: Sequence[int]) -> None:
-        """Add the auxiliary head for levels of the widths `ch`."""
-        full = FullDetect(self.nc, self.reg_max, ch=ch)
-        self.aux_cv2, self.aux_cv3 = full.cv2, full.cv3
+    def add_aux(self) -> None:
+        """Add the auxiliary head; the strides must be known."""
+        levels = self.stride >= AUX_STRIDE
+        widths = [level[0].conv.in_channels for level, is_used in zip(self.cv2, levels, strict=True) if is_used]
+        self.aux = FullDetect(self.nc, self.reg_max, ch=tuple(widths))
+        self.aux.stride = self.stride[levels]
+        self.aux.bias_init()
+        initialize_weights(self.aux)
 
     def forward(self, x: list[torch.Tensor]) -> Any:
         """Return upstream's outputs; in training, those of the auxiliary head are added under `aux`."""
-        outputs = super().forward(x)
-        if self.training and self.has_aux:
-            outputs["aux"] = self.forward_head(x, self.aux_cv2, self.aux_cv3)
+        outputs, aux = super().forward(x), getattr(self, "aux", None)
+        if self.training and aux is not None:
+            outputs["aux"] = aux(x[-aux.nl :])
         return outputs
-
-    def bias_init(self) -> None:
-        """Start the biases as upstream does, also those of the auxiliary head."""
-        super().bias_init()
-        if self.has_aux:
-            light = self.cv2, self.cv3
-            self.cv2, self.cv3 = self.aux_cv2, self.aux_cv3
-            super().bias_init()
-            self.cv2, self.cv3 = light
 
     def fuse(self) -> None:
         """Remove what only training needs."""
         super().fuse()
-        self.aux_cv2 = self.aux_cv3 = None
+        self.aux = None
 
 
 class OnnxDFL(DFL):
