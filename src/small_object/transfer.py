@@ -213,8 +213,8 @@ def matching_tensors(source: Tensors, target: Tensors) -> Tensors:
 def rename_levels(source: Any, state: Tensors, target: Any) -> Tensors:
     """Return the tensors of a detection head by their names in another head, with levels matched by stride.
 
-    Tensors of levels that the other head lacks are left out. An auxiliary head takes those of the other's auxiliary head
-    or, if there is none, of the other head itself.
+    Tensors of levels that the other head lacks are left out. An auxiliary head takes those of the source's auxiliary
+    head or, if there is none, of the source itself.
 
     Args:
         source: Head with the weights: upstream's `Detect` or a subclass.
