@@ -11,7 +11,6 @@ from typing import Any
 import yaml
 from torch import nn
 from ultralytics.nn.modules import DWR, C3k2DWR, Conv, DualConv, LightDetect, ScreeningFusion, ScreeningLateral
-from ultralytics.nn.modules.light_head import AUX_STRIDE
 from ultralytics.nn.tasks import DetectionModel
 from ultralytics.nn.tasks import parse_model as stock_parse_model
 from ultralytics.nn.tasks import yaml_model_load as stock_yaml_model_load
@@ -159,9 +158,8 @@ def _init(
         raise row_error(d, i, rows[i], f"inputs do not fit: {error}") from error
     if d.get("aux_head"):
         head = self.model[-1]
-        if not isinstance(head, LightDetect) or hasattr(head, "one2one_cv2") or head.stride.max() < AUX_STRIDE:
-            why = f"`aux_head` needs the head LightDetect with a stride of {AUX_STRIDE} or more, without end2end"
-            raise yaml_error(d, why)
+        if not isinstance(head, LightDetect) or hasattr(head, "one2one_cv2"):
+            raise yaml_error(d, "`aux_head` needs the head LightDetect without end2end")
         head.add_aux()
 
 

@@ -98,7 +98,7 @@ def _init(self: v8DetectionLoss, model: nn.Module, *args: Any, **kwargs: Any) ->
     _stock_init(self, model, *args, **kwargs)
     head = model.model[-1]
     if (aux := getattr(head, "aux", None)) is not None:
-        aux.stride = head.stride[-aux.nl :]  # on the model's device
+        aux.stride = head.stride  # on the model's device
         self.aux, self.aux_weight = type(self)(_WithHead(model, aux), *args, **kwargs), model_setting(model, "aux_head")
     c = float(getattr(model.args, "nwd_c", None) or getattr(model, "nwd_c", DEFAULT_C))
     # A subclass for rotated boxes, masks or keypoints may have replaced either.

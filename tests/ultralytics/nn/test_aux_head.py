@@ -62,8 +62,7 @@ def test_the_loss_adds_that_of_a_model_with_the_full_head(model: DetectionModel)
     boxes = torch.tensor([[0.3, 0.4, 0.2, 0.3], [0.7, 0.6, 0.1, 0.1], [0.5, 0.5, 0.6, 0.4]])
     batch = {"img": torch.rand(2, 3, 64, 64), "cls": torch.tensor([0.0, 1, 1]), "batch_idx": torch.tensor([0.0, 0, 1])}
     batch["bboxes"] = boxes
-    parts = adopt(build(seed=1), model), adopt(build("Detect", seed=2, levels=(3, 4)), model, "aux.")
-    assert parts[1].stride.tolist() == model.model[-1].aux.stride.tolist() == [8, 16]
+    parts = adopt(build(seed=1), model), adopt(build("Detect", seed=2), model, "aux.")
     total, light, full = (each.train().loss(batch)[0] for each in (model, *parts))
     torch.testing.assert_close(total, light + WEIGHT * full)
     assert full.min() > 0
@@ -72,7 +71,7 @@ def test_the_loss_adds_that_of_a_model_with_the_full_head(model: DetectionModel)
 
 
 def test_it_starts_as_a_stock_head_does(model: DetectionModel) -> None:
-    stock = build("Detect", levels=(3, 4))
+    stock = build("Detect")
     label = {"bboxes": torch.tensor([[0.5, 0.5, 0.25, 0.25]]).numpy(), "shape": (64, 64)}
     model.args.head_init = stock.args.head_init = True
     for each in (model, stock):
@@ -93,7 +92,7 @@ def test_it_takes_the_weights_of_a_stock_head(
     stock = build("Detect", seed=3, levels=levels)
     stock.names = names
     model.load(stock, verbose=False)
-    check_aux(model, stock.model[-1], len(levels) - 2, names)
+    check_aux(model, names, stock.model[-1], missing=3 - len(levels))
 
 
 @pytest.mark.parametrize("names", [{0: "a", 1: "b"}, {0: "b", 1: "a"}])
@@ -101,25 +100,24 @@ def test_it_takes_the_weights_of_another_one(names: dict[int, str], model: Detec
     other = build(aux_head=WEIGHT, seed=3)
     other.names = names
     model.load(other, verbose=False)
-    check_aux(model, other.model[-1].aux, 0, names)
+    check_aux(model, names, other.model[-1].aux)
 
 
-def check_aux(model: DetectionModel, head: Detect, skipped: int, names: dict[int, str]) -> None:
-    """Check that an auxiliary head has the weights of another head, with class scores in the order of its names."""
+def check_aux(model: DetectionModel, names: dict[int, str], head: Detect, missing: int = 0) -> None:
+    """Check that an auxiliary head has the weights of a head that lacks the first levels, with scores by class name."""
     taken, order = model.model[-1].aux.state_dict(), [[*names.values()].index(name) for name in model.names.values()]
     for name, tensor in head.state_dict().items():
         branch, level, *rest = name.split(".")
-        if not branch.startswith("cv") or int(level) < skipped:
-            continue
-        is_score = branch == "cv3" and rest[0] == "2"
-        own = taken[".".join([branch, str(int(level) - skipped), *rest])]
-        assert torch.equal(own, tensor[order] if is_score else tensor), name
+        if branch.startswith("cv"):
+            is_score = branch == "cv3" and rest[0] == "2"
+            own = taken[".".join([branch, str(int(level) + missing), *rest])]
+            assert torch.equal(own, tensor[order] if is_score else tensor), name
 
 
 def test_the_argument_adds_and_removes_it(tmp_path: Path) -> None:
     data = write_data(tmp_path / "data", ("a",), {"train": 2, "val": 1})
     (tmp_path / "tiny.yaml").write_text(
-        "nc: 1\naux_head: 0\nbackbone: [[-1, 1, Conv, [8, 3, 8]]]\nhead: [[[0], 1, LightDetect, [nc]]]\n"
+        "nc: 1\naux_head: 0\nbackbone: [[-1, 1, Conv, [8, 3, 4]]]\nhead: [[[0], 1, LightDetect, [nc]]]\n"
     )
     options = QUICK | {"data": str(data), "project": str(tmp_path), "val": False}
     weights = tmp_path / "tiny.yaml"
@@ -131,10 +129,8 @@ def test_the_argument_adds_and_removes_it(tmp_path: Path) -> None:
 
 
 def test_other_heads_have_none() -> None:
-    for keys in ({"head": "Detect"}, {"end2end": True}, {"levels": (2,)}):
-        with pytest.raises(
-            UserError, match="`aux_head` needs the head LightDetect with a stride of 8 or more, without"
-        ):
+    for keys in ({"head": "Detect"}, {"end2end": True}):
+        with pytest.raises(UserError, match="`aux_head` needs the head LightDetect without end2end"):
             build(aux_head=0.5, **keys)
     with pytest.raises(UserError, match="key `aux_head`: 'aux_head=-1' is an invalid value"):
         build(aux_head=-1)

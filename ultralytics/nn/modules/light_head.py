@@ -10,8 +10,6 @@ from ultralytics.nn.modules.conv import DWConv
 from ultralytics.nn.modules.head import Detect
 from ultralytics.utils.torch_utils import initialize_weights
 
-AUX_STRIDE = 8  # the finest of the auxiliary head: branches at stride 4 would take most of its time
-
 
 class FullDetect(Detect):
     """Upstream's Detect with the branches of YOLO11, not of older models."""
@@ -27,9 +25,8 @@ class LightDetect(Detect):
     3x3 and a 1x1 convolution, as in SSDLite (MobileNetV2, arXiv 1801.04381, section 6.2). Outputs and losses are
     Detect's.
 
-    With `add_aux`, YOLO11's own head runs at its own strides, from 8, alongside in training, as an auxiliary head
-    (YOLOv7, arXiv 2207.02696). Its loss trains the backbone and the neck; `fuse` removes it, so prediction takes no
-    longer.
+    With `add_aux`, YOLO11's own head runs on the same levels in training, as an auxiliary head (YOLOv7, arXiv
+    2207.02696). Its loss trains the backbone and the neck; `fuse` removes it, so prediction takes no longer.
 
     Args:
         nc: Number of classes.
@@ -54,10 +51,8 @@ class LightDetect(Detect):
 
     def add_aux(self) -> None:
         """Add the auxiliary head; the strides must be known."""
-        levels = self.stride >= AUX_STRIDE
-        widths = [level[0].conv.in_channels for level, is_used in zip(self.cv2, levels, strict=True) if is_used]
-        self.aux = FullDetect(self.nc, self.reg_max, ch=tuple(widths))
-        self.aux.stride = self.stride[levels]
+        self.aux = FullDetect(self.nc, self.reg_max, ch=tuple(level[0].conv.in_channels for level in self.cv2))
+        self.aux.stride = self.stride
         self.aux.bias_init()
         initialize_weights(self.aux)
 
@@ -65,7 +60,7 @@ class LightDetect(Detect):
         """Return upstream's outputs; in training, those of the auxiliary head are added under `aux`."""
         outputs, aux = super().forward(x), getattr(self, "aux", None)
         if self.training and aux is not None:
-            outputs["aux"] = aux(x[-aux.nl :])
+            outputs["aux"] = aux(x)
         return outputs
 
     def fuse(self) -> None:
