@@ -78,16 +78,6 @@ def model_setting(model: nn.Module, key: str) -> float:
     return float(value or 0.0)
 
 
-class _WithHead:
-    """A model with another head, as the loss sees it."""
-
-    def __init__(self, model: nn.Module, head: nn.Module) -> None:
-        self._whole, self.model = model, [head]
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._whole, name)
-
-
 _stock_init = v8DetectionLoss.__init__
 _stock_loss = v8DetectionLoss.loss
 
@@ -96,10 +86,7 @@ _stock_loss = v8DetectionLoss.loss
 def _init(self: v8DetectionLoss, model: nn.Module, *args: Any, **kwargs: Any) -> None:
     """Build the loss; give its box loss and its assigner their shares and the scale of the NWD."""
     _stock_init(self, model, *args, **kwargs)
-    head = model.model[-1]
-    if (aux := getattr(head, "aux", None)) is not None:
-        aux.stride = head.stride  # on the model's device
-        self.aux, self.aux_weight = type(self)(_WithHead(model, aux), *args, **kwargs), model_setting(model, "aux_head")
+    self.aux_weight = model_setting(model, "aux_head")
     c = float(getattr(model.args, "nwd_c", None) or getattr(model, "nwd_c", DEFAULT_C))
     # A subclass for rotated boxes, masks or keypoints may have replaced either.
     if isinstance(self.bbox_loss, BboxLoss):
@@ -113,7 +100,7 @@ def _loss(self: v8DetectionLoss, preds: dict[str, Any], batch: dict[str, Any]) -
     """Return upstream's loss of a batch, plus the weighted loss of the auxiliary head if there is one."""
     loss, items = _stock_loss(self, preds, batch)
     if "aux" in preds:
-        loss = loss + self.aux_weight * self.aux.loss(preds["aux"], batch)[0]
+        loss = loss + self.aux_weight * _stock_loss(self, preds["aux"], batch)[0]
     return loss, items
 
 
