@@ -121,7 +121,7 @@ def parse_model(d: dict[str, Any], *args: Any, **kwargs: Any) -> tuple[nn.Sequen
     d = {**d, "row": None}  # the extended function notes the row it is at
     default_act = Conv.default_act
     try:
-        layers, save = _parse_rows(d, *args, **kwargs)
+        return _parse_rows(d, *args, **kwargs)
     except (ImportError, OSError):  # a missing package or download is no mistake in the row
         raise
     except Exception as error:
@@ -130,7 +130,6 @@ def parse_model(d: dict[str, Any], *args: Any, **kwargs: Any) -> tuple[nn.Sequen
         raise row_error(d, i, rows[i], f"{type(error).__name__}: {error}") from error
     finally:
         Conv.default_act = default_act  # of the whole process; upstream restores it only after a success
-    return layers, save
 
 
 _stock_init = DetectionModel.__init__
