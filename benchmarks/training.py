@@ -105,7 +105,7 @@ class CurveTrainer(DetectionTrainer):
         self.args.val = self.args.save = (self.epoch + 1) % interval == 0 or self.epoch + 1 == self.epochs
 
     def _add_to_curve(self) -> None:
-        if self.args.val:
+        if self.args.val and self.fitness is not None:  # None: `slice_val` validated whole images
             scores = (self.metrics.get(f"metrics/{name}(B)", -1) for name in ("mAP50", "mAP50-95", "AP_small"))
             scores = (float(score) if score >= 0 else math.nan for score in scores)  # nan: no small objects
             self.curve.append((self.epoch + 1, round(self.seconds, 3), *scores))

@@ -150,6 +150,15 @@ def test_weights_are_those_of_validated_epochs(tmp_path: Path, monkeypatch: pyte
         assert torch.load(weights, weights_only=False)["epoch"] + 1 == epoch
 
 
+def test_the_curve_leaves_out_epochs_that_validate_whole_images(tmp_path: Path) -> None:
+    (tmp_path / "one.yaml").write_text(STOCK_MODEL.format(2))
+    data = write_data(tmp_path / "squares", ("a", "b"), {"train": 2, "val": 1})
+    given = {"model": str(tmp_path / "one.yaml"), "data": str(data), "project": str(tmp_path), "epochs": 5}
+    trainer = training.CurveTrainer(overrides=QUICK | given | compare.COMMON | {"slice": 64, "slice_val": 2}, points=5)
+    trainer.train()
+    assert [epoch for epoch, *_ in trainer.curve] == [2, 4, 5]
+
+
 def test_an_interrupted_run_resumes_after_its_last_complete_epoch(tmp_path: Path) -> None:
     (tmp_path / "one.yaml").write_text(STOCK_MODEL.format(2))
     data = write_data(tmp_path / "squares", ("a", "b"), {"train": 4, "val": 1})
