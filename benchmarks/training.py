@@ -177,6 +177,7 @@ def run_one(folder: Path) -> None:
     if not spec["trained"]:
         result["row"] |= validate(weights, options)
     result["again"] = [validate(weights, options | more) for more in spec["again"]]
+    (folder / STATE).unlink(missing_ok=True)  # only now: an interrupted validation repeats one epoch, not all
     write_file(folder / "result.json", json.dumps(result))
 
 
@@ -191,7 +192,6 @@ def train(folder: Path, spec: dict[str, Any], hardware: dict[str, Any]) -> dict[
     trainer = model.trainer
     if trainer.batch_size != arguments["batch"]:
         raise MemoryError(f"the device has too little memory for batch={arguments['batch']}")
-    (folder / STATE).unlink(missing_ok=True)
     for weights in (trainer.best, trainer.last):
         torch_utils.strip_optimizer(weights)
     *_, AP50_last, AP_last, _ = trainer.curve[-1]
