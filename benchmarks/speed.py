@@ -32,13 +32,12 @@ import torch
 from torch import nn
 from ultralytics import YOLO, __version__
 from ultralytics.cfg import get_cfg
-from ultralytics.nn.tasks import DetectionModel, guess_model_task, yaml_model_load
+from ultralytics.nn.tasks import guess_model_task, yaml_model_load
 from ultralytics.utils import LOGGER, TQDM
-from ultralytics.utils.torch_utils import ModelEMA, autocast, get_flops
+from ultralytics.utils.torch_utils import ModelEMA, autocast, get_flops, get_num_params
 
 from benchmarks import common
 from benchmarks.compare import Model, parse_model
-from benchmarks.training import num_parameters
 from small_object.errors import UserError
 from small_object.files import write_file
 
@@ -76,12 +75,9 @@ def build(text: str, *sizes: int) -> Contender:
     """
     model = parse_model(text)
     try:
-        cfg = yaml_model_load(model.path)
-        if guess_model_task(cfg) != "detect":
+        if guess_model_task(yaml_model_load(model.path)) != "detect":
             raise UserError("it is not a detection model")
-        if "aux_head" in model.overrides:
-            cfg["aux_head"] = model.overrides["aux_head"]
-        network = DetectionModel(cfg, verbose=False)
+        network = YOLO(model.path, task="detect").model
     except Exception as error:
         raise UserError(f"model `{text}`: {str(error).strip().partition(chr(10))[0]}") from error
     for size in sizes:
@@ -305,7 +301,7 @@ def run(args: argparse.Namespace) -> None:
     }  # fmt: skip
     rows = [
         {
-            "model": c.model.label, "yaml": common.relative_path(c.model.path), "parameters": num_parameters(c.network),
+            "model": c.model.label, "yaml": common.relative_path(c.model.path), "parameters": get_num_params(c.network),
             "GFLOPs": round(c.gflops, 3), "measurement": what,
             "imgsz": args.train_imgsz if what.startswith("training") else args.imgsz,
             "batch": args.batch if what.startswith("training") else 1,

@@ -197,10 +197,10 @@ def train(folder: Path, spec: dict[str, Any], hardware: dict[str, Any]) -> dict[
     *_, AP50_last, AP_last, _ = trainer.curve[-1]
     network = torch_utils.unwrap_model(trainer.model)
     shares = {key: model_setting(network, key) for key in ("nwd", "nwd_assign")}
-    changes = [*shares.values(), model_setting(network, "head_init"), model_setting(network, "aux_head")]
+    changes = [*shares.values(), model_setting(network, "head_init")]
     changes += [isinstance(module, tuple(BLOCKS)) for module in network.modules()]
     row = {
-        "AP_last": AP_last, "AP50_last": AP50_last, "parameters": num_parameters(network),
+        "AP_last": AP_last, "AP50_last": AP50_last, "parameters": torch_utils.get_num_params(network),
         "GFLOPs": round(torch_utils.get_flops(network, arguments["imgsz"]), 3),
         "strides": " ".join(f"{stride:g}" for stride in network.stride.tolist()),
         "stock": "no" if any(changes) else "yes", **shares,
@@ -209,11 +209,6 @@ def train(folder: Path, spec: dict[str, Any], hardware: dict[str, Any]) -> dict[
         "torch": torch.__version__, "ultralytics": __version__,
     }  # fmt: skip
     return {"row": row, "curve": trainer.curve}
-
-
-def num_parameters(network: nn.Module) -> int:
-    """Return how many parameters a model predicts with: all but those of an auxiliary head."""
-    return sum(p.numel() for name, p in network.named_parameters() if ".aux." not in name)
 
 
 def validate(weights: Path, options: dict[str, Any]) -> dict[str, Any]:

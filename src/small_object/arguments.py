@@ -23,9 +23,8 @@ def check_arguments(cfg: dict[str, Any]) -> None:
     """
     if (c := cfg.get("nwd_c")) is not None and not 0 < c <= sys.float_info.max:  # not inf or more than a float holds
         raise ValueError(f"'nwd_c={c}' is an invalid value. 'nwd_c' must be finite and greater than 0.")
-    for name in ("min_box", "aux_head"):
-        if not 0 <= (value := cfg.get(name) or 0) < sys.float_info.max:
-            raise ValueError(f"'{name}={value}' is an invalid value. '{name}' must be finite and at least 0.")
+    if not 0 <= (limit := cfg.get("min_box") or 0) < sys.float_info.max:
+        raise ValueError(f"'min_box={limit}' is an invalid value. 'min_box' must be finite and at least 0.")
     if (overlap := cfg.get("slice_overlap") or 0) > MAX_OVERLAP:
         raise ValueError(f"'slice_overlap={overlap}' is an invalid value. It must be between 0.0 and {MAX_OVERLAP}.")
     for name, minimum in {"slice_batch": 0, "slice_samples": 1, "slice_val": 1}.items():

@@ -49,7 +49,6 @@ def replace_blocks(model: Any, file: Path) -> Any:
             if type(child) is DualConv:
                 setattr(parent, name, to_conv(child))
             elif type(child) is LightDetect:
-                child._modules.pop("aux", None)  # only training needs it
                 child.__class__ = Detect
                 child.type = "ultralytics.nn.modules.head.Detect"
     ours = {DualConv.__module__, LightDetect.__module__, "ultralytics.nn.modules.dwr", "ultralytics.nn.modules.hsfpn"}
@@ -57,7 +56,6 @@ def replace_blocks(model: Any, file: Path) -> Any:
         raise UserError(f"{file}: stock Ultralytics has no {', '.join(left)}; export it with `yolo export`")
     for part in ("backbone", "head"):
         model.yaml[part] = [stock_row(row) for row in model.yaml[part]]
-    model.yaml.pop("aux_head", None)
     model.args = {k: v for k, v in dict(getattr(model, "args", None) or {}).items() if k not in DEFAULTS}
     return model
 

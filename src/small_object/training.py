@@ -13,7 +13,6 @@ from ultralytics.utils import LOGGER, RANK, colorstr
 from ultralytics.utils.loss import model_setting
 from ultralytics.utils.torch_utils import unwrap_model
 
-from small_object.errors import UserError
 from small_object.nwd import mean_box_size
 from small_object.sizes import UPRIGHT_TASKS, box_sides
 from small_object.slicing.dataset import add_shape, object_size
@@ -33,21 +32,15 @@ def fit_to_data(model: Any, dataset: Any, args: SimpleNamespace) -> None:
         model: Model about to be trained, with its task in `args`.
         dataset: Upstream's training set, or one of tiles.
         args: Arguments of the training.
-
-    Raises:
-        UserError: If the model lacks the auxiliary head that `aux_head` asks for.
     """
     labels, tile = [add_shape(label) for label in dataset.labels], max(getattr(dataset, "tile", (math.inf,)))
     model = unwrap_model(model)
     student = getattr(model, "student_model", model)  # distillation: the student builds the loss
-    head, aux = student.model[-1], getattr(student.model[-1], "aux", None)
-    if args.aux_head and aux is None:
-        raise UserError(f"aux_head={args.aux_head}: only detection models with the head LightDetect can have it")
     lines = []
     if args.task in UPRIGHT_TASKS:  # their losses hold a BboxLoss
         lines.append(set_nwd_scale(student, labels, args, tile))
-        if model_setting(student, "head_init") and hasattr(head, "bias_init"):
-            lines += [init_head(each, labels, args.imgsz, tile) for each in (head, aux) if each is not None]
+        if model_setting(student, "head_init") and hasattr(student.model[-1], "bias_init"):
+            lines.append(init_head(student.model[-1], labels, args.imgsz, tile))
     model.object_size = object_size(labels)  # saved in checkpoints for `slice=auto`
     model.train_scale = median(args.imgsz / min(max(label["shape"]), tile) for label in labels)
     model.tiles_only = tile < math.inf and args.slice_full_ratio == 0  # decides an unset `slice_full`

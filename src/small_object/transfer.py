@@ -20,7 +20,6 @@ from small_object.errors import UserError, explain, one_line
 PROBE = 256  # side in pixels of the image that finds the stride of each row; a multiple of any stride in use
 ENOUGH = Fraction(1, 3)  # fraction of the tensors below which weights hardly help
 LEVELS = re.compile(r"(one2one_)?cv[2-5]")  # branches of a head that have a module for each level
-AUX = "aux."  # starts the names of an auxiliary head
 FAMILIES = {"C3k2": "yolo11", "C2f": "yolov8"}  # stock models by the block that identifies them
 
 Tensors = dict[str, torch.Tensor]
@@ -213,8 +212,7 @@ def matching_tensors(source: Tensors, target: Tensors) -> Tensors:
 def rename_levels(source: Any, state: Tensors, target: Any) -> Tensors:
     """Return the tensors of a detection head by their names in another head, with levels matched by stride.
 
-    Tensors of levels that the other head lacks are left out. An auxiliary head takes those of the source's auxiliary
-    head or, if there is none, of the source itself.
+    Tensors of levels that the other head lacks are left out.
 
     Args:
         source: Head with the weights: upstream's `Detect` or a subclass.
@@ -224,17 +222,12 @@ def rename_levels(source: Any, state: Tensors, target: Any) -> Tensors:
     strides = source.stride.tolist()
     levels = {stride: level for level, stride in enumerate(target.stride.tolist())}
     renamed: Tensors = {}
-    own = {name: tensor for name, tensor in state.items() if not name.startswith(AUX)}
-    for name, tensor in own.items():
+    for name, tensor in state.items():
         branch, *rest = name.split(".")
         if not (LEVELS.fullmatch(branch) and rest[0].isdigit()):
             renamed[name] = tensor
         elif (level := levels.get(strides[int(rest[0])])) is not None:
             renamed[".".join([branch, str(level), *rest[1:]])] = tensor
-    if (aux := getattr(target, "aux", None)) is not None:
-        theirs = {name.removeprefix(AUX): tensor for name, tensor in state.items() if name not in own}
-        found = rename_levels(source.aux, theirs, aux) if theirs else rename_levels(source, own, aux)
-        renamed |= {AUX + name: tensor for name, tensor in found.items()}
     return renamed
 
 

@@ -23,7 +23,6 @@ DetectionModel(model.model.yaml)  # the rows can be built again
 ROWS = """
 backbone: [[-1, 1, Conv, [16, 3, 2]], [-1, 1, DualConv, [24, 2]], [-1, 1, C3k2, [24]], [-1, 1, DualConv, [32, 2, 2]]]
 head: [[[2, 3], 1, LightDetect, [nc]]]
-aux_head: 0.5
 """
 
 

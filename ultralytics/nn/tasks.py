@@ -139,10 +139,7 @@ _stock_init = DetectionModel.__init__
 def _init(
     self: DetectionModel, cfg: Any = "yolo26n.yaml", ch: int = 3, nc: int | None = None, verbose: bool = True
 ) -> None:
-    """Build the model, with an auxiliary head if its YAML asks for it.
-
-    If the forward pass that finds the strides fails, name the row whose inputs do not fit.
-    """
+    """Build the model. If the forward pass that finds the strides fails, name the row whose inputs do not fit."""
     d = cfg if isinstance(cfg, dict) else yaml_model_load(cfg)
     rows = _check_rows(d)
     if type(d.get("nc")) is not int or d["nc"] < 1:
@@ -155,11 +152,6 @@ def _init(
         if (i := find_misfit(error)) is None:
             raise
         raise row_error(d, i, rows[i], f"inputs do not fit: {error}") from error
-    if d.get("aux_head"):
-        head = self.model[-1]
-        if not isinstance(head, LightDetect) or hasattr(head, "one2one_cv2"):
-            raise yaml_error(d, "`aux_head` needs the head LightDetect without end2end")
-        head.add_aux()
 
 
 DetectionModel.__init__ = _init  # in place: the models of the other tasks inherit from upstream's class
@@ -183,7 +175,7 @@ def _check_rows(d: dict[str, Any]) -> list[Any]:
     """Check the rows and keys of a model YAML before anything is built; return a copy of the rows."""
     from ultralytics.cfg import check_cfg  # cfg imports more than a model needs
 
-    for key in ("nwd", "nwd_assign", "head_init", "aux_head"):  # checked like the arguments of those names
+    for key in ("nwd", "nwd_assign", "head_init"):  # checked like the arguments of those names
         try:
             check_cfg({key: d.get(key)})
         except UserError as error:

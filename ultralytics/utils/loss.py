@@ -14,7 +14,6 @@ from ultralytics_overlay import require_parameters
 
 require_parameters(StockBboxLoss.forward, "pred_bboxes", "target_bboxes", "target_scores", "fg_mask", "imgsz", "stride")
 require_parameters(v8DetectionLoss.__init__, "model")
-require_parameters(v8DetectionLoss.loss, "preds", "batch")
 
 
 class BboxLoss(StockBboxLoss):
@@ -69,8 +68,7 @@ def model_setting(model: nn.Module, key: str) -> float:
 
     Args:
         model: Detection model with its arguments in `args` and its YAML in `yaml`.
-        key: `nwd` for the share of the NWD in the box loss, `nwd_assign` for that in the assignment, `head_init`, or
-            `aux_head` for the weight of the auxiliary head's loss.
+        key: `nwd` for the share of the NWD in the box loss, `nwd_assign` for that in the assignment, or `head_init`.
     """
     value = getattr(model.args, key, None)
     if value is None:
@@ -79,14 +77,12 @@ def model_setting(model: nn.Module, key: str) -> float:
 
 
 _stock_init = v8DetectionLoss.__init__
-_stock_loss = v8DetectionLoss.loss
 
 
 @functools.wraps(_stock_init)
 def _init(self: v8DetectionLoss, model: nn.Module, *args: Any, **kwargs: Any) -> None:
     """Build the loss; give its box loss and its assigner their shares and the scale of the NWD."""
     _stock_init(self, model, *args, **kwargs)
-    self.aux_weight = model_setting(model, "aux_head")
     c = float(getattr(model.args, "nwd_c", None) or getattr(model, "nwd_c", DEFAULT_C))
     # A subclass for rotated boxes, masks or keypoints may have replaced either.
     if isinstance(self.bbox_loss, BboxLoss):
@@ -95,14 +91,4 @@ def _init(self: v8DetectionLoss, model: nn.Module, *args: Any, **kwargs: Any) ->
         self.assigner.nwd_assign, self.assigner.nwd_c = model_setting(model, "nwd_assign"), c
 
 
-@functools.wraps(_stock_loss)
-def _loss(self: v8DetectionLoss, preds: dict[str, Any], batch: dict[str, Any]) -> Any:
-    """Return upstream's loss of a batch, plus the weighted loss of the auxiliary head if there is one."""
-    loss, items = _stock_loss(self, preds, batch)
-    if "aux" in preds:
-        loss = loss + self.aux_weight * _stock_loss(self, preds["aux"], batch)[0]
-    return loss, items
-
-
 v8DetectionLoss.__init__ = _init  # in place: the losses of the other tasks inherit from upstream's class
-v8DetectionLoss.loss = _loss

@@ -1,20 +1,12 @@
 """A detection head of depthwise separable convolutions, and its box decoding for ONNX."""
 
 from copy import deepcopy
-from typing import Any
 
 import torch
 from torch import nn
 from ultralytics.nn.modules.block import DFL
 from ultralytics.nn.modules.conv import DWConv
 from ultralytics.nn.modules.head import Detect
-from ultralytics.utils.torch_utils import initialize_weights
-
-
-class FullDetect(Detect):
-    """Upstream's Detect with the branches of YOLO11, not of older models."""
-
-    legacy = False
 
 
 class LightDetect(Detect):
@@ -24,9 +16,6 @@ class LightDetect(Detect):
     convolutions, depthwise separable ones for the classes, and a 1x1 convolution in each branch; here it is a depthwise
     3x3 and a 1x1 convolution, as in SSDLite (MobileNetV2, arXiv 1801.04381, section 6.2). Outputs and losses are
     Detect's.
-
-    With `add_aux`, YOLO11's own head runs on the same levels in training, as an auxiliary head (YOLOv7, arXiv
-    2207.02696). Its loss trains the backbone and the neck; `fuse` removes it, so prediction takes no longer.
 
     Args:
         nc: Number of classes.
@@ -48,25 +37,6 @@ class LightDetect(Detect):
         )
         if end2end:
             self.one2one_cv2, self.one2one_cv3 = deepcopy(self.cv2), deepcopy(self.cv3)
-
-    def add_aux(self) -> None:
-        """Add the auxiliary head; the strides must be known."""
-        self.aux = FullDetect(self.nc, self.reg_max, ch=tuple(level[0].conv.in_channels for level in self.cv2))
-        self.aux.stride = self.stride
-        self.aux.bias_init()
-        initialize_weights(self.aux)
-
-    def forward(self, x: list[torch.Tensor]) -> Any:
-        """Return upstream's outputs; in training, those of the auxiliary head are added under `aux`."""
-        outputs, aux = super().forward(x), getattr(self, "aux", None)
-        if self.training and aux is not None:
-            outputs["aux"] = aux(x)
-        return outputs
-
-    def fuse(self) -> None:
-        """Remove what only training needs."""
-        super().fuse()
-        self.aux = None
 
 
 class OnnxDFL(DFL):

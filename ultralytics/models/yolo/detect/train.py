@@ -1,11 +1,8 @@
 """Trains on slices, and tells a model about its data before the first step."""
 
-from typing import Any
-
 from torch.utils.data import DataLoader, Dataset
 from ultralytics.data.utils import get_split_fraction
 from ultralytics.models.yolo.detect.train import DetectionTrainer as StockDetectionTrainer
-from ultralytics.nn.tasks import yaml_model_load
 from ultralytics.utils import LOGGER, RANK, colorstr
 from ultralytics.utils.torch_utils import unwrap_model
 
@@ -16,7 +13,6 @@ from small_object.slicing.dataset import SlicedDataset
 from small_object.training import fit_to_data
 from ultralytics_overlay import require_parameters
 
-require_parameters(StockDetectionTrainer.get_model, "cfg")
 require_parameters(StockDetectionTrainer.build_dataset, "img_path", "mode", "batch")
 require_parameters(StockDetectionTrainer.get_dataloader, "dataset_path", "batch_size", "rank", "mode")
 require_parameters(StockDetectionTrainer.save_metrics, "metrics")
@@ -28,18 +24,6 @@ WHOLE = 1 << 30  # pixels: a tile larger than any image, so that `slice_roi` cou
 
 class DetectionTrainer(StockDetectionTrainer):
     """Upstream's trainer of detection models, which also trains on slices and tells models about their data."""
-
-    def get_model(self, cfg: Any = None, *args: Any, **kwargs: Any) -> Any:
-        """Return upstream's model, with an auxiliary head if `aux_head` asks for it.
-
-        Args:
-            cfg: Path of a model YAML or its content.
-            *args: See upstream's `get_model`.
-            **kwargs: Likewise.
-        """
-        if cfg is not None and self.args.aux_head is not None:
-            cfg = {**(cfg if isinstance(cfg, dict) else yaml_model_load(cfg)), "aux_head": self.args.aux_head}
-        return super().get_model(cfg, *args, **kwargs)
 
     def build_dataset(self, img_path: str, mode: str = "train", batch: int | None = None) -> Dataset:
         """Return upstream's data set or, for training with `slice`, a data set of tiles.
