@@ -197,7 +197,7 @@ def train(folder: Path, spec: dict[str, Any], hardware: dict[str, Any]) -> dict[
     *_, AP50_last, AP_last, _ = trainer.curve[-1]
     network = torch_utils.unwrap_model(trainer.model)
     shares = {key: model_setting(network, key) for key in ("nwd", "nwd_assign")}
-    changes = [*shares.values(), model_setting(network, "head_init")]
+    changes = [*shares.values(), *(model_setting(network, key) for key in ("head_init", "paste"))]
     changes += [isinstance(module, tuple(BLOCKS)) for module in network.modules()]
     row = {
         "AP_last": AP_last, "AP50_last": AP50_last, "parameters": torch_utils.get_num_params(network),

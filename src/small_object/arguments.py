@@ -27,8 +27,8 @@ def check_arguments(cfg: dict[str, Any]) -> None:
         raise ValueError(f"'min_box={limit}' is an invalid value. 'min_box' must be finite and at least 0.")
     if (overlap := cfg.get("slice_overlap") or 0) > MAX_OVERLAP:
         raise ValueError(f"'slice_overlap={overlap}' is an invalid value. It must be between 0.0 and {MAX_OVERLAP}.")
-    for name, minimum in {"slice_batch": 0, "slice_samples": 1, "slice_val": 1}.items():
-        if (count := cfg.get(name, 1)) < minimum:
+    for name, minimum in {"slice_batch": 0, "slice_samples": 1, "slice_val": 1, "paste": 0}.items():
+        if (count := cfg.get(name)) is not None and count < minimum:
             raise ValueError(f"'{name}={count}' is an invalid value. '{name}' must be >= {minimum}.")
     side, task = cfg.get("slice"), cfg.get("task")
     sides = side if isinstance(side, (list, tuple)) else [side, side]

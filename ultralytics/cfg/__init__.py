@@ -27,7 +27,7 @@ require_parameters(stock_entrypoint, "debug")
 
 CFG_FRACTION_KEYS = CFG_FRACTION_KEYS | {"nwd", "nwd_assign", "slice_skip", "slice_full_ratio", "slice_keep"}
 CFG_FRACTION_KEYS |= {"slice_overlap", "slice_iou", "slice_empty"}
-CFG_INT_KEYS = CFG_INT_KEYS | {"slice_batch", "slice_samples", "slice_val"}
+CFG_INT_KEYS = CFG_INT_KEYS | {"slice_batch", "slice_samples", "slice_val", "paste"}
 CFG_FLOAT_KEYS = CFG_FLOAT_KEYS | {"nwd_c", "min_box"}
 CFG_BOOL_KEYS = CFG_BOOL_KEYS | {"size_metrics", "slice_full", "head_init"}
 

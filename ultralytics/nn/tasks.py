@@ -175,7 +175,7 @@ def _check_rows(d: dict[str, Any]) -> list[Any]:
     """Check the rows and keys of a model YAML before anything is built; return a copy of the rows."""
     from ultralytics.cfg import check_cfg  # cfg imports more than a model needs
 
-    for key in ("nwd", "nwd_assign", "head_init"):  # checked like the arguments of those names
+    for key in ("nwd", "nwd_assign", "head_init", "paste"):  # checked like the arguments of those names
         try:
             check_cfg({key: d.get(key)})
         except UserError as error:

@@ -68,7 +68,8 @@ def model_setting(model: nn.Module, key: str) -> float:
 
     Args:
         model: Detection model with its arguments in `args` and its YAML in `yaml`.
-        key: `nwd` for the share of the NWD in the box loss, `nwd_assign` for that in the assignment, or `head_init`.
+        key: `nwd` for the share of the NWD in the box loss, `nwd_assign` for that in the assignment, `head_init`
+            or `paste`.
     """
     value = getattr(model.args, key, None)
     if value is None:

@@ -4,6 +4,7 @@ from torch.utils.data import DataLoader, Dataset
 from ultralytics.data.utils import get_split_fraction
 from ultralytics.models.yolo.detect.train import DetectionTrainer as StockDetectionTrainer
 from ultralytics.utils import LOGGER, RANK, colorstr
+from ultralytics.utils.loss import model_setting
 from ultralytics.utils.torch_utils import unwrap_model
 
 from small_object.arguments import BOX_TASKS, NEEDED_TO_SLICE
@@ -16,6 +17,7 @@ from ultralytics_overlay import require_parameters
 require_parameters(StockDetectionTrainer.build_dataset, "img_path", "mode", "batch")
 require_parameters(StockDetectionTrainer.get_dataloader, "dataset_path", "batch_size", "rank", "mode")
 require_parameters(StockDetectionTrainer.save_metrics, "metrics")
+require_parameters(StockDetectionTrainer._close_dataloader_mosaic)
 require_parameters(StockDetectionTrainer.validate)
 
 
@@ -46,6 +48,12 @@ class DetectionTrainer(StockDetectionTrainer):
         if self.args.slice == "auto":
             self._set_slice(dataset.tile[0])
         return dataset
+
+    def _close_dataloader_mosaic(self) -> None:
+        """Train the last epochs without mosaics and without pasted objects."""
+        paste, self.args.paste = self.args.paste, 0
+        super()._close_dataloader_mosaic()
+        self.args.paste = paste
 
     def validate(self) -> tuple[dict[str, float] | None, float | None]:
         """Validate; see upstream.
@@ -81,6 +89,8 @@ class DetectionTrainer(StockDetectionTrainer):
         Raises:
             UserError: If there is no label, or `slice` is given for a model whose trainer builds its own data sets.
         """
+        if mode == "train" and self.args.paste is None:
+            self.args.paste = int(model_setting(unwrap_model(self.model), "paste"))
         try:
             loader = super().get_dataloader(dataset_path, batch_size, rank, mode)
         except UserError:
