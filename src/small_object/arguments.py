@@ -40,6 +40,8 @@ def check_arguments(cfg: dict[str, Any]) -> None:
         )
     elif side and min(sides) < MIN_TILE:
         raise ValueError(f"'slice={side}' is an invalid value. 'slice' must be at least {MIN_TILE} pixels, or 0.")
+    if cfg.get("paste") and task not in {None, *BOX_TASKS}:
+        raise ValueError(f"'paste={cfg['paste']}' is invalid for task={task}. It works for {', '.join(BOX_TASKS)}.")
     if side and task not in {None, *BOX_TASKS}:
         raise ValueError(f"'slice={side}' is invalid for task={task}. Slicing works for {', '.join(BOX_TASKS)}.")
     if cfg.get("slice_roi") and not side and side is not None:

@@ -7,7 +7,6 @@ from ultralytics.data.augment import Compose
 from ultralytics.data.augment import RandomPerspective as StockRandomPerspective
 from ultralytics.data.augment import v8_transforms as stock_v8_transforms
 
-from small_object.paste import PasteObjects
 from ultralytics_overlay import require_parameters
 
 require_parameters(stock_v8_transforms, "dataset", "imgsz", "hyp")
@@ -30,6 +29,8 @@ class RandomPerspective(StockRandomPerspective):
 
 def v8_transforms(dataset: Any, imgsz: int, hyp: Any) -> Compose:
     """Return upstream's training transforms with `paste` and the limit `min_box` from the arguments."""
+    from small_object.paste import PasteObjects  # which imports this module
+
     transforms = stock_v8_transforms(dataset, imgsz, hyp)
     if paste := getattr(hyp, "paste", None):
         transforms.insert(1, PasteObjects(dataset, paste))  # after the mosaic
