@@ -11,6 +11,8 @@ from ultralytics.utils.instance import Instances
 MARGIN = 0.25  # of √(w·h): the ground around an object that fades into the image
 MIN_MARGIN = 2  # pixels
 MAX_DIFFERENCE = 20  # between the mean grey levels of the ground around an object and of its new place
+PADDING = 114  # upstream's grey level
+MAX_PADDING = 0.25  # of the ground of a place
 MAX_OBJECTS = 10  # from one image
 MAX_TRIES = 10  # places to try for an object
 
@@ -21,7 +23,8 @@ class PasteObjects(BaseMixTransform):
     Upstream's copy-paste cuts objects out along their masks (arXiv 2012.07177) and does nothing where there are only
     boxes. Here, an object takes the ground around its box along, and that fades out. Objects keep their size and are
     pasted whole, without overlap, as in arXiv 1902.07296. Of several random places, an object gets the one where the
-    ground is most alike. It is left out if no place is similar, or if another box overlaps it in its own image.
+    ground is most alike, but none in padding. It is left out if no place is similar, or if another box overlaps it in
+    its own image.
 
     Args:
         dataset: Upstream's training set or one of tiles.
@@ -112,8 +115,9 @@ def find_place(image: np.ndarray, xyxy: np.ndarray, part: np.ndarray, alpha: np.
         x, y = random.randint(0, width - w), random.randint(0, height - h)
         if overlaps(xyxy, np.array((x, y, x + w, y + h))).any():
             continue
-        difference = np.abs(image[y : y + h, x : x + w][ground].mean(0) - brightness).max()
-        if difference < best_difference:
+        pixels = image[y : y + h, x : x + w][ground]
+        difference = np.abs(pixels.mean(0) - brightness).max()
+        if difference < best_difference and (pixels == PADDING).all(1).mean() < MAX_PADDING:
             best, best_difference = np.array((x, y)), difference
     return best
 

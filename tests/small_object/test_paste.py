@@ -110,11 +110,12 @@ def test_cut_object() -> None:
 
 def test_place_and_brightness() -> None:
     random.seed(0)
-    image = np.zeros((100, 100, 3), np.uint8)
-    image[:, 50:] = 180
-    part, alpha = np.full((20, 20, 3), 170, np.uint8), np.full((20, 20, 1), 0.5, np.float32)
+    none, part, alpha = np.zeros((0, 4)), np.full((20, 20, 3), 170, np.uint8), np.full((20, 20, 1), 0.5, np.float32)
     part[5:15, 5:15], alpha[5:15, 5:15] = 30, 1
-    none = np.zeros((0, 4))
+    assert find_place(np.full((100, 100, 3), 114, np.uint8), none, part - 56, alpha) is None  # padding
+    assert find_place(np.full((100, 100, 3), 115, np.uint8), none, part - 56, alpha) is not None
+    image = np.full((100, 100, 3), 180, np.uint8)
+    image[:, :50] = 0
     places = [find_place(image, none, part, alpha) for _ in range(50)]
     assert all(place is None or place[0] >= 48 for place in places) and sum(place is not None for place in places) > 40
     assert find_place(image, np.array([[40.0, 0, 100, 100]]), part, alpha) is None  # only the dark half is free
