@@ -1,9 +1,10 @@
 """Writes the pictures of README and docs: python -m docs.tools.pictures.
 
-The drawings of `diagrams.py` need nothing else. The photographs and the screenshot show detections of the demo's
-models, so they need `make demo`. The screenshot also needs Chromium.
+The drawings of `diagrams.py` and the training samples need nothing else. The other pictures show detections of the
+demo's models, so they need `make demo`. The screenshot also needs Chromium.
 """
 
+import random
 import sys
 import tempfile
 from pathlib import Path
@@ -11,16 +12,21 @@ from pathlib import Path
 import cv2
 import numpy as np
 from ultralytics import YOLO
+from ultralytics.cfg import get_cfg
+from ultralytics.data.dataset import YOLODataset
+from ultralytics.data.utils import check_det_dataset
+from ultralytics.utils.ops import xywh2xyxy
 
 from benchmarks.common import ROOT
 from docs.tools import diagrams
 from docs.tools.browser import SHOWN, browser, find_missing, open_page, wait_until
 from small_object.compare.runs import compare
 from small_object.files import replacing
+from small_object.paste import PADDING
 
 PREDICTED = ROOT / "runs/predict"
 WEIGHTS = ROOT / "runs/ASS2/demo/weights/best.pt"
-PICTURES = ("slicing.jpg", "skipping.jpg", "page.jpg")  # in docs/
+PICTURES = ("slicing.jpg", "skipping.jpg", "page.jpg", "pasting.jpg")  # in docs/
 WIDTH = 1600  # of the pictures, in pixels
 TILE_COLOURS = ((60, 220, 255), (255, 200, 60), (220, 90, 255), (90, 255, 120))  # BGR
 
@@ -92,6 +98,25 @@ def comparison(page: Path) -> np.ndarray:
         return cv2.imdecode(np.frombuffer(shown.screenshot(), np.uint8), cv2.IMREAD_COLOR)
 
 
+def pasting(data: str = "ASS1-demo", size: int = 640) -> np.ndarray:
+    """Put the first training image beside the same one with pasted objects, marked yellow."""
+    found, options = check_det_dataset(str(ROOT / f"datasets/{data}/{data}.yaml")), {"mosaic": 0}
+    options |= dict.fromkeys(("scale", "translate", "fliplr", "hsv_h", "hsv_s", "hsv_v"), 0)
+    parts, own = [], 0
+    for paste in (0, 2):
+        random.seed(0)
+        hyp = get_cfg(overrides=options | {"paste": paste})
+        dataset = YOLODataset(img_path=found["train"], data=found, imgsz=size, hyp=hyp, augment=True, cache="ram")
+        sample = dataset[0]
+        picture = cv2.cvtColor(sample["img"].permute(1, 2, 0).numpy(), cv2.COLOR_RGB2BGR)
+        own = own or len(sample["cls"])
+        shown = (picture != PADDING).any((1, 2))
+        for k, (x1, y1, x2, y2) in enumerate((xywh2xyxy(sample["bboxes"]) * size).int().tolist()):
+            cv2.rectangle(picture, (x1, y1), (x2, y2), (60, 200, 60) if k < own else (0, 220, 255), 1)
+        parts.append(captioned(fit(picture[shown], WIDTH // 2), f"paste={paste}: {len(sample['cls'])} objects"))
+    return np.hstack(parts)
+
+
 def captioned(picture: np.ndarray, text: str) -> np.ndarray:
     """Write a text into the upper left corner of a picture (H, W, 3)."""
     for grey, thickness in ((0, 6), (255, 2)):
@@ -102,6 +127,7 @@ def captioned(picture: np.ndarray, text: str) -> np.ndarray:
 def main() -> int:
     """Write the drawings, and the photographs from the results of predict2.py and the weights."""
     diagrams.main()
+    write(pasting(), ROOT / "docs/pasting.jpg")
     panoramas = sorted((PREDICTED / "ASS2/demo").glob("*.jpg"))
     if not panoramas or not WEIGHTS.is_file():
         print(f"only drawings written: {PREDICTED} has no results of the demo; run: make demo", file=sys.stderr)
