@@ -90,7 +90,8 @@ class DetectionTrainer(StockDetectionTrainer):
             UserError: If there is no label, or `slice` is given for a model whose trainer builds its own data sets.
         """
         if mode == "train" and self.args.paste is None:
-            self.args.paste = int(model_setting(unwrap_model(self.model), "paste"))
+            model = unwrap_model(self.model)
+            self.args.paste = int(model_setting(getattr(model, "student_model", model), "paste"))
         try:
             loader = super().get_dataloader(dataset_path, batch_size, rank, mode)
         except UserError:
