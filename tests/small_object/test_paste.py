@@ -24,11 +24,11 @@ SIDE = 128
 
 
 def write_objects(folder: Path, task: str = "detect") -> dict[str, Any]:
-    """Write images of one to four blocks each, in the grey level of their class; return the data set."""
+    """Write images of no to four blocks each, in the grey level of their class; return the data set."""
     rng, samples = np.random.default_rng(0), {}
-    for i in range(4):
+    for i in range(5):
         image, lines = np.full((SIDE, SIDE, 3), GROUND, np.uint8), []
-        for k in range(i + 1):
+        for k in range(i):
             x, y, w, h = 8 + 60 * (k % 2), 8 + 60 * (k // 2), *rng.integers(8, 20, 2)
             image[y : y + h, x : x + w] = COLOURS[k % 2]
             corners = [(x, y), (x + w, y), (x + w, y + h), (x, y + h)]
@@ -58,7 +58,7 @@ def test_each_label_shows_its_object(tmp_path: Path, task: str) -> None:
     data = write_objects(tmp_path, task)
     plain, pasted = load(data, task), load(data, task, paste=2)
     total = 0
-    for i in (0, 1, 2, 3) * 3:
+    for i in (0, 1, 2, 3, 4) * 3:
         sample, before = pasted[i], len(plain[i]["cls"])
         total += len(sample["cls"]) - before
         pixels = sample["img"].numpy()[0]
