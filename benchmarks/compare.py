@@ -83,8 +83,8 @@ class Model:
 
     @cached_property
     def version(self) -> str:
-        """Identify the content of the YAML, which may change under the same label."""
-        return digest({k: v for k, v in yaml_model_load(self.path).items() if k != "yaml_file"})
+        """Identify the content of the YAML, which may change under the same label, except for `paste`."""
+        return digest({k: v for k, v in yaml_model_load(self.path).items() if k not in ("yaml_file", "paste")})
 
 
 @dataclass(frozen=True)
@@ -164,9 +164,11 @@ def parse_model(text: str) -> Model:
     label, path, rest = match.groups()
     try:
         overrides = parse_overrides(filter(None, rest.split("+")))
-        yaml_model_load(path)
+        paste = yaml_model_load(path).get("paste")  # no part of the network: rows have it as an argument
     except (OSError, AttributeError, TypeError, ValueError, yaml.YAMLError) as error:
         raise UserError(f"model `{text}`: {_first_line(error)}") from None
+    if paste is not None:
+        overrides = {"paste": paste} | overrides
     if label is None:
         unscaled = re.sub(r"(\d+)[nslmx](?=[-.])", r"\1", path)
         stock = Path(path).name == path and not Path(path).exists() and any((UPSTREAM / "cfg/models").rglob(unscaled))

@@ -16,7 +16,7 @@ from ultralytics.nn.modules import Conv, Detect, DWConv, LightDetect
 from ultralytics.nn.tasks import DetectionModel, parse_model, yaml_model_load
 from ultralytics.utils.torch_utils import get_flops
 
-from benchmarks.compare import digest
+from benchmarks.compare import parse_model as parse_model_to_compare
 from benchmarks.report import read_rows
 from small_object.errors import UserError
 
@@ -74,11 +74,12 @@ def test_heads(design, scale):
 
 
 def test_the_recommended_model_is_a_measured_one():
-    ours = {k: v for k, v in yaml_model_load(FOLDER / "yolo11n.yaml").items() if k != "yaml_file"}
-    overrides = json.dumps({"paste": ours.pop("paste")})  # an argument when it was measured
+    ours = parse_model_to_compare(str(FOLDER / "yolo11n.yaml"))
+    assert ours.overrides == {"paste": 2} and ours.label == "yolo11n paste=2"
     measured = read_rows(FOLDER.parents[3] / "benchmarks/results/q-hit-uav-320/results.csv")
-    found = [row for row in measured if row["yaml"] == "yolo11n-light-smallob.yaml" and row["overrides"] == overrides]
-    assert {row["version"] for row in found} == {digest(ours)}
+    found = [row for row in measured if row["yaml"] == "yolo11n-light-smallob.yaml"]
+    found = [row for row in found if json.loads(row["overrides"]) == ours.overrides]
+    assert {row["version"] for row in found} == {ours.version}
 
 
 def test_published_design_has_the_published_size():
