@@ -111,7 +111,9 @@ def find_place(image: np.ndarray, xyxy: np.ndarray, part: np.ndarray, alpha: np.
     """
     (height, width), (h, w), ground = image.shape[:2], part.shape[:2], find_ground(alpha)
     brightness, best, best_difference = part[ground].mean(0), None, float(MAX_DIFFERENCE)
-    for _ in range(MAX_TRIES if max(2 * h - height, 2 * w - width) <= 0 else 0):
+    if 2 * h > height or 2 * w > width:
+        return None
+    for _ in range(MAX_TRIES):
         x, y = random.randint(0, width - w), random.randint(0, height - h)
         if overlaps(xyxy, np.array((x, y, x + w, y + h))).any():
             continue
