@@ -197,7 +197,7 @@ def test_an_interrupted_run_resumes_after_its_last_complete_epoch(tmp_path: Path
     [
         ("yolo11n-smallob.yaml", "yolo11n-smallob", "yolo11n-smallob.yaml", {}),
         ("mine=yolo11n.yaml+nwd=0+box=5", "mine", "yolo11n.yaml", {"nwd": 0, "box": 5}),
-        (f"{OURS}+nwd_c=12", "yolo11n nwd_c=12", OURS, {"nwd_c": 12}),
+        (f"{OURS}+nwd_c=12", "yolo11n paste=2 nwd_c=12", OURS, {"paste": 2, "nwd_c": 12}),
         ("a b=yolo11s.yaml+cos_lr=True", "a b", "yolo11s.yaml", {"cos_lr": True}),
     ],
 )

@@ -138,7 +138,7 @@ def test_key_argument_and_last_epochs(tmp_path: Path, key: int | None, argument:
     trainer.add_callback("on_train_batch_end", note)
     trainer.train()
     assert seen == [[expected] if expected else []] * 2 + [[]] * 2
-    assert trainer.args.paste == expected
+    assert trainer.args.paste == argument
 
 
 def test_mistakes() -> None:

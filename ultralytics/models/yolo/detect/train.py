@@ -89,15 +89,16 @@ class DetectionTrainer(StockDetectionTrainer):
         Raises:
             UserError: If there is no label, or `slice` is given for a model whose trainer builds its own data sets.
         """
-        if mode == "train" and self.args.paste is None:
-            model = unwrap_model(self.model)
-            self.args.paste = int(model_setting(getattr(model, "student_model", model), "paste"))
+        model, given = unwrap_model(self.model), self.args.paste
         try:
+            self.args.paste = int(model_setting(getattr(model, "student_model", model), "paste"))
             loader = super().get_dataloader(dataset_path, batch_size, rank, mode)
         except UserError:
             raise
         except ValueError as error:  # upstream's, without any label
             raise UserError(f"{error} To find out why: small-object check {self.args.data}") from error
+        finally:
+            self.args.paste = given  # stock Ultralytics resumes checkpoints without the argument
         task = self.args.task if mode == "train" else ""
         if task in BOX_TASKS and self.args.slice and not isinstance(loader.dataset, SlicedDataset):
             raise UserError(f"slice={self.args.slice} {NEEDED_TO_SLICE}")
