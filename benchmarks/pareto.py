@@ -181,7 +181,8 @@ def draw(points: Sequence[Point], file: Path) -> None:
             ax.set(title=f"{score}, {runtime}", xlabel="ms per image", ylabel=f"{score}, %", xscale="log")
             for set_formatter in (ax.xaxis.set_major_formatter, ax.xaxis.set_minor_formatter):
                 set_formatter("{x:g}")
-            ax.margins(x=0.2)  # for the labels of the last points
+            low, high = min(point.ms for point in here), max(point.ms for point in here)
+            ax.set_xlim(low / 1.15, high * max(1.5, (high / low) ** 0.5))  # with space for the last points' labels
             ax.grid(alpha=0.3)
             ax.legend(loc="lower right", fontsize=8)
     with replacing(file) as new:
