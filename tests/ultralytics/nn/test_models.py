@@ -85,7 +85,7 @@ def test_the_recommended_model_is_a_measured_one():
     measured = read_rows(FOLDER.parents[3] / "benchmarks/results/q-hit-uav-320/results.csv")
     found = [row for row in measured if row["yaml"] == "yolo11n-light-smallob.yaml"]
     found = [row for row in found if json.loads(row["overrides"]) == ours.overrides]
-    assert {row["version"] for row in found} == {ours.version}
+    assert ours.version in {row["version"] for row in found}
 
 
 def test_published_design_has_the_published_size():
