@@ -134,8 +134,7 @@ def blend(image: np.ndarray, part: np.ndarray, alpha: np.ndarray, place: np.ndar
 
 def find_ground(alpha: np.ndarray) -> np.ndarray:
     """Return where a part, by its opacity, shape (h, w, 1), shows the ground around its object, shape (h, w)."""
-    ground: np.ndarray = ((alpha > 0) & (alpha < 1))[..., 0]
-    return ground
+    return np.all((alpha > 0) & (alpha < 1), axis=2)
 
 
 def overlaps(xyxy: np.ndarray, box: np.ndarray) -> np.ndarray:
