@@ -37,8 +37,7 @@ class DetectionTrainer(StockDetectionTrainer):
         """
         if mode != "train" or not self.args.slice:
             return super().build_dataset(img_path, mode, batch)
-        args = self.args
-        stride = max(int(unwrap_model(self.model).stride.max()), 32)
+        args, stride = self.args, max(int(unwrap_model(self.model).stride.max()), 32)
         fraction = 1.0 if self.data.get("complete") else get_split_fraction(args.fraction, "train")
         dataset = SlicedDataset(  # with the arguments that upstream's `build_yolo_dataset` gives its data set
             img_path=img_path, imgsz=args.imgsz, batch_size=batch, augment=True, hyp=args, rect=args.rect,
