@@ -21,7 +21,7 @@ $(VENV)/installed: $(VENV)/base
 
 env: $(VENV)/installed ## create the environment in .venv
 
-demo: $(VENV)/base ## train, fine-tune, validate and predict on the demo sets (about 7 minutes on 2 cores)
+demo: $(VENV)/base ## train, fine-tune, validate and predict on the demo sets (about 6 minutes on 2 cores)
 	$(BIN)/python -m benchmarks.demo
 
 pictures: env ## draw the pictures of docs, and render those of the demo's detections

@@ -14,24 +14,18 @@ from small_object.files import write_file
 
 BEGIN, END = "<!-- written by: python -m docs.tools.tables -->\n", "<!-- end of the table -->\n"
 OURS = (
-    "yolo11", "yolo11-smallob", "yolo11-dwr-smallob", "yolo11-hsfpn-smallob", "yolo11-hsfpn-dwr-smallob",
-    "yolo26-hsfpn-smallob",
+    "yolo11n-light-smallob.yaml", "yolo11n-smallob.yaml", "yolo11n-dwr-smallob.yaml", "yolo11n-hsfpn-smallob.yaml",
+    "yolo11n-hsfpn-dwr-smallob.yaml", "yolo26n-hsfpn-smallob.yaml",
 )  # fmt: skip
 STOCK = ("yolo11n.yaml", "yolov8n-p2.yaml", "yolo26n-p2.yaml")
 ARGUMENT = re.compile(r"^(\w+): *(\S*) *# \((.+?)\) (?:(train|predict, track, val|val): )?(.+)$")
 
 
-def at_scale_n(name: str) -> Path:
-    """Return the path of one of this fork's models at scale n."""
-    family = name[4:6]
-    return ROOT / "ultralytics/cfg/models" / family / f"{name.replace(family, f'{family}n', 1)}.yaml"
-
-
 def model_table() -> str:
     """Return a table of all models at scale n with 80 classes: parameters and GFLOPs."""
     lines = ["| model, scale n, 80 classes | M parameters | GFLOPs at 640 px |", "| --- | ---: | ---: |"]
-    for label, path in [(f"`{name}.yaml`", at_scale_n(name)) for name in OURS] + [(f"stock `{n}`", n) for n in STOCK]:
-        model = DetectionModel(str(path), verbose=False)
+    for label, name in [(f"`{name}`", name) for name in OURS] + [(f"stock `{name}`", name) for name in STOCK]:
+        model = DetectionModel(name, verbose=False)
         lines.append(f"| {label} | {get_num_params(model) / 1e6:.2f} | {get_flops(model, 640):.1f} |")
     return "\n".join(lines) + "\n"
 

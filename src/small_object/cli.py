@@ -17,6 +17,7 @@ from typing import TypeAlias
 
 from small_object.arguments import MAX_OVERLAP, MIN_TILE
 from small_object.errors import UserError, one_line
+from small_object.files import default_folder
 
 Add: TypeAlias = Callable[..., object]  # `ArgumentParser.add_argument`
 
@@ -94,12 +95,8 @@ def build_parser() -> ArgumentParser:
     add("--overwrite", action="store_true", help="replace an existing data set")
     add("--out", type=Path, help="folder of the data set, or parent folder of several (default: datasets/NAME)")
 
-    for run, example in (
-        (_check, "my/data.yaml --imgsz 1280"),
-        (_fix, "my/data.yaml --out my-fixed"),
-        (_stats, "my/data.yaml"),
-    ):
-        add = command(run, example)
+    for run in (_check, _fix, _stats):
+        add = command(run, "my/data.yaml --imgsz 1280")
         add("data", help="data YAML")
         add("--imgsz", type=whole_number(32), default=640, help="input size of the training (default: 640)")
         add("--out", type=Path, help="folder for the result (default: runs/COMMAND/NAME; fix: next to the data set)")
@@ -118,8 +115,7 @@ def build_parser() -> ArgumentParser:
     add("--tile", type=whole_number(MIN_TILE), default=640, help="side of a tile in pixels (default: 640)")
     add("--overlap", type=tile_overlap, default=0.2, help="minimum overlap of neighbouring tiles (default: 0.2)")
     add("--keep", type=fraction, default=0.4, help="fraction of its area that a cut object must keep (default: 0.4)")
-    text = "tiles without objects to keep, per tile with objects (default: 0.1)"
-    add("--empty", type=float, default=0.1, help=text)
+    add("--empty", type=float, default=0.1, help="tiles without objects to keep per tile with objects (default: 0.1)")
 
     add = command(_scenes, "ASS1-demo --train 500 --val 100 --out datasets/ASS1-demo")
     add("name", help="ASS1-demo or ASS2-demo")
@@ -304,8 +300,8 @@ def _scenes(args: Namespace) -> None:
 
 def _compare(args: Namespace) -> int:
     """Run several models over the same images and show them side by side on a page."""
-    name = Path(args.data).stem if args.data else ""
-    return _run_models(args, args.models, args.data, args.out or Path("runs/compare", name), name or args.source)
+    folder = default_folder("compare", args.data or args.source or "")
+    return _run_models(args, args.models, args.data, args.out or folder, folder.name)
 
 
 def _run_models(args: Namespace, models: Sequence[Path], data: str | Path | None, out: Path, title: str) -> int:

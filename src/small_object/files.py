@@ -36,6 +36,12 @@ def write_file(file: Path, content: str | bytes) -> None:
         new.write_bytes(content.encode() if isinstance(content, str) else content)
 
 
+def default_folder(command: str, source: str | Path) -> Path:
+    """Return `runs/COMMAND/NAME` for results on a data YAML or images; `data.yaml` and `*.jpg` go by their folder."""
+    path = Path(source).absolute()
+    return Path("runs", command, path.parent.name if path.stem in {"data", "*"} else path.stem)
+
+
 def make_writable(folder: Path) -> None:
     """Make a folder for results if it is missing.
 

@@ -55,10 +55,8 @@ class OverlayFinder:
             return None
         spec = PathFinder.find_spec(fullname, path, target)
         if not rest and (spec is None or spec.origin is None):  # nothing, or only a folder of that name
-            raise ModuleNotFoundError(
-                f"'{self.package}' is not installed in this environment. Run: pip install {self.package}",
-                name=fullname,
-            )
+            message = f"'{self.package}' is not installed in this environment. Run: pip install {self.package}"
+            raise ModuleNotFoundError(message, name=fullname)
         if spec is None:
             return None
         file = os.path.join(self.folder, *rest)

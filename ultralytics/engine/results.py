@@ -16,7 +16,7 @@ require("ultralytics.engine.results.Results.new", callable(getattr(StockResults,
 require_parameters(StockResults.plot, "conf", "line_width")
 
 LINE_WIDTH = 2  # pixels; upstream's grows with the image: in a 4K frame its 9 px would cover an object of 8 px
-MAX_HIDDEN = 0.25  # fraction of a box, or of another label, that a label may hide
+MAX_HIDDEN = 0.25  # fraction of a box that a label may hide
 
 
 class Annotator(StockAnnotator):
@@ -38,6 +38,7 @@ class Annotator(StockAnnotator):
         self._to_numpy()
         image_wh = np.array(self.im.size if self.pil else self.im.shape[1::-1])
         taken = np.array([box for box, *_ in self._labels]).reshape(-1, 4)
+        areas = (taken[:, 2:] - taken[:, :2]).prod(1).clip(1)
         for (x1, y1, x2, y2), label, *colours in reversed(self._labels):  # the last box has the highest score
             if label:
                 w, h = self.font.getsize(label) if self.pil else cv2.getTextSize(label, 0, self.sf, self.tf)[0]
@@ -46,11 +47,11 @@ class Annotator(StockAnnotator):
                 corners = corners.clip(up, np.maximum(image_wh - right, up))  # of labels, lower left
                 places = np.hstack((corners - up, corners + right))[:, None]
                 shared = np.minimum(places[..., 2:], taken[:, 2:]) - np.maximum(places[..., :2], taken[:, :2])
-                hidden = (shared.clip(0).prod(2) / (taken[:, 2:] - taken[:, :2]).prod(1).clip(1)).max(1)
+                hidden = (shared.clip(0).prod(2) / areas).max(1)
                 best = hidden.argmin()
                 if hidden[best] <= MAX_HIDDEN:
                     super().box_label([*corners[best], *corners[best]], label, *colours)
-                    taken = np.vstack((taken, places[best]))
+                    taken, areas = np.vstack((taken, places[best])), np.append(areas, 1)  # labels don't overlap
         self._labels = []
         return super().result(*args, **kwargs)
 

@@ -622,7 +622,7 @@ const means = { class: ["cls", "overlaps an object of another class"], localisat
   both: ["both", "overlaps an object of another class too little"], duplicate: ["dup", "overlaps an object that a detection with a higher score takes"],
   background: ["bkg", "overlaps no object"], missed: ["miss", "an object without any detection, even of another class or poorly placed"] };
 $("errors").append(make("tr", {}, make("th"), ...errors.map(kind => make("th", { scope: "col", textContent: means[kinds[kind]][0], title: `${kinds[kind]}: ${means[kinds[kind]][1]}` }))));
-$("error").append(make("option", { value: "", textContent: "all" }), ...errors.map(value => make("option", { value, textContent: kinds[value], title: means[kinds[value]][1] })));
+$("error").append(make("option", { value: "", textContent: "all" }), ...errors.map(value => make("option", { value, textContent: value === MISSED ? "missed outright" : kinds[value], title: means[kinds[value]][1] })));
 $("error").addEventListener("change", event => { wanted.error = event.target.value === "" ? null : +event.target.value; update(); event.target.blur(); });
 for (const [value, text] of Object.entries(orders)) $("order").append(make("option", { value, textContent: text }));
 $("order").addEventListener("change", event => { wanted.order = event.target.value; update(); event.target.blur(); });

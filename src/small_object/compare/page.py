@@ -102,6 +102,8 @@ class ComparisonPage:
         if path not in self._images:
             self._images[path] = self._read_image(path, result.orig_img, self.names)
         image = self._images[path]
+        if image.objects is not None and set(self.names.values()).isdisjoint(result.names.values()):
+            self._warn(f"{model}: has no class of the labels, so all models are matched by boxes alone")
         data = result.boxes.cpu().numpy().data.astype(np.float64)
         data = data[np.argsort(-data[:, 4], kind="stable")]
         found = Boxes(data[:, :4], self._find_classes(data[:, 5], result.names), data[:, 4])
@@ -191,9 +193,7 @@ class ComparisonPage:
         known = np.isin(truth[:, 0], list(names))
         if not known.all():
             note = f"labels: class {truth[~known, 0].min():.0f} has no name and is not shown on the page"
-            if note not in self.notes:
-                LOGGER.warning(note)
-            self.notes[note] = note
+            self._warn(note)
         try:
             regions = read_regions(path) * (width, height, width, height)
         except UserError as error:
@@ -201,6 +201,12 @@ class ComparisonPage:
             regions = NO_BOXES.xyxy
         objects = Boxes(truth[known, 1:], self._find_classes(truth[known, 0], names), np.zeros(known.sum()))
         return PageImage(about | {"labelled": True}, objects, _rows(objects.classes, None, objects.xyxy), regions)
+
+    def _warn(self, note: str) -> None:
+        """Log a warning, once, and note it on the page."""
+        if note not in self.notes:
+            LOGGER.warning(note)
+        self.notes[note] = note
 
     def _find_classes(self, numbers: np.ndarray, names: dict[int, str]) -> np.ndarray:
         """Return the page's indices of classes."""

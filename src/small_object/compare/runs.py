@@ -290,7 +290,7 @@ def format_table(runs: Sequence[ModelRun], kinds: Mapping[str, np.ndarray]) -> s
 
 def format_errors(kinds: Mapping[str, np.ndarray]) -> str:
     """Return the counts of `ComparisonPage.count_kinds` as text: the errors by model, object size and kind."""
-    table = [["errors", "size", "found", *(kind.name.lower() for kind in ERRORS)]]
+    table = [["errors", "size", "found", *(kind.name.lower() for kind in ERRORS[:-1]), "missed outright"]]
     for name, counts in kinds.items():
         for size, row in (("all", counts.sum(0)), *zip(SIZE_GROUPS, counts, strict=True)):
             row = row[[Kind.FOUND, *ERRORS]]

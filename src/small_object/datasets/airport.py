@@ -20,10 +20,7 @@ from small_object.images import read_names
 DOI = "10.5281/zenodo.10969885"
 PAGE = "https://zenodo.org/records/10969885"
 # As published: objects by class, in the order of the class indices, and the number of images.
-SETS = {
-    "ASS1": {"airplane": 3466, "person": 2994, "truck": 1911},
-    "ASS2": {"airplane": 2341, "truck": 6073},
-}
+SETS = {"ASS1": {"airplane": 3466, "person": 2994, "truck": 1911}, "ASS2": {"airplane": 2341, "truck": 6073}}
 NUM_IMAGES = {"ASS1": 2000, "ASS2": 100}
 CLASS_ALIASES = {"aircraft": "airplane", "plane": "airplane", "aeroplane": "airplane", "people": "person"}
 SPLIT_NAMES = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "test": "val"}

@@ -24,7 +24,7 @@ from small_object.datasets.images import Picture, inspect_image, near_pairs
 from small_object.datasets.labels import NO_OBJECT, parse_lines
 from small_object.datasets.stats import STRIDE, SplitStats, count_dataset
 from small_object.errors import UserError
-from small_object.files import write_file
+from small_object.files import default_folder, write_file
 from small_object.ignore import ignore_file, read_regions
 from small_object.images import find_files, read_bits, readable_name
 from small_object.parallel import map_threads
@@ -86,7 +86,7 @@ def check(data: str | Path, imgsz: int = 640, out: str | Path | None = None) -> 
     }
     findings += [*find_missing_classes(dataset, counts), *find_tiny_objects(dataset, total, imgsz)]
     report = Report(findings, counts)
-    out = Path(out) if out is not None else Path("runs/check") / dataset.yaml.stem
+    out = Path(out) if out is not None else default_folder("check", dataset.yaml)
     content = {"data": str(dataset.yaml), "imgsz": imgsz, "harmful": report.harmful, "counts": counts}
     content["findings"] = [asdict(finding) for finding in report.findings]
     write_file(out / "check.json", readable_name(json.dumps(content, indent=1, ensure_ascii=False)))

@@ -294,12 +294,10 @@ def _read_coco(file: Path, left_out: Counter[str]) -> tuple[list[LabelledImage],
     ignored = {key for key, name in categories.items() if IGNORED.fullmatch(str(name))}
     # one class for each name
     names = list(dict.fromkeys(str(name) for key, name in sorted(categories.items()) if key not in ignored))
-    images = {
-        item["id"]: LabelledImage(
-            Path(item["file_name"].replace("\\", "/")), size=_parse_size(item.get("width"), item.get("height"))
-        )
-        for item in data["images"]
-    }
+    images = {}
+    for item in data["images"]:
+        name, size = Path(item["file_name"].replace("\\", "/")), _parse_size(item.get("width"), item.get("height"))
+        images[item["id"]] = LabelledImage(name, size=size)
     for item in TQDM(data["annotations"], desc="reading annotations", unit="object", leave=False):
         box = _read_coco_box(item)
         image, category = (

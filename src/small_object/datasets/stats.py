@@ -14,7 +14,7 @@ from small_object.datasets.dataset import DataSet, Entry, load_dataset, readable
 from small_object.datasets.images import scan_image
 from small_object.datasets.labels import read_labels
 from small_object.errors import UserError
-from small_object.files import replacing, write_file
+from small_object.files import default_folder, replacing, write_file
 from small_object.images import UnreadableImageError, read_bits, readable_name
 from small_object.parallel import map_threads
 from small_object.sizes import COCO_SMALL, SIZE_GROUPS, size_group
@@ -130,7 +130,7 @@ def stats(data: str | Path, imgsz: int = 640, out: str | Path | None = None) -> 
         LOGGER.warning(f"{len(skipped) - MAX_WARNINGS} more images are left out, see stats.json")
     found = Stats(str(dataset.yaml), imgsz, *count_dataset(images, dataset, imgsz), skipped)
     LOGGER.info(found.table())
-    out = Path(out) if out is not None else Path("runs/stats") / dataset.yaml.stem
+    out = Path(out) if out is not None else default_folder("stats", dataset.yaml)
     write_file(out / "stats.json", readable_name(json.dumps(asdict(found), indent=2, ensure_ascii=False)) + "\n")
     with replacing(out / "stats.png") as new:
         draw_stats(found, new)

@@ -82,7 +82,7 @@ def test_any_data_set_and_models_are_compared_in_the_working_folder(
 ) -> None:
     (root / "elsewhere").mkdir()
     monkeypatch.chdir(root / "elsewhere")
-    data = root / "datasets/ASS2/ASS2.yaml"
+    data = (root / "datasets/ASS2/ASS2.yaml").rename(root / "datasets/ASS2/data.yaml")
     (data.parent / "images/val/deeper").mkdir()
     (data.parent / "images/val/2.png").rename(data.parent / "images/val/deeper/2.png")
     models = [str(weights), str(root / "runs/ASS2")]
@@ -290,7 +290,7 @@ def test_what_the_options_ask_for(root: Path, weights: Path, caplog: Log, monkey
     header, row = (line.split() for line in re.search("(model .*)\n(best .*)\n", caplog.text).groups())
     assert header[4:7] == ["found", "missed", "false"] and "gained" not in header
     assert int(row[4]) + int(row[5]) == 1 and int(row[4]) + int(row[6]) == int(row[3]) == len(found)
-    assert re.search(r"errors +size +found +class +localisation +both +duplicate +background +missed", caplog.text)
+    assert re.search(r"errors +size +found +class +localisation +both +duplicate +background +missed ou", caplog.text)
     assert run(root, "--weights", weights, "--classes", "0", "2") == 1
     assert "best.pt: failed: --classes: the model has no class 2, only 0 to 1" in caplog.text
 

@@ -197,6 +197,17 @@ def test_labels_hide_no_object(pil: bool) -> None:
     assert changed[:, :190].sum() > 800 and not changed[20:80, 220:280].any()
 
 
+def test_a_label_hides_no_part_of_another() -> None:
+    image, rows = np.zeros((74, 120, 3), np.uint8), torch.tensor([[20.0, 40, 32, 50], [60, 60, 72, 70]])
+    rows = torch.cat((rows, torch.tensor([[0.6, 0], [0.5, 1]])), 1)
+    bare, alone, both = (
+        Results(image, path="", names={0: "truck", 1: "truck"}, boxes=boxes).plot(labels=on, conf=on)
+        for boxes, on in ((rows[:1], False), (rows[:1], True), (rows, True))
+    )
+    label = (bare != alone).any(2)
+    assert label.sum() > 500 and (both[label] == alone[label]).all()
+
+
 def test_lines_leave_a_small_object_visible() -> None:
     image = np.full((1080, 3840, 3), 200, np.uint8)
     box = torch.tensor([[1000.0, 500, 1008, 508, 0.9, 0]])
