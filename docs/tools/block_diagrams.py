@@ -255,7 +255,7 @@ def draw_model(file: Path) -> Figure:
                 arrow(ax, source.right, (box.x, source.y), box.bottom)
     for source in detect["sources"]:
         level = f"P{rows[source]['stride'].bit_length() - 1}"
-        head = Box(ax, COLUMNS[3], boxes[source].y, f"{level}: boxes\nand classes", "head", 2.0, size=8.5)
+        head = Box(ax, COLUMNS[3], boxes[source].y, f"{level}: boxes\nand classes", "new", 2.0, size=8.5)
         arrow(ax, boxes[source].right, head.left)
     note(
         ax, 0.25, y + 0.42, "A box names its module and its channels at scale n; sizes are those of a 640 px input.\n"

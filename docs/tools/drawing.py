@@ -31,7 +31,6 @@ FILL = {  # by what a box does
     "new": "#fbdfc4",
     "gate": "#dcefd8",
     "op": "#ffffff",
-    "head": "#e6dcf3",
 }
 BLUE, ORANGE, GREEN, PURPLE = "#2f6db3", "#d9731a", "#3f8f43", "#7a52a8"
 TILE_COLOURS = (BLUE, ORANGE, GREEN, PURPLE)

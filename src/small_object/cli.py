@@ -95,11 +95,11 @@ def build_parser() -> ArgumentParser:
     add("--overwrite", action="store_true", help="replace an existing data set")
     add("--out", type=Path, help="folder of the data set, or parent folder of several (default: datasets/NAME)")
 
-    for run in (_check, _fix, _stats):
+    for run, default in ((_check, "runs/check/NAME"), (_fix, "next to the data set"), (_stats, "runs/stats/NAME")):
         add = command(run, "my/data.yaml --imgsz 1280")
         add("data", help="data YAML")
         add("--imgsz", type=whole_number(32), default=640, help="input size of the training (default: 640)")
-        add("--out", type=Path, help="folder for the result (default: runs/COMMAND/NAME; fix: next to the data set)")
+        add("--out", type=Path, help=f"folder for the result (default: {default})")
 
     add = command(_convert, "coco train.json val.json --out datasets/mine")
     add("format", choices=("coco", "voc"), help="format of the annotations")
@@ -336,6 +336,8 @@ def _batch(args: Namespace) -> int:
     if args.slice_roi:
         from small_object.slicing.region import read_region
 
+        if not args.slice:
+            raise UserError("--slice-roi needs --slice")
         read_region(args.slice_roi)  # before the workers start
     for name in ("model", "source", "out", "slice_roi"):
         if options[name] and "://" not in options[name]:

@@ -1,7 +1,8 @@
 """Detections in COCO's format, which other tools read.
 
 They are rows like those of upstream's `yolo val save_json`: `image_id` is the stem of the file's name, as a number if
-it is one, `category_id` is the class index plus 1 and `bbox` is x, y, width and height in pixels.
+it is one, `category_id` is the class index plus 1 and `bbox` is x, y, width and height in pixels. Masks are run-length
+encoded in `segmentation`.
 """
 
 import json
@@ -11,12 +12,13 @@ from contextlib import ExitStack
 from pathlib import Path, PurePath
 from typing import Any
 
-import torch
 from ultralytics.utils import LOGGER
 
 from small_object.arguments import BOX_TASKS
 from small_object.files import make_writable, replacing
 from small_object.images import readable_name
+from small_object.slicing.masks import CropMasks
+from small_object.slicing.objects import result_objects
 
 FRAME = re.compile(r"video \d+/\d+ \(frame (\d+)/")  # upstream's description of a video frame
 NUM_CLASSES = 2**31  # more than any model has
@@ -28,25 +30,27 @@ def image_id(file: str | PurePath, frame: int | None = None) -> int | str:
     return int(stem) if stem.isdecimal() else stem
 
 
-def detection_rows(
-    boxes: torch.Tensor, scores: torch.Tensor, classes: torch.Tensor, images: Sequence[tuple[int | str, str]]
-) -> list[dict[str, Any]]:
-    """Return detections as rows of COCO's results, rounded like upstream's validator.
+def detection_rows(found: dict[str, Any], images: Sequence[tuple[int | str, str]]) -> list[dict[str, Any]]:
+    """Return detections as rows of COCO's results, like upstream's validator.
 
     Args:
-        boxes: xyxy in pixels of the images, shape (N, 4), or rotated boxes, xywhr, shape (N, 5), which get `rbox` and
-            `poly` instead of `bbox`.
-        scores: Shape (N,), 0..1.
-        classes: Class indices, shape (N,).
+        found: `bboxes`, xyxy in pixels of the images, shape (N, 4), or rotated boxes, xywhr, shape (N, 5), which get
+            `rbox` and `poly` instead of `bbox`; `conf`, 0..1, and `cls`, shape (N,); where the model finds them,
+            `keypoints`, shape (N, K, 2 or 3), or `crops`, the masks as `CropMasks`.
         images: The `image_id` and the `file_name` of each detection's image.
     """
-    from ultralytics.models.yolo.detect.val import DetectionValidator
-    from ultralytics.models.yolo.obb.val import OBBValidator
+    from ultralytics.models.yolo import detect, obb, pose, segment
 
-    cls = OBBValidator if boxes.shape[1] == 5 else DetectionValidator
+    upright = {
+        "crops": segment.SegmentationValidator,
+        "keypoints": pose.PoseValidator,
+        "cls": detect.DetectionValidator,
+    }
+    is_rotated = found["bboxes"].shape[1] == 5
+    cls = obb.OBBValidator if is_rotated else next(kind for key, kind in upright.items() if key in found)
     validator = cls.__new__(cls)  # its constructor is for validations
     validator.jdict, validator.class_map = [], range(1, NUM_CLASSES)
-    validator.pred_to_json({"bboxes": boxes, "conf": scores, "cls": classes}, {"im_file": ""})
+    validator.pred_to_json(found, {"im_file": ""})
     for row, (row_id, file_name) in zip(validator.jdict, images, strict=True):
         row |= {"image_id": row_id, "file_name": file_name}
     return validator.jdict
@@ -87,12 +91,16 @@ class PredictionWriter:
             if frame is None and self._paths.setdefault(name, str(path)) != str(path) and not self._is_ambiguous:
                 self._is_ambiguous = True
                 LOGGER.warning(f"{self.file}: several images share the image_id {name}; rename them to tell them apart")
-            boxes = result.obb if result.boxes is None else result.boxes
-            if boxes is not None and len(boxes):  # a model for masks may return None
-                corners = boxes.xywhr if result.boxes is None else boxes.xyxy
-                columns = [column.float().cpu() for column in (corners, boxes.conf, boxes.cls)]
-                rows = detection_rows(columns[0], columns[1], columns[2], [(name, file.name)] * len(boxes))
-                self._end += self._stream.write(encode_rows(rows, self._end == 1))
+            if len(result.boxes or result.obb or ()):  # a model for masks may return None
+                objects = result_objects(result).shifted(0, 0).cpu()
+                rows, boxes = objects.rows, objects.rows[:, :4] if objects.rotated is None else objects.rotated
+                found: dict[str, Any] = {"bboxes": boxes, "conf": rows[:, 4], "cls": rows[:, 5]}
+                if objects.keypoints is not None:
+                    found["keypoints"] = objects.keypoints
+                if objects.masks is not None:
+                    found["crops"] = CropMasks(objects.masks, result.orig_shape)
+                found_rows = detection_rows(found, [(name, file.name)] * len(objects))
+                self._end += self._stream.write(encode_rows(found_rows, self._end == 1))
 
     def close(self) -> None:
         """Finish the file and put it in place."""

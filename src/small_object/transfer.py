@@ -288,8 +288,6 @@ def describe(weights: str, yaml: str) -> str:
     for file in (weights, yaml):
         try:
             models.append(YOLO(file, task="detect").model)
-        except UserError:
-            raise
         except Exception as error:
             why = explain(error) or one_line(error) or type(error).__name__
             raise UserError(why if file.rpartition("/")[2] in why else f"{file}: {why}") from error

@@ -59,6 +59,7 @@ def test_each_command_has_help_with_an_example_that_parses(command: str, capsys:
             2,
             "argument --classes: 'truck' must be a whole number, at least 0",
         ),
+        ("batch --model m --source s --out o --slice 0 --slice-roi r", 1, "--slice-roi needs --slice"),
         ("batch --model m --source s --out o --slice-overlap 0.95", 2, "'0.95' must be a number from 0 to 0.9"),
         ("batch --source s --out o", 2, "required: --model"),
         ("convert labelme x --out y", 2, "choose from"),

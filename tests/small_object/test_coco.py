@@ -15,6 +15,7 @@ from small_object.coco import PredictionWriter
 from small_object.datasets.convert import from_coco
 from small_object.datasets.tiles import cut_tiles
 from tests.helpers.common import build_detector, draw_blocks, write_set, write_tree, write_video
+from tests.ultralytics.models.test_sliced_prediction import LABELS
 
 OPTIONS = {"imgsz": 64, "conf": 0.6, "iou": 0.7, "batch": 2, "rect": False, "device": "cpu", "save_json": True}
 OPTIONS |= {"verbose": False, "save": False, "plots": False, "exist_ok": True}
@@ -65,12 +66,16 @@ def test_tiles_are_the_same_in_both_formats(tmp_path: Path) -> None:
         assert evaluation.stats_as_dict["AP_all"] == 1
 
 
-@pytest.mark.parametrize(("task", "tile"), [("detect", 0), ("detect", 64), ("obb", 0)])
+@pytest.mark.parametrize(
+    ("task", "tile"), [("detect", 0), ("detect", 64), ("obb", 0), ("pose", 0), ("pose", 64), ("segment", 64)]
+)
 def test_prediction_writes_what_validation_writes(tmp_path: Path, task: str, tile: int) -> None:
     model, side = build_detector(tmp_path, 1, task=task), 2 * tile or 64
-    label = "0 0.2 0.2 0.6 0.2 0.6 0.5 0.2 0.5\n" if task == "obb" else "0 0.4 0.4 0.3 0.3\n"
+    label = LABELS[task]
     samples = {name: (draw_blocks(side, side, 12, 12, seed), label) for seed, name in enumerate(("007", "b.c", "é 1"))}
     data = write_set(tmp_path / "data", samples, ["thing"])
+    if task == "pose":
+        data.write_text(data.read_text() + "kpt_shape: [3, 3]\n")
     options = OPTIONS | {"project": str(tmp_path), "slice": tile, "slice_full": False}
     model.val(data=str(data), name="val", **options)
     results = model.predict(tmp_path / "data/images", name="predict", **options)

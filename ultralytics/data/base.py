@@ -64,6 +64,5 @@ class BaseDataset(StockBaseDataset):
                     LOGGER.warning(f"{self.prefix}{file}: can no longer be read; another image replaces it")
                 if len(self._unreadable) > max(1, MAX_UNREADABLE * self.ni):
                     raise UserError(f"{file}: {len(self._unreadable)} images can no longer be read") from error
-                index = next(
-                    i % self.ni for i in range(index + 1, index + self.ni) if i % self.ni not in self._unreadable
-                )
+                others = (i % self.ni for i in range(index + 1, index + self.ni))
+                index = next(i for i in others if i not in self._unreadable)

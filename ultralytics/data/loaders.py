@@ -47,9 +47,8 @@ class LoadImagesAndVideos(StockLoadImagesAndVideos):
             if sorted(files) == sorted(self.files):  # no folders, patterns or other files among them
                 self.files = sorted(files, key=lambda file: file.rpartition(".")[-1].lower() not in IMG_FORMATS)
         elif os.path.isdir(path) and (nested := find_nested_image(path, IMG_FORMATS)):  # noqa: PTH112 - any name
-            LOGGER.warning(
-                f"{path}: images in its subfolders, such as {nested}, are not read; source='{path}/**/*.*' reads all"
-            )
+            advice = f"source='{path}/**/*.*' reads all"
+            LOGGER.warning(f"{path}: images in its subfolders, such as {nested}, are not read; {advice}")
 
     def __iter__(self) -> Any:
         """Start at the first file."""

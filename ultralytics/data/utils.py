@@ -10,6 +10,8 @@ from ultralytics_overlay import require_parameters
 
 require_parameters(stock_check_image, "im_file")
 
+TIFF_SUFFIXES = {".tif", ".tiff"}
+
 
 def check_image(im_file: str) -> tuple[str, tuple[int, int]]:
     """Check an image by its header, as upstream does, and by its pixels if it may have more than 8 bits per channel.
@@ -26,7 +28,7 @@ def check_image(im_file: str) -> tuple[str, tuple[int, int]]:
         UnreadableImageError: If its pixels can't be read, see `read_image`.
         AssertionError: If a side is shorter than 10 pixels, or the format is not supported.
     """
-    if Path(im_file).suffix.lower() in {".tif", ".tiff"}:
+    if Path(im_file).suffix.lower() in TIFF_SUFFIXES:
         height, width = read_image(im_file).shape[:2]
         assert height > 9 and width > 9, f"image size {(height, width)} <10 pixels"
         return "", (height, width)

@@ -39,15 +39,9 @@ class TaskAlignedAssigner(StockTaskAlignedAssigner):
     The overlap of an object and a prediction is (1 - s)·CIoU + s·NWD, with CIoU at least 0 and s = `nwd_assign` ·
     `size_fade` of the object. From 32 px, or with a share of 0, it is upstream's to the last bit.
 
-    A shift of a few pixels takes the IoU of boxes of a few pixels to 0. Upstream enlarges such objects (to the stride
-    of the second level) only to choose candidate anchors; the overlap is that of the true box. So all candidates may
-    tie at 0, and the positive ones then train towards a score of 0, with a weight of 0 in the box loss. NWD ranks them
-    by distance instead.
-
-    Upstream uses the overlap three times: to rank candidates, to choose between objects that claim one anchor, and as
-    the score that the best candidate is trained towards. All three use the mixture: with CIoU as the score, the
-    positives that NWD finds would not train. So the scores of small objects rise: a prediction off by a distance d
-    (see `nwd`) is trained towards exp(-d / C), not 0. The box loss uses the same mixture.
+    A shift of a few pixels takes the IoU of small boxes to 0. So all candidates may tie at 0, and the positive ones
+    then train towards a score of 0, with a weight of 0 in the box loss. NWD ranks them by distance instead, and is part
+    of the score that the best candidate is trained towards.
 
     Assigners of rotated boxes, masks and keypoints inherit from upstream's and are unchanged.
 

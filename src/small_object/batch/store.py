@@ -279,7 +279,8 @@ class Output:
             columns = {name: torch.tensor(table[name].to_numpy()) for name in table.column_names[1:]}
             names = {name: (image_id(_split_url(name)[0]), name) for name in set(images)}
             boxes = torch.stack([columns[name] for name in CORNERS], 1)
-            rows = detection_rows(boxes, columns["score"], columns["class_id"], [names[name] for name in images])
+            found = {"bboxes": boxes, "conf": columns["score"], "cls": columns["class_id"]}
+            rows = detection_rows(found, [names[name] for name in images])
             yield encode_rows(rows, is_first)
             is_first &= not rows
         yield b"]\n"

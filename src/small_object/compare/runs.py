@@ -18,7 +18,7 @@ from small_object.compare.kinds import ERRORS, Kind
 from small_object.compare.page import FOLDER as PICTURES
 from small_object.compare.page import ComparisonPage
 from small_object.datasets.dataset import count_fields, read_data_yaml
-from small_object.errors import UserError, one_line
+from small_object.errors import UserError, explain, one_line
 from small_object.files import make_writable
 from small_object.images import find_files, read_names, readable_name
 from small_object.sizes import SIZE_GROUPS, UPRIGHT_TASKS
@@ -85,7 +85,7 @@ def compare(
             try:
                 predict(runs[-1], path, left, page, **options)
             except Exception as error:
-                runs[-1].fault = f"failed: {one_line(error) or type(error).__name__}"
+                runs[-1].fault = f"failed: {explain(error) or one_line(error) or type(error).__name__}"
                 LOGGER.error(f"{path}: {runs[-1].fault}")
             _note(runs[-1], page)
         if all(file in page.left_out for file in files):

@@ -67,7 +67,7 @@ def cut_tiles(
 
     Returns:
         The data YAML of the new set, `<out>/<name of out>.yaml`. COCO's annotations are in
-        `<out>/annotations/instances_{train,val}.json`.
+        `<out>/annotations/instances_{train,val,test}.json`.
 
     Raises:
         UserError: If an argument is out of its range, the data can't be used or `out` already holds images.
@@ -80,14 +80,15 @@ def cut_tiles(
     info = read_data_yaml(data)
     task = "pose" if any(info.get("kpt_shape", ())) else "detect"  # which reads polygons too
     try:
-        sets = {split: YOLODataset(img_path=info[split], data=info, task=task, augment=False) for split in SPLITS}
+        splits = [*SPLITS, "test"] if info.get("test") else SPLITS
+        sets = {split: YOLODataset(img_path=info[split], data=info, task=task, augment=False) for split in splits}
     except Exception as error:
         raise UserError(f"{data}: {str(error).strip().partition(chr(10))[0]}") from error
     if info["channels"] not in (1, 3):
         raise UserError(f"{data}: only images of 1 or 3 channels can be cut, not of {info['channels']}")
     file = out / f"{out.absolute().name}.yaml"
     names = [info["names"][index] for index in range(len(info["names"]))]
-    with new_dataset(out, SPLITS) as made:
+    with new_dataset(out, splits) as made:
         (made / "annotations").mkdir()
         for split, dataset in sets.items():
             planned = plan_tiles(dataset, tile, overlap, keep, empty)
@@ -98,7 +99,7 @@ def cut_tiles(
             objects = f"{np.count_nonzero(counts)} with {sum(counts)} objects"
             LOGGER.info(f"{split}: {len(tiles)} tiles of {len(dataset.labels)} images, {objects}")
         what = f"{Path(data).stem} in tiles of {tile} px, overlap {overlap:g}, keep {keep:g}"
-        content = {split: f"images/{split}" for split in SPLITS} | {k: info[k] for k in KEPT_KEYS if k in info}
+        content = {split: f"images/{split}" for split in splits} | {k: info[k] for k in KEPT_KEYS if k in info}
         YAML.save(made / file.name, content, f"# {what}\n\n")
     LOGGER.info(f"the tiles are in {file}")
     return file

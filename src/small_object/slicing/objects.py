@@ -86,11 +86,13 @@ def rotated_rows(rotated: torch.Tensor, rest: torch.Tensor) -> torch.Tensor:
 def result_objects(result: Results) -> Objects:
     """Return the objects in the results of an image, in pixels of the image."""
     rotated = masks = None
+    boxes = result.obb if result.boxes is None else result.boxes
+    scored = torch.stack((boxes.conf, boxes.cls), 1)  # `data` of a tracker has another order
     if result.obb is not None:
-        rotated = result.obb.data[:, :5]
-        rows = rotated_rows(rotated, result.obb.data[:, 5:7])
+        rotated = result.obb.xywhr
+        rows = rotated_rows(rotated, scored)
     else:
-        rows = result.boxes.data[:, :6]
+        rows = torch.cat((boxes.xyxy, scored), 1)
     if isinstance(result.masks, CropMasks):
         masks = result.masks.crops
     elif result.masks is not None:

@@ -70,9 +70,9 @@ def read_region(path: str | Path) -> Region:
     Raises:
         UserError: If the file is neither.
     """
-    file = Path(path)
+    file = Path(str(path))
     if not file.is_file():
-        raise UserError(f"slice_roi={path}: no such file")
+        raise UserError(f"slice_roi={path}: no such file; give that of a mask image or of a YAML with polygons")
     if file.suffix.lower() in MASK_SUFFIXES:
         image = imread(str(file), cv2.IMREAD_GRAYSCALE)
         if image is None:

@@ -33,7 +33,7 @@ NUM_ON_CPU, MAX_BATCH = 8, 128
 NEW_SCALE, DETAIL_SIZE = 1.5, 8.0
 """If tiles show objects at more than the first factor of their size in training, a box of the whole image gives way to
 a tile's box only if it is below the second, in input pixels: the whole image then places larger boxes better. If tiles
-show objects as in training or smaller, boxes shorter than the overlap are left to them: each is uncut in some tile."""
+show objects as in training or smaller, boxes shorter than the overlap are left to the tiles that show them uncut."""
 
 TRAINING_ATTRIBUTES = "object_size", "train_scale", "tiles_only"
 """Facts about training for `slice=auto` and an unset `slice_full`: attributes of a model or metadata of an export."""
@@ -76,7 +76,7 @@ class Slicer:
         region: Where to look; None looks everywhere.
         detail: Maximum √(w·h) of a box of the whole image that gives way to a tile's box, see `merge`, as a fraction of
             the image's longer side.
-        min_whole: Minimum longer side in pixels of a box of the whole image.
+        min_whole: Minimum longer side in pixels of a box of the whole image that a tile shows uncut.
 
     Example:
         >>> image = np.zeros((640, 1000, 3), np.uint8)
@@ -204,7 +204,9 @@ class Slicer:
         """
         objects, sources = detections.objects, detections.sources
         if self.full:
-            whole = whole[(whole.rows[:, 2:4] - whole.rows[:, :2]).amax(1) >= self.min_whole]
+            boxes, tiles = whole.rows[:, None, :4].cpu(), torch.from_numpy(detections.tiles)
+            is_uncut = ((boxes[..., :2] >= tiles[:, :2]) & (boxes[..., 2:] <= tiles[:, 2:])).all(2).any(1)
+            whole = whole[~is_uncut | ((boxes[..., 2:] - boxes[..., :2]).amax((1, 2)) >= self.min_whole)]
             objects = concatenate((objects, whole.shifted(0, 0).cpu()))
             sources = torch.cat((sources, torch.full((len(whole),), -1)))
         xyxy = objects.rows[:, :4]

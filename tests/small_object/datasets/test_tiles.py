@@ -35,7 +35,8 @@ def tiled(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
                     f"{cls} {(x + w / 2) / width:.8f} {(y + h / 2) / height:.8f} {w / width:.8f} {h / height:.8f}\n"
                 )
             (source / f"labels/{split}/{i}.txt").write_text("".join(lines))
-    (source / "source.yaml").write_text("train: images/train\nval: images/val\nnames: [a, b, c, d, e, f]\n")
+    splits = "train: images/train\nval: images/val\ntest: images/val\n"
+    (source / "source.yaml").write_text(f"{splits}names: [a, b, c, d, e, f]\n")
     for out in ("out", "again"):
         assert cut_tiles(source / "source.yaml", folder / out, 64, 0.25, empty=0.2) == folder / out / f"{out}.yaml"
     return source, folder / "out"
@@ -102,7 +103,9 @@ def test_tiles_are_the_same_each_time_and_a_data_set(tiled: tuple[Path, Path]) -
     assert not [path for path in out.iterdir() if path.name.startswith(".")]
     data = check_det_dataset(str(out / "out.yaml"))
     assert list(data["names"].values()) == list("abcdef")
-    assert Path(data["train"]) == out / "images/train"
+    assert [Path(data[split]) for split in ("train", "test")] == [out / "images/train", out / "images/test"]
+    val, test = (json.loads((out / f"annotations/instances_{split}.json").read_text()) for split in ("val", "test"))
+    assert val == test and len(test["annotations"]) > 5
 
 
 def test_a_hand_made_case_gives_the_tiles_of_the_closed_form(tmp_path: Path) -> None:

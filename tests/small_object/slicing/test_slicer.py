@@ -2,6 +2,7 @@
 
 import math
 import tracemalloc
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -103,6 +104,8 @@ def test_auto_asks_the_model_for_its_training() -> None:
         Objects(torch.zeros(0, 6)), torch.zeros(0, dtype=torch.long), tile_grid(640, 1000, 640, 0.2), 0
     )
     assert torch.equal(slicer.merge((640, 1000), nothing, whole)[0].rows, whole.rows[1:])
+    skipped = replace(nothing, tiles=nothing.tiles[1:])  # no tile shows the first one
+    assert torch.equal(slicer.merge((640, 1000), skipped, whole)[0].rows, whole.rows)
 
 
 def test_a_model_of_tiles_alone_skips_the_whole_image() -> None:
@@ -149,6 +152,8 @@ def test_a_region_that_is_none_is_named(tmp_path: Path, name: str, content: Any,
         cv2.imwrite(str(tmp_path / name), content)
     with pytest.raises(UserError, match=f"{name}.*{reason}"):
         read_region(tmp_path / name).build_mask((30, 60))
+    with pytest.raises(UserError, match=r"slice_roi=\[\[0, 1\]\]: no such file"):
+        read_region([[0, 1]])
 
 
 def test_masks_of_a_large_frame_stay_small() -> None:

@@ -246,15 +246,18 @@ def merge_results(found: list[tuple[int, tuple[int, int], Any]], tiles: np.ndarr
     return merge(row[:, :4], row[:, 4], row[:, 5], source, tiles, hw, **more)
 
 
+@pytest.mark.parametrize("full", [True, False])
 @pytest.mark.parametrize("task", TASKS[1:])
-def test_other_tasks_are_those_of_one_tile_at_a_time(task: str, tmp_path: Path, image: np.ndarray) -> None:
+def test_other_tasks_are_those_of_one_tile_at_a_time(task: str, full: bool, tmp_path: Path, image: np.ndarray) -> None:
     model, hw = build_detector(tmp_path, 2, task=task), image.shape[:2]
-    plain, tiles = PLAIN | {"imgsz": TILE}, tile_grid(*hw, TILE, 0.25)
+    plain, tiles = PLAIN | {"imgsz": TILE, "retina_masks": full}, tile_grid(*hw, TILE, 0.25)
     found = []
     for index, (x1, y1, x2, y2) in enumerate(tiles.tolist()):
         found.append((index, (x1, y1), model.predict(image[y1:y2, x1:x2].copy(), **plain)[0]))
+    if full:
+        found.append((-1, (0, 0), model.predict(image, **plain)[0]))
     merged = merge_results(found, tiles, hw)
-    result = model.predict(image, **SLICED | {"imgsz": TILE, "slice_full": False})[0]
+    result = model.predict(image, **SLICED | {"imgsz": TILE, "slice_full": full, "retina_masks": full})[0]
     assert len(result) == len(merged.index) > 50 and result.tiles == (len(tiles), 0)
     expected = merged.rotated if task == "obb" else merged.boxes
     order = np.lexsort(expected.numpy().round(2).T)
@@ -269,8 +272,8 @@ def test_other_tasks_are_those_of_one_tile_at_a_time(task: str, tmp_path: Path, 
         masks = [(x, y, mask) for _, (x, y), each in found for mask in each.masks.data.numpy().astype(bool)]
         for (x, y, mask), owner in zip(masks, merged.owner.tolist(), strict=True):
             if owner >= 0:
-                whole[owner, y : y + TILE, x : x + TILE] |= mask
-        assert torch.bincount(merged.owner + 1)[1:].max() > 1, "no joined masks"
+                whole[owner, y : y + len(mask), x : x + mask.shape[1]] |= mask
+        assert full or torch.bincount(merged.owner + 1)[1:].max() > 1, "no joined masks"
         differs = result.masks.data.numpy().astype(bool)[ours_order] != whole[order]
         assert differs.sum() < 1e-3 * whole.sum() and whole.any((1, 2)).all()
         outlines = result.masks.xy
@@ -342,6 +345,16 @@ def test_masks_are_measured_at_full_resolution(tmp_path: Path, monkeypatch: pyte
         assert metrics.seg.map == pytest.approx(score, abs=1e-3)
 
 
+def test_more_masks_than_max_det_are_validated(tmp_path: Path) -> None:
+    model, options = build_detector(tmp_path, 1, task="segment"), {"imgsz": TILE, "slice": TILE, "workers": 0}
+    data = write_set(tmp_path / "data", {"large": (draw_blocks(640, 400, 21, 34), LABELS["segment"])}, ["thing"])
+    metrics = model.val(data=str(data), save_txt=True, project=str(tmp_path), name="val", **options)
+    assert (
+        len((tmp_path / "val/labels/large.txt").read_text().splitlines()) > 300
+        and metrics.confusion_matrix.matrix.any()
+    )
+
+
 def test_a_region_counts_only_what_lies_in_it(tmp_path: Path, image: np.ndarray) -> None:
     model, mask = build_detector(tmp_path, 1), np.zeros((80, 128), np.uint8)
     mask[:, 64:] = 255
@@ -359,6 +372,9 @@ def test_a_region_counts_only_what_lies_in_it(tmp_path: Path, image: np.ndarray)
     (tmp_path / "data/images/small.png").unlink()
     metrics = model.val(data=str(data), plots=False, project=str(tmp_path), **options)
     assert sum(metrics.size.counts[group] for group in SIZE_GROUPS) == 2
+    with pytest.raises(UserError, match=r"nix.png: no such file"):
+        model.train(data=str(data), slice=TILE, slice_roi="nix.png", project=str(tmp_path), name="train", **QUICK)
+    assert not (tmp_path / "train/results.csv").exists()
 
 
 def test_tiles_are_validated_in_some_epochs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

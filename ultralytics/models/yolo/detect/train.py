@@ -11,6 +11,7 @@ from small_object.arguments import BOX_TASKS, NEEDED_TO_SLICE
 from small_object.errors import UserError
 from small_object.sizes import SIZE_KEYS, measures_size
 from small_object.slicing.dataset import SlicedDataset
+from small_object.slicing.region import read_region
 from small_object.training import fit_to_data
 from ultralytics_overlay import require_parameters
 
@@ -19,7 +20,6 @@ require_parameters(StockDetectionTrainer.get_dataloader, "dataset_path", "batch_
 require_parameters(StockDetectionTrainer.save_metrics, "metrics")
 require_parameters(StockDetectionTrainer._close_dataloader_mosaic)
 require_parameters(StockDetectionTrainer.validate)
-
 
 WHOLE = 1 << 30  # pixels: a tile larger than any image, so that `slice_roi` counts and nothing is cut
 
@@ -37,6 +37,8 @@ class DetectionTrainer(StockDetectionTrainer):
         """
         if mode != "train" or not self.args.slice:
             return super().build_dataset(img_path, mode, batch)
+        if self.args.slice_roi:
+            read_region(self.args.slice_roi)  # a mistake shows before the first epoch
         args, stride = self.args, max(int(unwrap_model(self.model).stride.max()), 32)
         fraction = 1.0 if self.data.get("complete") else get_split_fraction(args.fraction, "train")
         dataset = SlicedDataset(  # with the arguments that upstream's `build_yolo_dataset` gives its data set

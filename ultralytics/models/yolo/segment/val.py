@@ -34,6 +34,11 @@ class SegmentationValidator(StockSegmentationValidator):
         if self.slicer is not None:
             self.process = ops.process_mask_native
 
+    def _prepare_pred(self, pred: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """Return upstream's detections of an image, without masks if only those for pictures were drawn."""
+        pred = super()._prepare_pred(pred)
+        return pred if len(pred["masks"]) == len(pred["cls"]) else {k: v for k, v in pred.items() if k != "masks"}
+
     def _process_batch(self, preds: dict[str, torch.Tensor], batch: dict[str, Any]) -> dict[str, np.ndarray]:
         """Return upstream's matches of one image's predictions by boxes and by masks."""
         found = self.crops.get(batch["im_file"])
