@@ -19,7 +19,7 @@ def export_stock(weights: Path, out: Path) -> None:
     """Write a checkpoint without this fork's code, for prediction, validation and export in stock Ultralytics.
 
     A `DualConv` becomes a 3x3 `Conv` that computes the same, and a `LightDetect` becomes a `Detect` with its light
-    branches. Training from it in stock Ultralytics builds full box branches and takes the weights that fit.
+    branches. Training from it in stock Ultralytics builds full branches and takes the weights that fit.
 
     Args:
         weights: Checkpoint of a detection model.

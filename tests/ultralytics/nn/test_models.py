@@ -56,8 +56,8 @@ def test_heads(design, scale):
     *layers, head = model_layers(design, scale)
     assert type(head) is (Detect if design else LightDetect)
     assert head.nl == 4
-    for branch in () if design else (*head.cv2, *head.cv3):
-        assert [type(m) for m in branch] == [DWConv, nn.Conv2d] and branch[1].kernel_size == (1, 1)
+    for branches in () if design else (head.cv2, head.cv3):
+        assert [type(m) for m in branches[0]] == [DWConv, nn.Conv2d] and branches[0][1].kernel_size == (1, 1)
 
     outputs = [torch.zeros(1, 3, 256, 256, device="meta")]
     for layer in layers:
@@ -66,6 +66,12 @@ def test_heads(design, scale):
         outputs.append(layer(x if isinstance(layer.f, list) else x[0]))
     levels = [outputs[f + 1].shape for f in head.f]
     assert [256 // shape[2] for shape in levels] == [256 // shape[3] for shape in levels] == [4, 8, 16, 32]
+
+    if not design:  # above the finest level, a head for the same levels without it
+        full = Detect(head.nc, ch=tuple(shape[1] for shape in levels[1:]))
+        for name in ("cv2", "cv3"):
+            expected = [[x.shape for x in level.parameters()] for level in getattr(full, name)]
+            assert [[x.shape for x in level.parameters()] for level in getattr(head, name)][1:] == expected
 
     rows = model_rows(design)
     assert [shape[1] for shape in levels] == [scaled_width(rows[f][3][0], scale) for f in rows[-1][0]]

@@ -1,4 +1,4 @@
-"""A detection head of depthwise separable convolutions, and its box decoding for ONNX."""
+"""A detection head with a light finest level, and its box decoding for ONNX."""
 
 from copy import deepcopy
 
@@ -10,31 +10,28 @@ from ultralytics.nn.modules.head import Detect
 
 
 class LightDetect(Detect):
-    """Upstream's Detect with one depthwise separable convolution per branch.
+    """Upstream's Detect with one depthwise separable convolution per branch at the first, finest level.
 
-    At stride 4, a head runs at four times as many positions as the rest of YOLO11's head together. Detect has two 3x3
+    At stride 4, a head runs at three times as many positions as at all other strides together. Detect has two 3x3
     convolutions, depthwise separable ones for the classes, and a 1x1 convolution in each branch; here it is a depthwise
-    3x3 and a 1x1 convolution, as in SSDLite (MobileNetV2, arXiv 1801.04381, section 6.2). Outputs and losses are
-    Detect's.
+    3x3 and a 1x1 convolution, as in SSDLite (MobileNetV2, arXiv 1801.04381, section 6.2). The other levels are those of
+    a Detect without the first, so they take its weights. Outputs and losses are Detect's.
 
     Args:
         nc: Number of classes.
         reg_max: Bins of the distribution over distances; 1 for plain distances.
         end2end: Whether to add one-to-one branches, which need no NMS.
-        ch: Widths of the levels.
+        ch: Widths of the levels, the finest first.
 
     Example:
-        >>> light, full = (list(head(nc=3, ch=(32, 64)).parameters()) for head in (LightDetect, Detect))
-        >>> sum(p.numel() for p in light) < sum(p.numel() for p in full) / 8
-        True
+        >>> [sum(p.numel() for p in level.parameters()) for level in LightDetect(nc=3, ch=(32, 64)).cv2]
+        [2464, 78144]
     """
 
     def __init__(self, nc: int = 80, reg_max: int = 16, end2end: bool = False, ch: tuple[int, ...] = ()) -> None:
-        super().__init__(nc, reg_max, end2end, ch)
-        self.cv2, self.cv3 = (
-            nn.ModuleList(nn.Sequential(DWConv(c, c, 3), nn.Conv2d(c, outputs, 1)) for c in ch)
-            for outputs in (4 * self.reg_max, nc)
-        )
+        super().__init__(nc, reg_max, end2end, (max(ch[:2]), *ch[1:]))
+        for branches, outputs in ((self.cv2, 4 * self.reg_max), (self.cv3, nc)):
+            branches[0] = nn.Sequential(DWConv(ch[0], ch[0], 3), nn.Conv2d(ch[0], outputs, 1))
         if end2end:
             self.one2one_cv2, self.one2one_cv3 = deepcopy(self.cv2), deepcopy(self.cv3)
 
