@@ -201,7 +201,7 @@ def run(args: argparse.Namespace) -> None:
             seeds = map(str, args.seeds)
             if compare.main([*options, "--seeds", *seeds, "--models", *args.models, *args.ours]):
                 raise UserError(f"some runs at {size} px did not finish; the same command resumes")
-    elif not args.out.is_dir():
+    elif not (args.results or args.out.is_dir()):
         raise UserError(f"--out {args.out}: no such folder")
     else:
         folders = sorted({file.parent for file in args.out.rglob("results.csv")} | {*args.results})
@@ -216,6 +216,7 @@ def run(args: argparse.Namespace) -> None:
         f"`{args.command}`\n\n{first['data']}, {first['epochs']} epochs. Latency: {args.rounds} rounds, interleaved, "
         f"CPU threads: {args.threads}; {machine}; load {os.getloadavg()[0]:.1f}; torch {torch.__version__}, {made_by}."
     )
+    args.out.mkdir(parents=True, exist_ok=True)
     draw(points, args.out / "pareto.png")
     common.write_csv(args.out / "pareto.csv", COLUMNS, rows)
     text = build_report(rows, head)
