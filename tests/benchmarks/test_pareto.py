@@ -68,8 +68,7 @@ def test_a_report_of_what_was_trained(tmp_path: Path) -> None:
     write_results(out / "bad", model, 64, {"stock b": 0.2}, epochs="2")
     with pytest.raises(SystemExit, match=r"pareto: the results differ in epochs \(1, 2\)"):
         pareto.main([*arguments, "--out", str(out)])
-    new = tmp_path / "new" / "page"
-    assert pareto.main([*arguments, "--epochs", "2", "--results", str(out / "bad"), "--out", str(new)]) == 0
-    assert {row["model"] for row in read_csv(new / "pareto.csv")} == {"stock b"}
+    assert pareto.main([*arguments, "--epochs", "2", "--results", f"{out}/bad", "--out", f"{tmp_path}/new/page"]) == 0
+    assert {row["model"] for row in read_csv(tmp_path / "new/page/pareto.csv")} == {"stock b"}
     with pytest.raises(SystemExit, match=r"pareto: .*no such folder"):
         pareto.main(["--only-report", "--out", str(tmp_path / "none")])
