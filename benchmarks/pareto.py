@@ -201,8 +201,8 @@ def run(args: argparse.Namespace) -> None:
             seeds = map(str, args.seeds)
             if compare.main([*options, "--seeds", *seeds, "--models", *args.models, *args.ours]):
                 raise UserError(f"some runs at {size} px did not finish; the same command resumes")
-    elif not (args.results or args.out.is_dir()):
-        raise UserError(f"--out {args.out}: no such folder")
+    elif missing := [str(folder) for folder in args.results or [args.out] if not folder.is_dir()]:
+        raise UserError(f"no such folder: {', '.join(missing)}")
     else:
         folders = sorted({file.parent for file in args.out.rglob("results.csv")} | {*args.results})
     entries = read_entries(folders, **({"data": args.data, "epochs": args.epochs} if args.only_report else {}))
