@@ -86,8 +86,8 @@ PROMISES = {
     r"small-object convert": ["datasets/mine/mine.yaml", "datasets/mine/images/train/*"],
     r"small-object scenes ASS1-demo": ["datasets/more/images/train/*"],
     r"python -m benchmarks.speed": ["benchmarks/results/speed.md"],
-    r"python -m benchmarks.slicing": ["benchmarks/results/slicing/slicing.md"],
-    r"python -m benchmarks.page": ["benchmarks/results/page.md", "said:thumbnails"],
+    r"python -m benchmarks.slicing": ["runs/slicing/slicing.md"],
+    r"python -m benchmarks.page": ["runs/page.md", "said:thumbnails"],
     r"small-object batch --model": ["found/parts/*.parquet", "found/report.json"],
 }
 
