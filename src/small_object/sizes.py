@@ -7,7 +7,6 @@ over these. Unlike in COCO, a box at a limit belongs only to the larger group, a
 and image count, instead of 100.
 """
 
-import functools
 import gc
 import math
 from collections.abc import Callable, Collection, Iterable, Mapping
@@ -17,9 +16,7 @@ from types import SimpleNamespace
 from typing import Any, TypeAlias
 
 import numpy as np
-from ultralytics.utils import LOGGER, RANK, plt_settings
-
-from small_object.errors import UserError
+from ultralytics.utils import LOGGER, plt_settings
 
 COCO_SMALL, COCO_LARGE = 32**2, 96**2
 """COCO's limits on the box area in square pixels: small is below the first, large is at least the second."""
@@ -83,21 +80,9 @@ BY_OBJECT = "all, by object"
 UPRIGHT_TASKS = frozenset({"detect", "segment", "pose"})  # those with upright boxes
 
 
-@functools.cache
-def load_coco_eval() -> tuple[Any, Any] | None:
-    """Return `COCO` and `COCOeval_faster` of faster-coco-eval; if it is missing, warn once and return None."""
-    try:
-        from faster_coco_eval import COCO, COCOeval_faster
-    except ImportError as error:
-        if RANK in {-1, 0}:
-            LOGGER.warning(f"no accuracy by object size ({error}). Run: pip install faster-coco-eval")
-        return None
-    return COCO, COCOeval_faster
-
-
 def measures_size(args: SimpleNamespace) -> bool:
     """Return whether a run measures accuracy by object size, by its arguments `size_metrics` and `task`."""
-    return bool(getattr(args, "size_metrics", False)) and args.task in UPRIGHT_TASKS and load_coco_eval() is not None
+    return bool(getattr(args, "size_metrics", False)) and args.task in UPRIGHT_TASKS
 
 
 @dataclass
@@ -224,9 +209,6 @@ class SizeRecords:
             names: Class names by class index.
             max_det: Maximum number of predictions per class and image that count, the most confident first.
             ranges: Limits on the box area by name.
-
-        Raises:
-            UserError: If faster-coco-eval is missing.
         """
         objects = _join([image[0] for image in self.images], 5)
         predictions = _join([image[1] for image in self.images], 6)
@@ -265,17 +247,15 @@ def _join(images: list[np.ndarray], columns: int) -> np.ndarray:
 
 def _evaluate_class(objects: np.ndarray, predictions: np.ndarray, max_det: int, ranges: Ranges) -> SizeScores:
     """Score one class, given its rows of all images, see `_join`."""
-    library = load_coco_eval()
-    if library is None:
-        raise UserError("faster-coco-eval is missing. Run: pip install faster-coco-eval")
-    coco, evaluator_type = library
+    from faster_coco_eval import COCO, COCOeval_faster
+
     # Labels have six decimals and pass through float32: rounding puts a box of 32x32 px into the right group.
     area = np.round(objects[:, 3:5] - objects[:, 1:3], 2).prod(1)
     images = np.union1d(objects[:, 0], predictions[:, 0]).astype(int).tolist()
-    truth = coco(_dataset(images, objects, area, np.ones(len(objects))))
+    truth = COCO(_dataset(images, objects, area, np.ones(len(objects))))
     size = (predictions[:, 3:5] - predictions[:, 1:3]).prod(1)
-    found = coco(_dataset(images, predictions, size, predictions[:, 5]))
-    evaluator = evaluator_type(truth, found, iouType="bbox", print_function=LOGGER.debug)
+    found = COCO(_dataset(images, predictions, size, predictions[:, 5]))
+    evaluator = COCOeval_faster(truth, found, iouType="bbox", print_function=LOGGER.debug)
     evaluator.params.maxDets = [max_det]
     # In COCO both limits belong to a range; here the upper one belongs to the next range.
     evaluator.params.areaRng = [[float(low), float(np.nextafter(high, 0))] for low, high in ranges.values()]

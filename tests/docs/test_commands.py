@@ -113,7 +113,7 @@ TEXTS = (
 # Commands that install, need a network, a checkout, machines or GPUs, run these tests or take minutes are not run here.
 NOT_RUN = re.compile(
     r"make|pip |ray start|python -m (pytest|benchmarks\.(compare|demo|export|pareto)|docs\.tools\.before"
-    r"|tests\.(upstream|stress\.faults))"
+    r"|tests\.upstream)"
     r"|.*(s3://|--address auto)|small-object export-stock"  # the last refuses the model of these tests
 )
 

@@ -2,7 +2,6 @@
 
 import copy
 import pickle
-import sys
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -21,7 +20,7 @@ from ultralytics.utils import LOGGER
 from ultralytics.utils.plotting import plot_results
 
 from small_object import sizes as size_metrics
-from small_object.sizes import SIZE_GROUPS, SIZE_KEYS, SIZE_RANGES, SizeMetrics, SizeRecords, load_coco_eval
+from small_object.sizes import SIZE_GROUPS, SIZE_KEYS, SIZE_RANGES, SizeMetrics, SizeRecords
 from tests.helpers.common import QUICK, TINY_MODEL, predict_objects, read_csv, write_set, write_tree
 
 NAMES = {0: "airplane", 1: "person", 2: "truck"}
@@ -285,23 +284,6 @@ def test_other_models_and_tasks(name: str, tmp_path: Path) -> None:
     assert (metrics.size is not None) is measured
     if measured:
         assert sum(metrics.size.counts[group] for group in SIZE_GROUPS) == metrics.nt_per_class.sum() > 3
-
-
-def test_without_the_library_it_goes_on_with_one_warning(
-    model: YOLO, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    warnings: list[str] = []
-    monkeypatch.setitem(sys.modules, "faster_coco_eval", None)
-    monkeypatch.setattr(LOGGER, "warning", warnings.append)
-    load_coco_eval.cache_clear()
-    try:
-        for _ in range(2):
-            metrics = validate(model, data, tmp_path)
-            assert metrics.size is None
-            assert "metrics/AP_small(B)" not in metrics.results_dict
-    finally:
-        load_coco_eval.cache_clear()
-    assert sum("pip install faster-coco-eval" in line for line in warnings) == 1
 
 
 def test_a_training_writes_the_sizes_of_each_epoch(data: Path, tmp_path: Path) -> None:

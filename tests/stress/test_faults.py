@@ -19,7 +19,13 @@ from ultralytics.engine.trainer import BaseTrainer
 from small_object.errors import UserError
 from tests.helpers.command_server import Server
 from tests.helpers.common import TINY_MODEL, read_csv, write_data
-from tests.stress import faults
+
+EPOCHS = 3
+IMAGES = {"train": 8, "val": 4}
+ARGUMENTS = {
+    "epochs": EPOCHS, "imgsz": 64, "batch": 4, "nbs": 12, "close_mosaic": 2, "warmup_epochs": 1.0, "plots": False,
+    "device": "cpu", "pretrained": False, "verbose": False, "exist_ok": True,
+}  # fmt: skip
 
 
 class Killed(BaseException):
@@ -28,7 +34,7 @@ class Killed(BaseException):
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_data(tmp_path_factory.mktemp("faults") / "set", ("thing",), faults.IMAGES)
+    return write_data(tmp_path_factory.mktemp("faults") / "set", ("thing",), IMAGES)
 
 
 def train(data: Path, folder: Path, when: dict[str, Callable] | None = None, **options: Any) -> BaseTrainer:
@@ -38,9 +44,15 @@ def train(data: Path, folder: Path, when: dict[str, Callable] | None = None, **o
     model = YOLO(last if last.exists() else data.parent / "tiny.yaml", task="detect")
     for event, function in (when or {}).items():
         model.add_callback(event, function)
-    options = {"resume": True} if last.exists() else faults.ARGUMENTS | {"data": str(data), **options}
+    options = {"resume": True} if last.exists() else ARGUMENTS | {"data": str(data), **options}
     model.train(**options, project=str(folder.parent), name=folder.name)
     return model.trainer
+
+
+def load_all(folder: Path) -> None:
+    """Load all checkpoints of a run: none may be damaged."""
+    for file in (folder / "weights").glob("[!.]*.pt"):
+        torch.load(file, map_location="cpu", weights_only=False)
 
 
 def kill_in(epoch: int) -> Callable[[BaseTrainer], None]:
@@ -53,14 +65,14 @@ def kill_in(epoch: int) -> Callable[[BaseTrainer], None]:
 
 def read_epoch(folder: Path) -> int:
     """Return the epoch of the last checkpoint; all checkpoints must be whole."""
-    assert faults.count_unreadable(folder) == 0
+    load_all(folder)
     return torch.load(folder / "weights/last.pt", weights_only=False)["epoch"]
 
 
 def assert_complete(folder: Path) -> None:
-    assert [row["epoch"] for row in read_csv(folder / "results.csv")] == [str(i + 1) for i in range(faults.EPOCHS)]
+    assert [row["epoch"] for row in read_csv(folder / "results.csv")] == [str(i + 1) for i in range(EPOCHS)]
     assert {file.name for file in (folder / "weights").iterdir()} == {"last.pt", "best.pt"}
-    assert faults.count_unreadable(folder) == 0
+    load_all(folder)
 
 
 @pytest.mark.parametrize("slice", [0, 64])
@@ -77,7 +89,7 @@ def test_a_killed_run_is_resumed(data: Path, tmp_path: Path, slice: int) -> None
 
 def test_killed_after_the_last_epoch(data: Path, tmp_path: Path) -> None:
     """Only the final validation is left, also after it was killed once more in its midst."""
-    last = faults.EPOCHS - 1
+    last = EPOCHS - 1
     with pytest.raises(Killed):
         train(data, tmp_path / "run", {"on_model_save": kill_in(last)})
     best = (tmp_path / "run/weights/best.pt").stat().st_size
@@ -149,7 +161,7 @@ def test_a_full_disk(data: Path, tmp_path: Path, at: str, monkeypatch: pytest.Mo
 
 @pytest.mark.parametrize("slice", [0, 64])
 def test_an_image_that_can_not_be_read_any_more(tmp_path: Path, caplog: pytest.LogCaptureFixture, slice: int) -> None:
-    own = write_data(tmp_path / "set", ("thing",), faults.IMAGES)
+    own = write_data(tmp_path / "set", ("thing",), IMAGES)
     image, label = (tmp_path / f"set/{kind}/train/{name}" for kind, name in (("images", "3.png"), ("labels", "5.txt")))
 
     def damage(trainer: BaseTrainer) -> None:
@@ -194,7 +206,7 @@ def test_a_loss_that_is_not_a_number(data: Path, tmp_path: Path) -> None:
     always = True
     with pytest.raises(UserError, match=r"NaN persisted for 4 epochs: lower lr0"):
         train(data, tmp_path / "always", {"on_train_epoch_start": spoil})
-    assert faults.count_unreadable(tmp_path / "always") == 0
+    load_all(tmp_path / "always")
 
 
 @pytest.mark.parametrize(
@@ -226,7 +238,7 @@ base.default_callbacks["on_train_epoch_end"].append(at_end)
 entrypoint()
 """
     (cwd / "tiny.yaml").write_text(TINY_MODEL)
-    options = [f"{key}={value}" for key, value in faults.ARGUMENTS.items()]
+    options = [f"{key}={value}" for key, value in ARGUMENTS.items()]
     names = ("model=tiny.yaml", "project=out", "name=run")
     return server.run(["python", "-c", code, "detect", "train", *names, *options, *args], cwd)
 
@@ -245,7 +257,7 @@ def test_ctrl_c(server: Server, data: Path, tmp_path: Path) -> None:
 
 
 def test_a_mistake_in_a_validation_is_one_line(server: Server, tmp_path: Path) -> None:
-    own = write_data(tmp_path / "set", ("thing",), faults.IMAGES)
+    own = write_data(tmp_path / "set", ("thing",), IMAGES)
     break_it = "from pathlib import Path; Path('set/images/val/1.png').write_bytes(b'')"
     status, said = run_yolo(server, tmp_path, break_it, f"data={own}", "epochs=1")
     assert status == 1 and "Traceback" not in said
@@ -265,11 +277,3 @@ def test_a_mistake_in_a_loader_process_is_one_line(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(our_cfg, "stock_entrypoint", work)
     with pytest.raises(SystemExit, match=r"^yolo: 1\.png: can't be read$"):
         our_cfg.entrypoint()
-
-
-def test_the_tool_that_kills(server: Server, tmp_path: Path) -> None:
-    (tmp_path / "tiny.yaml").write_text(TINY_MODEL)
-    status, said = server.run("python -m tests.stress.faults --kills 1 --model tiny.yaml", tmp_path)
-    assert status == 0, said
-    kills = re.search(r"^kills: (\d), unreadable checkpoints: 0, wrong results\.csv: 0$", said, re.MULTILINE)
-    assert kills and int(kills[1]) >= 2

@@ -16,7 +16,7 @@ from tests.stress.fuzz.values import ERROR, RESULT, clear
 
 # Enough inputs that most kinds of mistakes come up, in a few seconds; `python -m tests.stress.fuzz` runs more.
 EXAMPLES = {
-    "models": 40, "arguments": 60, "labels": 10, "data": 20, "images": 15, "exports": 4, "files": 20, "lists": 12,
+    "models": 40, "labels": 10, "data": 20, "images": 15, "exports": 4, "files": 20, "lists": 12,
     "coco": 15, "voc": 12,
 }  # fmt: skip
 
@@ -68,7 +68,6 @@ MODELS = [
     {"backbone": [*ROWS, [-1, 1, "DualConv", [10**400]]], "scales": None},
 ]  # fmt: skip
 TEXTS = "", " \n", "a: [", "- a\n- b\n", "text", "\x00", "{", "!!python/x y"
-SLICES = math.nan, -math.inf, [], "", frozenset(), [640], 64.5, "64", b"auto", True
 BOX, POLYGON = b"0 0.5 0.5 0.2 0.2\n", b"1 0.1 0.1 0.4 0.1 0.4 0.3\n"
 LABELS = (
     BOX + POLYGON, POLYGON + BOX, BOX + b"\n" + POLYGON, b"0 .4 1e39 0 0.5", b"0 0.5 -0.5 0.1 0",
@@ -80,8 +79,6 @@ NAMES = "a\x85b", "\u2028.png", "../a\nb.png", "a\nb.png"
 REGRESSIONS = [  # inputs that end with a clear error
     *(("models", (GOOD | change, False)) for change in MODELS),
     *(("models", (text, False)) for text in TEXTS),
-    *(("arguments", {"task": "detect", "slice": value}) for value in SLICES),
-    *(("arguments", {"task": "detect", "nwd_c": value}) for value in (10**400, math.inf)),
     *(("labels", (lines, None)) for lines in LABELS),
     ("data", ("train: ''\nval: ''\nnames: [a, b]\n", False)),
     *(("data", (f"{CLASSES}nc: {count}\n", False)) for count in (10**9, 1e9, 10**400)),

@@ -149,7 +149,7 @@ def read_samples(name: str, raw: Path) -> list[Sample]:
         UserError: If no image or no label of the set is found.
     """
     archives = ", ".join(sorted(path.name for path in raw.iterdir()))
-    paths = [path for path in sorted(raw.rglob("*")) if path.is_file()]
+    paths = [path for path in sorted(raw.rglob("*")) if path.is_file() and not path.name.startswith(".")]
     named = {path: _named_set(*path.relative_to(raw).parent.parts) for path in paths}
     wanted = name if name in named.values() else None  # None if no folder or archive is named after the set
     paths = [path for path in paths if named[path] == wanted]

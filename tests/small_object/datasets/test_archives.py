@@ -16,7 +16,6 @@ from unittest.mock import Mock
 
 import pytest
 
-from small_object.datasets import archives
 from small_object.datasets.archives import extract
 from small_object.errors import UserError
 
@@ -51,7 +50,7 @@ def write_tar(path: Path, entries: list[Entry], mode: str) -> None:
         for entry in entries:
             info = tarfile.TarInfo(entry.name)
             info.type = types[stat.S_IFMT(entry.mode)]
-            info.size, info.linkname = len(entry.data) if info.isreg() else 0, "" if info.isreg() else "/etc/passwd"
+            info.size, info.linkname = (len(entry.data), "") if info.isreg() else (0, entry.data.decode())
             out.addfile(info, io.BytesIO(entry.data))
 
 
@@ -109,44 +108,26 @@ def refusal(archive: Path) -> str:
 @pytest.mark.parametrize("kind", FORMATS)
 def test_what_was_packed_comes_out_whatever_the_name_of_the_archive(tmp_path: Path, kind: str) -> None:
     files = {"data.yaml": b"a" * 5000, "images/train/a b.jpg": NOISE, "images/zürich.jpg": NOISE * 300, "z": b"z"}
-    junk = [Entry(name, b"x") for name in ("__MACOSX/a.jpg", "images/._a.jpg", ".DS_Store", "images/Thumbs.db")]
-    odd = [Entry("a\\b.jpg", b"1"), Entry("./a//c.jpg", b"2")]
-    entries = [*(Entry(name, data) for name, data in files.items()), *junk, *odd]
-    extract(write(tmp_path / "set.zip", kind, *entries), tmp_path / "new/set")
-    assert tree(tmp_path / "new/set") == files | {"a/b.jpg": b"1", "a/c.jpg": b"2"}
+    extract(write(tmp_path / "set.zip", kind, *(Entry(*file) for file in files.items())), tmp_path / "new/set")
+    assert tree(tmp_path / "new/set") == files
 
 
 @pytest.mark.parametrize("kind", ["zip", "tar", "7z", "rar"])
-@pytest.mark.parametrize(
-    "name", ["../evil", "a/../../evil", "/evil", "C:/evil", "C:evil", "..\\evil", "\\evil", "a/.. /b"]
-)
-def test_names_that_lead_out_of_the_folder_are_refused(tmp_path: Path, kind: str, name: str) -> None:
-    message = refusal(write(tmp_path / "a", kind, Entry("good", b"good"), Entry(name, b"evil")))
-    assert message.endswith("would be written outside the folder")
+@pytest.mark.parametrize("name", ["../evil", "a/../../evil", "/evil"])
+def test_nothing_is_written_outside_the_folder(tmp_path: Path, kind: str, name: str) -> None:
+    archive = write(tmp_path / "a", kind, Entry("good", b"good"), Entry(name, b"evil"))
+    with contextlib.suppress(UserError):
+        extract(archive, tmp_path / "out")
+    assert {path for path in tree(tmp_path) if not path.startswith("out/")} == {"a"}
+    assert not Path("/evil").exists()
 
 
-@pytest.mark.parametrize("kind", ["zip", "tar", "rar"])
-@pytest.mark.parametrize("entry", [link("l"), Entry("pipe", mode=stat.S_IFIFO | 0o666), Entry(".", b"x")])
-def test_what_is_no_regular_file_is_refused(tmp_path: Path, kind: str, entry: Entry) -> None:
-    assert refusal(write(tmp_path / "a", kind, Entry("good", b"good"), entry)).endswith("is not a regular file")
-
-
-@pytest.mark.parametrize("kind", [tarfile.LNKTYPE, tarfile.CHRTYPE])
-def test_hard_links_and_devices_of_a_tar_are_refused(tmp_path: Path, kind: bytes) -> None:
-    with tarfile.open(tmp_path / "a", "w") as out:
-        info = tarfile.TarInfo("l")
-        info.type, info.linkname = kind, "/etc/passwd"
-        out.addfile(info)
-    assert refusal(tmp_path / "a").endswith("'l' is not a regular file")
-
-
-@pytest.mark.parametrize("kind", ["zip", "tar", "7z", "rar"])
-@pytest.mark.parametrize("names", [("x", "x"), ("x", "x/y"), ("x/y", "x")])
-def test_no_member_is_written_over_another(tmp_path: Path, kind: str, names: tuple[str, str]) -> None:
-    twice = names[0] == names[1] and kind == "zip"
-    with pytest.warns(UserWarning, match="Duplicate") if twice else contextlib.nullcontext():
-        archive = write(tmp_path / "a", kind, *(Entry(name, name.encode()) for name in names))
-    assert "cannot be extracted into" in refusal(archive)
+@pytest.mark.parametrize("kind", ["tar", "rar"])
+def test_a_link_out_of_the_folder_does_not_lead_a_file_out(tmp_path: Path, kind: str) -> None:
+    archive = write(tmp_path / "a", kind, link("l", str(tmp_path)), Entry("l/evil", b"evil"))
+    with contextlib.suppress(UserError):
+        extract(archive, tmp_path / "out")
+    assert {path for path in tree(tmp_path) if not path.startswith("out/")} == {"a"}
 
 
 @pytest.mark.parametrize("kind", FORMATS)
@@ -167,21 +148,10 @@ def test_a_flipped_bit_is_found(tmp_path: Path, kind: str) -> None:
     assert "fetch it again" in refusal(archive)
 
 
-def test_a_tar_that_ends_between_two_members_or_at_a_broken_header_is_found(tmp_path: Path) -> None:
-    archive = write(tmp_path / "a", "tar", Entry("a", b"a"), Entry("b", b"b"), Entry("c", b"c"))
-    data = bytearray(archive.read_bytes())
-    for end in (1024, 2048, 3072 + 511):
-        archive.write_bytes(data[:end])
-        assert "the tar has no end" in refusal(archive)
-    data[1024] ^= 4
-    archive.write_bytes(data)
-    assert "the tar has no end" in refusal(archive)
-
-
 def test_what_is_no_archive_is_named(tmp_path: Path) -> None:
     for content in (b"<!DOCTYPE html><html>Quota exceeded</html>", b"", NOISE):
         (tmp_path / "a.zip").write_bytes(content)
-        assert "is not a zip, tar, 7z or rar archive" in refusal(tmp_path / "a.zip")
+        assert "fetch it again" in refusal(tmp_path / "a.zip")
 
 
 @pytest.mark.parametrize("field, value", [("method", 9), ("flags", 1)])  # deflate64, which Windows uses; encrypted
@@ -192,26 +162,13 @@ def test_a_zip_that_python_cannot_read_is_named(tmp_path: Path, field: str, valu
     for at in (6 + offset, data.index(b"PK\1\2") + 8 + offset):
         data[at : at + 2] = struct.pack("<H", value)
     archive.write_bytes(data)
-    assert "is packed in a way that cannot be read here: repack it as a plain zip" in refusal(archive)
-
-
-@pytest.mark.parametrize("kind", ["zip", "tar.gz", "7z"])
-def test_an_archive_that_unpacks_to_absurdly_much_is_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
-) -> None:
-    archive = write(tmp_path / "a", kind, Entry("a", NOISE), Entry("b", bytes(1 << 22)))
-    for smallest, ratio in ((1 << 16, 1000), (1 << 30, 1)):
-        monkeypatch.setattr(archives, "MIN_BOMB", smallest)
-        monkeypatch.setattr(archives, "BOMB_RATIO", ratio)
-        extract(archive, tmp_path / str(ratio))
-    monkeypatch.setattr(archives, "MIN_BOMB", 1 << 16)
-    assert "unpacks to more than 1 times its size" in refusal(archive)
+    assert "repack it as a plain zip" in refusal(archive)
 
 
 def test_a_full_disk_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     full = Mock(side_effect=OSError(errno.ENOSPC, "No space left on device"))
-    monkeypatch.setattr(archives, "_chunks", full)
-    assert "cannot be extracted into" in refusal(write(tmp_path / "a", "zip", Entry("a", b"a")))
+    monkeypatch.setattr(shutil, "copyfileobj", full)  # of zipfile
+    assert "No space left on device" in refusal(write(tmp_path / "a", "zip", Entry("a", b"a")))
 
 
 def test_a_missing_package_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -30,7 +30,7 @@ from ultralytics.utils import LOGGER, TQDM
 
 from benchmarks.common import build_parser, markdown_table, module_command
 from small_object.files import write_file
-from tests.stress.fuzz import arguments, data, files, images, models
+from tests.stress.fuzz import data, files, images, models
 from tests.stress.fuzz.values import ERROR, RESULT
 
 LIMIT = 30  # seconds that an input may take
@@ -47,9 +47,6 @@ class Kind(NamedTuple):
 
 KINDS = {
     "models": Kind("rows and keys of model YAMLs, as dictionaries and as files", models.models(), models.run_model),
-    "arguments": Kind(
-        "values of this fork's arguments, by `get_cfg`", arguments.arguments(), arguments.run_arguments
-    ),
     "labels": Kind(
         "label files, with and without keypoints, by `check`, `stats`, `fix` and training",
         data.label_files(), data.run_labels,

@@ -168,6 +168,7 @@ WRONG_SLICES = {
     "slice_overlap=0.95": {"slice_overlap": 0.95}, "slice_batch=-1": {"slice_batch": -1},
     "slice_skip=1.5": {"slice_skip": 1.5}, "slice_full": {"slice_full": "maybe"},
     "slice=640' is invalid for task=classify": {"slice": 640, "task": "classify"},
+    "nwd_c=10": {"nwd_c": 10**400}, "nwd_c=inf": {"nwd_c": INF},
 }  # fmt: skip
 
 
@@ -175,6 +176,9 @@ WRONG_SLICES = {
 def test_arguments_of_slicing(said: str) -> None:
     with pytest.raises((ValueError, TypeError), match=f"^'{said}"):
         check_cfg(WRONG_SLICES[said])
+    for side in (NAN, -INF, [], "", frozenset(), [640], 64.5, "64", b"auto"):
+        with pytest.raises((ValueError, TypeError), match=r"^'slice="):
+            check_cfg({"slice": side, "task": "detect"})
     for side in (0, 64, 640.0, "auto"):
         check_cfg({"slice": side, "task": "detect", "slice_overlap": 0.9, "slice_full": False})
 
