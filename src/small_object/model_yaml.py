@@ -1,27 +1,21 @@
 """Checks a model YAML before any of its layers is built, and names the wrong row."""
 
-import difflib
-import importlib
-import inspect
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from copy import deepcopy
 from traceback import walk_tb
 from typing import Any
 
 import yaml
-from torch import nn
 
 from small_object.errors import UserError, one_line
 
 MAX_REPEATS, MAX_DEPTH = 1000, 10  # of a row and of a scale; more would take hours to build
-ARGUMENT_TYPES = {int: (int, str), float: (float, int, str), bool: (bool, str), str: (str,)}  # by annotation
 LIST_MODULES = {"Concat", "Detect", "LightDetect", "ScreeningFusion"}  # take a list of rows
-GIVEN_PARAMETERS = {"c1", "channels", "n"}  # of blocks: given by the parser, not by the row
 
 
-def check_model_yaml(d: Mapping[str, Any], modules: Mapping[str, Any], blocks: Collection[Any]) -> list[Any]:
-    """Check the keys and rows of a model YAML, whose rows may name `modules`, and the arguments of `blocks`.
+def check_model_yaml(d: Mapping[str, Any]) -> list[Any]:
+    """Check the keys and rows of a model YAML, but not what a module makes of its arguments.
 
     Returns:
         A copy of the rows.
@@ -39,7 +33,7 @@ def check_model_yaml(d: Mapping[str, Any], modules: Mapping[str, Any], blocks: C
         raise yaml_error(d, f"`scales` must have {d.get('scale') or 'a name'!r}: [depth, width, max_channels], {what}")
     rows: list[Any] = deepcopy(d["backbone"] + d["head"])
     for i, row in enumerate(rows):
-        if what := _find_mistake(row, i, modules, blocks):
+        if what := _find_mistake(row, i):
             raise row_error(d, i, row, what)
     return rows
 
@@ -63,7 +57,7 @@ def _is_scale(scales: Any, scale: Any) -> bool:
         return False
 
 
-def _find_mistake(row: Any, i: int, modules: Mapping[str, Any], blocks: Collection[Any]) -> str:
+def _find_mistake(row: Any, i: int) -> str:
     """Return what is wrong with row `i`, or an empty string."""
     if not isinstance(row, list) or len(row) != 4:
         return "must have 4 entries: [from, repeats, module, arguments]"
@@ -75,40 +69,11 @@ def _find_mistake(row: Any, i: int, modules: Mapping[str, Any], blocks: Collecti
             return f"`from` {source} is not an earlier row; use -1 for the row before, or 0 to {max(i - 1, 0)}"
     if type(repeats) is not int or not 1 <= repeats <= MAX_REPEATS:
         return f"repeats must be a whole number from 1 to {MAX_REPEATS}, not {repeats!r}"
-    if not is_module(name, modules) and (i, name) != (0, "Silence"):  # upstream replaces it
-        known = [*(key for key in modules if is_module(key, modules)), *(f"nn.{key}" for key in vars(nn))]
-        near = difflib.get_close_matches(str(name), known, n=1)
-        return f"unknown module {str(name)!r}" + (f"; did you mean {near[0]!r}?" if near else "")
     if not isinstance(arguments, list):
         return f"arguments must be a list, not {arguments!r}"
     if name in LIST_MODULES and not isinstance(sources, list):
         return f"{name} takes a list of rows as `from`, such as [-1, 6]"
-    return _find_wrong_argument(modules[name], arguments) if modules.get(name) in blocks else ""
-
-
-def _find_wrong_argument(block: type[nn.Module], arguments: list[Any]) -> str:
-    """Return what is wrong with the number or types of a row's arguments, or an empty string.
-
-    A text may stand for a number or a key of the YAML, as upstream reads it.
-    """
-    parameters = [p for p in inspect.signature(block).parameters.values() if p.name not in GIVEN_PARAMETERS]
-    required = sum(p.default is p.empty for p in parameters)
-    if not required <= len(arguments) <= len(parameters):
-        names = ", ".join(p.name for p in parameters)
-        return f"{block.__name__} takes {required} to {len(parameters)} arguments ({names}), not {len(arguments)}"
-    for parameter, value in zip(parameters, arguments, strict=False):
-        if not isinstance(value, ARGUMENT_TYPES[parameter.annotation]):
-            return f"{parameter.name} must be of type {parameter.annotation.__name__}, not {value!r}"
     return ""
-
-
-def is_module(name: Any, modules: Mapping[str, Any]) -> bool:
-    """Return whether a name is a module's for a row: one of `modules`, of `nn` or of `torchvision.ops`."""
-    home, _, attribute = str(name).rpartition(".")
-    if home == "torchvision.ops":
-        return callable(getattr(importlib.import_module(home), attribute, None))  # only here, since it is slow to load
-    value = {"": modules, "nn": vars(nn)}.get(home, {}).get(attribute)
-    return isinstance(value, type) and issubclass(value, nn.Module)
 
 
 def find_misfit(error: BaseException) -> int | None:

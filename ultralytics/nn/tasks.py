@@ -1,6 +1,7 @@
 """Adds this fork's blocks to upstream's `parse_model`, and names the wrong row of a model YAML."""
 
 import ast
+import difflib
 import functools
 import inspect
 import textwrap
@@ -27,7 +28,7 @@ require_parameters(DetectionModel.__init__, "cfg", "ch", "nc", "verbose")
 COUNTERPARTS = {DWR: "Conv", DualConv: "Conv", ScreeningLateral: "Conv", C3k2DWR: "C3k2", LightDetect: "Detect"}
 """The upstream module whose rows `parse_model` reads like a block's: the block joins each set with that module."""
 
-BLOCKS = {DWR, DualConv, ScreeningLateral, C3k2DWR, ScreeningFusion}  # blocks whose row arguments are checked
+BLOCKS = {DWR, DualConv, ScreeningLateral, C3k2DWR, ScreeningFusion}
 
 _LOOP_START = """
 d["row"] = i
@@ -127,7 +128,11 @@ def parse_model(d: dict[str, Any], *args: Any, **kwargs: Any) -> tuple[nn.Sequen
     except Exception as error:
         if (i := d["row"]) is None:
             raise
-        raise row_error(d, i, rows[i], f"{type(error).__name__}: {error}") from error
+        what, name = f"{type(error).__name__}: {error}", rows[i][2]
+        if isinstance(error, KeyError) and error.args == (name,):
+            near = difflib.get_close_matches(str(name), globals(), n=1)
+            what = f"unknown module {name!r}" + (f"; did you mean {near[0]!r}?" if near else "")
+        raise row_error(d, i, rows[i], what) from error
     finally:
         Conv.default_act = default_act  # of the whole process; upstream restores it only after a success
 
@@ -180,4 +185,4 @@ def _check_rows(d: dict[str, Any]) -> list[Any]:
             check_cfg({key: d.get(key)})
         except UserError as error:
             raise yaml_error(d, f"key `{key}`: {error}") from error
-    return check_model_yaml(d, globals(), BLOCKS)
+    return check_model_yaml(d)

@@ -101,7 +101,7 @@ ROWS = [
 ]
 MISTAKES = {
     "misspelt": (1, "[-1, 1, DualConvv, [16, 2]]", "did you mean 'DualConv'"),
-    "unknown in torchvision": (2, "[-1, 1, torchvision.ops.Quux, []]", "'torchvision.ops.Quux'"),
+    "unknown in torchvision": (2, "[-1, 1, torchvision.ops.Quux, []]", "'Quux'"),
     "from a later row": (3, "[5, 1, DualConv, [32, 2]]", "`from` 5"),
     "from a name": (3, "[P3, 1, DualConv, [32, 2]]", "'P3'"),
     "from nothing": (3, "[[], 1, DualConv, [32, 2]]", "`from`"),
