@@ -1,14 +1,10 @@
 """ASS1 and ASS2 from a local record: fetching, pairing, class order and split."""
 
 import io
-import os
 import re
-import shutil
-import time
 import zipfile
 from collections import Counter
 from collections.abc import Iterator
-from multiprocessing import get_all_start_methods, get_context
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -270,40 +266,3 @@ def test_no_network_is_one_line_that_names_the_ways_out(server: RecordServer, tm
         prepare("ASS1", tmp_path / "ASS1")
     line = str(error.value)
     assert "no connection" in line and "--archive" in line and "ASS1-demo/ASS1-demo.yaml" in line and "\n" not in line
-
-
-def prepare_in_child(folder: Path, url: str) -> None:
-    """Prepare the small ASS1; the process ends with 0 if its images are there."""
-    airport.SETS["ASS1"] = dict(zip(airport.SETS["ASS1"], COUNTS["ASS1"], strict=True))
-    airport.NUM_IMAGES["ASS1"] = IMAGES["ASS1"]
-    os.environ.update(ASS_CACHE=str(folder / "cache"), ASS_RECORD_URL=url)
-    prepare("ASS1", folder / "ASS1")
-    os._exit(0 if (folder / "ASS1/images").exists() else 1)
-
-
-@pytest.mark.skipif("forkserver" not in get_all_start_methods(), reason="needs a fork server")
-def test_killed_at_any_moment_and_started_again_it_ends_in_the_same_state(server: RecordServer, tmp_path: Path) -> None:
-    context = get_context("forkserver")  # a fork of this process would inherit locks that its threads hold
-    context.set_forkserver_preload([__name__])
-
-    def run(folder: Path, seconds: float = 60) -> int | None:
-        child = context.Process(target=prepare_in_child, args=(folder, server.url))
-        child.start()
-        child.join(seconds)
-        child.kill()
-        child.join()
-        return child.exitcode
-
-    assert run(tmp_path / "warm-up") == 0  # it also starts the server
-    began = time.monotonic()
-    assert run(tmp_path / "whole") == 0
-    took = time.monotonic() - began
-    expected = state(tmp_path / "whole/ASS1")
-    folder = tmp_path / "killed"
-    for moment in np.linspace(0.02, 0.98, 15):
-        run(folder, took * moment)
-        if (folder / "ASS1/images").exists():  # that was too late: all is there
-            assert {k: v for k, v in state(folder / "ASS1").items() if not k.startswith(".")} == expected
-            shutil.rmtree(folder / "ASS1/images")
-    assert run(folder) == 0
-    assert state(folder / "ASS1") == expected
