@@ -33,7 +33,11 @@ def fit_to_data(model: Any, dataset: Any, args: SimpleNamespace) -> None:
         dataset: Upstream's training set, or one of tiles.
         args: Arguments of the training.
     """
-    labels, tile = [add_shape(label) for label in dataset.labels], max(getattr(dataset, "tile", (math.inf,)))
+    datasets = getattr(dataset, "datasets", [dataset])  # of upstream's YOLOConcatDataset
+    labels = [add_shape(label) for each in datasets for label in getattr(each, "labels", ())]
+    if not labels:
+        return
+    tile = max(getattr(dataset, "tile", (math.inf,)))
     model = unwrap_model(model)
     student = getattr(model, "student_model", model)  # distillation: the student builds the loss
     lines = []

@@ -52,3 +52,13 @@ def test_what_is_read_ahead_is_used_once() -> None:
     failing.start("x")
     with pytest.raises(ValueError, match="'x'"):
         failing("x")
+
+
+def test_the_caller_reads_what_no_thread_has_started() -> None:
+    """So it waits for no thread that a fork left behind."""
+    hold, read = threading.Event(), ReadAhead(lambda file: file == "first" and hold.wait(10))
+    read.start("first")
+    read.start("second")
+    assert read("second") is False
+    hold.set()
+    assert read("first")

@@ -30,8 +30,9 @@ class BaseDataset(StockBaseDataset):
 
     def load_image(self, i: int, *args: Any, **kwargs: Any) -> tuple[np.ndarray, tuple[int, int], tuple[int, int]]:
         """Return upstream's image, its original and its new (height, width). In training, ignore regions are grey."""
+        is_cached = self.ims[i] is not None  # and painted
         image, original, size = super().load_image(i, *args, **kwargs)
-        if self.augment and len(regions := read_regions(self.im_files[i])):
+        if self.augment and not is_cached and len(regions := read_regions(self.im_files[i])):
             sides = np.array(size[::-1] * 2)
             paint_regions(image, regions * sides, xywh2xyxy(self.labels[i]["bboxes"]) * sides)
         return image, original, size

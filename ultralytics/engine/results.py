@@ -77,6 +77,8 @@ class Results(StockResults):
         """Draw the results into the image, with lines of 2 px unless `line_width` is given; see upstream."""
         if hasattr(self.masks, "paint") and not args and kwargs.get("masks", True):  # crops of a sliced image
             image = np.array(self.orig_img if kwargs.get("img") is None else kwargs["img"])
+            if image.shape[2] != 3:  # as upstream draws them
+                image = np.repeat(image, 3, 2) if image.shape[2] == 1 else np.ascontiguousarray(image[..., :3])
             self.masks.paint(image, [colors(int(c), True) for c in self.boxes.cls])
             kwargs |= {"img": image, "masks": False}
         return super().plot(conf, line_width or LINE_WIDTH, *args, **kwargs)

@@ -3,6 +3,7 @@
 import math
 import random
 from collections.abc import Iterable, Mapping
+from copy import deepcopy
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -103,7 +104,7 @@ class SlicedDataset(YOLODataset):
         polygons = [(polygon * size).round(2) for polygon in label["segments"]]
         x1, y1, x2, y2 = window = self._choose(height, width, xyxy, polygons)
         if window == (0, 0, width, height):
-            label |= {"bboxes": label["bboxes"].copy(), "cls": label["cls"].copy()}  # augmentations write into them
+            label = deepcopy(label)  # augmentations write into it
         else:
             corner, size = np.array([x1, y1]), np.array([x2 - x1, y2 - y1])
             kept, xyxy, _, polygons = cut_objects(xyxy, polygons, window, self.keep)

@@ -203,6 +203,8 @@ class Slicer:
             The objects of the image by falling score, on the CPU; and how many `max_det` left out.
         """
         objects, sources = detections.objects, detections.sources
+        if not len(objects):
+            objects = whole[torch.zeros(0, dtype=torch.long)].shifted(0, 0).cpu()  # with all that the task has
         if self.full:
             boxes, tiles = whole.rows[:, None, :4].cpu(), torch.from_numpy(detections.tiles)
             is_uncut = ((boxes[..., :2] >= tiles[:, :2]) & (boxes[..., 2:] <= tiles[:, 2:])).all(2).any(1)
@@ -263,7 +265,7 @@ def build_slicer(args: Any, model: Any, imgsz: tuple[int, int]) -> Slicer | None
     wanted = args.slice_batch or (math.inf if device.type == "cuda" else NUM_ON_CPU)
     batch = min(wanted, max_batch(model))
     given = args.max_det if args.max_det != DEFAULT_CFG_DICT["max_det"] else None
-    classes = None if args.classes is None else tuple(args.classes)
+    classes = None if args.classes is None else tuple(np.atleast_1d(args.classes).tolist())
     agnostic = bool(args.agnostic_nms or args.single_cls)
     region = read_region(args.slice_roi) if getattr(args, "slice_roi", None) else None
     sides = tile if isinstance(tile, tuple) else int(tile)

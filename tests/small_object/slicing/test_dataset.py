@@ -1,6 +1,7 @@
 import pickle
 import random
 from collections import Counter
+from copy import deepcopy
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -286,6 +287,20 @@ def draw_polygons(folder: Path, task: str) -> Path:
         rows.append(" ".join(map(str, (c, *corners))) + "\n")
     write_set(folder, {"train/0": (image, "".join(rows))}, "abcde")
     return folder
+
+
+@pytest.mark.parametrize("task", ["obb", "segment", "pose"])
+def test_samples_leave_the_labels_as_they_are(tmp_path: Path, task: str) -> None:
+    data = SlicedDataset(
+        img_path=str(draw_polygons(tmp_path, task) / "images/train"), imgsz=TILE, batch_size=2, task=task, rect=False,
+        hyp=get_cfg(overrides={"slice": TILE, "slice_full_ratio": 1.0, "mosaic": 0.0}), augment=True,
+        data={"names": dict(enumerate("abcde")), "kpt_shape": [4, 3]},
+    )  # fmt: skip
+    before = deepcopy(data.labels)
+    for _ in range(3):
+        data[0]
+    for name in ("bboxes", "keypoints", "segments"):
+        np.testing.assert_equal(data.labels[0][name], before[0][name])
 
 
 @pytest.mark.parametrize("task", ["obb", "segment", "pose"])

@@ -108,6 +108,19 @@ def test_auto_asks_the_model_for_its_training() -> None:
     assert torch.equal(slicer.merge((640, 1000), skipped, whole)[0].rows, whole.rows)
 
 
+def test_without_tiles_and_the_whole_image_nothing_remains_in_the_format_of_the_task() -> None:
+    rows = torch.tensor([[0.0, 0, 20, 20, 0.9, 0]])
+    whole = Objects(rows, rotated=torch.zeros(1, 5), keypoints=torch.zeros(1, 3, 2))
+    (nothing,) = Slicer(64).detect([np.zeros((100, 100, 3), np.uint8)], lambda tiles: [], [torch.zeros(0, 4)])
+    found, _ = Slicer(64, full=False).merge((100, 100), nothing, whole)
+    assert [len(found), *found.rotated.shape, *found.keypoints.shape] == [0, 0, 5, 0, 3, 2]
+
+
+def test_one_class_may_be_a_number() -> None:
+    args = get_cfg(overrides={"slice": 64, "classes": 1})
+    assert build_slicer(args, SimpleNamespace(), (64, 64)).classes == (1,)
+
+
 def test_a_model_of_tiles_alone_skips_the_whole_image() -> None:
     for tiles_only, given, full in ((0, None, True), (1, None, False), (1, True, True), (0, False, False)):
         args, model = get_cfg(overrides={"slice": 320, "slice_full": given}), SimpleNamespace(tiles_only=tiles_only)
