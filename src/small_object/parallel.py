@@ -45,8 +45,9 @@ class ReadAhead(Generic[R]):
     def __call__(self, file: str, **options: Any) -> R:
         """Return the result for a file."""
         coming = self._coming.pop((file, *sorted(options.items())), None)
-        own = coming is None or coming.cancel()  # not started, perhaps since a fork left the threads behind
-        return self._function(file, **options) if own else coming.result()
+        if coming is None or coming.cancel():  # not started, perhaps since a fork left the threads behind
+            return self._function(file, **options)
+        return coming.result()
 
     def clear(self) -> None:
         """Forget all prepared results."""

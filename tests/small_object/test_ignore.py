@@ -55,6 +55,22 @@ def test_what_is_ignored() -> None:
     assert ignored.tolist() == [False, False, True, True, False, True]
 
 
+def test_where_regions_overlap_they_count_once() -> None:
+    generator, ignored = torch.Generator().manual_seed(0), []
+    for number in (0, 1, 2, 5, 9):
+        corners = torch.randint(0, 30, (number + 40, 2), generator=generator).float()
+        xyxy = torch.cat((corners, corners + torch.randint(1, 20, corners.shape, generator=generator)), 1)
+        regions, boxes = xyxy[:number], xyxy[number:]
+        mask = torch.zeros(50, 50)
+        for x1, y1, x2, y2 in regions.int().tolist():
+            mask[y1:y2, x1:x2] = 1
+        expected = [mask[y1:y2, x1:x2].mean() >= 0.5 for x1, y1, x2, y2 in boxes.int().tolist()]
+        no_targets = torch.zeros(0, 4), torch.zeros(0)
+        ignored += find_ignored(boxes, torch.zeros(len(boxes)), *no_targets, regions).tolist()
+        assert ignored[-len(boxes) :] == expected
+    assert 0.1 < np.mean(ignored) < 0.9
+
+
 @pytest.mark.parametrize("slice", [0, 64])
 def test_training_sees_grey(data: Path, slice: int) -> None:
     hyp = get_cfg(overrides={"imgsz": 256, "task": "detect", "slice": slice, "slice_full_ratio": 1.0, "mosaic": 0.0})
