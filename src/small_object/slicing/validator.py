@@ -65,7 +65,8 @@ class SlicedValidator(Base):
         if self.slicer is not None:
             import psutil  # here, since upstream's import does without it
 
-            if type(self).__module__.partition(".models.")[2] not in MODULES:
+            modules = [each.__module__ for each in type(self).__mro__ if each.__module__.startswith("ultralytics.")]
+            if modules[0].partition(".models.")[2] not in MODULES:
                 raise UserError(f"slice={self.args.slice} {NEEDED_TO_SLICE}")
             stride = max(32, int(torch.as_tensor(getattr(model, "stride", 32)).max()))
             self._model: Any = model

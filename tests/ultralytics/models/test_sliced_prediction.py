@@ -14,7 +14,7 @@ from torchvision.ops import box_iou
 from ultralytics import YOLO
 from ultralytics.data.dataset import YOLODataset
 from ultralytics.engine.predictor import BasePredictor
-from ultralytics.models.rtdetr import RTDETRPredictor
+from ultralytics.models.rtdetr import RTDETRPredictor, RTDETRValidator
 from ultralytics.models.yolo.detect import DetectionPredictor, DetectionValidator
 from ultralytics.models.yolo.segment import predict as segment_predict
 from ultralytics.utils import YAML
@@ -527,6 +527,20 @@ def test_a_model_that_cannot_slice_says_so(image: np.ndarray) -> None:
 def write_panorama(folder: Path, labels: str = "0 0.5 0.5 0.2 0.2\n") -> Path:
     """Write a set of one image of 256x160 px for training and validation; return its YAML."""
     return write_set(folder, {"a": (draw_blocks(256, 160, 21, 34), labels)}, ["thing"])
+
+
+def test_a_validator_of_ones_own_slices_but_not_rt_detrs(tmp_path: Path) -> None:
+    class Own(DetectionValidator):
+        pass
+
+    class Stretches(RTDETRValidator):
+        pass
+
+    build_detector(tmp_path, 1).save(tmp_path / "tiny.pt")
+    given = {"data": str(write_panorama(tmp_path)), "slice": 64, "imgsz": 64, "project": str(tmp_path), "plots": False}
+    assert YOLO(tmp_path / "tiny.pt").val(validator=Own, **given).size.counts["medium"] == 1
+    with pytest.raises(UserError, match="slice=64 needs a model of boxes"):
+        YOLO(tmp_path / "tiny.pt").val(validator=Stretches, **given)
 
 
 def test_an_export_of_another_height_than_width_is_sliced(tmp_path: Path, image: np.ndarray) -> None:
