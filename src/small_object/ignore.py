@@ -74,15 +74,16 @@ def find_ignored(
     It is if regions cover at least half of it and no object of its class has an IoU of 0.5 with it. The detections
     `boxes` (N, 4), the objects `targets` (M, 4) and the `regions` (K, 4) are xyxy in pixels.
     """
-    x, y = edges = [torch.unique(regions[:, i::2]) for i in (0, 1)]  # of cells that lie in a region or outside
+    edges = [torch.unique(regions[:, i::2]) for i in (0, 1)]  # in x and y, of cells that lie in a region or outside
     wide, tall = (
         (torch.min(boxes[:, i + 2, None], edge[1:]) - torch.max(boxes[:, i, None], edge[:-1])).clamp(0)
         for i, edge in enumerate(edges)
     )
-    inside = wide.new_zeros(tall.shape[1], wide.shape[1])
-    for x1, y1, x2, y2 in regions:
-        inside[(y[:-1] >= y1) & (y[1:] <= y2)] += ((x[:-1] >= x1) & (x[1:] <= x2)).to(inside)
-    covered = (tall @ inside.clamp(max=1) * wide).sum(1)
+    columns, rows = (
+        ((edge[:-1] >= regions[:, i, None]) & (edge[1:] <= regions[:, i + 2, None])).to(wide)
+        for i, edge in enumerate(edges)
+    )
+    covered = (tall @ (rows.T @ columns).clamp(max=1) * wide).sum(1)
     area = (boxes[:, 2:] - boxes[:, :2]).prod(1)
     matches = (box_iou(boxes, targets) >= MIN_IOU) & (classes[:, None] == target_classes)
     return (covered >= MIN_COVER * area) & ~matches.any(1)
