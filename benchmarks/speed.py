@@ -40,6 +40,7 @@ from benchmarks import common
 from benchmarks.compare import Model, parse_model
 from small_object.errors import UserError
 from small_object.files import write_file
+from small_object.memory import keep_freed_memory
 
 WARM_UP = 2  # rounds that are not counted
 BOXES = 20  # in each image of a training step
@@ -165,6 +166,7 @@ def measure(calls: Mapping[str, Mapping[str, Call]], inputs: Collection[Any], wa
         inputs: What the calls get, one after another.
         warm_up: How many of the first inputs don't count.
     """
+    keep_freed_memory()  # as prediction does
     labels = list(calls)
     times: Times = {(label, what): [] for label in labels for what in calls[label]}
     for turn, value in enumerate(TQDM(inputs, desc="speed", unit="round", leave=False)):

@@ -1,6 +1,7 @@
-"""Lets training continue when an image can no longer be read."""
+"""Lets training continue when an image can no longer be read; keeps caches of 16-bit images apart by their scale."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import cv2
@@ -11,6 +12,7 @@ from ultralytics.utils.ops import xywh2xyxy
 
 from small_object.errors import UserError
 from small_object.ignore import paint_regions, read_regions
+from small_object.images import read_bits
 from ultralytics_overlay import require_parameters
 
 require_parameters(StockBaseDataset.get_image_and_label, "index")
@@ -27,6 +29,16 @@ class BaseDataset(StockBaseDataset):
     """
 
     _unreadable: frozenset[int] = frozenset()
+
+    @property
+    def npy_files(self) -> list[Path]:
+        """Files of the cache on disk; with `SMALL_OBJECT_BITS`, their names hold it, since it scales the pixels."""
+        return self._npy_files
+
+    @npy_files.setter
+    def npy_files(self, files: list[Path]) -> None:
+        bits = read_bits()
+        self._npy_files = [file.with_suffix(f".{bits}-bit.npy") for file in files] if bits else files
 
     def load_image(self, i: int, *args: Any, **kwargs: Any) -> tuple[np.ndarray, tuple[int, int], tuple[int, int]]:
         """Return upstream's image, its original and its new (height, width). In training, ignore regions are grey."""

@@ -1,16 +1,25 @@
 """Leaves an image out of training, with the reason, if its pixels can't be read correctly."""
 
+from collections.abc import Iterable
 from pathlib import Path
 
 from ultralytics.data.utils import check_image as stock_check_image
+from ultralytics.data.utils import get_hash as stock_get_hash
 from ultralytics.utils.patches import read_image
 
-from small_object.images import is_deep
+from small_object.images import BITS_VARIABLE, is_deep, read_bits
 from ultralytics_overlay import require_parameters
 
 require_parameters(stock_check_image, "im_file")
+require_parameters(stock_get_hash, "paths")
 
 TIFF_SUFFIXES = {".tif", ".tiff"}
+
+
+def get_hash(paths: Iterable[str]) -> str:
+    """Return upstream's hash of files, by which a label cache is found valid; it depends on `SMALL_OBJECT_BITS`."""
+    bits = read_bits()
+    return stock_get_hash([*paths, *([f"{BITS_VARIABLE}={bits}"] if bits else [])])
 
 
 def check_image(im_file: str) -> tuple[str, tuple[int, int]]:

@@ -616,7 +616,6 @@ const totals = [], modelBoxes = models.map((model, index) => {
 $("overlap").hidden = $("kinds").hidden = $("with").hidden = !truths;
 for (const value of [...new Set(rules.map(rule => rule.iou))].sort()) $("iou").append(make("option", { value, textContent: value, selected: value === wanted.iou }));
 const loose = checkbox("overlap", "and its class", wanted.sameClass, on => { wanted.sameClass = on; useRule(); });
-loose.disabled = rules.length === 1; // the page of a run that is not finished, or was interrupted
 $("iou").addEventListener("change", event => { wanted.iou = +event.target.value; useRule(); });
 const means = { class: ["cls", "overlaps an object of another class"], localisation: ["loc", "overlaps an object of its class too little"],
   both: ["both", "overlaps an object of another class too little"], duplicate: ["dup", "overlaps an object that a detection with a higher score takes"],

@@ -9,7 +9,6 @@ import html
 import json
 import os
 import re
-import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -38,7 +37,6 @@ BROWSER_FORMATS = frozenset({"avif", "bmp", "jpeg", "jpg", "mpo", "png", "webp"}
 THUMBNAIL = 288, 96  # maximum width and height in pixels
 MAX_INLINE = 1000  # images; a page with more loads the boxes of `SHARD` images when it shows one of them
 SHARD = 100
-INTERVAL = 15.0  # seconds between writes during a run, or more if a write takes over a twentieth of that
 RULES = [(iou, same_class) for same_class in (True, False) for iou in (0.1, 0.3, FOREGROUND, 0.75)]
 """Definitions of found that the page offers: the minimum IoU, and whether the classes must agree."""
 
@@ -93,7 +91,6 @@ class ComparisonPage:
     _models: dict[str, PageModel] = field(default_factory=dict)
     _classes: dict[str, int] = field(default_factory=dict)  # the page's index by name; those without a box are hidden
     _written: set[str] = field(default_factory=set)  # URLs of the data files of the latest page
-    _due: float = field(default_factory=lambda: time.monotonic() + INTERVAL)  # time of the next write during a run
 
     def add(self, model: str, result: Results, annotated: Path | None) -> None:
         """Add a model's results of an image to the page, with the file of the annotated image if there is one."""
@@ -117,19 +114,10 @@ class ComparisonPage:
         entry.annotated[path] = self._url(annotated) if annotated else None
         entry.milliseconds += sum(result.speed.values())
 
-    def write_when_due(self) -> None:
-        """Write the page if the last write is long enough ago."""
-        if (start := time.monotonic()) >= self._due:
-            self.write(is_final=False)
-            self._due = time.monotonic() + max(INTERVAL, 20 * (time.monotonic() - start))
-
-    def write(self, is_final: bool = True) -> Path | None:
+    def write(self) -> Path | None:
         """Write `index.html` and return it; None if there is no image to show.
 
         Data files are written first, under new names, so the page is complete at any time.
-
-        Args:
-            is_final: Whether the page offers all of `RULES`; during a run, matching by all of them takes too long.
         """
         if not self._models:
             return None
@@ -138,7 +126,7 @@ class ComparisonPage:
             Path(__file__).with_suffix(suffix).read_text(encoding="utf-8") for suffix in (".html", ".css", ".js")
         )
         # In JSON, `<` occurs only in strings; escaped, it can't end the script element.
-        data = self._data(is_final).replace("<", "\\u003c")
+        data = self._data().replace("<", "\\u003c")
         digest = base64.b64encode(hashlib.sha256(f"\n{script}".encode()).digest()).decode()
         notes = [f"{file.name}: left out: {reason}" for file, reason in self.left_out.items()]
         notes += self.notes.values()
@@ -167,7 +155,7 @@ class ComparisonPage:
         if all(image.objects is None for image in self._images.values()):
             return {}
         facts = self._facts()
-        counts = facts.count(facts.codes(*self._rules(is_final=False)[0]))
+        counts = facts.count(facts.codes(*self._rules()[0]))
         return {name: counts[number :: len(self._models)].sum(0) for number, name in enumerate(self._models)}
 
     def _read_image(self, path: str, image: np.ndarray, names: dict[int, str]) -> PageImage:
@@ -239,22 +227,22 @@ class ComparisonPage:
         models = self._models.values()
         return Facts([model.cells.get(path, NO_CELL) for path in self._images for model in models])
 
-    def _rules(self, is_final: bool) -> list[tuple[float, bool]]:
+    def _rules(self) -> list[tuple[float, bool]]:
         """Return the rules that the page offers, starting with the one it applies first.
 
         A model with other class names, such as a single class, can be compared only by boxes.
         """
         names = set((self.names or {}).values())
         first = FOREGROUND, not any(names.isdisjoint(model.names.values()) for model in self._models.values())
-        return [first, *(rule for rule in RULES if is_final and rule != first)]
+        return [first, *(rule for rule in RULES if rule != first)]
 
-    def _data(self, is_final: bool) -> str:
+    def _data(self) -> str:
         """Write the data that the page loads later, and return the rest as JSON; classes are matched by name."""
         facts, models, is_small = self._facts(), self._models.values(), len(self._images) <= MAX_INLINE
         limits = [(name, low**0.5, high**0.5) for name, (low, high) in SIZE_GROUPS.items()]
         rules: list[dict[str, Any]] = []
         used, self._written = np.zeros(0, np.uint32), set()
-        for iou, same_class in self._rules(is_final):
+        for iou, same_class in self._rules():
             codes = facts.codes(iou, same_class)
             used = np.union1d(used, codes >> 17)
             rule: dict[str, Any] = {"codes": _base64(codes), "ends": _base64(facts.ends)}

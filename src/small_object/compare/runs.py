@@ -107,7 +107,6 @@ def compare(
 
 def _note(run: ModelRun, page: ComparisonPage) -> None:
     """Add a note to the page on what ended a run early."""
-    page.notes.pop(run.name, None)
     if run.fault:
         after = f", after {run.num_images} images" if run.num_images else ""
         page.notes[run.name] = f"{run.name}: {run.fault}{after}"
@@ -211,8 +210,7 @@ def predict(
         run: Run to update, image by image.
         weights: Weights of the model, in any format that `yolo predict` takes.
         files: Images and videos.
-        page: Page for the model, the images and the files that can't be read, but not for videos. It is written from
-            time to time.
+        page: Page for the model, the images and the files that can't be read, but not for videos.
         pictures: Whether to save annotated images.
         **options: Arguments of `yolo predict`, such as `imgsz`, `conf`, `save_txt`, `save_json` and `slice`.
 
@@ -254,9 +252,7 @@ def predict(
             run.milliseconds += sum(result.speed.values())
             if Path(result.path).suffix[1:].lower() in IMG_FORMATS:
                 page.add(run.name, result, model.predictor.picture)
-            page.notes[run.name] = f"{run.name}: not finished, {run.num_images} images so far"
             leave_out()
-            page.write_when_due()
         leave_out()
         run.fault = ""
 

@@ -236,7 +236,7 @@ class Slicer:
         return objects if self.region is None else objects[self.is_inside(objects.rows, image_hw)]
 
 
-def build_slicer(args: Any, model: Any, imgsz: tuple[int, int]) -> Slicer | None:
+def build_slicer(args: Any, model: Any, imgsz: tuple[int, int], device: torch.device | None = None) -> Slicer | None:
     """Return the slicer for the arguments `slice` and `slice_*`, or None without `slice`.
 
     A tile is scaled to `imgsz`, the (height, width) of the input in pixels, and has its aspect ratio unless `slice`
@@ -261,8 +261,7 @@ def build_slicer(args: Any, model: Any, imgsz: tuple[int, int]) -> Slicer | None
     elif shorter < longer:
         height, width = (max(MIN_TILE, round(tile * side / longer)) for side in imgsz)
         tile = height, width
-    device = torch.device(getattr(model, "device", None) or "cpu")
-    wanted = args.slice_batch or (math.inf if device.type == "cuda" else NUM_ON_CPU)
+    wanted = args.slice_batch or (math.inf if device and device.type == "cuda" else NUM_ON_CPU)
     batch = min(wanted, max_batch(model))
     given = args.max_det if args.max_det != DEFAULT_CFG_DICT["max_det"] else None
     classes = None if args.classes is None else tuple(np.atleast_1d(args.classes).tolist())

@@ -60,7 +60,7 @@ class SlicedValidator(Base):
         super().init_metrics(model)
         imgsz = self.args.imgsz
         height, width = imgsz if isinstance(imgsz, (list, tuple)) else (imgsz, imgsz)
-        self.slicer = build_slicer(self.args, model, (height, width))
+        self.slicer = build_slicer(self.args, model, (height, width), self.device)
         self.crops = {}
         if self.slicer is not None:
             import psutil  # here, since upstream's import does without it

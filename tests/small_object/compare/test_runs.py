@@ -242,29 +242,6 @@ def test_a_stop_leaves_the_page_of_what_is_finished(
     assert page["notes"] == ["small: interrupted, after 2 images"] if finished else page["notes"][1] == "small: not run"
 
 
-def test_the_page_is_written_while_models_run(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Also write it for a killed process."""
-    left: list[dict[str, Any]] = []
-    write = ComparisonPage.write
-
-    def write_and_read(page: ComparisonPage, is_final: bool = True) -> Path | None:
-        if file := write(page, is_final):
-            left.append(read_page(file))
-        return file
-
-    monkeypatch.setattr(ComparisonPage, "write", write_and_read)
-    assert run(root) == 0 and len(left) == 1  # it was over before the first time
-    left.clear()
-    when_due = ComparisonPage.write_when_due
-    monkeypatch.setattr(ComparisonPage, "write_when_due", lambda page: setattr(page, "_due", 0) or when_due(page))
-    assert run(root) == 0
-    ran = [sum(rows is not None for image in page["images"] for rows in image["detections"]) for page in left]
-    assert ran == [1, 2, 3, 4, 5, 6, 6]
-    notes = [f"{name}: not finished, {count} images so far" for name in ("big", "small") for count in (1, 2, 3)]
-    assert [page["notes"] for page in left] == [*([note] for note in notes), []]
-    assert [len(page["rules"]) for page in left] == [1] * 6 + [8]
-
-
 def test_what_the_options_ask_for(root: Path, weights: Path, caplog: Log, monkeypatch: pytest.MonkeyPatch) -> None:
     given: dict[str, Any] = {}
     predict = YOLO.predict

@@ -210,6 +210,6 @@ def test_a_batch_of_tiles_is_as_large_as_memory_allows(monkeypatch: pytest.Monke
     (found,) = Slicer(100, batch=0).detect([np.zeros((500, 500, 3), np.uint8)], detect)
     assert sum(sizes) == len(found.tiles) and sizes[:3] == [1, 1, 10]
     args = get_cfg(overrides={"slice": 96, "slice_batch": 0})
-    assert build_slicer(args, SimpleNamespace(device="cpu"), (64, 64)).batch == 8
-    assert build_slicer(args, SimpleNamespace(device="cuda:0"), (64, 64)).batch == 0
-    assert build_slicer(args, SimpleNamespace(device="cuda:0", metadata={"batch": 2, "args": {}}), (64, 64)).batch == 2
+    for device, metadata, batch in (("cpu", None, 8), ("cuda:0", None, 0), ("cuda:0", {"batch": 2, "args": {}}, 2)):
+        model = SimpleNamespace(metadata=metadata)
+        assert build_slicer(args, model, (64, 64), torch.device(device)).batch == batch, device

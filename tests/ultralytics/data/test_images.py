@@ -12,14 +12,15 @@ import torch
 from ultralytics import YOLO
 from ultralytics.data.base import BaseDataset
 from ultralytics.data.build import load_inference_source
-from ultralytics.data.utils import check_image
+from ultralytics.data.dataset import YOLODataset
+from ultralytics.data.utils import check_det_dataset, check_image
 from ultralytics.engine.results import Results
 from ultralytics.utils import patches
 from ultralytics.utils.patches import imread, read_image
 
 from small_object.errors import UserError
 from small_object.images import UnreadableImageError, readable_name, scale_to_8_bit
-from tests.helpers.common import TINY_MODEL, write_video
+from tests.helpers.common import TINY_MODEL, write_set, write_video
 from tests.helpers.odd_images import READABLE, SIZE, UNREADABLE, build_png, write_odd_images
 
 Log = pytest.LogCaptureFixture
@@ -234,3 +235,19 @@ def test_data_sets_that_add_to_a_label_are_upstreams() -> None:
 
     with pytest.raises(FileNotFoundError):
         Masks().get_image_and_label(0)
+
+
+def test_caches_depend_on_the_bits_of_the_camera(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A cache written without `SMALL_OBJECT_BITS`, or with another value, is not taken for the images of this one."""
+    frame = np.tile(np.arange(0, 4000, 40, np.uint16), (40, 1))
+    data = write_set(tmp_path / "set", {"0": (frame, "0 0.5 0.5 0.2 0.2\n"), "1": (frame.astype(np.uint8), "")}, ["a"])
+    means = {}
+    for bits in ("", "12", "14", "12"):
+        monkeypatch.setenv("SMALL_OBJECT_BITS", bits)
+        found = check_det_dataset(str(data))
+        dataset = YOLODataset(found["train"], imgsz=100, data=found, task="detect", augment=False, cache="disk")
+        means[bits] = {Path(file).stem: dataset.load_image(i)[0].mean() for i, file in enumerate(dataset.im_files)}
+    grey = np.mean(frame.astype(np.uint8))
+    assert means == {
+        "": {"1": grey}, "12": {"0": np.mean(frame // 16), "1": grey}, "14": {"0": np.mean(frame // 64), "1": grey},
+    }  # fmt: skip

@@ -4,6 +4,7 @@ import json
 import logging
 import re
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import cv2
@@ -12,6 +13,7 @@ import pytest
 import torch
 from torchvision.ops import box_iou
 from ultralytics import YOLO
+from ultralytics.cfg import get_cfg
 from ultralytics.data.dataset import YOLODataset
 from ultralytics.engine.predictor import BasePredictor
 from ultralytics.models.rtdetr import RTDETRPredictor, RTDETRValidator
@@ -353,6 +355,16 @@ def test_more_masks_than_max_det_are_validated(tmp_path: Path) -> None:
         len((tmp_path / "val/labels/large.txt").read_text().splitlines()) > 300
         and metrics.confusion_matrix.matrix.any()
     )
+
+
+@pytest.mark.parametrize(("given", "sliced", "whole"), [(300, 300, 400), (350, 350, 350), (500, 500, 500)])
+def test_a_crowded_set_does_not_limit_sliced_images(given: int, sliced: int, whole: int) -> None:
+    """Upstream raises the default `max_det` to the objects of the fullest image, a limit that a user would give."""
+    sets = {"val": SimpleNamespace(labels=[{"cls": np.zeros((n, 1))} for n in (3, 400)])}
+    for tile, expected in ((64, sliced), (0, whole)):
+        args = get_cfg(overrides={"slice": tile, "max_det": given})
+        DetectionValidator._check_max_det(args, sets)
+        assert args.max_det == expected
 
 
 def test_a_region_counts_only_what_lies_in_it(tmp_path: Path, image: np.ndarray) -> None:

@@ -42,7 +42,7 @@ class DetectionPredictor(StockDetectionPredictor):
     def setup_source(self, *args: Any, **kwargs: Any) -> None:
         """Set up the source, and the slicing of its images."""
         super().setup_source(*args, **kwargs)
-        self.slicer = build_slicer(self.args, self.model, tuple(self.imgsz))
+        self.slicer = build_slicer(self.args, self.model, tuple(self.imgsz), self.device)
         unsliced = {"tensors": self.source_type.tensor, "embed": self.args.embed, "visualize": self.args.visualize}
         if self.slicer and (what := next((name for name, given in unsliced.items() if given), "")):
             LOGGER.warning(f"'slice' is ignored with {what}: images are run as a whole.")

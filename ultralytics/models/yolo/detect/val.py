@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import distributed as dist
 from ultralytics.models.yolo.detect.val import DetectionValidator as StockDetectionValidator
-from ultralytics.utils import LOGGER, RANK
+from ultralytics.utils import DEFAULT_CFG, LOGGER, RANK
 
 from small_object.ignore import drop_ignored
 from small_object.letterbox import unscale_boxes
@@ -16,7 +16,7 @@ from ultralytics_overlay import require_parameters
 
 require_parameters(StockDetectionValidator.init_metrics, "model")
 require_parameters(StockDetectionValidator._process_batch, "preds", "batch")
-
+require_parameters(StockDetectionValidator._check_max_det, "args", "datasets")
 
 NO_LIMIT = 1_000_000  # detections in an image
 
@@ -31,6 +31,12 @@ class DetectionValidator(SlicedValidator, StockDetectionValidator):
     """
 
     size_records: SizeRecords | None = None
+
+    @staticmethod
+    def _check_max_det(args: Any, datasets: dict[str, Any]) -> None:
+        """Let upstream raise a default `max_det` to the most objects in an image. With `slice`, it limits no image."""
+        if not getattr(args, "slice", 0) or args.max_det != DEFAULT_CFG.max_det:
+            StockDetectionValidator._check_max_det(args, datasets)
 
     def init_metrics(self, model: torch.nn.Module) -> None:
         """Start a validation of `model`."""
