@@ -114,7 +114,8 @@ def execute(
     name, given = module.rpartition(".")[2], sys.argv[1:] if argv is None else list(argv)
     try:
         args = parse(given)
-        args.given, args.command = given, module_command(module, given)
+        malloc = [f"{variable}={value}" for variable, value in os.environ.items() if variable.startswith("MALLOC_")]
+        args.given, args.command = given, " ".join([*malloc, module_command(module, given)])
         return run(args) or 0
     except (UserError, OSError) as error:
         sys.exit(f"{name}: {error}")

@@ -22,8 +22,8 @@ from typing import Any
 
 import torch
 from matplotlib.figure import Figure
-from ultralytics import YOLO
-from ultralytics.utils import LOGGER
+from ultralytics.nn.tasks import DetectionModel
+from ultralytics.utils import DEFAULT_CFG_DICT, LOGGER, YAML
 
 from benchmarks import common, compare, speed
 from benchmarks.report import Entry, read_rows
@@ -94,8 +94,14 @@ def read_entries(folders: Sequence[Path], **wanted: str | None) -> dict[tuple[st
 def measure(
     entries: dict[tuple[str, int], Entry], args: argparse.Namespace, devices: list[torch.device]
 ) -> list[Point]:
-    """Measure the latency of every model at its size, all interleaved; return a point for each runtime."""
+    """Measure the latency of every model at its size, all interleaved; return a point for each runtime.
+
+    The models have as many classes as in training.
+    """
     contenders, keys = [], {}
+    row = next(iter(entries.values())).rows[0]
+    is_one = json.loads(row["settings"] or "{}").get("single_cls")
+    num_classes = 1 if is_one else len(YAML.load(common.ROOT / row["data"])["names"])
     for (label, imgsz), entry in entries.items():
         path = entry.yaml if Path(entry.yaml).name == entry.yaml else str(common.ROOT / entry.yaml)
         name = f"{label} {imgsz}"
@@ -107,7 +113,9 @@ def measure(
         if is_old:
             LOGGER.warning(f"{name} px is left out: {entry.yaml} has changed or gone since its training")
             continue
-        contender = speed.Contender(model, YOLO(path, task="detect").model, 0.0)
+        network = DetectionModel(path, nc=num_classes, verbose=False)
+        network.args, network.task = dict(DEFAULT_CFG_DICT), "detect"  # which `YOLO` sets
+        contender = speed.Contender(model, network, 0.0)
         speed.add_forward_passes(contender, imgsz, devices, args.threads)
         contenders.append(contender)
         keys[name] = entry, imgsz

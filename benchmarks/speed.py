@@ -32,6 +32,7 @@ import torch
 from torch import nn
 from ultralytics import YOLO, __version__
 from ultralytics.cfg import get_cfg
+from ultralytics.nn.autobackend import AutoBackend
 from ultralytics.nn.tasks import guess_model_task, yaml_model_load
 from ultralytics.utils import LOGGER, TQDM
 from ultralytics.utils.torch_utils import ModelEMA, autocast, get_flops, get_num_params
@@ -88,8 +89,8 @@ def build(text: str, *sizes: int) -> Contender:
 
 
 def fuse(network: nn.Module, device: torch.device) -> nn.Module:
-    """Return a fused copy of a model."""
-    return deepcopy(network).to(device).eval().fuse(verbose=False)
+    """Return a fused copy of a model as predict runs it, with its weights in the same memory format."""
+    return AutoBackend(deepcopy(network), device, verbose=False).backend.model
 
 
 def add_forward_passes(contender: Contender, imgsz: int, devices: list[torch.device], threads: int) -> None:
@@ -99,10 +100,10 @@ def add_forward_passes(contender: Contender, imgsz: int, devices: list[torch.dev
         call = torch.inference_mode()(lambda _, model=model, image=image: model(image))
         contender.calls[f"PyTorch {device.type.upper()}"] = call
     if not common.find_missing(common.ONNX):
-        contender.calls["ONNX Runtime CPU"] = build_onnx_call(contender.model.path, imgsz, threads)
+        contender.calls["ONNX Runtime CPU"] = build_onnx_call(contender, imgsz, threads)
 
 
-def build_onnx_call(path: str, imgsz: int, threads: int) -> Call:
+def build_onnx_call(contender: Contender, imgsz: int, threads: int) -> Call:
     """Build a forward pass of the exported model on one image."""
     import onnxruntime
 
@@ -111,7 +112,8 @@ def build_onnx_call(path: str, imgsz: int, threads: int) -> Call:
     logging.disable(logging.WARNING)  # the exporter's messages about each model
     try:
         with tempfile.TemporaryDirectory() as folder:
-            yolo = YOLO(path, task="detect")
+            yolo = YOLO(contender.model.path, task="detect")
+            yolo.model = deepcopy(contender.network)
             yolo.model.pt_path = f"{folder}/model.pt"  # the exporter writes next to it
             file = yolo.export(format="onnx", imgsz=imgsz, device="cpu")
             session = onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])

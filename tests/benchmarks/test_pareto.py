@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import compare, pareto
+from benchmarks import compare, pareto, speed
 from benchmarks.common import write_csv
 from benchmarks.report import COLUMNS, Entry
 from tests.helpers.common import STOCK_MODEL, read_csv
@@ -32,9 +32,12 @@ def test_the_front_and_the_ratios_to_it() -> None:
     assert pareto.front([*stock, tie], "AP_small") == [fast, slow]
 
 
+DATA = "datasets/ASS1-demo/ASS1-demo.yaml"
+
+
 def write_results(folder: Path, model: Path, imgsz: int, scores: dict[str, float], **more: str) -> None:
     rows = [
-        {"key": f"{label}{imgsz}", "model": label, "yaml": str(model), "overrides": "{}", "data": "a.yaml",
+        {"key": f"{label}{imgsz}", "model": label, "yaml": str(model), "overrides": "{}", "data": DATA,
          "epochs": "1", "imgsz": str(imgsz), "AP": score, "AP50": score, "AP_small": score,
          "parameters": 1000, "GFLOPs": 0.1, "version": compare.Model("", str(model), {}).version,
          "strides": "4", "stock": "yes" if "stock" in label else "no", "seed": 0} | more
@@ -44,17 +47,22 @@ def write_results(folder: Path, model: Path, imgsz: int, scores: dict[str, float
     write_csv(folder / "results.csv", COLUMNS, rows)
 
 
-def test_a_report_of_what_was_trained(tmp_path: Path) -> None:
-    model = tmp_path / "tiny.yaml"
-    model.write_text(STOCK_MODEL.format(3))
+def test_a_report_of_what_was_trained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, num_classes = tmp_path / "tiny.yaml", []
+    model.write_text(STOCK_MODEL.format(80))
+    add = speed.add_forward_passes
+    monkeypatch.setattr(
+        speed, "add_forward_passes", lambda one, *rest: (num_classes.append(one.network.model[-1].nc), add(one, *rest))
+    )
     out = tmp_path / "out"
     write_results(out / "64", model, 64, {"stock a": 0.1, "ours": 0.3})
     write_results(tmp_path / "more", model, 128, {"stock a": 0.2})
     left_out = {"version": "other", "yaml": f"{tmp_path}/gone.yaml", "data": "b.yaml", "overrides": '{"slice": 64}'}
     for column, value in left_out.items():
         write_results(out / column, model, 64, {f"other {column}": 0.9}, **{column: value})
-    arguments = f"--only-report --results {tmp_path}/more --rounds 2 --device cpu --data a.yaml".split()
+    arguments = f"--only-report --results {tmp_path}/more --rounds 2 --device cpu --data {DATA}".split()
     assert pareto.main([*arguments, "--out", str(out)]) == 0
+    assert num_classes == [3] * 3  # those of the data
     rows = read_csv(out / "pareto.csv")
     assert {(row["model"], row["imgsz"], row["runtime"]) for row in rows} == {
         (label, imgsz, runtime)
@@ -65,10 +73,12 @@ def test_a_report_of_what_was_trained(tmp_path: Path) -> None:
     text = (out / "pareto.md").read_text()
     assert "| **ours** | 64 |" in text and "| 30.0 |" in text and "--only-report" in text
     assert (out / "pareto.png").stat().st_size > 10_000
-    write_results(out / "bad", model, 64, {"stock b": 0.2}, epochs="2")
+    write_results(out / "bad", model, 64, {"stock b": 0.2}, epochs="2", settings='{"single_cls": true}')
     with pytest.raises(SystemExit, match=r"pareto: the results differ in epochs \(1, 2\)"):
         pareto.main([*arguments, "--out", str(out)])
     assert pareto.main([*arguments, "--epochs", "2", "--results", f"{out}/bad", "--out", f"{tmp_path}/new/page"]) == 0
-    assert {row["model"] for row in read_csv(tmp_path / "new/page/pareto.csv")} == {"stock b"}
+    assert {row["model"] for row in read_csv(tmp_path / "new/page/pareto.csv")} == {"stock b"} and num_classes[3:] == [
+        1
+    ]
     with pytest.raises(SystemExit, match=r"pareto: no such folder: \S+/none"):
         pareto.main(["--only-report", "--results", str(out), str(tmp_path / "none")])
