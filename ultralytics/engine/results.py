@@ -46,8 +46,10 @@ class Annotator(StockAnnotator):
                 corners = np.array([(x1, y1), (x1, y2), (x2, y1), (x1 - w, y1)]) + up * [[0], [1], [1], [1]]
                 corners = corners.clip(up, np.maximum(image_wh - right, up))  # of labels, lower left
                 places = np.hstack((corners - up, corners + right))[:, None]
-                shared = np.minimum(places[..., 2:], taken[:, 2:]) - np.maximum(places[..., :2], taken[:, :2])
-                hidden = (shared.clip(0).prod(2) / areas).max(1)
+                low, high = places[..., :2].min((0, 1)), places[..., 2:].max((0, 1))
+                near = ((taken[:, :2] < high) & (taken[:, 2:] > low)).all(1)
+                shared = np.minimum(places[..., 2:], taken[near, 2:]) - np.maximum(places[..., :2], taken[near, :2])
+                hidden = (shared.clip(0).prod(2) / areas[near]).max(1, initial=0)
                 best = hidden.argmin()
                 if hidden[best] <= MAX_HIDDEN:
                     super().box_label([*corners[best], *corners[best]], label, *colours)

@@ -142,7 +142,7 @@ class DetectionPredictor(StockDetectionPredictor):
     def write_results(self, i: int, p: Path, im: torch.Tensor, s: list[str]) -> str:
         """Save what the arguments ask for, see upstream; return a line about the image and its tiles."""
         line = super().write_results(i, p, im, s)
-        if self.tile_detections and (detections := self.tile_detections.get(i)):
+        if self.slicer and self.tile_detections and (detections := self.tile_detections.get(i)):
             skipped = f" ({detections.skipped} skipped)" if detections.skipped else ""
             line = f"{len(detections.tiles)} tiles{skipped} {line}"
         return line
