@@ -241,12 +241,17 @@ def cut_polygon(polygon: np.ndarray, window: Window) -> np.ndarray:
         [[2.0, 2.0], [0.0, 0.0], [2.0, 0.0]]
     """
     for axis, limit, sign in ((0, window[0], 1), (1, window[1], 1), (0, window[2], -1), (1, window[3], -1)):
-        before = np.roll(polygon, 1, axis=0)
-        depth, depth_before = sign * (polygon[:, axis] - limit), sign * (before[:, axis] - limit)
-        crosses = (depth >= 0) != (depth_before >= 0)
+        depth = sign * (polygon[:, axis] - limit)
+        is_inside = depth >= 0
+        if is_inside.all():
+            continue
+        if not is_inside.any():
+            return polygon[:0]
+        before, depth_before = np.roll(polygon, 1, axis=0), np.roll(depth, 1)
+        crosses = is_inside != np.roll(is_inside, 1)
         share = np.where(crosses, depth_before / np.where(crosses, depth_before - depth, 1), 0)[:, None]
         points = np.stack((before + share * (polygon - before), polygon), 1)  # the crossing, then the corner
-        polygon = points[np.stack((crosses, depth >= 0), 1)]
+        polygon = points[np.stack((crosses, is_inside), 1)]
     return polygon
 
 
