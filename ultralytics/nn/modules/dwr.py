@@ -93,12 +93,3 @@ class C3k2DWR(C3k2):
         super().__init__(c1, c2, n, c3k, e, attn, 1 if dwr else g, shortcut)
         if dwr:
             self.m = nn.ModuleList(DWR(self.c, self.c, shortcut, g, depthwise) for _ in range(n))
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Apply the block to a (B, c1, H, W) feature map. It is a plain loop, since TorchScript has no generators."""
-        first, last = self.cv1(x).chunk(2, 1)
-        y = [first, last]
-        for block in self.m:
-            last = block(last)
-            y.append(last)
-        return self.cv2(torch.cat(y, 1))
