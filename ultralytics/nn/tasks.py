@@ -151,8 +151,6 @@ def _init(
         raise yaml_error(d, f"`nc` must be the number of classes, at least 1, not {d.get('nc')!r}")
     try:
         _stock_init(self, d, ch, nc, verbose)
-    except UserError:
-        raise
     except Exception as error:
         if (i := find_misfit(error)) is None:
             raise
