@@ -21,8 +21,7 @@ class Exporter(StockExporter):
         for head in self.model.modules():
             if self.args.format == "onnx" and isinstance(head, LightDetect) and isinstance(head.dfl, DFL):
                 head.dfl.__class__ = OnnxDFL
-        file: str = super().export_onnx(*args, **kwargs)
-        return file
+        return super().export_onnx(*args, **kwargs)
 
     @property
     def metadata(self) -> dict[str, Any]:

@@ -100,10 +100,9 @@ class DetectionTrainer(StockDetectionTrainer):
             raise UserError(f"{error} To find out why: small-object check {self.args.data}") from error
         finally:
             self.args.paste = given  # stock Ultralytics resumes checkpoints without the argument
-        task = self.args.task if mode == "train" else ""
-        if task in BOX_TASKS and self.args.slice and not isinstance(loader.dataset, SlicedDataset):
-            raise UserError(f"slice={self.args.slice} {NEEDED_TO_SLICE}")
-        if task in BOX_TASKS:
+        if mode == "train" and self.args.task in BOX_TASKS:
+            if self.args.slice and not isinstance(loader.dataset, SlicedDataset):
+                raise UserError(f"slice={self.args.slice} {NEEDED_TO_SLICE}")
             fit_to_data(self.model, loader.dataset, self.args)
         return loader
 
