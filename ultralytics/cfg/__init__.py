@@ -63,11 +63,7 @@ merge_equals_args = _raises_user_error(stock_merge_equals_args)
 
 @_raises_user_error
 def check_cfg(cfg: dict[str, Any], hard: bool = True) -> None:
-    """Check the types and values of arguments, this fork's included.
-
-    Args:
-        cfg: Arguments; values that upstream converts are converted in place.
-        hard: See upstream's `check_cfg`.
+    """Check the types and values of arguments, this fork's included; see upstream.
 
     Raises:
         WrongTypeError: If an argument has the wrong type.
@@ -78,15 +74,7 @@ def check_cfg(cfg: dict[str, Any], hard: bool = True) -> None:
 
 
 def get_save_dir(args: SimpleNamespace, name: str | None = None) -> Path:
-    """Return the folder of a run; a relative `project` is resolved in the current directory.
-
-    Args:
-        args: Arguments of the run.
-        name: See upstream's `get_save_dir`.
-
-    Returns:
-        The folder. Without `project` it is upstream's.
-    """
+    """Return the folder of a run; a relative `project` is resolved in the current directory. See upstream."""
     if getattr(args, "project", None) and not getattr(args, "save_dir", None):
         args = copy.copy(args)
         args.project = str(Path(args.project).expanduser().absolute())
@@ -96,10 +84,7 @@ def get_save_dir(args: SimpleNamespace, name: str | None = None) -> Path:
 def entrypoint(debug: str = "") -> None:
     """Run the `yolo` command. A user's mistake ends it with one line and exit status 1 instead of a traceback.
 
-    Ctrl-C ends it with one line and exit status 130.
-
-    Args:
-        debug: See upstream's `entrypoint`.
+    Ctrl-C ends it with one line and exit status 130. See upstream for `debug`.
     """
     try:
         stock_entrypoint(debug)

@@ -8,11 +8,7 @@ from ultralytics.data.build import check_source as stock_check_source
 
 
 def check_source(source: Any) -> tuple[Any, bool, bool, bool, bool, bool]:
-    """Return the source of a prediction and its kind; see upstream.
-
-    Returns:
-        The source; then whether it is a webcam, a screenshot, images in memory, a loader or a tensor.
-    """
+    """Return a source; then whether it is a webcam, a screenshot, images in memory, a loader or a tensor."""
     if isinstance(source, (list, tuple)) and source and all(map(_is_file, source)):
         return list(source), False, False, False, False, False
     return stock_check_source(source)

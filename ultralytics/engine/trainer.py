@@ -57,10 +57,7 @@ class BaseTrainer(StockBaseTrainer):
         return saved
 
     def resume_training(self, ckpt: dict[str, Any] | None) -> None:
-        """Load the state of a checkpoint, and drop the results after it.
-
-        Args:
-            ckpt: The checkpoint, or None.
+        """Load the state of a checkpoint, if there is one, and drop the results after it.
 
         Raises:
             AllEpochsDone: If only the final validation is left.

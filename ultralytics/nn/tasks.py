@@ -105,15 +105,7 @@ def yaml_model_load(path: str | Path) -> dict[str, Any]:
 
 @functools.wraps(stock_parse_model)
 def parse_model(d: dict[str, Any], *args: Any, **kwargs: Any) -> tuple[nn.Sequential, list[int]]:
-    """Build the layers of a model YAML, this fork's blocks included.
-
-    Args:
-        d: The model YAML as a dictionary.
-        *args: Passed on to upstream's `parse_model`: input channels, verbosity.
-        **kwargs: Likewise.
-
-    Returns:
-        The layers, and the indices of those whose output later layers need.
+    """Build the layers of a model YAML, this fork's blocks included; see upstream.
 
     Raises:
         UserError: If a row or a key is wrong. Names the file, the row and what is wrong with it.

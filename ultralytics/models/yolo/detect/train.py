@@ -28,13 +28,7 @@ class DetectionTrainer(StockDetectionTrainer):
     """Upstream's trainer of detection models, which also trains on slices and tells models about their data."""
 
     def build_dataset(self, img_path: str, mode: str = "train", batch: int | None = None) -> Dataset:
-        """Return upstream's data set or, for training with `slice`, a data set of tiles.
-
-        Args:
-            img_path: Folder of the images.
-            mode: `train` or `val`.
-            batch: Images in a batch.
-        """
+        """Return upstream's data set or, for training with `slice`, a data set of tiles; see upstream."""
         if mode != "train" or not self.args.slice:
             return super().build_dataset(img_path, mode, batch)
         if self.args.slice_roi:
@@ -80,12 +74,6 @@ class DetectionTrainer(StockDetectionTrainer):
 
     def get_dataloader(self, dataset_path: str, batch_size: int = 16, rank: int = 0, mode: str = "train") -> DataLoader:
         """Return upstream's loader; the one for training also tells the model the size and scale of its boxes.
-
-        Args:
-            dataset_path: Folder of the images.
-            batch_size: Images in a batch.
-            rank: Rank of the process in distributed training.
-            mode: `train` or `val`.
 
         Raises:
             UserError: If there is no label, or `slice` is given for a model whose trainer builds its own data sets.
