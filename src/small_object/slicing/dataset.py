@@ -193,41 +193,31 @@ def object_size(labels: Iterable[Mapping[str, Any]]) -> float | None:
     return float(np.median(sizes)) if len(sizes) else None
 
 
-def cut_boxes(xyxy: np.ndarray, window: Window, keep: float) -> tuple[np.ndarray, np.ndarray, bool]:
-    """Cut boxes, shape (N, 4), to a tile; all are xyxy in pixels of the image.
-
-    A box stays if it has area and keeps at least the fraction `keep` of it, 0..1.
-
-    Returns:
-        Indices of the boxes that stay, shape (K,); their parts in the tile, shape (K, 4); whether any box reaches into
-        the tile.
-
-    Example:
-        >>> cut_boxes(np.array([[0, 0, 20, 10], [90, 0, 110, 10], [0, 0, 5, 5]]), (10, 0, 100, 100), 0.5)
-        (array([0, 1]), array([[ 10,   0,  20,  10],
-               [ 90,   0, 100,  10]]), True)
-    """
-    clipped = xyxy.clip(window[:2] * 2, window[2:] * 2)
-    area, whole = ((box[:, 2:] - box[:, :2]).prod(1) for box in (clipped, xyxy))
-    kept = np.flatnonzero((area > 0) & (area >= keep * whole - 1e-6))
-    return kept, clipped[kept], bool((area > 0).any())
-
-
 def cut_objects(
     xyxy: np.ndarray, polygons: list[np.ndarray], window: Window, keep: float
 ) -> tuple[np.ndarray, np.ndarray, bool, list[np.ndarray]]:
-    """Cut boxes, or polygons if there are any, to a tile; return the result of `cut_boxes` and the polygons' rest.
+    """Cut boxes, shape (N, 4), or polygons if there are any, to a tile; boxes and tile are xyxy in pixels of the image.
 
-    A polygon stays by its own area, and its box becomes the one around its rest.
+    An object stays if it has area in the tile, at least the fraction `keep` of all its area, 0..1.
+
+    Returns:
+        Indices of the objects that stay, shape (K,); the boxes of their parts in the tile, shape (K, 4); whether any
+        object reaches into the tile; the parts of the polygons.
+
+    Example:
+        >>> cut_objects(np.array([[0, 0, 20, 10], [90, 0, 110, 10], [0, 0, 5, 5]]), [], (10, 0, 100, 100), 0.5)[1]
+        array([[ 10,   0,  20,  10],
+               [ 90,   0, 100,  10]])
     """
-    if not polygons:
-        return *cut_boxes(xyxy, window, keep), []
-    cut = [cut_polygon(polygon, window) for polygon in polygons]
-    areas, whole = (np.array([_area(polygon) for polygon in each]) for each in (cut, polygons))
+    parts = [cut_polygon(polygon, window) for polygon in polygons]
+    if polygons:
+        boxes = np.array([(*part.min(0), *part.max(0)) if len(part) else (0, 0, 0, 0) for part in parts])
+        areas, whole = (np.array([_area(polygon) for polygon in each]) for each in (parts, polygons))
+    else:
+        boxes = xyxy.clip(window[:2] * 2, window[2:] * 2)
+        areas, whole = ((box[:, 2:] - box[:, :2]).prod(1) for box in (boxes, xyxy))
     kept = np.flatnonzero((areas > 0) & (areas >= keep * whole - 1e-6))
-    cut_kept = [cut[k] for k in kept]
-    boxes = np.array([(*polygon.min(0), *polygon.max(0)) for polygon in cut_kept]).reshape(-1, 4)
-    return kept, boxes, bool((areas > 0).any()), cut_kept
+    return kept, boxes[kept], bool((areas > 0).any()), [parts[k] for k in kept] if polygons else []
 
 
 def cut_polygon(polygon: np.ndarray, window: Window) -> np.ndarray:
@@ -264,8 +254,7 @@ def cut_keypoints(keypoints: np.ndarray, size: tuple[int, int], window: Window) 
     x1, y1, x2, y2 = window
     xy = (keypoints[..., :2] * size - (x1, y1)) / (x2 - x1, y2 - y1)
     inside = (np.abs(xy - 0.5) <= 0.5 + 1e-6).all(-1, keepdims=True)  # labels have 32 bits
-    cut: np.ndarray = np.concatenate((xy.clip(0, 1), keypoints[..., 2:] * inside), -1).astype(keypoints.dtype)
-    return cut
+    return np.concatenate((xy.clip(0, 1), keypoints[..., 2:] * inside), -1).astype(keypoints.dtype)
 
 
 def add_shape(label: dict[str, Any]) -> dict[str, Any]:
