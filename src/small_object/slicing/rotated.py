@@ -9,8 +9,7 @@ from ultralytics.utils.ops import xywhr2xyxyxyxy, xyxyxyxy2xywhr
 
 def box_corners(xywhr: np.ndarray) -> np.ndarray:
     """Return the corners of rotated boxes, shape (N, 5), in pixels: shape (N, 4, 2), float32."""
-    corners: np.ndarray = xywhr2xyxyxyxy(xywhr).astype(np.float32)
-    return corners
+    return xywhr2xyxyxyxy(xywhr).astype(np.float32)
 
 
 def upright_boxes(corners: np.ndarray) -> np.ndarray:
@@ -20,8 +19,7 @@ def upright_boxes(corners: np.ndarray) -> np.ndarray:
 
 def min_rotated_box(corners: np.ndarray) -> np.ndarray:
     """Return the smallest rotated box around points, shape (P, 2): xywhr, shape (5,)."""
-    box: np.ndarray = xyxyxyxy2xywhr(corners[None])[0]
-    return box
+    return xyxyxyxy2xywhr(corners[None])[0]
 
 
 def visible_parts(corners: np.ndarray, tiles: np.ndarray) -> list[np.ndarray]:
