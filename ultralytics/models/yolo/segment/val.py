@@ -47,8 +47,6 @@ class SegmentationValidator(StockSegmentationValidator):
         matches = DetectionValidator._process_batch(self, preds, batch)
         classes, targets = target_crops(self.dataloader.dataset, batch["im_file"], self.slicer.region)
         ious, classes = torch.from_numpy(crop_ious(targets, found)), torch.from_numpy(classes).to(preds["cls"])
-        if not ious.numel():
-            return matches | {"tp_m": np.zeros((len(found), self.niou), dtype=bool)}
         return matches | {"tp_m": self.match_predictions(preds["cls"], classes, ious.to(classes)).cpu().numpy()}
 
     def scale_preds(self, predn: dict[str, Any], pbatch: dict[str, Any]) -> dict[str, Any]:
