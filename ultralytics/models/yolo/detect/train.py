@@ -40,8 +40,12 @@ class DetectionTrainer(StockDetectionTrainer):
             cache=args.cache or None, single_cls=args.single_cls or False, stride=stride, pad=0.0,
             prefix=colorstr("train: "), task=args.task, classes=args.classes, data=self.data, fraction=fraction,
         )  # fmt: skip
-        if self.args.slice == "auto":
-            self._set_slice(dataset.tile[0])
+        if args.slice == "auto":
+            args.slice = tile = dataset.tile[0]  # for the validation, `args.yaml` and checkpoints
+            if RANK in {-1, 0}:
+                self._save_args()  # again: upstream wrote them before the labels were read
+                reason = "which shows the median training object at its native size, or at 32 px if it is larger"
+                LOGGER.info(f"{colorstr('slice:')} auto is {tile} px, {reason}")
         return dataset
 
     def _close_dataloader_mosaic(self) -> None:
@@ -63,14 +67,6 @@ class DetectionTrainer(StockDetectionTrainer):
             return super().validate()[0], None
         finally:
             args.slice, self.best_fitness = tile, best
-
-    def _set_slice(self, tile: int) -> None:
-        """Replace `auto` by the side of a tile in pixels, for the validation, `args.yaml` and checkpoints."""
-        self.args.slice = tile
-        if RANK in {-1, 0}:
-            self._save_args()  # again: upstream wrote them before the labels were read
-            reason = "which shows the median training object at its native size, or at 32 px if it is larger"
-            LOGGER.info(f"{colorstr('slice:')} auto is {tile} px, {reason}")
 
     def get_dataloader(self, dataset_path: str, batch_size: int = 16, rank: int = 0, mode: str = "train") -> DataLoader:
         """Return upstream's loader; the one for training also tells the model the size and scale of its boxes.
