@@ -29,10 +29,6 @@ class DualConv(Conv2):
 
     Raises:
         ValueError: If `g` does not divide both widths.
-
-    Example:
-        >>> DualConv(32, 64, s=2)(torch.zeros(1, 32, 40, 40)).shape
-        torch.Size([1, 64, 20, 20])
     """
 
     def __init__(self, c1: int, c2: int, s: int = 1, g: int = 4) -> None:

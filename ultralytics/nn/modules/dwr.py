@@ -29,10 +29,6 @@ class DWR(nn.Module):
 
     Raises:
         ValueError: If `c2` is odd or `g` does not divide the widths.
-
-    Example:
-        >>> DWR(32, 32)(torch.zeros(1, 32, 20, 20)).shape
-        torch.Size([1, 32, 20, 20])
     """
 
     def __init__(self, c1: int, c2: int, shortcut: bool = True, g: int = 1, depthwise: bool = False) -> None:
@@ -79,10 +75,6 @@ class C3k2DWR(C3k2):
 
     Raises:
         ValueError: If DWR blocks have an odd width `int(c2 * e)`, or `g` does not divide half of it.
-
-    Example:
-        >>> C3k2DWR(64, 64, n=2)(torch.zeros(1, 64, 20, 20)).shape
-        torch.Size([1, 64, 20, 20])
     """
 
     def __init__(

@@ -58,10 +58,6 @@ class ScreeningLateral(nn.Module):
 
     Raises:
         ValueError: If `reduction` does not divide `c1`.
-
-    Example:
-        >>> ScreeningLateral(128, 64)(torch.zeros(1, 128, 20, 20)).shape
-        torch.Size([1, 64, 20, 20])
     """
 
     def __init__(self, c1: int, c2: int, reduction: int = 4) -> None:
@@ -89,10 +85,6 @@ class ScreeningFusion(nn.Module):
 
     Raises:
         ValueError: If there are not two levels, their channels differ, or `reduction` does not divide them.
-
-    Example:
-        >>> ScreeningFusion([64, 64])([torch.zeros(1, 64, 10, 10), torch.zeros(1, 64, 20, 20)]).shape
-        torch.Size([1, 64, 20, 20])
     """
 
     def __init__(self, channels: Sequence[int], reduction: int = 4) -> None:
