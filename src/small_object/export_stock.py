@@ -71,13 +71,7 @@ def stock_row(row: list[Any]) -> list[Any]:
 
 @torch.no_grad()
 def to_conv(dual: DualConv) -> Conv:
-    """Return a `Conv` equal to a `DualConv`: one dense 3x3 kernel holds its grouped and its 1x1 kernel.
-
-    Example:
-        >>> dual, image = DualConv(8, 16, 2).eval(), torch.rand(1, 8, 6, 6)
-        >>> torch.allclose(to_conv(dual)(image), dual(image), atol=1e-6)
-        True
-    """
+    """Return a `Conv` equal to a `DualConv`: one dense 3x3 kernel holds its grouped and its 1x1 kernel."""
     grouped, point = dual.conv.weight, dual.cv2.weight
     c2, c1 = point.shape[:2]
     conv = Conv(c1, c2, 3, dual.conv.stride[0], act=dual.act)

@@ -12,14 +12,9 @@ from small_object.errors import UserError
 
 @contextmanager
 def replacing(file: Path) -> Iterator[Path]:
-    """Yield a path to write to. At the end it replaces a file; after a failure it is removed.
+    """Yield a path to write to. At the end it replaces a file, which need not exist; after a failure it is removed.
 
-    Args:
-        file: The file, which need not exist. A reader sees the old content or the new, never a part.
-
-    Example:
-        >>> with replacing(Path("results.csv")) as new:
-        ...     written = new.write_text("...")
+    A reader of the file sees the old content or the new, never a part.
     """
     new = file.with_name(f".{os.getpid()}-{file.name}")  # the suffix stays, since some writers depend on it
     try:

@@ -14,12 +14,7 @@ def is_active() -> bool:
 
 
 def status() -> dict[str, str]:
-    """Return the state of the overlay and the versions in use, as text by name.
-
-    Example:
-        >>> list(status())[:2]
-        ['Overlay', 'Ultralytics']
-    """
+    """Return the state of the overlay and the versions in use, as text by name, such as `Ultralytics`."""
     if is_active():
         overlay = f"active, from {ultralytics_overlay.FOLDER}"
     elif os.environ.get(ultralytics_overlay.SWITCH) == "0":

@@ -57,7 +57,6 @@ def prepare(
         UserError: If the name is unknown, the archive can't be fetched or used, or the split file does not fit.
 
     Examples:
-        >>> from small_object.datasets.airport import prepare
         >>> prepare("ASS2", archive="ASS2.zip").name
         'ASS2'
     """

@@ -62,7 +62,6 @@ def check(data: str | Path, imgsz: int = 640, out: str | Path | None = None) -> 
         UserError: If the YAML cannot be used, or a split has no images.
 
     Examples:
-        >>> from small_object.datasets.check import check
         >>> check("datasets/ASS1-demo/ASS1-demo.yaml").harmful
         False
     """

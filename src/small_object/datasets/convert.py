@@ -76,7 +76,6 @@ def from_coco(
             split does not fit.
 
     Examples:
-        >>> from small_object.datasets.convert import from_coco
         >>> from_coco(["instances_train2017.json", "instances_val2017.json"], "datasets/mine").name
         'mine.yaml'
     """
@@ -142,7 +141,6 @@ def from_voc(folder: str | Path, out: str | Path, split: str | Path | None = Non
         UserError: If a file cannot be used, an image is missing, `out` holds a data set or the split does not fit.
 
     Examples:
-        >>> from small_object.datasets.convert import from_voc
         >>> from_voc("VOCdevkit/VOC2012", "datasets/mine").name
         'mine.yaml'
     """

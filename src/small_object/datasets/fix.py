@@ -53,7 +53,6 @@ def fix(data: str | Path, out: str | Path, imgsz: int = 640) -> Report:
         UserError: If the YAML can't be used, a split has no images, or the folder is not empty.
 
     Examples:
-        >>> from small_object.datasets.fix import fix
         >>> fix("datasets/mine/mine.yaml", "datasets/mine-fixed").harmful
         False
     """

@@ -108,7 +108,6 @@ def stats(data: str | Path, imgsz: int = 640, out: str | Path | None = None) -> 
         OSError: If the files can't be written.
 
     Examples:
-        >>> from small_object.datasets.stats import stats
         >>> found = stats("datasets/ASS1-demo/ASS1-demo.yaml", imgsz=640)
         >>> found.total.objects == sum(found.total.sizes_at_imgsz.values())
         True
