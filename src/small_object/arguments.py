@@ -50,5 +50,4 @@ def check_arguments(cfg: dict[str, Any]) -> None:
 
 def drop_defaults(args: dict[str, Any]) -> dict[str, Any]:
     """Return arguments without those of this fork that have defaults, so that stock Ultralytics can read the rest."""
-    missing = object()
-    return {key: value for key, value in args.items() if value != DEFAULTS.get(key, missing)}
+    return {key: value for key, value in args.items() if key not in DEFAULTS or value != DEFAULTS[key]}
