@@ -21,11 +21,7 @@ def one_line(text: object) -> str:
 
 
 def explain(error: BaseException) -> str | None:
-    """Return the line that tells the user what was wrong, or None if the error is a bug of the program.
-
-    Args:
-        error: The error that ended a `yolo` command.
-    """
+    """Return the line that tells the user what ended a `yolo` command, or None if the error is a bug of the program."""
     cause: BaseException | None = error
     while cause is not None and not isinstance(cause, UserError):
         cause = cause.__cause__

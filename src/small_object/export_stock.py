@@ -16,14 +16,10 @@ ROW_ATTRIBUTES = "i", "f", "type", "np"  # set by `parse_model` for each row
 
 
 def export_stock(weights: Path, out: Path) -> None:
-    """Write a checkpoint without this fork's code, for prediction, validation and export in stock Ultralytics.
+    """Write a checkpoint of a detection model with which stock Ultralytics predicts, validates and exports.
 
     A `DualConv` becomes a 3x3 `Conv` that computes the same, and a `LightDetect` becomes a `Detect` with its light
     branches. Training from it in stock Ultralytics builds full box branches and takes the weights that fit.
-
-    Args:
-        weights: Checkpoint of a detection model.
-        out: File to write.
 
     Raises:
         UserError: If a file can't be loaded or written, or the model has a block that no stock module can replace.

@@ -26,12 +26,7 @@ def map_threads(function: Callable[[T], R], items: Collection[T], desc: str) -> 
 
 
 class ReadAhead(Generic[R]):
-    """A function of a file, whose results threads can prepare while the caller is busy.
-
-    Args:
-        function: Takes a file and options, and returns a result.
-        threads: Number of threads.
-    """
+    """A function of a file and options, whose results threads can prepare while the caller is busy."""
 
     def __init__(self, function: Callable[..., R], threads: int = 1) -> None:
         self._function, self._pool = function, ThreadPoolExecutor(threads)

@@ -31,12 +31,7 @@ FOLDER = os.path.join(_here if IS_WHEEL else os.path.dirname(os.path.dirname(_he
 
 
 class OverlayFinder:
-    """Finds upstream's modules with Python's own path finder and adds the overlay's files to them.
-
-    Args:
-        folder: Folder that is laid over the package.
-        package: Name of the package.
-    """
+    """Finds a package's modules with Python's own path finder and adds the files of a folder to them."""
 
     def __init__(self, folder: str, package: str = PACKAGE) -> None:
         self.folder = folder

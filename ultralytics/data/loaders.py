@@ -37,7 +37,6 @@ class LoadImagesAndVideos(StockLoadImagesAndVideos):
     """
 
     def __init__(self, path: str | Path | Sequence[str | Path], *args: Any, **kwargs: Any) -> None:
-        """Open the files; see upstream's arguments."""
         self.unreadable: list[str] = []
         if isinstance(path, (str, Path)) and Path(path).suffix.lower() == ".txt":
             path, self.unreadable = resolve_names(Path(path))
@@ -51,7 +50,6 @@ class LoadImagesAndVideos(StockLoadImagesAndVideos):
             LOGGER.warning(f"{path}: images in its subfolders, such as {nested}, are not read; {advice}")
 
     def __iter__(self) -> Any:
-        """Start at the first file."""
         imread.clear()
         return super().__iter__()
 

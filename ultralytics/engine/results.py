@@ -23,7 +23,6 @@ class Annotator(StockAnnotator):
     """Draws labels above, below or beside their boxes; one that would hide an object is left out."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        """Start without labels; see upstream."""
         super().__init__(*args, **kwargs)
         self._labels: list[tuple[np.ndarray, str, Any, Any]] = []
 

@@ -33,7 +33,6 @@ class BaseTrainer(StockBaseTrainer):
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        """Set up a run; see upstream's arguments."""
         super().__init__(*args, **kwargs)
         if RANK in {-1, 0}:
             self._save_args()

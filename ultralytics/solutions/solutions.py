@@ -9,6 +9,5 @@ class BaseSolution(StockBaseSolution):
     """Upstream's base of all solutions, which also tracks by tiles."""
 
     def __init__(self, is_cli: bool = False, **kwargs: Any) -> None:
-        """Set up the model; see upstream's `BaseSolution`."""
         super().__init__(is_cli, **kwargs)
         self.track_add_args |= {key: value for key, value in self.CFG.items() if key.startswith("slice")}

@@ -52,7 +52,6 @@ class Facts:
     """
 
     def __init__(self, cells: Sequence[Cell]) -> None:
-        """Combine the cells."""
         objects = [cell.objects or NO_BOXES for cell in cells]
         num = np.array([(len(c.ignored), len(o.classes), 0) for c, o in zip(cells, objects, strict=True)])
         starts = np.cumsum(num, 0) - num

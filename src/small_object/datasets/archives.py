@@ -14,11 +14,9 @@ CHUNK = 1 << 20
 
 
 def extract(archive: Path, into: Path) -> None:
-    """Extract the files of an archive, whose format is recognised by its content. None lands outside the folder.
+    """Extract the files of an archive, whose format is recognised by its content, into a missing folder.
 
-    Args:
-        archive: The archive.
-        into: A missing folder; after a failure the caller removes it.
+    None lands outside the folder. After a failure the caller removes it.
 
     Raises:
         UserError: If the file is not an archive, is damaged or encrypted, or can't be read or written here.

@@ -125,10 +125,10 @@ class CropMasks(Masks):
 
     Attributes:
         crops: The mask of each object.
+        orig_shape: Height and width of the image.
     """
 
     def __init__(self, crops: Sequence[Crop], orig_shape: tuple[int, int], as_array: bool = False) -> None:
-        """Hold masks of an image of a (height, width)."""
         self.crops, self.orig_shape, self._as_array = list(crops), orig_shape, as_array
 
     @property
@@ -145,11 +145,9 @@ class CropMasks(Masks):
         return len(self.crops), *self.orig_shape
 
     def __len__(self) -> int:
-        """Return the number of masks."""
         return len(self.crops)
 
     def __getitem__(self, index: Any) -> CropMasks:
-        """Return some of the masks."""
         rows = np.arange(len(self))[index.cpu().numpy() if isinstance(index, torch.Tensor) else index]
         return CropMasks([self.crops[k] for k in np.atleast_1d(rows).tolist()], self.orig_shape, self._as_array)
 
