@@ -77,9 +77,10 @@ class BaseTrainer(StockBaseTrainer):
         except AllEpochsDone:
             LOGGER.info(f"All {self.epochs} epochs of {self.args.model} are done; only the final validation is left.")
             self.final_eval()
-            if RANK in {-1, 0}:
-                if self.args.plots:
-                    self.plot_metrics()
+            is_first = RANK in {-1, 0}
+            if is_first and self.args.plots:
+                self.plot_metrics()
+            if is_first:
                 self.run_callbacks("on_train_end")
         except KeyboardInterrupt:
             LOGGER.info(f"\nStopped. {self._resume_advice()}")
