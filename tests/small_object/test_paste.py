@@ -11,9 +11,7 @@ from ultralytics.cfg import get_cfg
 from ultralytics.data.dataset import YOLODataset
 from ultralytics.data.utils import check_det_dataset
 from ultralytics.models.yolo.detect import DetectionTrainer
-from ultralytics.nn.tasks import DetectionModel
 
-from small_object.errors import UserError
 from small_object.paste import PasteObjects, blend, cut_object, find_place
 from small_object.slicing.dataset import SlicedDataset
 from tests.helpers.common import QUICK, TINY_MODEL, write_data, write_set, write_tree
@@ -89,12 +87,6 @@ def test_tiles(tmp_path: Path) -> None:
     assert max(counts) > 4 and isinstance(dataset.transforms.transforms[1], PasteObjects)
 
 
-def test_without_the_argument_nothing_changes(tmp_path: Path) -> None:
-    data = write_objects(tmp_path)
-    for paste in (0, None):
-        assert not any(isinstance(each, PasteObjects) for each in load(data, paste=paste).transforms.transforms)
-
-
 def test_cut_object() -> None:
     image = np.arange(60 * 80 * 3, dtype=np.uint8).reshape(60, 80, 3)
     boxes = np.array([[20.0, 10, 36, 26], [38, 10, 50, 26], [60, 30, 70, 40], [65, 35, 75, 45], [5, 50, 6, 59]])
@@ -139,12 +131,3 @@ def test_key_argument_and_last_epochs(tmp_path: Path, key: int | None, argument:
     trainer.train()
     assert seen == [[expected] if expected else []] * 2 + [[]] * 2
     assert trainer.args.paste == argument
-
-
-def test_mistakes() -> None:
-    rows = {"backbone": [[-1, 1, "Conv", [16, 3, 2]]], "head": [[[0], 1, "Detect", ["nc"]]]}
-    with pytest.raises(UserError, match="key `paste`: 'paste=-1'"):
-        DetectionModel({"nc": 1, "paste": -1, **rows}, verbose=False)
-    for task, value in (("detect", -1), ("semantic", 1)):
-        with pytest.raises(UserError, match=f"'paste={value}' is"):
-            get_cfg(overrides={"task": task, "paste": value})

@@ -1,15 +1,10 @@
 """What a model is told of its training data."""
 
-from types import SimpleNamespace
-
 import numpy as np
 import pytest
 import torch
 from ultralytics.nn.modules import Detect
-from ultralytics.nn.tasks import DetectionModel
-from ultralytics.utils.loss import model_setting
 
-from small_object.errors import UserError
 from small_object.training import init_head
 
 LABELS = [  # 20 and 40 px at an input of 320 px; three objects in two images
@@ -58,15 +53,3 @@ def test_distances_without_bins_and_tiles() -> None:
     assert head.cv2[0][-1].bias.tolist() == [5.0] * 4 and head.cv2[1][-1].bias.tolist() == [1.0] * 4
     expected = torch.full((2,), 5 * 0.5 / (80**2 + 10**2) / 2)
     torch.testing.assert_close(head.cv3[0][-1].bias.sigmoid(), expected)
-
-
-def test_the_argument_comes_before_the_key() -> None:
-    on = {"head_init": True}
-    for given, yaml, expected in ((None, {}, 0), (None, on, 1), (False, on, 0), (True, {}, 1)):
-        assert model_setting(SimpleNamespace(args=SimpleNamespace(head_init=given), yaml=yaml), "head_init") == expected
-
-
-def test_a_wrong_key_is_named() -> None:
-    rows = {"backbone": [[-1, 1, "Conv", [16, 3, 2]]], "head": [[[0], 1, "Detect", ["nc"]]]}
-    with pytest.raises(UserError, match="key `head_init`: 'head_init=much'"):
-        DetectionModel({"nc": 1, "head_init": "much", **rows}, verbose=False)

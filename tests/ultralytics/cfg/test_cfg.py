@@ -46,15 +46,6 @@ def test_errors_are_upstreams(ours: str, stocks: str, value: object, hard: bool)
             get_cfg(overrides={ours: value})
 
 
-@pytest.mark.parametrize("value", [0, -0.5, INF, NAN])
-@pytest.mark.parametrize("hard", [True, False])
-def test_nwd_c_must_be_positive_and_finite(value: float, hard: bool) -> None:
-    with pytest.raises(ValueError, match=rf"^'nwd_c={value}' is an invalid value.*finite and greater than 0"):
-        check_cfg({"nwd_c": value}, hard)
-    with pytest.raises(ValueError, match="nwd_c"):
-        get_cfg(overrides={"nwd_c": value})
-
-
 def arguments(**given: object) -> SimpleNamespace:
     default = {"project": None, "name": "n", "task": "detect", "mode": "val", "exist_ok": True}
     return SimpleNamespace(**default | given)
@@ -163,22 +154,28 @@ def test_the_yolo_script_prints_our_arguments_too(run: Run, tmp_path: Path) -> N
     assert {"mosaic: 1.0", "nwd: null", "nwd_c: null"} <= set(done.stdout.splitlines())
 
 
-WRONG_SLICES = {
+WRONG = {
     "slice=63": {"slice": 63}, "slice=much": {"slice": "much"}, "slice=True": {"slice": True},
     "slice_overlap=0.95": {"slice_overlap": 0.95}, "slice_batch=-1": {"slice_batch": -1},
     "slice_skip=1.5": {"slice_skip": 1.5}, "slice_full": {"slice_full": "maybe"},
     "slice=640' is invalid for task=classify": {"slice": 640, "task": "classify"},
-    "nwd_c=10": {"nwd_c": 10**400}, "nwd_c=inf": {"nwd_c": INF},
+    "paste=-1": {"paste": -1}, "paste=1' is invalid for task=semantic": {"paste": 1, "task": "semantic"},
+    "nwd_c=10": {"nwd_c": 10**400}, "nwd_c=inf' is .* finite and greater than 0": {"nwd_c": INF},
+    "nwd_c=0'": {"nwd_c": 0}, "nwd_c=-0.5": {"nwd_c": -0.5}, "nwd_c=nan": {"nwd_c": NAN},
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("said", WRONG_SLICES)
-def test_arguments_of_slicing(said: str) -> None:
+@pytest.mark.parametrize("said", WRONG)
+def test_wrong_arguments(said: str) -> None:
     with pytest.raises((ValueError, TypeError), match=f"^'{said}"):
-        check_cfg(WRONG_SLICES[said])
+        check_cfg(WRONG[said])
+
+
+@pytest.mark.parametrize("hard", [True, False])
+def test_sides_of_tiles(hard: bool) -> None:
     for side in (NAN, -INF, [], "", frozenset(), [640], 64.5, "64", b"auto"):
         with pytest.raises((ValueError, TypeError), match=r"^'slice="):
-            check_cfg({"slice": side, "task": "detect"})
+            check_cfg({"slice": side, "task": "detect"}, hard)
     for side in (0, 64, 640.0, "auto"):
         check_cfg({"slice": side, "task": "detect", "slice_overlap": 0.9, "slice_full": False})
 

@@ -156,9 +156,10 @@ def test_what_a_row_needs_and_is_not_at_hand_is_no_mistake(error, tmp_path, monk
     assert caught.value is error
 
 
-@pytest.mark.parametrize("key", ["nwd", "nwd_assign"])
-@pytest.mark.parametrize("value", ["2", "a", ".nan"])
-def test_wrong_share_of_the_nwd(key, value, tmp_path):
+@pytest.mark.parametrize(
+    ("key", "value"), [("nwd", "2"), ("nwd", "a"), ("nwd_assign", ".nan"), ("head_init", "much"), ("paste", "-1")]
+)
+def test_wrong_key(key, value, tmp_path):
     message = load_error(write(tmp_path / "broken.yaml", [*ROWS[:7], ROWS[8]], f"{key}: {value}"))
     assert f"key `{key}`" in message.split("broken")[1]
 
