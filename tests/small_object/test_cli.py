@@ -65,6 +65,7 @@ def test_each_command_has_help_with_an_example_that_parses(command: str, capsys:
         ("convert labelme x --out y", 2, "choose from"),
         ("data ASS3", 1, "no data set named 'ASS3': choose ASS1 or ASS2"),
         ("data ASS1 --archive none.zip", 1, "--archive: no file none.zip"),
+        ("data ASS1 --split none.csv", 1, "--split: no file none.csv"),
         ("data all --archive none.zip", 1, "--archive needs exactly one data set"),
         ("check none.yaml", 1, "none.yaml"),
         ("convert coco none.json --out out", 1, "none.json"),

@@ -225,23 +225,6 @@ def test_a_published_split_is_used(tmp_path: Path, by: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "arguments, message",
-    [
-        ({"name": "ASS3"}, "no data set named 'ASS3': choose ASS1 or ASS2"),
-        ({"name": "ASS1", "archive": "none.zip"}, "--archive: no file none.zip"),
-        ({"name": "ASS1", "split": "none.csv"}, "--split: no file none.csv"),
-    ],
-)
-def test_a_mistake_is_one_line(
-    arguments: dict[str, str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    with pytest.raises(UserError, match=message):
-        prepare(**arguments)
-    assert list(tmp_path.iterdir()) == []
-
-
-@pytest.mark.parametrize(
     "files, message",
     [
         ({"a.md": b"x"}, "holds no image of ASS1"),
