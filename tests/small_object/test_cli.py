@@ -130,15 +130,6 @@ def test_what_batch_needs_is_named(name: str, tmp_path: Path, monkeypatch: pytes
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    "command", ["batch --model none.pt --source none --out out", "compare --models none.pt --source x"]
-)
-def test_a_command_imports_its_modules_in_an_order_that_works(command: str, run: Run, tmp_path: Path) -> None:
-    result = run("-m", "small_object.cli", *command.split(), "--slice", "auto", cwd=tmp_path)
-    assert result.returncode == 1 and result.stderr.startswith("small-object: "), result.stderr
-
-
 def test_status_says_whether_the_overlay_is_active(run: Run, tmp_path: Path) -> None:
     active = run("-m", "small_object.cli", "status", cwd=tmp_path)
     assert active.returncode == 0
