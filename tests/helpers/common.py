@@ -72,6 +72,11 @@ def write_tree(folder: Path, files: dict[str, str]) -> Path:
     return folder
 
 
+def read_files(folder: Path) -> dict[str, bytes]:
+    """Return the content of each file in a folder by its path."""
+    return {file.relative_to(folder).as_posix(): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
+
+
 def write_set(folder: Path, samples: dict[str, tuple[np.ndarray, str]], names: Iterable[str]) -> Path:
     """Write a data set.
 

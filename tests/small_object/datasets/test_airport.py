@@ -15,6 +15,7 @@ import pytest
 from small_object.datasets import airport
 from small_object.datasets.airport import prepare, read_samples
 from small_object.errors import UserError
+from tests.helpers.common import read_files
 from tests.helpers.record_server import RecordServer
 
 COUNTS = {"ASS1": (7, 6, 4), "ASS2": (4, 9)}  # objects by class
@@ -47,11 +48,6 @@ def write_files(folder: Path, files: dict[str, bytes]) -> Path:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(data)
     return folder
-
-
-def state(root: Path) -> dict[str, bytes]:
-    """Every file of a data set."""
-    return {str(path.relative_to(root)): path.read_bytes() for path in root.rglob("*") if path.is_file()}
 
 
 def classes_in(root: Path) -> Counter[int]:
@@ -106,9 +102,9 @@ def test_a_set_comes_from_the_record_once(server: RecordServer, name: str, tmp_p
     asked = len(server.log)
     prepare(name, root)
     assert len(server.log) == asked  # it is in its place
-    before = state(root)
+    before = read_files(root)
     prepare(name, root, overwrite=True)
-    assert state(root) == before
+    assert read_files(root) == before
     assert len([path for path in server.log if path.endswith(".zip")]) == 1
 
 
@@ -235,12 +231,12 @@ def test_a_wrong_archive_is_one_line_and_leaves_what_was_there(
     files: dict[str, bytes], message: str, tmp_path: Path
 ) -> None:
     root = prepare_files("ASS1", tmp_path / "ASS1", make_files("ASS1"))
-    before = state(root)
+    before = read_files(root)
     (tmp_path / "wrong.zip").write_bytes(make_zip(files))
     with pytest.raises(UserError, match=message) as error:
         prepare("ASS1", root, archive=tmp_path / "wrong.zip", overwrite=True)
     assert "wrong.zip" in str(error.value) and "\n" not in str(error.value)
-    assert state(root) == before
+    assert read_files(root) == before
 
 
 def test_no_network_is_one_line_that_names_the_ways_out(server: RecordServer, tmp_path: Path) -> None:

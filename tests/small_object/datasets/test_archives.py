@@ -18,6 +18,7 @@ import pytest
 
 from small_object.datasets.archives import extract
 from small_object.errors import UserError
+from tests.helpers.common import read_files
 
 FORMATS = ("zip", "tar", "tar.gz", "tar.bz2", "tar.xz", "7z", "rar")
 NOISE = b"".join(zlib.crc32(bytes([i % 256, i // 256])).to_bytes(4, "little") for i in range(2000))  # does not compress
@@ -90,10 +91,6 @@ def write(path: Path, kind: str, *entries: Entry) -> Path:
     return path
 
 
-def tree(root: Path) -> dict[str, bytes]:
-    return {p.relative_to(root).as_posix(): p.read_bytes() for p in root.rglob("*") if p.is_file()}
-
-
 def refusal(archive: Path) -> str:
     """Extract an archive, which must fail with one line and write nothing but into the folder."""
     before = set(archive.parent.rglob("*"))
@@ -109,7 +106,7 @@ def refusal(archive: Path) -> str:
 def test_what_was_packed_comes_out_whatever_the_name_of_the_archive(tmp_path: Path, kind: str) -> None:
     files = {"data.yaml": b"a" * 5000, "images/train/a b.jpg": NOISE, "images/zürich.jpg": NOISE * 300, "z": b"z"}
     extract(write(tmp_path / "set.zip", kind, *(Entry(*file) for file in files.items())), tmp_path / "new/set")
-    assert tree(tmp_path / "new/set") == files
+    assert read_files(tmp_path / "new/set") == files
 
 
 @pytest.mark.parametrize("kind", ["zip", "tar", "7z", "rar"])
@@ -118,7 +115,7 @@ def test_nothing_is_written_outside_the_folder(tmp_path: Path, kind: str, name: 
     archive = write(tmp_path / "a", kind, Entry("good", b"good"), Entry(name, b"evil"))
     with contextlib.suppress(UserError):
         extract(archive, tmp_path / "out")
-    assert {path for path in tree(tmp_path) if not path.startswith("out/")} == {"a"}
+    assert {path for path in read_files(tmp_path) if not path.startswith("out/")} == {"a"}
     assert not Path("/evil").exists()
 
 
@@ -127,7 +124,7 @@ def test_a_link_out_of_the_folder_does_not_lead_a_file_out(tmp_path: Path, kind:
     archive = write(tmp_path / "a", kind, link("l", str(tmp_path)), Entry("l/evil", b"evil"))
     with contextlib.suppress(UserError):
         extract(archive, tmp_path / "out")
-    assert {path for path in tree(tmp_path) if not path.startswith("out/")} == {"a"}
+    assert {path for path in read_files(tmp_path) if not path.startswith("out/")} == {"a"}
 
 
 @pytest.mark.parametrize("kind", FORMATS)

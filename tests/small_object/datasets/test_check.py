@@ -1,7 +1,6 @@
 """Checking and repairing data sets: one case of each fault, the clean case, lists, leaks, tiny objects and repairs."""
 
 import csv
-import hashlib
 import io
 import json
 import shutil
@@ -25,6 +24,7 @@ from small_object.datasets.images import inspect_image
 from small_object.datasets.labels import near_duplicates, parse_lines
 from small_object.datasets.stats import stats
 from small_object.errors import UserError
+from tests.helpers.common import read_files
 
 WIDE, HIGH = 64, 48
 BOX = "0 0.5 0.5 0.25 0.25"
@@ -90,11 +90,6 @@ def pair(maker: Maker) -> Path:
 
 def found(report: Report) -> list[tuple[str, str, int | None]]:
     return sorted((f.kind, f.file, f.line) for f in report.findings)
-
-
-def contents(root: Path) -> dict[str, str]:
-    files = sorted(path for path in root.rglob("*") if path.is_file())
-    return {path.relative_to(root).as_posix(): hashlib.md5(path.read_bytes()).hexdigest() for path in files}
 
 
 LINES = [  # each with the kind of its fault
@@ -194,12 +189,12 @@ UNUSED = {"missing-image", "ignored-line", "no-labels", "bad-regions", "unreadab
 
 def test_each_fault_is_found_once_in_its_place_and_nothing_else(maker: Maker, caplog: pytest.LogCaptureFixture) -> None:
     expected = fill(maker)
-    before = contents(maker.root)
+    before = read_files(maker.root)
     with caplog.at_level("INFO"):
         report = check(maker.yaml, imgsz=WIDE)
     assert found(report) == expected
     assert report.harmful and {kind for kind, _, _ in expected} == set(KINDS) - UNUSED
-    assert contents(maker.root) == before
+    assert read_files(maker.root) == before
     assert all(KINDS[f.kind][0] == f.level and f.hint and f.message for f in report.findings)
     levels = [("error", "warning", "advice").index(f.level) for f in report.findings]
     assert levels == sorted(levels)
@@ -346,9 +341,9 @@ def read_rows(folder: Path) -> list[tuple[str, str, str, str]]:
 
 def test_a_repaired_set_has_no_errors_and_lists_each_change(maker: Maker) -> None:
     expected = fill(maker, hopeless=False)
-    before = contents(maker.root)
+    before = read_files(maker.root)
     report = fix(maker.yaml, "fixed", WIDE)
-    assert contents(maker.root) == before
+    assert read_files(maker.root) == before
     assert not report.harmful
     assert found(report) == [
         ("class-not-in-val", "mine.yaml", None),
@@ -402,7 +397,7 @@ def test_what_needs_no_repair_is_copied_byte_for_byte(maker: Maker) -> None:
     report = fix(maker.yaml, "fixed", WIDE)
     assert {f.kind for f in report.findings if f.level == "error"} == {"leak", "shared-labels"}  # for a person
     named = {row[0] for row in read_rows(Path("fixed"))}
-    old, new = contents(maker.root), contents(Path("fixed"))
+    old, new = read_files(maker.root), read_files(Path("fixed"))
     same = {file for file in old if file.startswith(("images", "labels")) and file not in named}
     assert {file for file in same if old[file] != new.get(file)} == {
         "labels/train/classes.txt",  # no labels
@@ -440,12 +435,12 @@ def test_repaired_lines_have_no_fault_and_good_ones_stay(rows: list[str], end: s
 def test_fix_wants_an_empty_folder_and_leaves_it_empty_where_it_fails(
     pair: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    before = contents(pair.parent)
+    before = read_files(pair.parent)
     Path("file").write_text("")
     for taken in (pair.parent, "file"):
         with pytest.raises(UserError, match="is not empty"):
             fix(pair, taken)
-    assert contents(pair.parent) == before
+    assert read_files(pair.parent) == before
     (Path("new") / ".staging-999999999").mkdir(parents=True)  # what a killed process left
     full = OSError(28, "No space left on device")
     with monkeypatch.context() as patch, pytest.raises(OSError, match="No space"):

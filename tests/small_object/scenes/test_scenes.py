@@ -1,6 +1,5 @@
 """The synthetic airport scenes: shares, boxes, repeatability and what happens when making a set fails."""
 
-import hashlib
 from pathlib import Path
 
 import numpy as np
@@ -11,13 +10,9 @@ from small_object.errors import UserError
 from small_object.scenes import generate, render
 from small_object.scenes.generate import DEMO_SETS, DemoSet, build_scene, make_demo, plan_split
 from small_object.scenes.solids import ModelBuilder
+from tests.helpers.common import read_files
 
 ASS1, ASS2 = DEMO_SETS["ASS1-demo"], DEMO_SETS["ASS2-demo"]
-
-
-def digest(root: Path) -> dict[str, str]:
-    """Hash every file of a set by its path."""
-    return {str(p.relative_to(root)): hashlib.md5(p.read_bytes()).hexdigest() for p in root.rglob("*.*") if p.is_file()}
 
 
 @pytest.fixture(scope="module")
@@ -71,13 +66,13 @@ def test_the_same_set_each_time_and_with_any_number_of_threads(
 ) -> None:
     monkeypatch.setattr("os.cpu_count", lambda: 1)
     again = make_demo("ASS1-demo", tmp_path / "again", train=4, val=2)
-    assert digest(again) == digest(small)
-    assert digest(make_demo("ASS1-demo", tmp_path / "other", train=4, val=2, seed=1)) != digest(small)
-    assert digest(small)["images/train/train_00000.jpg"] != digest(small)["images/val/val_00000.jpg"]
+    assert read_files(again) == read_files(small)
+    assert read_files(make_demo("ASS1-demo", tmp_path / "other", train=4, val=2, seed=1)) != read_files(small)
+    assert read_files(small)["images/train/train_00000.jpg"] != read_files(small)["images/val/val_00000.jpg"]
 
 
 def test_files_and_labels_that_can_be_trained_on(small: Path) -> None:
-    names = set(digest(small))
+    names = set(read_files(small))
     assert len(names) == 13 and {"images/val/val_00001.jpg", "labels/train/train_00003.txt"} <= names
     text = "".join(p.read_text() for p in small.glob("labels/*/*.txt"))
     labels = np.array(text.split(), float).reshape(-1, 5)
@@ -136,15 +131,15 @@ def test_nothing_half_made_is_left(error: BaseException, tmp_path: Path, monkeyp
 
 
 def test_what_is_there_is_kept_unless_asked(small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    before = digest(small)
+    before = read_files(small)
     make_demo("ASS1-demo", small, train=4, val=2)  # says that it is there
     with pytest.raises(UserError, match="--overwrite"):
         make_demo("ASS1-demo", small, train=5, val=2)
-    assert digest(small) == before
+    assert read_files(small) == before
     root = make_demo("ASS1-demo", tmp_path / "set", train=1, val=1)
     (root / "ASS1-demo.yaml").write_text("names: {}\n")
     (root / "labels" / "train.cache").write_text("old")
-    old = digest(root)
+    old = read_files(root)
     rename, moves = Path.rename, []
 
     def stumble(self: Path, target: Path) -> Path:
@@ -157,7 +152,7 @@ def test_what_is_there_is_kept_unless_asked(small: Path, tmp_path: Path, monkeyp
         patch.setattr(Path, "rename", stumble)
         with pytest.raises(OSError, match="disk full"):
             make_demo("ASS1-demo", root, train=2, val=1, overwrite=True)
-    assert digest(root) == old
+    assert read_files(root) == old
     make_demo("ASS1-demo", root, train=2, val=1, overwrite=True)
     assert len(list(root.glob("images/train/*.jpg"))) == 2 and not (root / "labels" / "train.cache").exists()
     assert sorted(p.name for p in root.iterdir()) == ["ASS1-demo.yaml", "images", "labels"]

@@ -20,6 +20,7 @@ from small_object.datasets.convert import from_coco, from_voc
 from small_object.datasets.fix import fix
 from small_object.datasets.stats import stats
 from small_object.errors import UserError
+from tests.helpers.common import read_files
 from tests.stress.fuzz.values import ERROR, RESULT, clear, odd, plain, spoil, spoil_text
 
 CLASSES = ["a", "b"]
@@ -77,11 +78,6 @@ def write_set(root: Path, labels: bytes = OBJECTS) -> None:
         for file, data in ((f"images/{split}/{i}.png", png(i)), (f"labels/{split}/{i}.txt", OBJECTS if i else labels)):
             (root / file).parent.mkdir(parents=True, exist_ok=True)
             (root / file).write_bytes(data)
-
-
-def read_files(folder: Path) -> dict[str, bytes]:
-    """Return the content of each file in a folder by its path."""
-    return {str(file.relative_to(folder)): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
 
 
 def run_labels(case: tuple[bytes, tuple[int, int] | None], folder: Path) -> str:

@@ -20,8 +20,9 @@ from small_object.datasets.fix import fix
 from small_object.datasets.stats import stats
 from small_object.errors import UserError
 from small_object.images import BITS_VARIABLE, UnreadableImageError
+from tests.helpers.common import read_files
 from tests.helpers.odd_images import build_png
-from tests.stress.fuzz.data import CLASSES, OBJECTS, png, read_files, write_set
+from tests.stress.fuzz.data import CLASSES, OBJECTS, png, write_set
 from tests.stress.fuzz.values import ERROR, RESULT, clear
 
 FLAGS = {1: cv2.IMREAD_GRAYSCALE, 3: cv2.IMREAD_COLOR}  # by the channels of a data set
