@@ -144,15 +144,9 @@ def test_matching_is_the_best_of_all_in_order():
         assert list(pairs) == sorted(pairs) and list(pairs.values()) == sorted(set(pairs.values()))
 
 
-@pytest.fixture
-def files(tmp_path, monkeypatch):
+def test_command_shows_the_transfer(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    model = YOLO("yolo11n.yaml")
-    model.save("n.pt")
-    return model
-
-
-def test_command_shows_the_transfer(files, capsys):
+    YOLO("yolo11n.yaml").save("n.pt")
     assert main(["transfer", "n.pt", str(ROOT / "ultralytics/cfg/models/11/yolo11n.yaml")]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[-1].startswith("backbone 100 %, neck")

@@ -21,7 +21,7 @@ from small_object import cli
 from small_object.compare import runs
 from small_object.compare.page import ComparisonPage
 from small_object.errors import UserError
-from tests.helpers.common import TINY_MODEL, write_tree
+from tests.helpers.common import TINY_MODEL, write_tree, write_video
 
 Log = pytest.LogCaptureFixture
 DATA = "train: images/train\nval: images/val\nnames: [airplane, truck]\n"
@@ -338,10 +338,7 @@ def test_sources_image_glob_several_and_video(root: Path) -> None:
     assert find(folder / "2.png") == [folder / "2.png"]
     assert find(str(folder / "[01].png")) == [folder / "0.png", folder / "1.png"]
     assert find([str(folder / "2.png"), str(folder)])[1:] == [folder / f"{i}.png" for i in range(3)]
-    video = cv2.VideoWriter(str(root / "v.avi"), cv2.VideoWriter_fourcc(*"MJPG"), 5, (64, 48))
-    for value in range(4):
-        video.write(np.full((48, 64, 3), value * 20, np.uint8))
-    video.release()
+    write_video(root / "v.avi", [np.full((48, 64, 3), value * 20, np.uint8) for value in range(4)])
     assert run(root, "--models", "big", "--source", root / "v.avi", "--out", root / "out") == 0
     assert not (root / "out/index.html").exists()  # videos have no place on it
     saved = list((root / "out/big").iterdir())

@@ -17,29 +17,22 @@ from tests.helpers.common import write_data, write_set, write_tree
 @pytest.fixture(scope="module")
 def tiled(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """Cut images of random boxes, each of a class of its own, and of none; return the folders of both sets."""
-    folder, rng = tmp_path_factory.mktemp("tiles"), np.random.default_rng(3)
-    source = folder / "source"
-    for split, count in (("train", 5), ("val", 2)):
-        for kind in ("images", "labels"):
-            (source / kind / split).mkdir(parents=True)
-        for i in range(count):
-            height, width = int(rng.integers(90, 260)), int(rng.integers(90, 260))
-            cv2.imwrite(
-                str(source / f"images/{split}/{i}.png"), rng.integers(0, 255, (height, width, 3), dtype=np.uint8)
+    folder, rng, samples = tmp_path_factory.mktemp("tiles"), np.random.default_rng(3), {}
+    for name in (*(f"train/{i}" for i in range(5)), "val/0", "val/1"):
+        height, width = int(rng.integers(90, 260)), int(rng.integers(90, 260))
+        image, lines = rng.integers(0, 255, (height, width, 3), dtype=np.uint8), []
+        for cls in range(0 if name == "train/4" else 6):
+            w, h = rng.integers(5, 60, 2)
+            x, y = rng.integers(0, width - w + 1), rng.integers(0, height - h + 1)
+            lines.append(
+                f"{cls} {(x + w / 2) / width:.8f} {(y + h / 2) / height:.8f} {w / width:.8f} {h / height:.8f}\n"
             )
-            lines = []
-            for cls in range(0 if i == 4 else 6):
-                w, h = rng.integers(5, 60, 2)
-                x, y = rng.integers(0, width - w + 1), rng.integers(0, height - h + 1)
-                lines.append(
-                    f"{cls} {(x + w / 2) / width:.8f} {(y + h / 2) / height:.8f} {w / width:.8f} {h / height:.8f}\n"
-                )
-            (source / f"labels/{split}/{i}.txt").write_text("".join(lines))
-    splits = "train: images/train\nval: images/val\ntest: images/val\n"
-    (source / "source.yaml").write_text(f"{splits}names: [a, b, c, d, e, f]\n")
+        samples[name] = image, "".join(lines)
+    data = write_set(folder / "source", samples, "abcdef")
+    data.write_text(data.read_text() + "test: images/val\n")
     for out in ("out", "again"):
-        assert cut_tiles(source / "source.yaml", folder / out, 64, 0.25, empty=0.2) == folder / out / f"{out}.yaml"
-    return source, folder / "out"
+        assert cut_tiles(data, folder / out, 64, 0.25, empty=0.2) == folder / out / f"{out}.yaml"
+    return data.parent, folder / "out"
 
 
 def pixels(file: Path, width: int, height: int) -> dict[int, np.ndarray]:
