@@ -19,7 +19,6 @@ from ultralytics.models.yolo.detect.val import DetectionValidator, StockDetectio
 from ultralytics.utils import LOGGER
 from ultralytics.utils.plotting import plot_results
 
-from small_object import sizes as size_metrics
 from small_object.sizes import SIZE_GROUPS, SIZE_KEYS, SIZE_RANGES, SizeMetrics, SizeRecords
 from tests.helpers.common import QUICK, TINY_MODEL, predict_objects, read_csv, write_set, write_tree
 
@@ -304,11 +303,11 @@ def test_a_training_writes_the_sizes_of_each_epoch(data: Path, tmp_path: Path) -
     assert YOLO(trainer.last).overrides.get("size_metrics", True) is True
 
 
-def half_trainer(folder: Path, **given: Any) -> DetectionTrainer:
+def half_trainer(folder: Path) -> DetectionTrainer:
     """Return a trainer that can do no more than write its results."""
     trainer = object.__new__(DetectionTrainer)
     trainer.csv, trainer.epoch, trainer.train_time_start = folder / "results.csv", 0, time.time()
-    trainer.args = get_cfg(overrides={"task": "detect", **given})
+    trainer.args = get_cfg(overrides={"task": "detect"})
     return trainer
 
 
@@ -327,16 +326,11 @@ def test_rows_have_the_columns_of_the_file_whenever_the_first_validation_comes(t
     assert {key: float(second[key]) for key in validated} == pytest.approx(validated)
     plot_results(trainer.csv, on_plot=drawn.append)  # upstream: one inch a column and two more
     assert cv2.imread(str(drawn[0])).shape[:2] == (1200, 200 * (3 + 2))
-    trainer.csv.unlink()
-    half_trainer(tmp_path, size_metrics=False).save_metrics(STOCK_ROW)
-    trainer.save_metrics(validated)
-    assert [list(row)[2:] for row in read_csv(trainer.csv)] == [list(STOCK_ROW)] * 2  # the file keeps its columns
-
-
-def test_argument() -> None:
-    assert get_cfg().size_metrics is True
-    assert get_cfg(overrides={"size_metrics": False}).size_metrics is False
-    with pytest.raises(TypeError, match="'size_metrics' must be a bool"):
-        get_cfg(overrides={"size_metrics": "no"})
-    assert not size_metrics.measures_size(SimpleNamespace(task="detect"))  # arguments of another program
-    assert not size_metrics.measures_size(get_cfg(overrides={"task": "obb"}))
+    without = SimpleNamespace(task="detect")  # arguments of another program
+    for args in (get_cfg(overrides={"size_metrics": False}), get_cfg(overrides={"task": "obb"}), without):
+        trainer.csv.unlink()
+        other = half_trainer(tmp_path)
+        other.args = args
+        other.save_metrics(STOCK_ROW)
+        trainer.save_metrics(validated)
+        assert [list(row)[2:] for row in read_csv(trainer.csv)] == [list(STOCK_ROW)] * 2  # the file keeps its columns
