@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 import yaml
 from ultralytics.data import YOLODataset
-from ultralytics.data.utils import verify_image_label
 from ultralytics.utils.patches import read_image
 
 from small_object.cli import main
@@ -329,13 +328,3 @@ def test_ignore_regions_go_along(folder: Path) -> None:
             ("bad-regions", "ignore/train/a.txt", None),
             ("labels-without-image", "ignore/train/lone.txt", None),
         ]
-
-
-def test_a_jpeg_that_training_repairs_is_left_as_it_is(folder: Path) -> None:
-    data = write_set(folder / "mine", {"train/a.jpg": BOX, "val/v.png": BOX})
-    image = folder / "mine/images/train/a.jpg"
-    image.write_bytes(image.read_bytes() + b"more")
-    before = image.read_bytes()
-    assert found(check(data)) == [("rewritten-image", "images/train/a.jpg", None)] and not stats(data).skipped
-    assert image.read_bytes() == before
-    assert verify_image_label((str(image), "", "", False, 1, 0, 0, False))[0] and image.read_bytes() != before
