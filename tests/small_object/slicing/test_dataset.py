@@ -39,8 +39,11 @@ def draw(folder: Path, boxes: list[list[tuple[int, ...]]], hw: tuple[int, int] =
     return folder
 
 
-def built(folder: Path, cls: type = SlicedDataset, imgsz: int = TILE, cache: str | None = None, **args) -> YOLODataset:
-    """Return a data set of the class for training on a folder of `draw`."""
+def built(
+    folder: Path, cls: type = SlicedDataset, imgsz: int = TILE, cache: str | None = None, task: str = "detect",
+    channels: int = 3, **args,
+) -> YOLODataset:  # fmt: skip
+    """Return a data set of the class for training on a folder of `draw` or `draw_polygons`."""
     options = {"slice": TILE, "slice_full_ratio": 0.0, "slice_empty": 0.0, **args}
     return cls(
         img_path=str(folder / "images/train"),
@@ -49,7 +52,8 @@ def built(folder: Path, cls: type = SlicedDataset, imgsz: int = TILE, cache: str
         hyp=get_cfg(overrides=options),
         cache=cache,
         rect=options.get("rect", False),
-        data={"names": dict(enumerate("abcde"))},
+        task=task,
+        data={"names": dict(enumerate("abcde")), "channels": channels, "kpt_shape": [4, 3]},
     )
 
 
@@ -225,12 +229,7 @@ def test_the_cache_on_disk_is_of_whole_images_and_only_mapped(folder, monkeypatc
 
 def test_grey_images_and_polygons(folder):
     (folder / "labels/train/1.txt").write_text("0 0.1 0.1 0.2 0.1 0.2 0.2 0.1 0.2\n")
-    data = SlicedDataset(
-        img_path=str(folder / "images/train"),
-        imgsz=64,
-        hyp=get_cfg(overrides={"slice": TILE}),
-        data={"names": dict(enumerate("abcde")), "channels": 1},
-    )
+    data = built(folder, imgsz=64, channels=1, slice_full_ratio=0.2)
     random.seed(0)
     for i in (0, 1, 2) * 10:
         sample = data.get_image_and_label(i)
@@ -291,11 +290,7 @@ def draw_polygons(folder: Path, task: str) -> Path:
 
 @pytest.mark.parametrize("task", ["obb", "segment", "pose"])
 def test_samples_leave_the_labels_as_they_are(tmp_path: Path, task: str) -> None:
-    data = SlicedDataset(
-        img_path=str(draw_polygons(tmp_path, task) / "images/train"), imgsz=TILE, batch_size=2, task=task, rect=False,
-        hyp=get_cfg(overrides={"slice": TILE, "slice_full_ratio": 1.0, "mosaic": 0.0}), augment=True,
-        data={"names": dict(enumerate("abcde")), "kpt_shape": [4, 3]},
-    )  # fmt: skip
+    data = built(draw_polygons(tmp_path, task), task=task, slice_full_ratio=1.0, mosaic=0.0)
     before = deepcopy(data.labels)
     for _ in range(3):
         data[0]
@@ -306,12 +301,8 @@ def test_samples_leave_the_labels_as_they_are(tmp_path: Path, task: str) -> None
 @pytest.mark.parametrize("task", ["obb", "segment", "pose"])
 def test_polygons_corners_and_keypoints_are_cut_at_tiles(tmp_path: Path, task: str) -> None:
     """The rest of each object is where its colour is in the tile."""
-    folder, keep = draw_polygons(tmp_path, task), 0.4
-    data = SlicedDataset(
-        img_path=str(folder / "images/train"), imgsz=TILE, batch_size=2, task=task, rect=False,
-        hyp=get_cfg(overrides={"slice": TILE, "slice_full_ratio": 0.0, "slice_empty": 0.0, "slice_keep": keep}),
-        data={"names": dict(enumerate("abcde")), "kpt_shape": [4, 3]},
-    )  # fmt: skip
+    keep = 0.4
+    data = built(draw_polygons(tmp_path, task), task=task, slice_keep=keep)
     whole, cut = cv2.imread(data.im_files[0]), 0
     sizes = [int((whole[..., 0] == 40 * (c + 1)).sum()) for c in range(3)]
     for _ in range(60):
