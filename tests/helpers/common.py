@@ -77,7 +77,7 @@ def read_files(folder: Path) -> dict[str, bytes]:
     return {file.relative_to(folder).as_posix(): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
 
 
-def write_set(folder: Path, samples: dict[str, tuple[np.ndarray, str]], names: Iterable[str]) -> Path:
+def write_set(folder: Path, samples: dict[str, tuple[np.ndarray, str]], names: Iterable[str], more: str = "") -> Path:
     """Write a data set.
 
     Args:
@@ -85,6 +85,7 @@ def write_set(folder: Path, samples: dict[str, tuple[np.ndarray, str]], names: I
         samples: Pixels and the lines of the label file by an image's name, such as `train/0`. Without such a folder in
             its name an image is both trained on and validated.
         names: The classes.
+        more: Further lines of its YAML.
 
     Returns:
         Its YAML.
@@ -96,7 +97,7 @@ def write_set(folder: Path, samples: dict[str, tuple[np.ndarray, str]], names: I
         write_tree(folder, {f"labels/{name}.txt": labels})
     train, val = ("images" + f"/{split}" * (folder / "images" / split).is_dir() for split in ("train", "val"))
     file = folder / f"{folder.name}.yaml"
-    file.write_text(f"train: {train}\nval: {val}\nnames: {list(names)}\n")
+    file.write_text(f"train: {train}\nval: {val}\nnames: {list(names)}\n{more}")
     return file
 
 

@@ -73,9 +73,7 @@ def test_prediction_writes_what_validation_writes(tmp_path: Path, task: str, til
     model, side = build_detector(tmp_path, 1, task=task), 2 * tile or 64
     label = LABELS[task]
     samples = {name: (draw_blocks(side, side, 12, 12, seed), label) for seed, name in enumerate(("007", "b.c", "é 1"))}
-    data = write_set(tmp_path / "data", samples, ["thing"])
-    if task == "pose":
-        data.write_text(data.read_text() + "kpt_shape: [3, 3]\n")
+    data = write_set(tmp_path / "data", samples, ["thing"], "kpt_shape: [3, 3]\n" * (task == "pose"))
     options = OPTIONS | {"project": str(tmp_path), "slice": tile, "slice_full": False}
     model.val(data=str(data), name="val", **options)
     results = model.predict(tmp_path / "data/images", name="predict", **options)

@@ -37,10 +37,8 @@ def write_objects(folder: Path, task: str = "detect") -> dict[str, Any]:
             }[task]  # fmt: skip
             lines.append(f"{k % 2} " + " ".join(f"{value / SIDE:.6f}" for value in values))
         samples[f"{i}"] = image, "\n".join(lines)
-    file = write_set(folder / task, samples, ("bright", "dark"))
-    if task == "pose":
-        file.write_text(file.read_text() + "kpt_shape: [1, 2]\n")
-    return check_det_dataset(str(file))
+    shape = "kpt_shape: [1, 2]\n" * (task == "pose")
+    return check_det_dataset(str(write_set(folder / task, samples, ("bright", "dark"), shape)))
 
 
 def load(data: dict[str, Any], task: str = "detect", kind: type = YOLODataset, **arguments: Any) -> YOLODataset:

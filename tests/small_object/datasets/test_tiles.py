@@ -28,8 +28,7 @@ def tiled(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
                 f"{cls} {(x + w / 2) / width:.8f} {(y + h / 2) / height:.8f} {w / width:.8f} {h / height:.8f}\n"
             )
         samples[name] = image, "".join(lines)
-    data = write_set(folder / "source", samples, "abcdef")
-    data.write_text(data.read_text() + "test: images/val\n")
+    data = write_set(folder / "source", samples, "abcdef", "test: images/val\n")
     for out in ("out", "again"):
         assert cut_tiles(data, folder / out, 64, 0.25, empty=0.2) == folder / out / f"{out}.yaml"
     return data.parent, folder / "out"
@@ -158,8 +157,8 @@ KINDS = [
 def test_other_kinds_of_labels_are_cut_as_in_training(tmp_path, task, rows, labels, cut, coco, key, loaded):
     before, after = ("".join(" ".join(["0", *(f"{v:.6f}" for v in row)]) + "\n" for row in x) for x in (labels, cut))
     image = np.zeros((100, 200, 3), np.uint8)
-    data = write_set(tmp_path / "set", {"train/0": (image, before), "val/0": (image[:, :100], before)}, "a")
-    write_tree(data.parent, {"ignore/train/0.txt": "0.8 0.5 0.1 0.1\n", data.name: data.read_text() + rows})
+    data = write_set(tmp_path / "set", {"train/0": (image, before), "val/0": (image[:, :100], before)}, "a", rows)
+    write_tree(data.parent, {"ignore/train/0.txt": "0.8 0.5 0.1 0.1\n"})
     out = cut_tiles(data, tmp_path / "out", 100, 0)
     texts = {str(file.relative_to(out.parent)): file.read_text() for file in out.parent.glob("labels/*/*.txt")}
     assert texts == {"labels/val/0_0_0.txt": before, "labels/train/0_100_0.txt": after}

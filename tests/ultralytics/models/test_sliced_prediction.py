@@ -304,9 +304,8 @@ def test_masks_at_full_resolution_need_little_memory(
 @pytest.mark.parametrize("task", TASKS)
 def test_the_validation_of_each_task_has_what_prediction_finds(task: str, tmp_path: Path, image: np.ndarray) -> None:
     model = build_detector(tmp_path, 1, task=task)
-    data = write_set(tmp_path / "data", {"large": (image, LABELS[task])}, ["thing"])
-    if task == "pose":
-        data.write_text(data.read_text() + "kpt_shape: [3, 3]\n")
+    shape = "kpt_shape: [3, 3]\n" * (task == "pose")
+    data = write_set(tmp_path / "data", {"large": (image, LABELS[task])}, ["thing"], shape)
     options = SLICED | {"imgsz": TILE, "iou": 0.6, "rect": False}
     whole = model.predict(image, **options | {"slice": 0})[0]
     options["slice_skip"] = 0.97 * float((whole.obb if task == "obb" else whole.boxes).conf.max())
