@@ -29,8 +29,6 @@ SCALES = {  # YOLO11's: depth, width, maximum of channels before the width
     "x": (1.0, 1.5, 512),
 }
 DESIGNS = ["", "-smallob", "-dwr-smallob", "-hsfpn-smallob", "-hsfpn-dwr-smallob"]
-every_design = pytest.mark.parametrize("design", DESIGNS)
-every_scale = pytest.mark.parametrize("scale", SCALES)
 
 
 def model_rows(design: str) -> list[list]:
@@ -50,8 +48,8 @@ def scaled_width(channels: int, scale: str) -> int:
     return math.ceil(min(channels, max_channels) * width / 8) * 8
 
 
-@every_design
-@every_scale
+@pytest.mark.parametrize("design", DESIGNS)
+@pytest.mark.parametrize("scale", SCALES)
 def test_heads(design, scale):
     *layers, head = model_layers(design, scale)
     assert type(head) is (Detect if design else LightDetect)

@@ -7,15 +7,7 @@ import torch
 from torchvision.ops import complete_box_iou_loss
 from ultralytics.utils.tal import TaskAlignedAssigner
 
-from small_object.nwd import DEFAULT_C
-
 IMGSZ, STRIDES, CLASSES = 96, (4, 8, 16, 32), 3
-
-
-def configured(share: float, c: float = DEFAULT_C, kind: type = TaskAlignedAssigner, **arguments) -> torch.nn.Module:
-    assigner = kind(**{"num_classes": CLASSES, "alpha": 0.5, "beta": 6.0, "stride": list(STRIDES)} | arguments)
-    assigner.nwd_assign, assigner.nwd_c = share, c
-    return assigner
 
 
 def anchors() -> tuple[torch.Tensor, torch.Tensor]:
@@ -92,15 +84,15 @@ def slow_assignment(
     return targets
 
 
-MIXED = [3, 3, 10, 12, 20, 26, 40, 3]
-
-
 @pytest.mark.parametrize("topk2", [10, 1])
 @pytest.mark.parametrize("share", [0.3, 1.0])
 @pytest.mark.parametrize("seed", [0, 1])
 def test_assignment_against_a_slow_reference(seed, share, topk2):
-    arguments = scene(MIXED, seed, torch.float64)
-    labels, boxes, scores, positive, index = configured(share, 9.0, topk=10, topk2=topk2)(**arguments)
+    arguments = scene([3, 3, 10, 12, 20, 26, 40, 3], seed, torch.float64)
+    sizes = {"num_classes": CLASSES, "stride": list(STRIDES), "topk": 10, "topk2": topk2}
+    assigner = TaskAlignedAssigner(**sizes, alpha=0.5, beta=6.0)
+    assigner.nwd_assign, assigner.nwd_c = share, 9.0
+    labels, boxes, scores, positive, index = assigner(**arguments)
     as_lists = {key: value.tolist() for key, value in arguments.items()}
     contested = 0
     for i in range(2):
