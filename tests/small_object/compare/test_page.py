@@ -194,12 +194,6 @@ def test_classes_are_brought_together_by_name(tmp_path: Path) -> None:
     assert data["images"][0]["detections"][0] == data["images"][0]["detections"][1] and not page.notes
 
 
-def test_nothing_to_show_is_no_page(tmp_path: Path) -> None:
-    page = ComparisonPage(tmp_path, "t")
-    assert page.write() is None
-    assert not (tmp_path / "index.html").exists()
-
-
 def reference(
     scenes: list, model: int, score: float, iou: float, classes: set[int], sizes: set[str], same_class: bool = True
 ) -> list[int]:
