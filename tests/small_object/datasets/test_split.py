@@ -13,14 +13,7 @@ from hypothesis import strategies as st
 
 from small_object.datasets.dataset import Sample, new_dataset
 from small_object.datasets.images import SIDE, difference_hash, near_pairs
-from small_object.datasets.split import (
-    ALIKE_BITS,
-    Frame,
-    group_frames,
-    read_split,
-    split_frames,
-    write_dataset,
-)
+from small_object.datasets.split import ALIKE_BITS, Frame, group_frames, read_split, split_frames, write_dataset
 from small_object.errors import UserError
 
 BITS = SIDE * SIDE  # of a hash
