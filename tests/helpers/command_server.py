@@ -63,6 +63,7 @@ def execute(argv: list[str], folder: Path, environment: dict[str, str]) -> None:
     from ultralytics.utils import ARGV, SETTINGS
 
     signal.alarm(LIMIT)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where the tests run in a shell's background
     os.environ.clear()
     os.environ.update(environment)
     os.chdir(folder)
