@@ -1,4 +1,4 @@
-"""Keeps freed memory once a model is to run on the CPU, where that saves up to half of the time per image."""
+"""Keeps freed memory once a model is to run on the CPU, so that the next pass need not fetch it again."""
 
 from typing import Any
 
