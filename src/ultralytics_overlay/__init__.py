@@ -72,9 +72,11 @@ def _run_afterwards(loader: Any, path: str) -> None:
 
     def exec_both(module: ModuleType) -> None:
         exec_module(module)
+        stock = dict(vars(module))
         code: Any = SourceFileLoader(module.__name__, path).get_code(module.__name__)
         try:
             exec(code, module.__dict__)
+            _check_replaced(module, stock, path)
         except UpstreamMismatch:
             raise
         except ImportError as error:  # upstream no longer has a name that the overlay imports
@@ -141,3 +143,32 @@ def require_parameters(function: Callable[..., Any], *names: str) -> None:
     missing = [name for name in names if name not in inspect.signature(function).parameters]
     where = f"{function.__module__}.{function.__qualname__}"
     require(where, not missing, f"no longer takes {', '.join(repr(name) for name in missing)}")
+
+
+def _check_replaced(module: ModuleType, stock: dict[str, Any], path: str) -> None:
+    """Refuse an upstream version without the functions and methods that an overlay file replaces, or their parameters.
+
+    A method that upstream lacks is new if its name starts with an underscore and it does not call upstream's.
+
+    Args:
+        module: The module after both files ran.
+        stock: Its names after upstream's file.
+        path: The overlay file.
+    """
+    from inspect import signature
+
+    for name, ours in list(vars(module).items()):
+        if (theirs := stock.get(name)) is None or ours is theirs:
+            continue
+        pairs = {name: (ours, theirs)}
+        if isinstance(ours, type):
+            pairs = {f"{name}.{key}": (value, getattr(theirs, key, None)) for key, value in vars(ours).items()}
+        for where, (own, replaced) in pairs.items():
+            code = getattr(getattr(own, "__func__", own), "__code__", None)  # a static method holds its function
+            if code is None or code.co_filename != path:
+                continue
+            is_new = code.co_name[0] == "_" and code.co_name not in code.co_names
+            require(f"{module.__name__}.{where}", replaced is not None or is_new, "is gone")
+            if replaced is not None and list(signature(replaced).parameters) != ["args", "kwargs"]:
+                named = [p.name for p in signature(own).parameters.values() if p.kind is p.POSITIONAL_OR_KEYWORD]
+                require_parameters(replaced, *(name for name in named if name != "self"))

@@ -162,6 +162,7 @@ except ImportError as error:
     [
         ("base_modules", ["nn/tasks.py"], "ultralytics.nn.tasks.parse_model"),
         ("index", ["data/base.py"], "ultralytics.data.base.BaseDataset.get_image_and_label"),
+        ("_do_train", ["engine/trainer.py"], "ultralytics.engine.trainer.BaseTrainer._do_train` is gone"),
         ("get_dataloader", ["engine/trainer.py", "models/yolo/detect/train.py"], "get_dataloader"),
     ],
 )

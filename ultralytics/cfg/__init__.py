@@ -19,11 +19,6 @@ from ultralytics.utils import LOGGER, YAML
 
 from small_object.arguments import DEFAULTS_PATH, check_arguments
 from small_object.errors import UserError, explain
-from ultralytics_overlay import require_parameters
-
-require_parameters(stock_check_cfg, "cfg", "hard")
-require_parameters(stock_get_save_dir, "args", "name")
-require_parameters(stock_entrypoint, "debug")
 
 CFG_FRACTION_KEYS = CFG_FRACTION_KEYS | {"nwd", "nwd_assign", "slice_skip", "slice_full_ratio", "slice_keep"}
 CFG_FRACTION_KEYS |= {"slice_overlap", "slice_iou", "slice_empty"}

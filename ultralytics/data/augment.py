@@ -9,8 +9,7 @@ from ultralytics.data.augment import v8_transforms as stock_v8_transforms
 
 from ultralytics_overlay import require_parameters
 
-require_parameters(stock_v8_transforms, "dataset", "imgsz", "hyp")
-require_parameters(StockRandomPerspective.box_candidates, "box1", "box2", "wh_thr", "area_thr")
+require_parameters(StockRandomPerspective.box_candidates, "wh_thr")
 
 
 class RandomPerspective(StockRandomPerspective):

@@ -13,10 +13,6 @@ from ultralytics.utils.ops import xywh2xyxy
 from small_object.errors import UserError
 from small_object.ignore import paint_regions, read_regions
 from small_object.images import read_bits
-from ultralytics_overlay import require_parameters
-
-require_parameters(StockBaseDataset.get_image_and_label, "index")
-require_parameters(StockBaseDataset.load_image, "i")
 
 MAX_UNREADABLE = 0.1  # fraction of the images; training stops if more are unreadable
 

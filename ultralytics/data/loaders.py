@@ -17,10 +17,6 @@ from ultralytics.utils import LOGGER
 from small_object.images import find_nested_image, literal_glob, resolve_names
 from small_object.parallel import ReadAhead
 from small_object.video import Capture, openable_name
-from ultralytics_overlay import require_parameters
-
-require_parameters(StockLoadImagesAndVideos._new_video, "path")
-require_parameters(StockLoadImagesAndVideos._append_image, "paths", "imgs", "info", "path", "im0", "idx")
 
 imread = ReadAhead(stock_imread)
 glob = SimpleNamespace(glob=literal_glob, escape=stock_glob.escape)  # upstream's loaders look it up here

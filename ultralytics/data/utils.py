@@ -8,10 +8,6 @@ from ultralytics.data.utils import get_hash as stock_get_hash
 from ultralytics.utils.patches import read_image
 
 from small_object.images import BITS_VARIABLE, is_deep, read_bits
-from ultralytics_overlay import require_parameters
-
-require_parameters(stock_check_image, "im_file")
-require_parameters(stock_get_hash, "paths")
 
 TIFF_SUFFIXES = {".tif", ".tiff"}
 

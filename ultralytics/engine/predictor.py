@@ -13,13 +13,6 @@ from small_object.arguments import NEEDED_TO_SLICE
 from small_object.coco import PredictionWriter, build_writer
 from small_object.errors import UserError
 from small_object.images import readable_name
-from ultralytics_overlay import require_parameters
-
-require_parameters(StockBasePredictor.setup_source)
-require_parameters(StockBasePredictor.run_callbacks, "event")
-require_parameters(StockBasePredictor.predict_cli, "source", "model")
-require_parameters(StockBasePredictor.save_predicted_images, "save_path", "frame")
-require_parameters(StockBasePredictor.write_results, "i", "p", "im", "s")
 
 MAX_JPEG_SIDE = 65_500  # pixels
 

@@ -10,11 +10,6 @@ from ultralytics.engine.results import Results as StockResults
 from ultralytics.utils.plotting import Annotator as StockAnnotator
 from ultralytics.utils.plotting import colors
 
-from ultralytics_overlay import require, require_parameters
-
-require("ultralytics.engine.results.Results.new", callable(getattr(StockResults, "new", None)), "is missing")
-require_parameters(StockResults.plot, "conf", "line_width")
-
 LINE_WIDTH = 2  # pixels; upstream's grows with the image: in a 4K frame its 9 px would cover an object of 8 px
 MAX_HIDDEN = 0.25  # fraction of a box that a label may hide
 

@@ -11,12 +11,6 @@ from ultralytics.utils import LOGGER, RANK, YAML, IterableSimpleNamespace
 from small_object.arguments import drop_defaults
 from small_object.errors import UserError
 from small_object.files import cut_results, staging_dir
-from ultralytics_overlay import require, require_parameters
-
-require_parameters(StockBaseTrainer.resume_training, "ckpt")
-require_parameters(StockBaseTrainer._handle_nan_recovery, "epoch")
-for _method in ("_do_train", "save_model", "final_eval"):
-    require(f"ultralytics.engine.trainer.BaseTrainer.{_method}", hasattr(StockBaseTrainer, _method), "is gone")
 
 DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}
 

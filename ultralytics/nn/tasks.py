@@ -22,7 +22,6 @@ from small_object.shipped import unique_name
 from small_object.transfer import transfer
 from ultralytics_overlay import require, require_parameters
 
-require_parameters(stock_yaml_model_load, "path")
 require_parameters(DetectionModel.__init__, "cfg", "ch", "nc", "verbose")
 
 COUNTERPARTS = {DWR: "Conv", DualConv: "Conv", ScreeningLateral: "Conv", C3k2DWR: "C3k2", LightDetect: "Detect"}

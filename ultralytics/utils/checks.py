@@ -13,7 +13,7 @@ from small_object.shipped import find_by_name, find_by_path
 from small_object.status import status
 from ultralytics_overlay import require_parameters
 
-require_parameters(stock_check_file, "file", "hard")
+require_parameters(stock_check_file, "hard")
 
 
 @functools.wraps(stock_check_file)

@@ -12,7 +12,6 @@ from ultralytics.utils.tal import TaskAlignedAssigner
 from small_object.nwd import DEFAULT_C, nwd
 from ultralytics_overlay import require_parameters
 
-require_parameters(StockBboxLoss.forward, "pred_bboxes", "target_bboxes", "target_scores", "fg_mask", "imgsz", "stride")
 require_parameters(v8DetectionLoss.__init__, "model")
 
 

@@ -5,9 +5,6 @@ from ultralytics.utils.tal import TaskAlignedAssigner as StockTaskAlignedAssigne
 
 from small_object.nwd import DEFAULT_C, nwd
 from small_object.sizes import COCO_SMALL, SIZE_GROUPS
-from ultralytics_overlay import require_parameters
-
-require_parameters(StockTaskAlignedAssigner.iou_calculation, "gt_bboxes", "pd_bboxes")
 
 FADE_START = SIZE_GROUPS["tiny"][1] ** 0.5
 """Size √(w·h) in pixels up to which an object has the full share of the NWD: 16, where AI-TOD's tiny objects end."""

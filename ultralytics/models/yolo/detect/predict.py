@@ -5,7 +5,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from ultralytics.engine.predictor import BasePredictor
 from ultralytics.engine.results import Results
 from ultralytics.models.yolo.detect.predict import DetectionPredictor as StockDetectionPredictor
 from ultralytics.utils import LOGGER, ops
@@ -13,11 +12,6 @@ from ultralytics.utils import LOGGER, ops
 from small_object.letterbox import letterbox_tiles, move_to_device
 from small_object.slicing.objects import Objects, result_objects, update_result
 from small_object.slicing.slicer import Slicer, TileDetections, build_slicer, select_boxes
-from ultralytics_overlay import require_parameters
-
-require_parameters(BasePredictor.inference, "im")
-require_parameters(BasePredictor.write_results, "i", "p", "im", "s")
-require_parameters(StockDetectionPredictor.postprocess, "preds", "img", "orig_imgs")
 
 
 class DetectionPredictor(StockDetectionPredictor):

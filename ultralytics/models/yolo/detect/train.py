@@ -13,13 +13,6 @@ from small_object.sizes import SIZE_KEYS, measures_size
 from small_object.slicing.dataset import SlicedDataset
 from small_object.slicing.region import read_region
 from small_object.training import fit_to_data
-from ultralytics_overlay import require_parameters
-
-require_parameters(StockDetectionTrainer.build_dataset, "img_path", "mode", "batch")
-require_parameters(StockDetectionTrainer.get_dataloader, "dataset_path", "batch_size", "rank", "mode")
-require_parameters(StockDetectionTrainer.save_metrics, "metrics")
-require_parameters(StockDetectionTrainer._close_dataloader_mosaic)
-require_parameters(StockDetectionTrainer.validate)
 
 WHOLE = 1 << 30  # pixels: a tile larger than any image, so that `slice_roi` counts and nothing is cut
 

@@ -12,11 +12,6 @@ from small_object.ignore import drop_ignored
 from small_object.letterbox import unscale_boxes
 from small_object.sizes import SizeRecords, measures_size, plot_size_metrics
 from small_object.slicing.validator import SlicedValidator
-from ultralytics_overlay import require_parameters
-
-require_parameters(StockDetectionValidator.init_metrics, "model")
-require_parameters(StockDetectionValidator._process_batch, "preds", "batch")
-require_parameters(StockDetectionValidator._check_max_det, "args", "datasets")
 
 NO_LIMIT = 1_000_000  # detections in an image
 

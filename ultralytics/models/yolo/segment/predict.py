@@ -8,9 +8,6 @@ from ultralytics.engine.results import Results
 from ultralytics.models.yolo.segment.predict import SegmentationPredictor as StockSegmentationPredictor
 
 from small_object.slicing.objects import concatenate, result_objects, update_result
-from ultralytics_overlay import require_parameters
-
-require_parameters(StockSegmentationPredictor.construct_result, "pred", "img", "orig_img")
 
 MAX_STACK = 2**26  # bytes of whole masks in memory at a time
 

@@ -12,11 +12,6 @@ from ultralytics.utils import ops
 
 from small_object.slicing.masks import CropMasks, crop_ious
 from small_object.slicing.validator import target_crops
-from ultralytics_overlay import require_parameters
-
-require_parameters(StockSegmentationValidator._process_batch, "preds", "batch")
-require_parameters(StockSegmentationValidator.pred_to_json, "predn", "pbatch")
-require_parameters(StockSegmentationValidator.save_one_txt, "predn", "save_conf", "shape", "file")
 
 CHUNK = 8  # full-size masks in memory at a time
 
