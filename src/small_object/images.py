@@ -76,15 +76,10 @@ def scale_to_8_bit(pixels: np.ndarray, bits: int | None = None) -> np.ndarray:
 
 
 def read_pixels(filename: str | Path, flags: int = cv2.IMREAD_COLOR) -> np.ndarray:
-    """Read an image with the values in its file.
+    """Return an image's pixels as in its file: (H, W, C), of any type, BGR.
 
-    Args:
-        filename: The file.
-        flags: OpenCV's `IMREAD_COLOR` or `IMREAD_GRAYSCALE`, or `IMREAD_UNCHANGED` for other numbers of bands, which
-            always cuts 16 bits to the upper 8.
-
-    Returns:
-        Its pixels (H, W, C), of any type, BGR.
+    `flags` is OpenCV's `IMREAD_COLOR` or `IMREAD_GRAYSCALE`, or `IMREAD_UNCHANGED` for other numbers of bands, which
+    always cuts 16 bits to the upper 8.
 
     Raises:
         UnreadableImageError: If it can't be read.

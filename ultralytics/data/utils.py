@@ -23,9 +23,6 @@ def check_image(im_file: str) -> tuple[str, tuple[int, int]]:
 
     Upstream relies on PIL, which can't open some TIFF files that OpenCV, and therefore training, can read.
 
-    Args:
-        im_file: The file.
-
     Returns:
         What was repaired, or an empty string; (height, width) in pixels.
 

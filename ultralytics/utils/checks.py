@@ -24,11 +24,6 @@ def check_file(file: str | Path, *args: Any, **kwargs: Any) -> Any:
     upstream would take its own file of that path. A data YAML of an installed wheel is copied to the current directory,
     where its images will be stored.
 
-    Args:
-        file: Path or name of a file.
-        *args: See upstream's `check_file`.
-        **kwargs: Likewise.
-
     Raises:
         UserError: If a data YAML can't be copied to the current directory.
     """

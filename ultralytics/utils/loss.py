@@ -21,9 +21,6 @@ class BboxLoss(StockBboxLoss):
     The loss of a positive anchor is (1 - share)·(1 - CIoU) + share·(1 - NWD), weighted and normalised as upstream
     weights CIoU. With a share of 0 it is upstream's to the last bit.
 
-    Args:
-        reg_max: Bins of the distribution over distances; see upstream.
-
     Attributes:
         nwd: Share of the NWD, 0..1.
         nwd_c: Scale C of the NWD in input pixels.

@@ -18,14 +18,9 @@ Image.MAX_IMAGE_PIXELS = MAX_PIXELS // 2
 
 
 def read_image(filename: str | Path, flags: int = cv2.IMREAD_COLOR) -> np.ndarray:
-    """Read an image by the rules that all commands share.
+    """Return the pixels of an image, (H, W, C), uint8, BGR, by the rules that all commands share.
 
-    Args:
-        filename: The file.
-        flags: OpenCV's, see `read_pixels`.
-
-    Returns:
-        Its pixels (H, W, C), uint8, BGR.
+    For OpenCV's `flags` see `read_pixels`.
 
     Raises:
         UnreadableImageError: If it can't be read, or only with a loss of contrast; see `scale_to_8_bit`.
@@ -45,13 +40,7 @@ def imread(filename: str | Path, flags: int = cv2.IMREAD_COLOR) -> np.ndarray | 
 
 
 def torch_save(obj: Any, f: Any, *args: Any, **kwargs: Any) -> None:
-    """Save an object; a file is written under a temporary name and then moved into place.
-
-    Args:
-        obj: What to save.
-        f: A path or an open file.
-        *args: See `torch.save`.
-        **kwargs: Likewise.
+    """Save an object in a path or an open file, see `torch.save`; a file at a path is replaced in one step.
 
     Raises:
         OSError: If the file can't be written; an older one is kept. (PyTorch itself would raise a RuntimeError that

@@ -43,12 +43,7 @@ class DetectionPredictor(StockDetectionPredictor):
             self.slicer = None
 
     def inference(self, im: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
-        """Run the model on a batch of inputs, and on the tiles of the images that are larger than a tile.
-
-        Args:
-            im: Inputs of whole images, shape (B, C, H, W).
-            *args: Passed on to the model.
-            **kwargs: Likewise.
+        """Run the model on the inputs of whole images, (B, C, H, W), and on the tiles of those larger than a tile.
 
         Returns:
             The output for the whole images, or a pair of None if none of them needs it.
@@ -103,11 +98,7 @@ class DetectionPredictor(StockDetectionPredictor):
     def postprocess(self, preds: Any, img: torch.Tensor, orig_imgs: Any, **kwargs: Any) -> list[Results]:
         """Return the results of whole images, with the detections of their tiles merged in, or the results of tiles.
 
-        Args:
-            preds: Output for the whole images, or None.
-            img: Inputs of whole images, shape (B, C, H, W).
-            orig_imgs: The images (H, W, C).
-            **kwargs: See upstream's.
+        `preds` is the output for the inputs `img`, (B, C, H, W), of the images (H, W, C), or None.
         """
         if self.slicer is None or self.tile_detections is None:
             return super().postprocess(preds, img, orig_imgs, **kwargs)
