@@ -18,7 +18,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-import cv2
 import numpy as np
 import pytest
 from markdown_it import MarkdownIt
@@ -27,7 +26,7 @@ from ultralytics.cfg import DEFAULT_CFG_DICT
 from benchmarks.common import ROOT
 from docs.tools import browser
 from tests.helpers.command_server import Server
-from tests.helpers.common import TINY_MODEL, draw_blocks, write_data, write_video
+from tests.helpers.common import TINY_MODEL, draw_blocks, write_data, write_tree, write_video
 from tests.helpers.record_server import RecordServer
 from tests.small_object.datasets.test_airport import make_files, make_zip
 from tests.small_object.datasets.test_convert import coco, voc
@@ -218,8 +217,7 @@ except KeyboardInterrupt:
 def paint(file: Path, width: int, height: int) -> np.ndarray:
     """Write a picture of random blocks; return it (H, W, 3)."""
     image = draw_blocks(width, height, 9, 16, len(file.name))
-    file.parent.mkdir(exist_ok=True)
-    cv2.imwrite(str(file), image)
+    write_tree(file.parent, {file.name: image})
     return image
 
 

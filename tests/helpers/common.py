@@ -3,7 +3,7 @@
 import csv
 import subprocess
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -63,12 +63,14 @@ def read_csv(file: Path) -> list[dict[str, str]]:
         return [{name.strip(): cell.strip() for name, cell in row.items()} for row in csv.DictReader(lines)]
 
 
-def write_tree(folder: Path, files: dict[str, str]) -> Path:
-    """Write text files by their path in a folder; return the folder."""
-    for name, text in files.items():
+def write_tree(folder: Path, files: Mapping[str, str | bytes | np.ndarray]) -> Path:
+    """Write files, of text, bytes or the pixels of an image, by their path in a folder; return the folder."""
+    for name, content in files.items():
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, encoding="utf-8")
+        if isinstance(content, np.ndarray):
+            content = cv2.imencode(path.suffix, content)[1].tobytes()
+        path.write_bytes(content.encode() if isinstance(content, str) else content)
     return folder
 
 
@@ -91,10 +93,7 @@ def write_set(folder: Path, samples: dict[str, tuple[np.ndarray, str]], names: I
         Its YAML.
     """
     for name, (pixels, labels) in samples.items():
-        image = folder / f"images/{name}.png"
-        image.parent.mkdir(parents=True, exist_ok=True)
-        assert cv2.imwrite(str(image), pixels)
-        write_tree(folder, {f"labels/{name}.txt": labels})
+        write_tree(folder, {f"images/{name}.png": pixels, f"labels/{name}.txt": labels})
     train, val = ("images" + f"/{split}" * (folder / "images" / split).is_dir() for split in ("train", "val"))
     file = folder / f"{folder.name}.yaml"
     file.write_text(f"train: {train}\nval: {val}\nnames: {list(names)}\n{more}")

@@ -7,6 +7,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from tests.helpers.common import write_tree
+
 READABLE = {
     "good.png", "a*b.png", "axb.png", "caf\udce9.png", "li\nne.png", "quo'te\".png", "grey.png", "rgba.png",
     "deep16.png", "grey16.tif", "bands16.tif",
@@ -40,7 +42,6 @@ def build_png(width: int, height: int, pixels: bytes = b"\0") -> bytes:
 
 def write_odd_images(folder: Path) -> Path:
     """Write the files of `READABLE` and `UNREADABLE` into a new folder; return it."""
-    folder.mkdir(parents=True)
     rng = np.random.default_rng(0)
     colour = rng.integers(0, 256, (*SIZE, 3), dtype=np.uint8)
     share = rng.random(SIZE)
@@ -60,9 +61,5 @@ def write_odd_images(folder: Path) -> Path:
     }
     png = cv2.imencode(".png", colour)[1].tobytes()
     contents = {"bomb.png": build_png(100_000, 100_000), "empty.jpg": b"", "text.jpg": b"no image", "cut.png": png[:50]}
-    for name in (*READABLE, *UNREADABLE):
-        if name in kinds:
-            cv2.imwrite(str(folder / name), kinds[name])
-        else:
-            (folder / name).write_bytes(contents.get(name, png))
-    return folder
+    files = dict.fromkeys((*READABLE, *UNREADABLE), png) | kinds | contents
+    return write_tree(folder, files)

@@ -113,9 +113,8 @@ def test_frames_until_ctrl_c(tmp_path: Path) -> None:
 
 def test_what_cannot_be_told_apart_or_has_no_boxes(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.WARNING, "ultralytics")
-    for name in ("a/1.png", "a/²³.png", "a/\udce9.png", "b/1.png", "b/01.png"):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).write_bytes(cv2.imencode(".png", draw_blocks(64, 64, 12, 12))[1].tobytes())
+    names = "a/1.png", "a/²³.png", "a/\udce9.png", "b/1.png", "b/01.png"
+    write_tree(tmp_path, dict.fromkeys(names, draw_blocks(64, 64, 12, 12)))
     options = OPTIONS | {"project": str(tmp_path), "name": "x"}
     build_detector(tmp_path, 2).predict(f"{tmp_path}/?/*.png", **options)
     rows = read(tmp_path / "x/predictions.json")

@@ -26,7 +26,7 @@ from ultralytics import YOLO
 from ultralytics.engine.results import Results
 from ultralytics.utils import LOGGER
 
-from tests.helpers.common import Run, build_detector, draw_blocks
+from tests.helpers.common import Run, build_detector, draw_blocks, write_tree
 from tests.helpers.odd_images import READABLE, UNREADABLE, write_odd_images
 from tests.ultralytics.models.test_sliced_prediction import IMGSZ, TILE, same
 
@@ -81,9 +81,7 @@ def cluster() -> Iterator[None]:
 def draw(file: Path, seed: int, height: int = 160, width: int = 256) -> Path:
     """Write blocks of noise, in which the tiny model finds much."""
     noise = np.random.default_rng(seed).integers(0, 256, (height // 8, width // 8, 3), dtype=np.uint8)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_bytes(cv2.imencode(file.suffix, cv2.resize(noise, (width, height)))[1].tobytes())
-    return file
+    return write_tree(file.parent, {file.name: cv2.resize(noise, (width, height))}) / file.name
 
 
 def draw_images(folder: Path) -> Path:
@@ -178,9 +176,7 @@ def test_results_are_those_of_a_loop_and_unreadable_images_are_tried_again(weigh
     }
     (images / "cut.png").write_bytes(good[:2000])
     (images / "vanished.jpg").symlink_to("nowhere")
-    for name in ("\udcff.png", "%FF.png", "._small.png", ".hidden/small.png"):
-        (images / name).parent.mkdir(exist_ok=True)
-        (images / name).write_bytes(good)
+    write_tree(images, dict.fromkeys(("\udcff.png", "%FF.png", "._small.png", ".hidden/small.png"), good))
     job = build_job(weights, images, out, save_json=True)
     told, found = run(job), rows(out)
     check_json(out, {name: Path(name).stem for name in found})
@@ -282,9 +278,8 @@ def test_lists_and_s3(weights: Path, tmp_path: Path, s3: tuple[Any, str]) -> Non
     job = build_job(weights, lines, f"s3://year/found?{options}", save_json=True)
     told = run(job)
     for entry in client.list_objects_v2(Bucket="year", Prefix="found/")["Contents"]:
-        file = tmp_path / "copy" / entry["Key"].removeprefix("found/")
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_bytes(client.get_object(Bucket="year", Key=entry["Key"])["Body"].read())
+        content = client.get_object(Bucket="year", Key=entry["Key"])["Body"].read()
+        write_tree(tmp_path / "copy", {entry["Key"].removeprefix("found/"): content})
     found = rows(tmp_path / "copy")
     assert found.keys() == {"near/a b.png", url, str(far)}
     for name, file in (("near/a b.png", local), (url, tmp_path / "s3/3.png"), (str(far), far)):

@@ -17,6 +17,7 @@ from small_object.compare import page as page_module
 from small_object.compare.kinds import ERRORS, Kind
 from small_object.compare.page import ComparisonPage
 from small_object.sizes import SIZE_GROUPS
+from tests.helpers.common import write_tree
 from tests.small_object.compare.test_runs import read_page
 
 NAMES = {0: "airplane", 1: "person", 2: "truck"}
@@ -69,31 +70,25 @@ def result(
 
 def write_label(folder: Path, text: str) -> Path:
     """Write a label file; return the path of its image, which is not there."""
-    (folder / "labels").mkdir(parents=True)
-    (folder / "labels/a.txt").write_text(text)
+    write_tree(folder, {"labels/a.txt": text})
     (folder / "images").mkdir()
     return folder / "images/a.png"
 
 
 def make_page(folder: Path, count: int, labels: bool = True) -> tuple[Path, list]:
     """Write a page of random scenes with two models; return it and its scenes."""
-    data = folder / "data"
-    (data / "images/val").mkdir(parents=True)
-    if labels:
-        (data / "labels/val").mkdir(parents=True)
     rng = np.random.default_rng(5)
     scenes = [scene(rng) for _ in range(count)]
-    out = folder / "out"
+    data, out = folder / "data", folder / "out"
     page = ComparisonPage(out, "Scenes")
     for number, (objects, *tables) in enumerate(scenes):
         file = data / f"images/val/{number:03d} #50%.png"
-        cv2.imwrite(str(file), picture(number))
+        write_tree(file.parent, {file.name: picture(number)})
         if labels:
-            (data / f"labels/val/{file.stem}.txt").write_text(label_text(objects))
+            write_tree(data, {f"labels/val/{file.stem}.txt": label_text(objects)})
         for model, rows in enumerate(tables):
             annotated = out / f"model {model}/{file.stem}.jpg"
-            annotated.parent.mkdir(parents=True, exist_ok=True)
-            cv2.imwrite(str(annotated), np.full((HEIGHT, WIDTH, 3), 80 + 80 * model, np.uint8))
+            write_tree(annotated.parent, {annotated.name: np.full((HEIGHT, WIDTH, 3), 80 + 80 * model, np.uint8)})
             page.add(f"model {model}", result(file, rows, image=picture(number)), annotated)
     written = page.write()
     assert written == out / "index.html"
@@ -109,8 +104,7 @@ def test_ignore_regions_and_images_without_labels_are_left_out_of_the_errors(tmp
     page = ComparisonPage(tmp_path, "t", names=NAMES)
     rows = np.array([[0, 0.9, 180, 108, 220, 132], [0, 0.8, 10, 10, 40, 40], [0, 0.7, 300, 10, 340, 40]])
     file = write_label(tmp_path, "0 0.5 0.5 0.1 0.1\n2 0.1 0.9 0.05 0.05")
-    (tmp_path / "ignore").mkdir()
-    (tmp_path / "ignore/a.txt").write_text("0.1 0.1 0.2 0.2\n")
+    write_tree(tmp_path, {"ignore/a.txt": "0.1 0.1 0.2 0.2\n"})
     page.add("m", result(tmp_path / "unlabelled.png", rows), None)
     assert page.count_kinds() == {}
     page.add("m", result(file, rows), None)
@@ -166,15 +160,11 @@ def test_a_format_that_browsers_do_not_know_is_copied(tmp_path: Path) -> None:
 
 
 def test_truth_is_none_without_labels_and_empty_where_a_label_file_lacks(tmp_path: Path, caplog: Any) -> None:
-    images, labels = tmp_path / "images", tmp_path / "labels"
-    images.mkdir()
-    labels.mkdir()
-    (labels / "broken.txt").write_text("0 a b c d")
-    (labels / "nan.txt").write_text("nan 0.5 0.5 0.1 0.1")
-    (labels / "unnamed.txt").write_text("9 0.5 0.5 0.1 0.1\n1 0.5 0.5 0.1 0.1")
-    alone = tmp_path / "alone.png"
+    box = "0.5 0.5 0.1 0.1"
+    texts = {"broken": "0 a b c d", "nan": f"nan {box}", "unnamed": f"9 {box}\n1 {box}"}
+    write_tree(tmp_path, {f"labels/{name}.txt": text for name, text in texts.items()})
     page = ComparisonPage(tmp_path, "t")
-    files = [*(images / f"{name}.png" for name in ("broken", "unnamed", "without", "nan")), alone]
+    files = [*(tmp_path / f"images/{name}.png" for name in ("broken", "unnamed", "without", "nan")), tmp_path / "a.png"]
     for file in files:
         page.add("m", result(file), file)
     truth = [image["truth"] for image in read_page(page.write())["images"]]

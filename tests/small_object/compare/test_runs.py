@@ -28,10 +28,8 @@ DATA = "train: images/train\nval: images/val\nnames: [airplane, truck]\n"
 
 
 def write_images(folder: Path, count: int, size: tuple[int, int] = (64, 48)) -> None:
-    folder.mkdir(parents=True)
     rng = np.random.default_rng(0)
-    for i in range(count):
-        cv2.imwrite(str(folder / f"{i}.png"), rng.integers(0, 255, (*size[::-1], 3), dtype=np.uint8))
+    write_tree(folder, {f"{i}.png": rng.integers(0, 255, (*size[::-1], 3), dtype=np.uint8) for i in range(count)})
 
 
 @pytest.fixture(scope="module")
@@ -125,8 +123,7 @@ def test_only_panoramas_are_sliced_by_default(
 
 
 def test_the_page_and_the_table_show_what_the_saved_labels_say(root: Path, caplog: Log) -> None:
-    (root / "datasets/ASS2/labels/val").mkdir(parents=True)
-    (root / "datasets/ASS2/labels/val/1.txt").write_text("1 0.5 0.5 0.25 0.5")
+    write_tree(root / "datasets/ASS2", {"labels/val/1.txt": "1 0.5 0.5 0.25 0.5"})
     assert run(root, "--conf", "0", "--save-txt") == 0
     page = root / "runs/predict/ASS2/index.html"
     assert str(page) in caplog.text
@@ -161,10 +158,8 @@ def test_objects_outside_the_region_are_neither_missed_nor_shown(root: Path, cap
 
 
 def test_models_of_the_same_name_get_folders_of_their_own(tmp_path: Path) -> None:
-    paths = [tmp_path / name for name in ("a/best.pt", "b/best.pt", "runs/c/weights/best.pt", "runs/d/weights/best.pt")]
-    for path in paths:
-        path.parent.mkdir(parents=True)
-        path.touch()
+    names = "a/best.pt", "b/best.pt", "runs/c/weights/best.pt", "runs/d/weights/best.pt"
+    paths = [write_tree(tmp_path, {name: ""}) / name for name in names]
     models = [*paths[:2], tmp_path / "runs", tmp_path / "runs/d"]
     expected = dict(zip(["a-best", "b-best", "c", "runs-d", "runs-d-2"], [*paths, paths[-1]], strict=True))
     assert runs.find_weights(models) == expected
@@ -191,8 +186,7 @@ def test_a_users_mistake_is_one_line(
 
 def test_models_that_fail_are_named_and_do_not_stop_the_others(root: Path, weights: Path, caplog: Log) -> None:
     broken = root / "runs/ASS2/broken/weights/best.pt"
-    broken.parent.mkdir(parents=True)
-    broken.write_bytes(weights.read_bytes()[:9000])
+    write_tree(broken.parent, {broken.name: weights.read_bytes()[:9000]})
     for task in ("cls", "obb"):
         YOLO(f"yolo11n-{task}.yaml").save(root / f"{task}.pt")
     models = broken, root / "cls.pt", root / "obb.pt", weights

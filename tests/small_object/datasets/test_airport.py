@@ -15,7 +15,7 @@ import pytest
 from small_object.datasets import airport
 from small_object.datasets.airport import prepare, read_samples
 from small_object.errors import UserError
-from tests.helpers.common import read_files
+from tests.helpers.common import read_files, write_tree
 from tests.helpers.record_server import RecordServer
 
 COUNTS = {"ASS1": (7, 6, 4), "ASS2": (4, 9)}  # objects by class
@@ -41,13 +41,6 @@ def make_zip(files: dict[str, bytes]) -> bytes:
         for name, data in files.items():
             archive.writestr(name, data)
     return stream.getvalue()
-
-
-def write_files(folder: Path, files: dict[str, bytes]) -> Path:
-    for name, data in files.items():
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_bytes(data)
-    return folder
 
 
 def classes_in(root: Path) -> Counter[int]:
@@ -80,9 +73,7 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[RecordServer]:
 
 def prepare_files(name: str, root: Path, files: dict[str, bytes]) -> Path:
     """Prepare a data set from an archive with these files."""
-    root.parent.mkdir(parents=True, exist_ok=True)
-    (root.parent / "set.zip").write_bytes(make_zip(files))
-    return prepare(name, root, archive=root.parent / "set.zip")
+    return prepare(name, root, archive=write_tree(root.parent, {"set.zip": make_zip(files)}) / "set.zip")
 
 
 def images_in(root: Path, split: str) -> set[str]:
@@ -157,7 +148,7 @@ def test_the_content_tells_where_the_name_does_not(name: str, other: str, tmp_pa
     [("images", "labels"), ("ASS1/JPEGImages", "ASS1/Labels"), ("top/Images/cam", "top/labels/cam"), ("imgs", "txt")],
 )
 def test_pairs_are_found_by_stem_whatever_the_folders(images: str, labels: str, tmp_path: Path) -> None:
-    write_files(tmp_path / "x.zip", make_files("ASS1", images, labels))
+    write_tree(tmp_path / "x.zip", make_files("ASS1", images, labels))
     samples = read_samples("ASS1", tmp_path)
     source = make_files("ASS1")
     assert not any(sample.side for sample in samples) and len(samples) == 10
@@ -170,7 +161,7 @@ def test_of_labels_with_one_stem_that_of_the_same_folder_is_taken(
     images = ["cam1/images/A1.JPG", "cam2/images/a1.jpg", "cam3/images/a1.jpg"]
     line = " 0.5 0.5 0.1 0.1\n"
     labels = {f"cam{k}/labels/a1.txt": f"{c}{line}1{line}".encode() for k, c in ((1, 0), (2, 1), (4, 2))}
-    write_files(tmp_path / "x.zip", dict.fromkeys(images, b"") | labels | {"readme.txt": b"hello"})
+    write_tree(tmp_path / "x.zip", dict.fromkeys(images, b"") | labels | {"readme.txt": b"hello"})
     samples = read_samples("ASS1", tmp_path)
     assert {sample.name: sample.text[:1] for sample in samples} == {
         "cam1_images_A1.JPG": "0", "cam2_images_a1.jpg": "1", "cam3_images_a1.jpg": "2"
@@ -188,7 +179,7 @@ def test_another_class_order_is_put_right(tmp_path: Path, stated: str | None, ca
         files[stated] = b"People\nTrucks\nAircraft\n"
     elif stated:
         files[stated] = b"names: {0: person, 1: truck, 2: airplane}\n"
-    write_files(tmp_path / "x.zip", files)
+    write_tree(tmp_path / "x.zip", files)
     with caplog.at_level("INFO"):
         samples = read_samples("ASS1", tmp_path)
     source = make_files("ASS1")
@@ -199,7 +190,7 @@ def test_another_class_order_is_put_right(tmp_path: Path, stated: str | None, ca
 def test_other_counts_are_printed_and_the_order_kept(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     files = make_files("ASS1")
     files["labels/0.txt"] += b"1 0.5 0.5 0.1 0.1\n"
-    write_files(tmp_path / "x.zip", files)
+    write_tree(tmp_path / "x.zip", files)
     samples = read_samples("ASS1", tmp_path)
     assert "differs from its publication" in caplog.text
     assert re.search(r"person\s+7 found,\s+6 published", caplog.text)

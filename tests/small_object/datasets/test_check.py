@@ -24,7 +24,7 @@ from small_object.datasets.images import inspect_image
 from small_object.datasets.labels import near_duplicates, parse_lines
 from small_object.datasets.stats import stats
 from small_object.errors import UserError
-from tests.helpers.common import read_files
+from tests.helpers.common import read_files, write_tree
 
 WIDE, HIGH = 64, 48
 BOX = "0 0.5 0.5 0.25 0.25"
@@ -60,12 +60,9 @@ class Maker:
 
     def add(self, name: str, label: str | bytes | None = BOX, data: bytes | None = None, split: str = "train") -> Path:
         image = self.root / "images" / split / name
-        image.parent.mkdir(parents=True, exist_ok=True)
-        image.write_bytes(encode(self.picture(), image.suffix[1:]) if data is None else data)
+        write_tree(self.root / "images" / split, {name: self.picture() if data is None else data})
         if label is not None:
-            file = Path(img2label_paths([image])[0])
-            file.parent.mkdir(parents=True, exist_ok=True)
-            file.write_bytes(label if isinstance(label, bytes) else label.encode())
+            write_tree(Path(), {img2label_paths([image])[0]: label})
         return image
 
     def write(self, names: tuple[str, ...] = NAMES, train: str = "images/train", val: str = "images/val") -> Path:

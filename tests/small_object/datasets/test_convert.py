@@ -17,6 +17,7 @@ from small_object.datasets.convert import from_coco, from_voc
 from small_object.datasets.labels import read_labels
 from small_object.errors import UserError
 from small_object.ignore import read_regions
+from tests.helpers.common import write_tree
 
 W, H = 200, 100  # of every image, in pixels
 ROUNDING = 1e-6 * W + 1e-4  # pixels: six decimals of centre and side, and supervision's float32
@@ -34,9 +35,7 @@ def paint(file: Path, size: tuple[int, int] = (W, H)) -> Path:
     """Write an image of blocks that looks unlike images with other names."""
     rng = np.random.default_rng(list(str(file.parent.name + file.name).encode()))
     image = cv2.resize(rng.integers(0, 256, (9, 9, 3), np.uint8), size, interpolation=cv2.INTER_NEAREST)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    assert cv2.imwrite(str(file), image)
-    return file
+    return write_tree(file.parent, {file.name: image}) / file.name
 
 
 def imported(data: Path) -> dict[str, Objects]:
@@ -90,18 +89,15 @@ def voc(folder: Path, objects: dict[str, str], flat: bool = False, size: str = f
             tags = zip(("xmin", "ymin", "xmax", "ymax"), corners, strict=True)
             box = "".join(f"<{tag}>{value}</{tag}>" for tag, value in tags)
             entries += f"<object><name>{name}</name><difficult>1</difficult><bndbox>{box}</bndbox></object>"
-        file = folder / ("" if flat else "Annotations") / f"{stem}.xml"
-        file.parent.mkdir(parents=True, exist_ok=True)
         sizes = f"<size><width>{width}</width><height>{height}</height><depth>3</depth></size>"
-        file.write_text(f"<annotation><filename>other.jpg</filename>{sizes}{entries}</annotation>")
+        text = f"<annotation><filename>other.jpg</filename>{sizes}{entries}</annotation>"
+        write_tree(folder, {f"{'' if flat else 'Annotations/'}{stem}.xml": text})
     return folder
 
 
 def lists(folder: Path, **content: str) -> None:
     for name, stems in content.items():
-        file = folder / "ImageSets" / "Main" / f"{name}.txt"
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text("".join(f"{stem}\n" for stem in stems.split()))
+        write_tree(folder, {f"ImageSets/Main/{name}.txt": "".join(f"{stem}\n" for stem in stems.split())})
 
 
 def image_sides(data: Path) -> dict[str, str]:
@@ -384,9 +380,7 @@ def test_a_voc_folder_that_misses_something_is_refused_in_one_line(tmp_path: Pat
 
 @pytest.mark.parametrize("taken", ["images/a.png", "labels/a.txt", "split.csv", "mine.yaml"])
 def test_a_folder_that_holds_a_data_set_is_left_alone(tmp_path: Path, taken: str) -> None:
-    kept = tmp_path / "mine" / taken
-    kept.parent.mkdir(parents=True)
-    kept.write_text("mine")
+    kept = write_tree(tmp_path / "mine", {taken: "mine"}) / taken
     for call in (
         lambda: from_coco(coco(tmp_path, []), tmp_path / "mine"),
         lambda: from_voc(voc(tmp_path / "VOC", {"a": "truck 1 1 4 4"}), tmp_path / "mine"),

@@ -22,6 +22,7 @@ from small_object.datasets.findings import Report
 from small_object.datasets.fix import fix, repair_lines
 from small_object.datasets.stats import stats
 from small_object.datasets.tiles import cut_tiles
+from tests.helpers.common import write_tree
 from tests.helpers.odd_images import READABLE, UNREADABLE, build_png, write_odd_images
 
 BOX = "0 0.5 0.5 0.25 0.25\n"
@@ -46,17 +47,11 @@ def write_set(
 ) -> Path:
     """Write images by `split/name` with their labels, and the data YAML."""
     for name, text in labels.items():
-        image = root / "images" / name
-        image.parent.mkdir(parents=True, exist_ok=True)
-        own = (pixels or {}).get(name, picture(name))
-        image.write_bytes(cv2.imencode(image.suffix, own)[1].tobytes())
+        write_tree(root, {f"images/{name}": (pixels or {}).get(name, picture(name))})
         if text is not None:
-            label = (root / "labels" / name).with_suffix(".txt")
-            label.parent.mkdir(parents=True, exist_ok=True)
-            label.write_text(text)
-    data = root / f"{root.name}.yaml"
-    data.write_text(f"train: images/train\nval: images/val\n{head or 'names: [a]'}\n")
-    return data
+            write_tree(root, {f"labels/{Path(name).with_suffix('.txt')}": text})
+    yaml = f"{root.name}.yaml"
+    return write_tree(root, {yaml: f"train: images/train\nval: images/val\n{head or 'names: [a]'}\n"}) / yaml
 
 
 def found(report: Report, *kinds: str) -> list[tuple[str, str, int | None]]:
@@ -311,8 +306,7 @@ def test_images_of_other_bands_than_the_yaml_says(folder: Path) -> None:
 def test_ignore_regions_go_along(folder: Path) -> None:
     data = write_set(folder / "mine", {"train/a.png": BOX, "train/b.png": BOX, "val/v.png": BOX})
     regions = folder / "mine/ignore/train/a.txt"
-    regions.parent.mkdir(parents=True)
-    regions.write_text("0.75 0.5 0.5 0.2\n0.1 0.1 0.1 0.1\n")
+    write_tree(regions.parent, {"a.txt": "0.75 0.5 0.5 0.2\n0.1 0.1 0.1 0.1\n"})
     assert found(check(data)) == []
     assert errors(fix(data, "fixed")) == []
     assert Path("fixed/ignore/train/a.txt").read_bytes() == regions.read_bytes()

@@ -13,6 +13,7 @@ from PIL import Image
 
 from small_object.datasets import stats as dataset_stats
 from small_object.datasets.stats import stats
+from tests.helpers.common import write_tree
 
 LIMITS = {"very tiny": 8, "tiny": 16, "small": 32, "medium": 96, "large": math.inf}
 LINE = "0 0.5 0.5 0.1 0.1\n"
@@ -21,14 +22,11 @@ LINE = "0 0.5 0.5 0.1 0.1\n"
 def write_set(root: Path, images: dict[str, list[tuple[int, int, str]]], names: tuple[str, ...] = ("a",)) -> Path:
     """Write a set of black images, given by width, height and labels, for each split."""
     for split, rows in images.items():
-        for kind in ("images", "labels"):
-            (root / kind / split).mkdir(parents=True)
         for i, (width, height, labels) in enumerate(rows):
-            cv2.imwrite(str(root / f"images/{split}/{i}.jpg"), np.zeros((height, width, 3), np.uint8))
-            (root / f"labels/{split}/{i}.txt").write_text(labels)
-    file = root / "set.yaml"
-    file.write_text("".join(f"{split}: images/{split}\n" for split in images) + f"names: {json.dumps(names)}\n")
-    return file
+            pixels = np.zeros((height, width, 3), np.uint8)
+            write_tree(root, {f"images/{split}/{i}.jpg": pixels, f"labels/{split}/{i}.txt": labels})
+    text = "".join(f"{split}: images/{split}\n" for split in images) + f"names: {json.dumps(names)}\n"
+    return write_tree(root, {"set.yaml": text}) / "set.yaml"
 
 
 def by_group(areas: list[float]) -> dict[str, int]:

@@ -20,7 +20,7 @@ from small_object.datasets.convert import from_coco, from_voc
 from small_object.datasets.fix import fix
 from small_object.datasets.stats import stats
 from small_object.errors import UserError
-from tests.helpers.common import read_files
+from tests.helpers.common import read_files, write_tree
 from tests.stress.fuzz.values import ERROR, RESULT, clear, odd, plain, spoil, spoil_text
 
 CLASSES = ["a", "b"]
@@ -75,9 +75,7 @@ def png(seed: int) -> bytes:
 def write_set(root: Path, labels: bytes = OBJECTS) -> None:
     """Write the images and labels of a set; those of the first training image are given."""
     for i, split in enumerate(("train", "train", "val")):
-        for file, data in ((f"images/{split}/{i}.png", png(i)), (f"labels/{split}/{i}.txt", OBJECTS if i else labels)):
-            (root / file).parent.mkdir(parents=True, exist_ok=True)
-            (root / file).write_bytes(data)
+        write_tree(root, {f"images/{split}/{i}.png": png(i), f"labels/{split}/{i}.txt": OBJECTS if i else labels})
 
 
 def run_labels(case: tuple[bytes, tuple[int, int] | None], folder: Path) -> str:
@@ -218,20 +216,14 @@ def imported(folder: Path, make: Callable[[], Path], sound: bool, objects: int) 
 
 def run_coco(case: tuple[str, bool], folder: Path) -> str:
     """Import a COCO file."""
-    file = folder / "coco/instances.json"
-    file.parent.mkdir()
-    file.write_bytes(case[0].encode("utf-8", "surrogatepass"))
-    for i in range(3):
-        (file.parent / f"{i}.png").write_bytes(png(i))
+    files = {"instances.json": case[0].encode("utf-8", "surrogatepass"), **{f"{i}.png": png(i) for i in range(3)}}
+    file = write_tree(folder / "coco", files) / "instances.json"
     return imported(folder, lambda: from_coco(file, folder / "out"), case[1], 3)
 
 
 def run_voc(case: tuple[str, bool], folder: Path) -> str:
     """Import a set with VOC annotations, of which one is fuzzed."""
     root = folder / "voc"
-    root.mkdir()
     for i in range(3):
-        (root / f"{i}.png").write_bytes(png(i))
-        (root / f"{i}.xml").write_text(VOC)
-    (root / "0.xml").write_bytes(case[0].encode("utf-8", "surrogatepass"))
+        write_tree(root, {f"{i}.png": png(i), f"{i}.xml": VOC if i else case[0].encode("utf-8", "surrogatepass")})
     return imported(folder, lambda: from_voc(root, folder / "out"), case[1], 6)

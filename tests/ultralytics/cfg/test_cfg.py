@@ -210,11 +210,9 @@ def test_model_files(
 def test_file_in_the_working_folder_comes_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     for name in ("yolo11-smallob.yaml", "ultralytics/cfg/models/11/yolo11.yaml"):
-        path = tmp_path / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text("nc: 1\nbackbone: [[-1, 1, Conv, [8]]]\nhead: []")
+        write_tree(tmp_path, {name: "nc: 1\nbackbone: [[-1, 1, Conv, [8]]]\nhead: []"})
         assert yaml_model_load(name)["yaml_file"] == name
-        assert Path(check_file(name)).resolve() == path.resolve()
+        assert Path(check_file(name)).resolve() == (tmp_path / name).resolve()
     assert check_file("no-such-model.yaml", hard=False) == []
     with pytest.raises(FileNotFoundError, match=r"no-such-model\.yaml"):
         check_file("no-such-model.yaml")

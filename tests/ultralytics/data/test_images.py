@@ -20,8 +20,8 @@ from ultralytics.utils.patches import imread, read_image
 
 from small_object.errors import UserError
 from small_object.images import UnreadableImageError, readable_name, scale_to_8_bit
-from tests.helpers.common import TINY_MODEL, write_set, write_video
-from tests.helpers.odd_images import READABLE, SIZE, UNREADABLE, build_png, write_odd_images
+from tests.helpers.common import TINY_MODEL, write_set, write_tree, write_video
+from tests.helpers.odd_images import READABLE, SIZE, UNREADABLE, write_odd_images
 
 Log = pytest.LogCaptureFixture
 
@@ -103,20 +103,16 @@ def test_prediction_names_what_it_leaves_out(odd: Path, model: YOLO, tmp_path: P
     assert f"{len(UNREADABLE)} of {len(READABLE | UNREADABLE.keys())} files could not be read" in caplog.text
     written = {path.name for path in (tmp_path / "run").iterdir()}
     assert {Path(name).stem for name in written} == {Path(readable_name(name)).stem for name in READABLE}
-    bad = tmp_path / "bad"
-    bad.mkdir()
-    (bad / "bomb.png").write_bytes((odd / "bomb.png").read_bytes())
+    bad = write_tree(tmp_path / "bad", {"bomb.png": (odd / "bomb.png").read_bytes()})
     with pytest.raises(UserError, match="1 of 1 files could not be read"):
         predict_as_command(model, bad, tmp_path)
 
 
 def test_images_in_subfolders_are_mentioned(tmp_path: Path, caplog: Log) -> None:
-    for name in ("a.png", ".hidden/x.png"):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).write_bytes(build_png(32, 32, bytes(32 * 33)))
+    black = np.zeros((32, 32), np.uint8)
+    write_tree(tmp_path, {"a.png": black, ".hidden/x.png": black})
     assert load_inference_source(tmp_path).nf == 1 and "subfolders" not in caplog.text
-    (tmp_path / "day").mkdir()
-    (tmp_path / "day/b.png").write_bytes(build_png(32, 32, bytes(32 * 33)))
+    write_tree(tmp_path, {"day/b.png": black})
     assert load_inference_source(tmp_path).nf == 1
     assert f"such as day/b.png, are not read; source='{tmp_path}/**/*.*' reads all" in caplog.text
     assert load_inference_source(f"{tmp_path}/**/*.*").nf == 2
