@@ -12,7 +12,7 @@ from ultralytics.data.utils import IMG_FORMATS
 from ultralytics.utils import LOGGER, YAML
 
 from small_object.datasets.archives import SUFFIXES, extract
-from small_object.datasets.dataset import SPLITS, Sample, new_dataset, unique_names
+from small_object.datasets.dataset import SPLIT_WORDS, SPLITS, Sample, new_dataset, unique_names
 from small_object.datasets.split import write_dataset
 from small_object.errors import UserError
 from small_object.images import read_names
@@ -23,7 +23,7 @@ PAGE = "https://zenodo.org/records/10969885"
 SETS = {"ASS1": {"airplane": 3466, "person": 2994, "truck": 1911}, "ASS2": {"airplane": 2341, "truck": 6073}}
 NUM_IMAGES = {"ASS1": 2000, "ASS2": 100}
 CLASS_ALIASES = {"aircraft": "airplane", "plane": "airplane", "aeroplane": "airplane", "people": "person"}
-SPLIT_NAMES = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "test": "val"}
+SPLIT_NAMES = SPLIT_WORDS | {"test": "val"}
 KIND_FOLDERS = {"images", "image", "imgs", "img", "jpegimages", "labels", "label", "txt", "yolo", "annotations"}
 NO_LABELS = {"classes", "obj", "predefined_classes", "readme", "license", "licence", "notes", "train", "val", "test"}
 CLASS_INDEX = re.compile(r"^[ \t]*(\d{1,4})(?:\.0*)?(?=\s|$)", re.MULTILINE)

@@ -16,7 +16,7 @@ import numpy as np
 from ultralytics.data.utils import IMG_FORMATS
 from ultralytics.utils import LOGGER, TQDM, YAML
 
-from small_object.datasets.dataset import SPLITS, Sample, new_dataset, readable_path, unique_names
+from small_object.datasets.dataset import SPLIT_WORDS, SPLITS, Sample, new_dataset, readable_path, unique_names
 from small_object.datasets.images import scan_image
 from small_object.datasets.labels import yolo_lines
 from small_object.datasets.split import write_dataset
@@ -26,7 +26,6 @@ from small_object.images import UnreadableImageError, read_bits, read_names, rea
 from small_object.parallel import map_threads
 
 VOC_LISTS = (("train", "val"), ("trainval", "test"), ("train", "test"))  # in ImageSets/Main; the first pair counts
-SPLIT_WORDS = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 IGNORED = re.compile("ignored?([ _-]*regions?)?", re.IGNORECASE)  # name of a category, such as VisDrone's
 MAX_NAMED = 10  # images in a message
 MIN_SIDE = 5e-7  # fraction of an image's side; less would be written as 0

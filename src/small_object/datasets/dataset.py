@@ -21,6 +21,7 @@ from small_object.images import readable_name
 
 CONTROL = re.compile("[\x00-\x1f\x7f]")
 SPLITS = ("train", "val")
+SPLIT_WORDS = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 MAX_CLASSES = 100_000
 
 
