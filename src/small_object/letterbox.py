@@ -47,7 +47,8 @@ def letterbox_tiles(tiles: Sequence[torch.Tensor], input_hw: tuple[int, int], dt
     width, height, left, top = place(input_hw, tiles[0].shape[:2])
     pixels = torch.stack(tuple(tiles)).permute(0, 3, 1, 2).float()
     if pixels.shape[2:] != (height, width):
-        pixels = interpolate(pixels, (height, width), mode="bilinear", align_corners=False).round_()
+        pixels = interpolate(pixels, (height, width), mode="bilinear", align_corners=False)
+        pixels = pixels.add_(0.5).floor_()  # OpenCV rounds halves up: equal pixels from tiles of twice the size
     pixels = pad(pixels, (left, input_hw[1] - width - left, top, input_hw[0] - height - top), value=GREY)
     if pixels.shape[1] == 3:
         pixels = pixels.flip(1)
