@@ -94,7 +94,7 @@ class SlicedValidator(Base):
         """Return upstream's batch; with `slice_roi`, without the objects outside the region."""
         batch = super().preprocess(batch)
         if self.slicer is not None and self.slicer.region is not None and "batch_idx" in batch:
-            select_targets(batch, self.slicer.region)
+            select_targets(batch, self.slicer.region, bool(self.args.overlap_mask))
         return batch
 
     def postprocess(self, preds: Any) -> list[dict[str, torch.Tensor]]:
@@ -220,8 +220,11 @@ def scale_back(pred: dict[str, Any], objects: Objects, batch: dict[str, Any], i:
     return {key: value.to(pred["conf"].device) for key, value in scaled.items()}
 
 
-def select_targets(batch: dict[str, Any], region: Region) -> None:
-    """Remove targets with their centre outside a region from a batch of upstream, in place."""
+def select_targets(batch: dict[str, Any], region: Region, overlap_mask: bool) -> None:
+    """Remove targets with their centre outside a region from a batch of upstream, in place.
+
+    With `overlap_mask`, the masks of an image are one picture, numbered from 1; else each has its own.
+    """
     owner, (height, width) = batch["batch_idx"], batch["img"].shape[2:]
     keep = torch.ones(len(owner), dtype=torch.bool, device=owner.device)
     for i, (shape, ratio_pad) in enumerate(zip(batch["ori_shape"], batch["ratio_pad"], strict=True)):
@@ -229,14 +232,12 @@ def select_targets(batch: dict[str, Any], region: Region) -> None:
         gain, pad = (x[:2].to(batch["bboxes"]) for x in gain_and_pad(ratio_pad))
         centres = (batch["bboxes"][own, :2] * batch["bboxes"].new_tensor([width, height]) - pad) / gain
         keep[own] = inside = region.contains(centres, tuple(shape))
-        if "masks" in batch and len(batch["masks"]) == len(batch["ori_shape"]):  # numbered from 1 in one picture
+        if "masks" in batch and overlap_mask:
             numbers = torch.cat((inside.new_zeros(1), inside)).long()
             numbers = numbers.cumsum(0) * numbers
             batch["masks"][i] = numbers[batch["masks"][i].long()].to(batch["masks"].dtype)
-    if "masks" in batch and len(batch["masks"]) == len(owner) != len(batch["ori_shape"]):
-        batch["masks"] = batch["masks"][keep]
-    for key in ("batch_idx", "cls", "bboxes", "keypoints"):
-        if key in batch:
+    for key in ("batch_idx", "cls", "bboxes", "keypoints", "masks"):
+        if key in batch and not (key == "masks" and overlap_mask):
             batch[key] = batch[key][keep]
 
 

@@ -20,6 +20,7 @@ from small_object.slicing.objects import Objects
 from small_object.slicing.region import read_region
 from small_object.slicing.slicer import Slicer, TileDetections, build_slicer
 from small_object.slicing.tiling import auto_tile, tile_grid
+from small_object.slicing.validator import select_targets
 
 
 def test_tiles_of_several_shapes_are_run_apart() -> None:
@@ -149,6 +150,21 @@ def test_a_region_leaves_out_tiles_and_objects(tmp_path: Path) -> None:
         assert len(merged) == sum(x1 + 50 <= 250 for x1 in found.tiles[:, 0]) < len(found.tiles)
         (proposed,) = slicer.detect([image], detect, [torch.tensor([[10.0, 10, 20, 20], [400, 10, 420, 20]])])
         assert len(proposed.tiles) == 1 and proposed.skipped == len(found.tiles) - 1
+
+
+@pytest.mark.parametrize("overlap_mask", [True, False])
+def test_a_region_leaves_out_targets_with_their_masks(tmp_path: Path, overlap_mask: bool) -> None:
+    """There are as many objects as images."""
+    (tmp_path / "left.yaml").write_text("polygons: [[[0, 0], [0.5, 0], [0.5, 1], [0, 1]]]")
+    masks = torch.zeros(2, 4, 4)
+    masks[0, :, 2:], masks[0 if overlap_mask else 1, :, :2] = 1, 2 if overlap_mask else 1
+    batch = {"img": torch.zeros(2, 3, 16, 16), "batch_idx": torch.zeros(2), "masks": masks}
+    batch |= {"bboxes": torch.tensor([[0.75, 0.5, 0.5, 1], [0.25, 0.5, 0.5, 1]]), "cls": torch.tensor([[0.0], [1.0]])}
+    batch |= {"ori_shape": [(16, 16)] * 2, "ratio_pad": [((1.0, 1.0), (0.0, 0.0))] * 2}
+    select_targets(batch, read_region(tmp_path / "left.yaml"), overlap_mask)
+    assert batch["cls"].tolist() == [[1.0]] and len(batch["bboxes"]) == 1
+    assert batch["masks"].shape[0] == 1 + overlap_mask and not batch["masks"][1:].any()
+    assert batch["masks"][0].tolist() == [[1, 1, 0, 0]] * 4
 
 
 @pytest.mark.parametrize(("name", "content", "reason"), [
