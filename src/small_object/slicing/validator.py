@@ -58,8 +58,9 @@ class SlicedValidator(Base):
             UserError: If this kind of model can't be validated by tiles.
         """
         super().init_metrics(model)
-        imgsz = self.args.imgsz
-        height, width = imgsz if isinstance(imgsz, (list, tuple)) else (imgsz, imgsz)
+        stride = max(32, int(torch.as_tensor(getattr(model, "stride", 32)).max()))
+        sides = np.broadcast_to(self.args.imgsz, 2).tolist()
+        height, width = (ops.make_divisible(side, stride) for side in sides)  # as upstream's data set does
         self.slicer = build_slicer(self.args, model, (height, width), self.device)
         self.crops = {}
         if self.slicer is not None:
@@ -68,7 +69,6 @@ class SlicedValidator(Base):
             modules = [each.__module__ for each in type(self).__mro__ if each.__module__.startswith("ultralytics.")]
             if modules[0].partition(".models.")[2] not in MODULES:
                 raise UserError(f"slice={self.args.slice} {NEEDED_TO_SLICE}")
-            stride = max(32, int(torch.as_tensor(getattr(model, "stride", 32)).max()))
             self._model: Any = model
             self._likely: list[torch.Tensor] | None = None
             self._letterbox = LetterBox((height, width), auto=bool(self.args.rect), stride=stride)

@@ -570,6 +570,12 @@ def test_an_export_of_another_height_than_width_is_sliced(tmp_path: Path, image:
     assert exported.predictor.slicer.tile == (100, 90)
 
 
+def test_inputs_of_tiles_are_a_multiple_of_the_stride(tmp_path: Path) -> None:
+    model, data = YOLO("yolov8n-p6.yaml"), write_panorama(tmp_path)
+    metrics = model.val(data=str(data), imgsz=96, slice=128, plots=False, project=str(tmp_path), device="cpu")
+    assert metrics.size.counts["medium"] == 1
+
+
 def test_validation_by_tiles_is_augmented(tmp_path: Path) -> None:
     model, data = build_detector(tmp_path, 1), write_panorama(tmp_path)
     arguments = {"data": str(data), "save_json": True, "plots": False, "project": str(tmp_path), "exist_ok": True}
