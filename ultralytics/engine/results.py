@@ -75,6 +75,8 @@ class Results(StockResults):
             image = np.array(self.orig_img if kwargs.get("img") is None else kwargs["img"])
             if image.shape[2] != 3:  # as upstream draws them
                 image = np.repeat(image, 3, 2) if image.shape[2] == 1 else np.ascontiguousarray(image[..., :3])
-            self.masks.paint(image, [colors(int(c), True) for c in self.boxes.cls])
+            boxes, number = self.boxes, range(len(self))[::-1]
+            index = boxes.cls if kwargs.get("color_mode") != "instance" else boxes.id if boxes.is_track else number
+            self.masks.paint(image, [colors(int(i), True) for i in index])
             kwargs |= {"img": image, "masks": False}
         return super().plot(conf, line_width or LINE_WIDTH, *args, **kwargs)
