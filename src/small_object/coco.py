@@ -75,7 +75,7 @@ class PredictionWriter:
         new = self._stack.enter_context(replacing(self.file))
         self._stream = self._stack.enter_context(new.open("wb"))
         self._end = self._stream.write(b"[")  # end of the last complete image
-        self._paths: dict[int | str, str] = {}
+        self._paths: dict[tuple[int | str, bool], str] = {}  # by `image_id` without the frame; whether it has none
         self._is_ambiguous = False
 
     def add(self, predictor: Any) -> None:
@@ -88,9 +88,10 @@ class PredictionWriter:
             elif source.stream or source.screenshot:
                 frame = dataset.count if source.stream else dataset.frame
             name = image_id(file, frame)
-            if frame is None and self._paths.setdefault(name, str(path)) != str(path) and not self._is_ambiguous:
+            first = self._paths.setdefault((image_id(file), frame is None), str(path))
+            if first != str(path) and not self._is_ambiguous:
                 self._is_ambiguous = True
-                LOGGER.warning(f"{self.file}: several images share the image_id {name}; rename them to tell them apart")
+                LOGGER.warning(f"{self.file}: several files share the image_id {name}; rename them to tell them apart")
             if len(result.boxes or result.obb or ()):  # a model for masks may return None
                 objects = result_objects(result).shifted(0, 0).cpu()
                 rows, boxes = objects.rows, objects.rows[:, :4] if objects.rotated is None else objects.rotated

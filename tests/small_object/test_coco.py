@@ -120,6 +120,9 @@ def test_what_cannot_be_told_apart_or_has_no_boxes(tmp_path: Path, caplog: pytes
     rows = read(tmp_path / "x/predictions.json")
     assert {row["image_id"] for row in rows} == {1, "²³", "%E9"} and "%E9.png" in {row["file_name"] for row in rows}
     assert [message for message in caplog.messages if "share the image_id 1;" in message] == caplog.messages[-1:]
+    videos = [write_video(tmp_path / f"{name}/1.avi", [draw_blocks(64, 64, 12, 12)] * 2) for name in "ab"]
+    build_detector(tmp_path, 2).predict(videos, **options)
+    assert [message for message in caplog.messages if "share the image_id 1_1;" in message] == caplog.messages[-1:]
     YOLO("yolo11n-cls.yaml").predict(tmp_path / "a/1.png", **options | {"name": "y"})
     assert "'save_json' is ignored with the task classify" in caplog.messages[-1]
     assert not (tmp_path / "y").exists()
