@@ -222,7 +222,10 @@ def test_a_tracker_gets_the_detectors_features_of_the_merged_objects(image: np.n
     model.track(image, **SLICED | {"slice_full": False}, **options)
     x1, y1, x2, y2 = tile_grid(*image.shape[:2], TILE, 0.25)[0].tolist()
     model.track(image[y1:y2, x1:x2].copy(), **PLAIN, **options)
-    ((boxes, features),), ((alone, expected),) = seen
+    (tmp_path / "left.yaml").write_text("polygons: [[[0, 0], [0.5, 0], [0.5, 1], [0, 1]]]")
+    model.track(image, **PLAIN | {"slice": 256, "slice_roi": str(tmp_path / "left.yaml")}, **options)  # not sliced
+    ((boxes, features),), ((alone, expected),), ((inside, own),) = seen
+    assert 0 < len(inside) == len(own) and own.shape[1] == expected.shape[1]
     assert len(boxes) == len(features) > 100 and features.shape[1] == expected.shape[1]
     near, k = (boxes[:, None, :4] - alone[:, :4]).abs().amax(2).min(0)
     assert int((near < 0.01).sum()) > 10

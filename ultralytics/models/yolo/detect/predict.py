@@ -122,6 +122,8 @@ class DetectionPredictor(StockDetectionPredictor):
             elif self.slicer.region is not None:
                 inside = self.slicer.is_inside(result_objects(result).rows, result.orig_shape)
                 results[i] = result[inside.to(img.device)]
+                if isinstance(features := getattr(result, "feats", None), torch.Tensor):  # for a tracker
+                    results[i].feats = features[inside.to(features.device)]
         return results
 
     def write_results(self, i: int, p: Path, im: torch.Tensor, s: list[str]) -> str:
