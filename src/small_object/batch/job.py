@@ -108,19 +108,22 @@ def run(job: Job) -> dict[str, Any]:
 
 def begin(out: Output, job: Job, digest: str) -> None:
     """Write `job.json`; refuse to resume a job with another model or other arguments."""
-    ours = {"model_sha256": digest, "source": job.source, **job.settings(), BITS_VARIABLE: read_bits()}
+    digests = {"model_sha256": digest, "slice_roi_sha256": job.slice_roi and model_digest(Path(job.slice_roi))}
+    ours = {**digests, "source": job.source, **job.settings(), BITS_VARIABLE: read_bits()}
     if not out.parts():
         out.write_json("job.json", {"model": job.model, **ours})
         return
     try:
-        theirs = {"slice_iou": Job.slice_iou} | json.loads(out.read("job.json") or b"")  # older ones lack it
+        theirs = digests | {"slice_iou": Job.slice_iou} | json.loads(out.read("job.json") or b"")  # older ones lack it
     except ValueError as error:
         raise UserError(f"--out {job.out}: holds parts but no readable job.json; give another --out") from error
     differences = [
         f"{name if name.isupper() else '--' + name.replace('_', '-')} {theirs.get(name)} (now {value})"
         for name, value in ours.items()
-        if value != theirs.get(name) and name != "model_sha256"
+        if value != theirs.get(name) and name not in digests
     ]
+    if theirs["slice_roi_sha256"] != digests["slice_roi_sha256"]:
+        differences.append("another content of the --slice-roi")
     if digest != theirs.get("model_sha256"):
         differences.insert(0, f"the model {theirs.get('model')}")
     if differences:
