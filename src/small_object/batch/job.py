@@ -123,7 +123,7 @@ def begin(out: Output, job: Job, digest: str) -> None:
         if value != theirs.get(name) and name not in digests
     ]
     if theirs["slice_roi_sha256"] != digests["slice_roi_sha256"]:
-        differences.append("another content of the --slice-roi")
+        differences.append("other contents of --slice-roi")
     if digest != theirs.get("model_sha256"):
         differences.insert(0, f"the model {theirs.get('model')}")
     if differences:

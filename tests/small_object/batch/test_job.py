@@ -323,7 +323,7 @@ def test_other_work_is_refused(weights: Path, tmp_path: Path, caplog: pytest.Log
     refused(f"started with --source {tmp_path / 'in'}", source=tmp_path)
     text = region.read_text()
     region.write_text(text.replace("0.5", "0.6"))
-    refused("started with another content of the --slice-roi")
+    refused("started with other contents of --slice-roi")
     region.write_text(text)
     refused("no such folder", source=tmp_path / "nowhere")
     refused("must be a folder", source=weights)
