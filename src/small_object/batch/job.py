@@ -114,7 +114,7 @@ def begin(out: Output, job: Job, digest: str) -> None:
         out.write_json("job.json", {"model": job.model, **ours})
         return
     try:
-        theirs = digests | {"slice_iou": Job.slice_iou} | json.loads(out.read("job.json") or b"")  # older ones lack it
+        theirs = json.loads(out.read("job.json") or b"")
     except ValueError as error:
         raise UserError(f"--out {job.out}: holds parts but no readable job.json; give another --out") from error
     differences = [
@@ -122,7 +122,7 @@ def begin(out: Output, job: Job, digest: str) -> None:
         for name, value in ours.items()
         if value != theirs.get(name) and name not in digests
     ]
-    if theirs["slice_roi_sha256"] != digests["slice_roi_sha256"]:
+    if not differences and theirs.get("slice_roi_sha256") != digests["slice_roi_sha256"]:
         differences.append("other contents of --slice-roi")
     if digest != theirs.get("model_sha256"):
         differences.insert(0, f"the model {theirs.get('model')}")

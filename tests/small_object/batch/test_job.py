@@ -299,8 +299,6 @@ def test_other_work_is_refused(weights: Path, tmp_path: Path, caplog: pytest.Log
     (region := tmp_path / "region.yaml").write_text("polygons: [[[0, 0], [0.5, 0], [0.5, 1], [0, 1]]]")
     first = replace(job, slice=[64, 96], slice_iou=0.5, slice_roi=str(region))
     begin(out, first, model_digest(weights))
-    earlier = json.loads(out.read("job.json") or b"")
-    out.write_json("job.json", {name: value for name, value in earlier.items() if name != "slice_iou"})
     nothing = {"image": ["0.png", "a/0.jpg"], "class": [None] * 2, "score": [None] * 2}
     out.write_part("a", {name: [0] * 2 for name in SCHEMA.names} | nothing)
     assert run(replace(first, save_json=True))["done"] == 1  # nothing is left to do
