@@ -58,9 +58,7 @@ def run(op: Any, args: Any, kwargs: dict[str, Any]) -> Any:
     result = op(*values[0], **values[1])
     if op._schema.is_mutable and result is not None:  # in place
         return kwargs.get("out", args[0])
-    return (
-        tree_map(lambda value: OnGpu(value) if isinstance(value, torch.Tensor) else value, result) if to_gpu else result
-    )
+    return tree_map(lambda x: OnGpu(x) if to_gpu and isinstance(x, torch.Tensor) else x, result)
 
 
 def install() -> None:
@@ -70,14 +68,8 @@ def install() -> None:
     cuda.get_device_properties = lambda *args: SimpleNamespace(name="stand-in", total_memory=1 << 30)
     for name in ("memory_reserved", "memory_allocated", "max_memory_allocated"):
         setattr(cuda, name, lambda *args: 1 << 20)
-    for name in (
-        "_lazy_init",
-        "synchronize",
-        "empty_cache",
-        "reset_peak_memory_stats",
-        "manual_seed",
-        "manual_seed_all",
-    ):
+    ignored = "_lazy_init", "synchronize", "empty_cache", "reset_peak_memory_stats", "manual_seed", "manual_seed_all"
+    for name in ignored:
         setattr(cuda, name, lambda *args: None)
     torch.backends.cudnn.enabled = False
     torch.__future__.set_overwrite_module_params_on_conversion(True)
