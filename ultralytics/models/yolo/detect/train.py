@@ -42,10 +42,11 @@ class DetectionTrainer(StockDetectionTrainer):
         return dataset
 
     def _close_dataloader_mosaic(self) -> None:
-        """Train the last epochs without mosaics and without pasted objects."""
-        paste, self.args.paste = self.args.paste, 0
+        """Train the last epochs without mosaics, but with pasted objects."""
+        model, given = unwrap_model(self.model), self.args.paste
+        self.args.paste = int(model_setting(getattr(model, "student_model", model), "paste"))
         super()._close_dataloader_mosaic()
-        self.args.paste = paste
+        self.args.paste = given
 
     def validate(self) -> tuple[dict[str, float] | None, float | None]:
         """Validate; see upstream.
