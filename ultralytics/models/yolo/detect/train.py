@@ -42,11 +42,10 @@ class DetectionTrainer(StockDetectionTrainer):
         return dataset
 
     def _close_dataloader_mosaic(self) -> None:
-        """Train the last epochs without mosaics, but with pasted objects."""
-        model, given = unwrap_model(self.model), self.args.paste
-        self.args.paste = int(model_setting(getattr(model, "student_model", model), "paste"))
+        """Train the last epochs without mosaics and without pasted objects."""
+        paste, self.args.paste = self.args.paste, 0
         super()._close_dataloader_mosaic()
-        self.args.paste = given
+        self.args.paste = paste
 
     def validate(self) -> tuple[dict[str, float] | None, float | None]:
         """Validate; see upstream.
