@@ -86,7 +86,6 @@ def _init(self: v8DetectionLoss, model: nn.Module, *args: Any, **kwargs: Any) ->
         self.bbox_loss.nwd, self.bbox_loss.nwd_c = model_setting(model, "nwd"), c
     if isinstance(self.assigner, TaskAlignedAssigner):
         self.assigner.nwd_assign, self.assigner.nwd_c = model_setting(model, "nwd_assign"), c
-        self.assigner.warmup = getattr(model, "assign_warmup", 0)
 
 
 v8DetectionLoss.__init__ = _init  # in place: the losses of the other tasks inherit from upstream's class

@@ -49,30 +49,6 @@ class TaskAlignedAssigner(StockTaskAlignedAssigner):
 
     nwd_assign = 0.0
     nwd_c = DEFAULT_C
-    warmup = 0  # training steps in which a prior box of each cell ranks the candidates
-
-    def forward(self, *args, **kwargs):
-        """Assign; see upstream. Counts the training steps of the warm-up."""
-        self.priors = torch.is_grad_enabled() and self.warmup > 0
-        self.warmup -= self.priors
-        return super().forward(*args, **kwargs)
-
-    def get_pos_mask(self, pd_scores, pd_bboxes, gt_labels, gt_bboxes, anc_points, mask_gt, **extra):
-        """Return the positive anchors; see upstream. Keeps the anchors for `get_box_metrics`."""
-        self.anchors = anc_points
-        return super().get_pos_mask(pd_scores, pd_bboxes, gt_labels, gt_bboxes, anc_points, mask_gt, **extra)
-
-    def get_box_metrics(self, pd_scores, pd_bboxes, gt_labels, gt_bboxes, mask_gt, **extra):
-        """Rank candidates; in the warm-up by the NWD of the object and a square of 4 strides around the cell."""
-        metric, overlaps = super().get_box_metrics(pd_scores, pd_bboxes, gt_labels, gt_bboxes, mask_gt, **extra)
-        if self.priors:
-            cells = [1 / stride**2 for stride in self.stride]
-            counts = [round(len(self.anchors) * share / sum(cells)) for share in cells]
-            half = torch.cat([torch.full((count, 1), 2.0 * s) for count, s in zip(counts, self.stride)]).to(metric)
-            priors = torch.cat((self.anchors - half, self.anchors + half), 1)
-            image, objects, anchors = mask_gt.bool().nonzero(as_tuple=True)
-            metric[image, objects, anchors] = nwd(gt_bboxes[image, objects], priors[anchors], self.nwd_c).to(metric)
-        return metric, overlaps
 
     def iou_calculation(self, gt_bboxes: torch.Tensor, pd_bboxes: torch.Tensor) -> torch.Tensor:
         """Return the overlaps of pairs of objects and predictions, 0..1, shape (N,).

@@ -81,7 +81,6 @@ class DetectionTrainer(StockDetectionTrainer):
             if self.args.slice and not isinstance(loader.dataset, SlicedDataset):
                 raise UserError(f"slice={self.args.slice} {NEEDED_TO_SLICE}")
             fit_to_data(self.model, loader.dataset, self.args)
-            model.assign_warmup = round(0.15 * self.epochs * len(loader))
         return loader
 
     def save_metrics(self, metrics: dict[str, float]) -> None:
