@@ -86,8 +86,6 @@ def _init(self: v8DetectionLoss, model: nn.Module, *args: Any, **kwargs: Any) ->
         self.bbox_loss.nwd, self.bbox_loss.nwd_c = model_setting(model, "nwd"), c
     if isinstance(self.assigner, TaskAlignedAssigner):
         self.assigner.nwd_assign, self.assigner.nwd_c = model_setting(model, "nwd_assign"), c
-        if float(model.stride.min()) == 4:
-            self.assigner.stride_val = 16  # candidates of small objects: cells in 16 px around their centre
 
 
 v8DetectionLoss.__init__ = _init  # in place: the losses of the other tasks inherit from upstream's class
