@@ -69,8 +69,8 @@ def _find_mistake(row: Any, i: int) -> str:
             return f"`from` {source} is not an earlier row; use -1 for the row before, or 0 to {max(i - 1, 0)}"
     if type(repeats) is not int or not 1 <= repeats <= MAX_REPEATS:
         return f"repeats must be a whole number from 1 to {MAX_REPEATS}, not {repeats!r}"
-    if not isinstance(arguments, list):
-        return f"arguments must be a list, not {arguments!r}"
+    if not isinstance(name, str) or not isinstance(arguments, list):
+        return f"must end with the name of a module and a list of its arguments, not {name!r} and {arguments!r}"
     if name in LIST_MODULES and not isinstance(sources, list):
         return f"{name} takes a list of rows as `from`, such as [-1, 6]"
     return ""

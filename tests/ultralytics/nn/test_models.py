@@ -105,7 +105,7 @@ MISTAKES = {
     "from nothing": (3, "[[], 1, DualConv, [32, 2]]", "`from`"),
     "no repeats": (2, "[-1, 0, C3k2DWR, [24]]", "repeats"),
     "5 entries": (1, "[-1, 1, DualConv, [16, 2], 4]", "4 entries"),
-    "no list of arguments": (1, "[-1, 1, DualConv, 16]", "arguments must be a list"),
+    "no list of arguments": (1, "[-1, 1, DualConv, 16]", "list of its arguments"),
     "too many arguments": (1, "[-1, 1, DualConv, [16, 2, 4, 1]]", "argument"),
     "groups": (3, "[-1, 1, DualConv, [32, 2, 16]]", "groups g=16"),
     "fusion of two widths": (6, "[[3, 5], 1, ScreeningFusion, []]", "equal channels"),

@@ -1,0 +1,77 @@
+"""Random inputs for the code that reads users' files and arguments.
+
+An input ends with a result, which is checked, with a clear error (one line that names the file, row or argument), or
+unhandled: any other exception, a wrong result, or more than `LIMIT` seconds.
+"""
+
+import logging
+import signal
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+from unittest import mock
+
+import numpy as np
+from hypothesis.strategies import SearchStrategy
+from ultralytics.utils import LOGGER
+
+from tests.stress.fuzz import data, files, images, models
+
+LIMIT = 120  # seconds that an input may take
+
+
+class Kind(NamedTuple):
+    """A kind of inputs."""
+
+    subject: str  # what is fuzzed, and what reads it
+    inputs: SearchStrategy
+    run: Callable[[Any, Path], str]  # with an empty folder to write to; returns `RESULT` or `ERROR`, or raises
+
+
+KINDS = {
+    "models": Kind("rows and keys of model YAMLs, as dictionaries and as files", models.models(), models.run_model),
+    "labels": Kind(
+        "label files, with and without keypoints, by `check`, `stats`, `fix` and training",
+        data.label_files(), data.run_labels,
+    ),
+    "data": Kind("data YAMLs, by `check` and `stats`", data.data_files(), data.run_data),
+    "images": Kind("shapes and types of images, sliced in every way, by prediction", images.images(), images.run_image),
+    "exports": Kind(
+        "TorchScript models whose inputs are not square, by prediction and validation with and without slices",
+        images.exports, images.run_export,
+    ),
+    "files": Kind(
+        "names, formats, depths, sizes and bands of image files, by prediction, `check`, `stats`, `fix` and training",
+        files.folders, files.run_folder,
+    ),
+    "lists": Kind("lists of images, by prediction, `check`, `stats` and training", files.lists, files.run_list),
+    "coco": Kind("COCO files, by `convert` and `check`", data.coco_files(), data.run_coco),
+    "voc": Kind("VOC files, by `convert` and `check`", data.voc_files(), data.run_voc),
+}  # fmt: skip
+
+
+class Overtime(BaseException):
+    """An input took too long; not an Exception, so that the code under test does not catch it."""
+
+
+def stop(*_: Any) -> None:
+    """End an input that takes too long."""
+    raise Overtime(f"took more than {LIMIT} seconds")
+
+
+def run(kind: str, case: Any) -> str:
+    """Run one input of a kind in a folder of its own; return `RESULT` or `ERROR`, or raise what it raised."""
+    level, old = LOGGER.level, signal.signal(signal.SIGALRM, stop)
+    LOGGER.setLevel(logging.CRITICAL + 1)
+    signal.setitimer(signal.ITIMER_REAL, LIMIT)
+    try:
+        with (
+            tempfile.TemporaryDirectory(prefix="fuzz-") as folder, np.errstate(all="ignore"),
+            mock.patch("small_object.datasets.stats.draw_stats", lambda found, file: file.touch()),  # slow
+        ):  # fmt: skip
+            return KINDS[kind].run(case, Path(folder))
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, old)
+        LOGGER.setLevel(level)
