@@ -7,4 +7,13 @@ from ultralytics.nn.modules.hsfpn import ScreeningFusion, ScreeningLateral
 from ultralytics.nn.modules.light_head import LightDetect
 from ultralytics.nn.modules.shared_head import SharedDetect
 
-__all__ = (*stock_all, "DWR", "C3k2DWR", "DualConv", "LightDetect", "ScreeningFusion", "ScreeningLateral", "SharedDetect")
+__all__ = (
+    *stock_all,
+    "DWR",
+    "C3k2DWR",
+    "DualConv",
+    "LightDetect",
+    "ScreeningFusion",
+    "ScreeningLateral",
+    "SharedDetect",
+)

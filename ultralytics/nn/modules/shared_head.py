@@ -5,7 +5,7 @@ from copy import deepcopy
 import torch
 from torch import nn
 from ultralytics.nn.modules.conv import Conv
-from ultralytics.nn.modules.head import Detect
+from ultralytics.nn.modules.light_head import LightDetect
 from ultralytics.utils.torch_utils import fuse_conv_and_bn
 
 
@@ -29,7 +29,7 @@ class Level(nn.Module):
         return conv.to(self.bias)
 
 
-class SharedDetect(Detect):
+class SharedDetect(LightDetect):
     """Detect with one depthwise separable convolution a branch, shared by all levels, with BatchNorms of their own.
 
     Levels that are wider than the first one get a 1x1 convolution to its width.
