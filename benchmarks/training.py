@@ -196,6 +196,7 @@ def train(folder: Path, spec: dict[str, Any], hardware: dict[str, Any]) -> dict[
         torch_utils.strip_optimizer(weights)
     *_, AP50_last, AP_last, _ = trainer.curve[-1]
     network = torch_utils.unwrap_model(trainer.model)
+    network = getattr(network, "student_model", network)  # of a distillation
     shares = {key: model_setting(network, key) for key in ("nwd", "nwd_assign")}
     changes = [*shares.values(), *(model_setting(network, key) for key in ("head_init", "paste"))]
     changes += [isinstance(module, tuple(BLOCKS)) for module in network.modules()]
