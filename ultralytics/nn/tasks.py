@@ -11,16 +11,7 @@ from typing import Any
 
 import yaml
 from torch import nn
-from ultralytics.nn.modules import (
-    DWR,
-    C3k2DWR,
-    Conv,
-    DualConv,
-    LightDetect,
-    ScreeningFusion,
-    ScreeningLateral,
-    SharedDetect,
-)
+from ultralytics.nn.modules import DWR, C3k2DWR, Conv, DualConv, LightDetect, ScreeningFusion, ScreeningLateral
 from ultralytics.nn.tasks import DetectionModel
 from ultralytics.nn.tasks import parse_model as stock_parse_model
 from ultralytics.nn.tasks import yaml_model_load as stock_yaml_model_load
@@ -33,14 +24,7 @@ from ultralytics_overlay import require, require_parameters
 
 require_parameters(DetectionModel.__init__, "cfg", "ch", "nc", "verbose")
 
-COUNTERPARTS = {
-    DWR: "Conv",
-    DualConv: "Conv",
-    ScreeningLateral: "Conv",
-    C3k2DWR: "C3k2",
-    LightDetect: "Detect",
-    SharedDetect: "Detect",
-}
+COUNTERPARTS = {DWR: "Conv", DualConv: "Conv", ScreeningLateral: "Conv", C3k2DWR: "C3k2", LightDetect: "Detect"}
 """The upstream module whose rows `parse_model` reads like a block's: the block joins each set with that module."""
 
 BLOCKS = {DWR, DualConv, ScreeningLateral, C3k2DWR, ScreeningFusion}

@@ -5,15 +5,5 @@ from ultralytics.nn.modules.dualconv import DualConv
 from ultralytics.nn.modules.dwr import DWR, C3k2DWR
 from ultralytics.nn.modules.hsfpn import ScreeningFusion, ScreeningLateral
 from ultralytics.nn.modules.light_head import LightDetect
-from ultralytics.nn.modules.shared_head import SharedDetect
 
-__all__ = (
-    *stock_all,
-    "DWR",
-    "C3k2DWR",
-    "DualConv",
-    "LightDetect",
-    "ScreeningFusion",
-    "ScreeningLateral",
-    "SharedDetect",
-)
+__all__ = (*stock_all, "DWR", "C3k2DWR", "DualConv", "LightDetect", "ScreeningFusion", "ScreeningLateral")
