@@ -21,7 +21,7 @@ CORE = [  # works without the overlay
 ]
 MAX_FILE_LINES = 600
 # A new capability may raise the limits; what is there gets shorter.
-MAX_LINES = {("ultralytics", "src"): 11991, ("ultralytics",): 1983, ("tests",): 13018}
+MAX_LINES = {("ultralytics", "src"): 11991, ("ultralytics",): 1983, ("tests",): 13008}
 IMPORT_FIRST = """
 import importlib, os, sys
 import cv2, torch, torchvision

@@ -24,31 +24,21 @@ LIMIT = 120  # seconds that an input may take
 class Kind(NamedTuple):
     """A kind of inputs."""
 
-    subject: str  # what is fuzzed, and what reads it
     inputs: SearchStrategy
     run: Callable[[Any, Path], str]  # with an empty folder to write to; returns `RESULT` or `ERROR`, or raises
 
 
 KINDS = {
-    "models": Kind("rows and keys of model YAMLs, as dictionaries and as files", models.models(), models.run_model),
-    "labels": Kind(
-        "label files, with and without keypoints, by `check`, `stats`, `fix` and training",
-        data.label_files(), data.run_labels,
-    ),
-    "data": Kind("data YAMLs, by `check` and `stats`", data.data_files(), data.run_data),
-    "images": Kind("shapes and types of images, sliced in every way, by prediction", images.images(), images.run_image),
-    "exports": Kind(
-        "TorchScript models whose inputs are not square, by prediction and validation with and without slices",
-        images.exports, images.run_export,
-    ),
-    "files": Kind(
-        "names, formats, depths, sizes and bands of image files, by prediction, `check`, `stats`, `fix` and training",
-        files.folders, files.run_folder,
-    ),
-    "lists": Kind("lists of images, by prediction, `check`, `stats` and training", files.lists, files.run_list),
-    "coco": Kind("COCO files, by `convert` and `check`", data.coco_files(), data.run_coco),
-    "voc": Kind("VOC files, by `convert` and `check`", data.voc_files(), data.run_voc),
-}  # fmt: skip
+    "models": Kind(models.models(), models.run_model),
+    "labels": Kind(data.label_files(), data.run_labels),
+    "data": Kind(data.data_files(), data.run_data),
+    "images": Kind(images.images(), images.run_image),
+    "exports": Kind(images.exports, images.run_export),
+    "files": Kind(files.folders, files.run_folder),
+    "lists": Kind(files.lists, files.run_list),
+    "coco": Kind(data.coco_files(), data.run_coco),
+    "voc": Kind(data.voc_files(), data.run_voc),
+}
 
 
 class Overtime(BaseException):
