@@ -124,7 +124,7 @@ def _find_repeats(lines: Sequence[LabelLine], size: tuple[int, int] | None) -> N
     first: dict[bytes, int] = {}
     different = []
     for line in lines:
-        number = first.setdefault(np.array(line.values, np.float32).tobytes(), line.number)
+        number = first.setdefault(np.clip(line.values, -1e38, 1e38).astype(np.float32).tobytes(), line.number)
         if number == line.number:
             different.append(line)
         else:

@@ -100,7 +100,7 @@ LINES = [  # each with the kind of its fault
     ("9 0.5 0.5 0.25 0.25", "unknown-class"),
     ("0 0.5 0.5 0 0.25", "no-size"),
     ("0 0.5 0.5 0.25 -0.25", "no-size"),
-    ("0 32 24 16 12", "outside"),
+    ("0 1e39 24 16 12", "outside"),
     ("0 1.005 0.5 0.2 0.25", "leaves-image"),
     ("1 0.95 0.5 0.2 0.25", "leaves-image"),
     ("1 0.2 0.8 0.2 0.2", ""),
