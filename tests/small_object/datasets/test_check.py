@@ -184,9 +184,9 @@ def fill(maker: Maker, hopeless: bool = True) -> list[tuple[str, str, int | None
 UNUSED = {"missing-image", "ignored-line", "no-labels", "bad-regions", "unreadable-name", "same-class-name"}
 
 
+@pytest.mark.filterwarnings("error::RuntimeWarning")
 def test_each_fault_is_found_once_in_its_place_and_nothing_else(maker: Maker, caplog: pytest.LogCaptureFixture) -> None:
-    expected = fill(maker)
-    before = read_files(maker.root)
+    expected, before = fill(maker), read_files(maker.root)
     with caplog.at_level("INFO"):
         report = check(maker.yaml, imgsz=WIDE)
     assert found(report) == expected
